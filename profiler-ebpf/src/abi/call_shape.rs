@@ -1,0 +1,123 @@
+//! How an allocator function takes its arguments and gives its result.
+
+/// What an allocator function does, told from its signature alone. One pair of programs serves
+/// each shape, whatever the function is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum CallShape {
+    /// `void *f(size_t size, …)`: malloc, valloc, operator new, mallocx.
+    Malloc,
+    /// `void *f(size_t count, size_t size)`: calloc.
+    Calloc,
+    /// `void *f(void *old, size_t size, …)`: realloc. NULL with a size above zero keeps the old
+    /// block; size zero frees it.
+    Realloc,
+    /// `void *f(void *old, size_t count, size_t size)`: reallocarray.
+    ReallocArray,
+    /// `void *f(size_t alignment, size_t size)`: aligned_alloc, memalign.
+    AlignedAlloc,
+    /// `int f(void **out, size_t alignment, size_t size)`: posix_memalign. The block is in `*out`,
+    /// and only when the result is zero.
+    PosixMemalign,
+    /// `size_t f(void *block, size_t size, size_t extra, int flags)`: jemalloc's xallocx, which
+    /// resizes in place and returns the new usable size.
+    ResizeInPlace,
+    /// `void *f(void *old, size_t old_size, size_t alignment, size_t size)`: `__rust_realloc`.
+    RustRealloc,
+    /// `void f(void *block, …)`: free, sized or not, operator delete, dallocx, sdallocx.
+    Free,
+    /// `void *f(void *hint, size_t length, …)` that maps memory: mmap, mremap. The probe only
+    /// notes who called; the syscall tracepoints do the accounting.
+    MapMemory,
+}
+
+/// When a function must be attached relative to others, lowest first; detaching goes the other way.
+///
+/// A free that is not seen would leave an allocation outstanding for ever, so whatever can release
+/// memory is watched before anything that can take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AttachRank {
+    /// Only releases.
+    Releases,
+    /// Releases and takes.
+    Moves,
+    /// Only takes.
+    Takes,
+}
+
+impl CallShape {
+    /// Every shape, in the order of their discriminants.
+    pub const ALL: [Self; 10] = [
+        Self::Malloc,
+        Self::Calloc,
+        Self::Realloc,
+        Self::ReallocArray,
+        Self::AlignedAlloc,
+        Self::PosixMemalign,
+        Self::ResizeInPlace,
+        Self::RustRealloc,
+        Self::Free,
+        Self::MapMemory,
+    ];
+
+    /// When to attach functions of this shape.
+    #[must_use]
+    pub const fn attach_rank(self) -> AttachRank {
+        match self {
+            Self::Free => AttachRank::Releases,
+            Self::Realloc | Self::ReallocArray | Self::ResizeInPlace | Self::RustRealloc => {
+                AttachRank::Moves
+            }
+            Self::Malloc
+            | Self::Calloc
+            | Self::AlignedAlloc
+            | Self::PosixMemalign
+            | Self::MapMemory => AttachRank::Takes,
+        }
+    }
+
+    /// Whether the function's return must be seen too.
+    #[must_use]
+    pub const fn has_return(self) -> bool {
+        !matches!(self, Self::Free | Self::MapMemory)
+    }
+
+    /// How many leading integer arguments the entry program reads. A probe site behind the first
+    /// instruction must have left these registers as they were at entry.
+    #[must_use]
+    pub const fn arguments(self) -> usize {
+        match self {
+            Self::Malloc | Self::Free => 1,
+            Self::Calloc | Self::Realloc | Self::AlignedAlloc | Self::ResizeInPlace => 2,
+            Self::ReallocArray | Self::PosixMemalign => 3,
+            Self::RustRealloc => 4,
+            Self::MapMemory => 0,
+        }
+    }
+}
+
+/// The attach cookie: which function of which process a probe sits on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    /// The process slot, an index into the `PROCESSES` map.
+    pub process: u16,
+    /// The function, an index into the `FUNCTIONS` map.
+    pub function: u32,
+}
+
+impl Cookie {
+    /// As the kernel carries it.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        ((self.function as u64) << 16) | self.process as u64
+    }
+
+    /// From what the kernel carried.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self {
+            process: bits as u16,
+            function: (bits >> 16) as u32,
+        }
+    }
+}

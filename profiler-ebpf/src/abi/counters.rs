@@ -1,0 +1,78 @@
+//! Everything that can go uncounted or unexplained, as one enum that both sides share.
+
+/// Whether a counter above zero makes a report incomplete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CounterKind {
+    /// The report misses something, or may misplace it.
+    Lost,
+    /// Worth knowing; every byte is still where it belongs.
+    Note,
+}
+
+macro_rules! counters {
+    ($($(#[doc = $meaning:literal])+ $variant:ident = $name:literal, $kind:ident;)+) => {
+        /// One reason why something was not, or could not be, recorded. The unit is events unless
+        /// the name says bytes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[doc = $meaning])+ $variant,)+ }
+
+        impl Counter {
+            /// Every counter, in the order of their discriminants.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// How many counters there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name in reports: snake case, stable.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What it means, for a person.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($meaning,)+).trim_ascii(),)+ }
+            }
+
+            /// Whether a value above zero makes a report incomplete.
+            #[must_use]
+            pub const fn kind(self) -> CounterKind {
+                match self { $(Self::$variant => CounterKind::$kind,)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// allocations not tracked because the live set was full (raise --max-live)
+    LiveSetFull = "live_set_full", Lost;
+    /// bytes of the allocations not tracked because the live set was full
+    LiveSetFullBytes = "live_set_full_bytes", Lost;
+    /// allocations counted without their stack because the stack table was full (raise --max-stacks)
+    StackTableFull = "stack_table_full", Lost;
+    /// calls not followed because the thread table was full
+    ThreadTableFull = "thread_table_full", Lost;
+    /// calls not followed because too many allocator calls were open in one thread
+    CallsNestedTooDeep = "calls_nested_too_deep", Lost;
+    /// allocations found at an address that was already live: their earlier free was not seen
+    MissedFree = "missed_free", Lost;
+    /// results of posix_memalign that could not be read from the target
+    ResultUnreadable = "result_unreadable", Lost;
+    /// live allocations that could not be moved or released because the kernel's map refused
+    MapUpdateFailed = "map_update_failed", Lost;
+    /// memory-mapping events lost because the event buffer was full
+    EventBufferFull = "event_buffer_full", Lost;
+    /// stacks whose frames had not arrived when the recording ended
+    StacksUndelivered = "stacks_undelivered", Lost;
+    /// hits of a probe before its process was known or after it was closed
+    ProcessClosed = "process_closed", Note;
+    /// frees of blocks allocated before recording began
+    FreeUnmatched = "free_unmatched", Note;
+    /// allocator calls that never returned (longjmp, a C++ exception, a thread that ended inside)
+    CallsAbandoned = "calls_abandoned", Note;
+    /// stacks cut at the depth limit
+    StacksTooDeep = "stacks_too_deep", Note;
+    /// processes that a target started while it was recorded, and that were not followed
+    ForksNotFollowed = "forks_not_followed", Note;
+}

@@ -1,0 +1,77 @@
+//! The live set, its keys, and the totals kept by stack.
+
+/// Address bits that a live-set key keeps: user space ends at 2^47 on x86-64 with four-level page
+/// tables (Documentation/arch/x86/x86_64/mm.rst), and five-level addresses are only handed out on
+/// request.
+pub const ADDRESS_BITS: u32 = 48;
+
+/// The key of a live allocation: which process, which address. The process slot stands for the
+/// tgid and takes 16 bits instead of 32, so that the whole key fits into 8 bytes: at ten million
+/// live allocations every byte counts.
+#[must_use]
+pub const fn live_key(process: u16, address: u64) -> u64 {
+    ((process as u64) << ADDRESS_BITS) | (address & ((1 << ADDRESS_BITS) - 1))
+}
+
+/// A live allocation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct LiveAllocation {
+    /// Requested bytes.
+    pub size: u64,
+    /// The stack that allocated it.
+    pub stack: u32,
+    /// Kept for the request window that allocated it; zero means none.
+    pub window: u32,
+}
+
+/// What one stack has allocated and released since the recording began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct StackTotals {
+    /// Bytes allocated and tracked.
+    pub alloc_bytes: u64,
+    /// Allocations tracked.
+    pub alloc_objects: u64,
+    /// Bytes of tracked allocations since released, by anyone.
+    pub freed_bytes: u64,
+    /// Tracked allocations since released, by anyone.
+    pub freed_objects: u64,
+    /// Bytes allocated but not tracked, because the live set was full.
+    pub lost_bytes: u64,
+    /// Allocations not tracked, because the live set was full.
+    pub lost_objects: u64,
+    /// Not zero once the stack's frames were handed to user space.
+    pub delivered: u64,
+    /// Fills the cache line, so that two stacks never share one.
+    pub reserved: u64,
+}
+
+/// A process slot, as the kernel side sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProcessState {
+    /// Thread group id in the initial PID namespace.
+    pub tgid: u32,
+    /// Not zero while events of this process count.
+    pub open: u32,
+    /// AVMA of the kernel's return trampoline in this process, zero while not known.
+    pub trampoline: u64,
+}
+
+/// What the kernel side knows of a probed function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FunctionInfo {
+    /// AVMA where the executable mapping that holds the function begins.
+    pub text_start: u64,
+    /// AVMA just behind that mapping.
+    pub text_end: u64,
+}
+
+const _: () = {
+    assert!(size_of::<LiveAllocation>() == 16);
+    assert!(size_of::<StackTotals>() == 64);
+    assert!(size_of::<ProcessState>() == 16);
+    assert!(size_of::<FunctionInfo>() == 16);
+};

@@ -1,0 +1,1 @@
+//! Residue: what a live server process leaves behind in memory, and which line of code left it.
