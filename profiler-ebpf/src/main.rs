@@ -93,8 +93,8 @@ syscall_programs! {
 }
 
 #[tracepoint]
-pub fn process_executed(_: TracePointContext) -> u32 {
-    let _ = ranges::executed();
+pub fn process_executed(ctx: TracePointContext) -> u32 {
+    let _ = ranges::executed(&ctx);
     0
 }
 

@@ -13,6 +13,7 @@ use aya_ebpf::{
     },
     programs::{ProbeContext, TracePointContext},
 };
+use aya_log_ebpf::info;
 use residue_ebpf::abi::{
     UNKNOWN_STACK,
     counters::Counter,
@@ -170,12 +171,13 @@ pub fn leave_brk(ctx: &TracePointContext) -> Option<()> {
 
 /// A process replaced its program: what it had is gone, and the probes may sit in the new one.
 #[inline(always)]
-pub fn executed() -> Option<()> {
+pub fn executed(ctx: &TracePointContext) -> Option<()> {
     let (slot, process) = target()?;
     if process.flags & PROCESS_LAUNCHING != 0 {
         code_appeared(slot, process);
         return Some(());
     }
+    info!(ctx, "pid {} replaced its program", process.tgid);
     if let Some(state) = PROCESSES.get_ptr_mut(slot) {
         // SAFETY: a map value; user space writes it only while no event of the process counts.
         unsafe { (*state).flags = 0 };

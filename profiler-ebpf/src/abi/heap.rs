@@ -81,3 +81,17 @@ const _: () = {
     assert!(size_of::<ProcessState>() == 16);
     assert!(size_of::<FunctionInfo>() == 16);
 };
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{FunctionInfo, LiveAllocation, ProcessState, StackTotals};
+
+    macro_rules! pod {
+        ($($name:ty),+) => {$(
+            // SAFETY: repr(C), integers only, no padding (the size asserts above).
+            unsafe impl aya::Pod for $name {}
+        )+};
+    }
+
+    pod!(FunctionInfo, LiveAllocation, ProcessState, StackTotals);
+}
