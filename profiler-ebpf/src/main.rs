@@ -13,6 +13,7 @@ mod maps;
 mod ranges;
 mod stack;
 mod thread;
+mod verifier;
 
 use aya_ebpf::{
     macros::{tracepoint, uprobe, uretprobe},

@@ -19,6 +19,8 @@ use crate::{
     count,
     heap::restore,
     maps::{EMPTY_THREAD, FUNCTIONS, THREADS},
+    stack::frame_pointer::StackWindow,
+    verifier::element,
 };
 
 /// How many allocator calls may be open in a thread at once: an allocator function that calls
@@ -90,6 +92,8 @@ pub struct ThreadState {
     pub map_caller: Registers,
     /// The memory-mapping syscall under way.
     pub syscall: OpenSyscall,
+    /// The piece of the stack that is being walked.
+    pub window: StackWindow,
     /// Where a stack is walked into, ready to be sent.
     pub stack: StackEvent,
 }
@@ -185,7 +189,7 @@ impl ThreadState {
             count(Counter::CallsNestedTooDeep, 1);
             return;
         }
-        self.calls[depth & (MAX_OPEN_CALLS - 1)] = call;
+        *element(&mut self.calls, depth) = call;
         self.depth = depth as u32 + 1;
     }
 
@@ -195,19 +199,18 @@ impl ThreadState {
         if self.top()?.sp < sp {
             self.abandon_below(process_slot, sp);
         }
-        let top = self.top()?;
-        if top.sp != sp || top.function != function {
+        let call = self.top()?;
+        if call.sp != sp || call.function != function {
             return None;
         }
-        let call = *top;
         self.depth -= 1;
         Some(call)
     }
 
     #[inline(always)]
-    fn top(&self) -> Option<&OpenCall> {
+    fn top(&mut self) -> Option<OpenCall> {
         let depth = self.depth as usize;
-        (depth > 0).then(|| &self.calls[(depth - 1) & (MAX_OPEN_CALLS - 1)])
+        (depth > 0).then(|| *element(&mut self.calls, depth - 1))
     }
 
     /// Drops the open calls whose frames lie below `sp`: the thread has left them.
@@ -223,7 +226,7 @@ impl ThreadState {
 
     #[inline(always)]
     fn abandon_top(&mut self, process_slot: u16) {
-        let Some(&call) = self.top() else { return };
+        let Some(call) = self.top() else { return };
         self.depth -= 1;
         if call.flags & CALL_COUNTS != 0 {
             count(Counter::CallsAbandoned, 1);

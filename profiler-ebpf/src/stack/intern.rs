@@ -23,7 +23,8 @@ pub fn stack_at(
     start: Registers,
 ) -> Option<(u32, &'static mut StackTotals)> {
     let stack = &mut thread.stack;
-    let hash = frame_pointer::walk(start, u64::from(process) + 1, stack);
+    let seed = u64::from(process) + 1;
+    let hash = frame_pointer::walk(start, seed, &mut thread.window, stack);
     if stack.end == WalkEnd::TooDeep as u32 {
         count(Counter::StacksTooDeep, 1);
     }

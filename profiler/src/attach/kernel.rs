@@ -1,4 +1,11 @@
-//! What the running kernel needs to be told.
+//! What the running kernel needs before it can be asked for probes.
+
+use std::path::Path;
+
+use rustix::{
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    thread::{UnshareFlags, unshare_unsafe},
+};
 
 /// Lifts the limit on locked memory. Kernels before 5.11 charge BPF maps to it; later ones charge
 /// the memory cgroup and do not look, so failing is harmless.
@@ -8,4 +15,34 @@ pub(super) fn raise_memlock_limit() {
         maximum: None,
     };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
+}
+
+/// Where tracefs is looked for, by us and by aya.
+const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Makes tracefs visible to this process. Minimal hosts and containers do not mount it; mounting it
+/// for everybody is not ours to do, so it is mounted in a mount namespace of our own.
+///
+/// Only the calling thread and those it starts later see the mount: call this first.
+pub fn ensure_tracefs() {
+    if TRACEFS.iter().any(|path| has_tracepoints(path)) {
+        return;
+    }
+    // Where this fails, attaching a tracepoint fails too, and says what to do.
+    let _ = mount_tracefs_privately();
+}
+
+fn has_tracepoints(tracefs: &str) -> bool {
+    Path::new(tracefs).join("events/syscalls").is_dir()
+}
+
+fn mount_tracefs_privately() -> rustix::io::Result<()> {
+    // SAFETY: neither flag affects file descriptors or memory; only the view of mounts changes.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS)? };
+    // Mounts made elsewhere still arrive here; ours stays here.
+    mount_change(
+        "/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )?;
+    mount("tracefs", TRACEFS[0], "tracefs", MountFlags::RDONLY, None)
 }

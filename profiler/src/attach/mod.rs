@@ -27,6 +27,7 @@ use residue_ebpf::abi::{
 };
 
 pub use error::AttachError;
+pub use kernel::ensure_tracefs;
 pub use programs::ProgramSet;
 
 /// The object that `build.rs` made from `profiler-ebpf`.
@@ -223,17 +224,19 @@ impl Kernel {
         Ok(())
     }
 
-    /// Takes out the probes of one process, the last attached first.
+    /// Takes out the probes of one process, which must be closed.
     pub fn detach(&mut self, process: u16) {
-        while let Some(last) = self.probes.iter().rposition(|p| p.process == process) {
-            self.probes.remove(last);
-        }
+        let (gone, kept) = std::mem::take(&mut self.probes)
+            .into_iter()
+            .partition(|probe| probe.process == process);
+        self.probes = kept;
+        drop_in_parallel(gone);
     }
 
-    /// Takes out everything.
-    pub fn detach_all(mut self) {
-        while self.probes.pop().is_some() {}
-        self.tracepoints.clear();
+    /// Takes out everything. All processes must be closed.
+    pub fn detach_all(self) {
+        drop_in_parallel(self.probes);
+        drop_in_parallel(self.tracepoints);
     }
 
     /// How many probes are in.
@@ -241,6 +244,16 @@ impl Kernel {
     pub fn probe_count(&self) -> usize {
         self.probes.len()
     }
+}
+
+/// Drops each value in a thread of its own: the kernel waits out an RCU grace period for every
+/// probe it removes, tens of milliseconds, and the waits can overlap.
+fn drop_in_parallel<T: Send>(values: Vec<T>) {
+    std::thread::scope(|scope| {
+        for value in values {
+            scope.spawn(move || drop(value));
+        }
+    });
 }
 
 /// A map of the embedded object.

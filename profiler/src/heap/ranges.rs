@@ -88,6 +88,7 @@ impl Ranges {
     /// The thread's last [`take`](Self::take) did not happen.
     pub fn restore(&mut self, tid: u32) {
         for (start, range) in self.taken.remove(&tid).unwrap_or_default() {
+            self.unmap(start, range.end);
             self.insert(start, range);
         }
     }
