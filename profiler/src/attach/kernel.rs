@@ -1,6 +1,9 @@
 //! What the running kernel needs before it can be asked for probes.
 
-use std::path::Path;
+use std::{
+    os::fd::{AsRawFd as _, BorrowedFd},
+    path::Path,
+};
 
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
@@ -15,6 +18,19 @@ pub(super) fn raise_memlock_limit() {
         maximum: None,
     };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
+}
+
+/// How often the kernel skipped a program, from the program's fdinfo (kernel/bpf/syscall.c,
+/// `bpf_prog_show_fdinfo`); zero where it does not say.
+pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> u64 {
+    let fdinfo = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
+    let Ok(text) = std::fs::read_to_string(fdinfo) else {
+        return 0;
+    };
+    text.lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// Where tracefs is looked for, by us and by aya.

@@ -10,7 +10,7 @@ mod error;
 mod kernel;
 mod programs;
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, os::fd::AsFd as _};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -100,6 +100,8 @@ impl Kernel {
             .map_max_entries("TOTALS", limits.max_stacks.saturating_add(1))
             .load(OBJECT)
             .map_err(|source| AttachError::load(source, limits))?;
+        // Messages of the kernel side are for debugging residue; without a logger they go nowhere.
+        let _ = aya_log::EbpfLogger::init(&mut ebpf);
         let mut next_stack: Array<MapData, u64> = take(&mut ebpf, "NEXT_STACK");
         next_stack.set(0, 1_u64, 0)?;
         let channels = Channels {
@@ -239,10 +241,15 @@ impl Kernel {
         drop_in_parallel(self.tracepoints);
     }
 
-    /// How many probes are in.
+    /// How many syscall events the kernel did not give to our tracepoint programs, because another
+    /// BPF operation was under way on the CPU.
     #[must_use]
-    pub fn probe_count(&self) -> usize {
-        self.probes.len()
+    pub fn skipped(&self) -> u64 {
+        programs::TRACEPOINTS
+            .iter()
+            .filter_map(|(name, ..)| self.ebpf.program(name)?.fd().ok())
+            .map(|fd| kernel::recursion_misses(fd.as_fd()))
+            .sum()
     }
 }
 

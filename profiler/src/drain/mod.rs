@@ -5,7 +5,7 @@
 
 use aya::maps::{MapData, MapError, RingBuf};
 use residue_ebpf::abi::{
-    MAX_FRAMES,
+    MAX_FRAMES, UNKNOWN_STACK,
     counters::Counter,
     event::{Event, EventKind, StackEvent, WalkEnd},
     heap::StackTotals,
@@ -29,8 +29,7 @@ pub struct RawStack {
 /// Reads what the kernel side has written.
 pub struct Drain {
     channels: Channels,
-    /// The totals last handed out, by stack id.
-    seen: Vec<StackTotals>,
+    undelivered: u64,
 }
 
 impl Drain {
@@ -39,7 +38,7 @@ impl Drain {
     pub const fn new(channels: Channels) -> Self {
         Self {
             channels,
-            seen: Vec::new(),
+            undelivered: 0,
         }
     }
 
@@ -53,36 +52,31 @@ impl Drain {
         records(&mut self.channels.events, parse_event)
     }
 
-    /// The totals that changed since the last call, by stack id.
+    /// The totals of every stack in use.
     ///
     /// # Errors
     ///
     /// When a map cannot be read, which the kernel has no reason for.
-    pub fn changed_totals(&mut self) -> Result<Vec<(u32, StackTotals)>, MapError> {
+    pub fn totals(&mut self) -> Result<Vec<(u32, StackTotals)>, MapError> {
         let next = self.channels.next_stack.get(&0, 0)?;
-        let known = u32::try_from(next)
+        let in_use = u32::try_from(next)
             .unwrap_or(u32::MAX)
             .min(self.channels.totals.len());
-        self.seen.resize(known as usize, StackTotals::default());
-        let mut changed = Vec::new();
-        for (id, seen) in (0..known).zip(&mut self.seen) {
-            let totals = self.channels.totals.get(&id, 0)?;
-            if totals != *seen {
-                *seen = totals;
-                changed.push((id, totals));
-            }
-        }
-        Ok(changed)
+        let totals: Vec<_> = (0..in_use)
+            .map(|id| Ok((id, self.channels.totals.get(&id, 0)?)))
+            .collect::<Result<_, MapError>>()?;
+        let waiting = |(id, totals): &&(u32, StackTotals)| {
+            *id != UNKNOWN_STACK && totals.delivered == 0 && totals.alloc_objects + totals.lost_objects > 0
+        };
+        self.undelivered = totals.iter().filter(waiting).count() as u64;
+        Ok(totals)
     }
 
-    /// Stacks that are in use, but whose frames have not been sent.
+    /// Stacks that were in use when [`Self::totals`] was last called, but whose frames the kernel
+    /// side had not been able to send.
     #[must_use]
-    pub fn undelivered(&self) -> u64 {
-        self.seen
-            .iter()
-            .skip(1)
-            .filter(|totals| totals.delivered == 0 && totals.alloc_objects > 0)
-            .count() as u64
+    pub const fn undelivered(&self) -> u64 {
+        self.undelivered
     }
 
     /// Every counter that the kernel side keeps.

@@ -5,30 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Whose memory a mapping is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Owner {
-    /// The application mapped it itself.
-    Application,
-    /// An allocator mapped it, to hand it out in blocks; those are counted by themselves.
-    Allocator,
-}
+use super::{Figures, MappingOwner};
 
 /// Who mapped something.
-pub type Origin = (u32, Owner);
-
-/// What one stack has mapped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RangeTotals {
-    /// Bytes still mapped.
-    pub inuse_bytes: u64,
-    /// Ranges of which something is still mapped. One that was cut in two counts as two.
-    pub inuse_objects: u64,
-    /// Bytes ever mapped.
-    pub alloc_bytes: u64,
-    /// Ranges ever mapped.
-    pub alloc_objects: u64,
-}
+pub type Origin = (u32, MappingOwner);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
@@ -43,7 +23,7 @@ pub struct Ranges {
     live: BTreeMap<u64, Range>,
     /// By thread: what its last munmap or mremap took, until that is known to have succeeded.
     taken: HashMap<u32, Vec<(u64, Range)>>,
-    totals: HashMap<Origin, RangeTotals>,
+    totals: HashMap<Origin, Figures>,
     /// The end of the program break's last page, once known.
     break_end: Option<u64>,
 }
@@ -105,8 +85,8 @@ impl Ranges {
         }
     }
 
-    /// What each origin has mapped.
-    pub fn totals(&self) -> impl Iterator<Item = (Origin, RangeTotals)> {
+    /// What each origin has mapped, in bytes and ranges. A range that was cut in two counts as two.
+    pub fn totals(&self) -> impl Iterator<Item = (Origin, Figures)> {
         self.totals.iter().map(|(&origin, &totals)| (origin, totals))
     }
 
@@ -170,8 +150,8 @@ const fn round_up(length: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const A: Origin = (1, Owner::Application);
-    const B: Origin = (2, Owner::Application);
+    const A: Origin = (1, MappingOwner::Application);
+    const B: Origin = (2, MappingOwner::Application);
 
     fn inuse(ranges: &Ranges, origin: Origin) -> (u64, u64) {
         let totals = ranges.totals.get(&origin).copied().unwrap_or_default();
