@@ -1,0 +1,332 @@
+//! What allocators look like: data only. To add one, add an [`AllocatorSpec`].
+//!
+//! Left out on purpose:
+//! - `reallocarray` of glibc and musl: both end in a tail call of `realloc` with the same stack, so
+//!   the probe there sees the call, with the right caller.
+//! - `__libc_malloc` and its kin: other names of the same code. Names that share a file offset, as
+//!   glibc's `memalign` and `aligned_alloc` do, are probed once.
+//! - libstdc++'s `operator new`: it calls `malloc`.
+//! - `malloc_usable_size`, `mallctl` and so on: they move no memory.
+//! - mimalloc's `mi_heap_calloc`, `mi_heap_realloc` and their kin, `mi_expand` and `mi_strdup`:
+//!   their arguments fit no shape. Rust's mimalloc crate calls none of them.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use residue_ebpf::abi::call_shape::CallShape::{self, *};
+
+/// One function of an allocator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllocFn {
+    /// The symbol, without the allocator's prefix.
+    pub symbol: &'static str,
+    /// How it is called.
+    pub shape: CallShape,
+}
+
+/// Which definitions of a function count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The one that symbol resolution picks, and those of libraries loaded later.
+    Resolved,
+    /// As `Resolved`, if the object brings its own allocator. Elsewhere these functions call it.
+    ResolvedInAllocator,
+    /// Each one, in whichever object: the prefix makes the name the allocator's own.
+    Anywhere,
+    /// Each one, if nothing that it calls is visible.
+    NothingBelow,
+}
+
+/// An allocator: its functions and where to look for them.
+#[derive(Debug)]
+pub struct AllocatorSpec {
+    /// The name in reports.
+    pub name: &'static str,
+    /// What its symbols begin with, one entry a flavour.
+    pub prefixes: &'static [&'static str],
+    /// Which definitions count.
+    pub found: Found,
+    /// Its functions, in groups that allocators share.
+    pub functions: &'static [&'static [AllocFn]],
+}
+
+/// Stands for whatever allocator the defining object brings; see [`MARKERS`].
+pub const PROVIDER: &str = "libc";
+
+/// All that residue knows. Among symbols at one address, the one that comes first here names it.
+pub const ALLOCATORS: &[AllocatorSpec] = &[
+    AllocatorSpec {
+        name: PROVIDER,
+        prefixes: &[""],
+        found: Found::Resolved,
+        functions: &[C_FAMILY, C_MAPPING],
+    },
+    AllocatorSpec {
+        name: "jemalloc",
+        prefixes: &[""],
+        found: Found::Resolved,
+        functions: &[JEMALLOC_EXTENSIONS],
+    },
+    AllocatorSpec {
+        name: PROVIDER,
+        prefixes: &[""],
+        found: Found::ResolvedInAllocator,
+        functions: &[CXX_OPERATORS],
+    },
+    AllocatorSpec {
+        name: "jemalloc",
+        // jemalloc's own prefix, and those of Rust's tikv-jemalloc-sys and jemalloc-sys.
+        prefixes: &["je_", "_rjem_", "_rjem_je_"],
+        found: Found::Anywhere,
+        functions: &[C_FAMILY, JEMALLOC_EXTENSIONS],
+    },
+    AllocatorSpec {
+        name: "mimalloc",
+        prefixes: &["mi_"],
+        found: Found::Anywhere,
+        functions: &[C_FAMILY, MIMALLOC_EXTENSIONS, MIMALLOC_HEAPS],
+    },
+    AllocatorSpec {
+        name: "tcmalloc",
+        prefixes: &["tc_"],
+        found: Found::Anywhere,
+        functions: &[C_FAMILY, TCMALLOC_OPERATORS],
+    },
+    AllocatorSpec {
+        name: "rust",
+        prefixes: &[""],
+        found: Found::NothingBelow,
+        functions: &[RUST],
+    },
+];
+
+/// Symbols that tell which allocator an object brings under the C names.
+pub const MARKERS: &[(&str, &str)] = &[
+    ("mallctl", "jemalloc"),
+    ("TCMallocInternalMalloc", "tcmalloc"),
+    ("gnu_get_libc_version", "glibc"),
+    ("_dlstart", "musl"),
+];
+
+/// What rustc's shims call when a program sets a `#[global_allocator]`.
+pub const RUST_CUSTOM_ALLOCATOR: &str = "__rg_alloc";
+
+const fn function(symbol: &'static str, shape: CallShape) -> AllocFn {
+    AllocFn { symbol, shape }
+}
+
+const C_FAMILY: &[AllocFn] = &[
+    function("malloc", Malloc),
+    function("calloc", Calloc),
+    function("realloc", Realloc),
+    function("free", Free),
+    function("posix_memalign", PosixMemalign),
+    function("aligned_alloc", AlignedAlloc),
+    function("memalign", AlignedAlloc),
+    function("valloc", Malloc),
+    function("pvalloc", Malloc),
+    function("cfree", Free),
+    // C23
+    function("free_sized", Free),
+    function("free_aligned_sized", Free),
+];
+
+/// Entry only: they note who calls, and the syscall tracepoints account for the range.
+const C_MAPPING: &[AllocFn] = &[
+    function("mmap", MapMemory),
+    function("mmap64", MapMemory),
+    function("mremap", MapMemory),
+];
+
+const JEMALLOC_EXTENSIONS: &[AllocFn] = &[
+    function("mallocx", Malloc),
+    function("rallocx", Realloc),
+    function("xallocx", ResizeInPlace),
+    function("dallocx", Free),
+    function("sdallocx", Free),
+];
+
+/// Itanium mangling: `_Znw` new, `_Zna` new[], `_Zdl` delete, `_Zda` delete[].
+const CXX_OPERATORS: &[AllocFn] = &[
+    function("_Znwm", Malloc),
+    function("_Znam", Malloc),
+    function("_ZnwmRKSt9nothrow_t", Malloc),
+    function("_ZnamRKSt9nothrow_t", Malloc),
+    function("_ZnwmSt11align_val_t", Malloc),
+    function("_ZnamSt11align_val_t", Malloc),
+    function("_ZnwmSt11align_val_tRKSt9nothrow_t", Malloc),
+    function("_ZnamSt11align_val_tRKSt9nothrow_t", Malloc),
+    function("_ZdlPv", Free),
+    function("_ZdaPv", Free),
+    function("_ZdlPvm", Free),
+    function("_ZdaPvm", Free),
+    function("_ZdlPvRKSt9nothrow_t", Free),
+    function("_ZdaPvRKSt9nothrow_t", Free),
+    function("_ZdlPvSt11align_val_t", Free),
+    function("_ZdaPvSt11align_val_t", Free),
+    function("_ZdlPvmSt11align_val_t", Free),
+    function("_ZdaPvmSt11align_val_t", Free),
+    function("_ZdlPvSt11align_val_tRKSt9nothrow_t", Free),
+    function("_ZdaPvSt11align_val_tRKSt9nothrow_t", Free),
+];
+
+/// mimalloc.h. Unlike C's, its aligned functions take the size first.
+const MIMALLOC_EXTENSIONS: &[AllocFn] = &[
+    function("zalloc", Malloc),
+    function("malloc_small", Malloc),
+    function("zalloc_small", Malloc),
+    function("mallocn", Calloc),
+    function("reallocn", ReallocArray),
+    function("reallocf", Realloc),
+    function("reallocarray", ReallocArray),
+    function("rezalloc", Realloc),
+    function("recalloc", ReallocArray),
+    function("malloc_aligned", Malloc),
+    function("malloc_aligned_at", Malloc),
+    function("zalloc_aligned", Malloc),
+    function("zalloc_aligned_at", Malloc),
+    function("calloc_aligned", Calloc),
+    function("calloc_aligned_at", Calloc),
+    function("realloc_aligned", Realloc),
+    function("realloc_aligned_at", Realloc),
+    function("rezalloc_aligned", Realloc),
+    function("rezalloc_aligned_at", Realloc),
+    function("recalloc_aligned", ReallocArray),
+    function("recalloc_aligned_at", ReallocArray),
+    function("free_size", Free),
+    function("free_size_aligned", Free),
+    function("free_aligned", Free),
+    function("new", Malloc),
+    function("new_aligned", Malloc),
+    function("new_nothrow", Malloc),
+    function("new_aligned_nothrow", Malloc),
+    function("new_n", Calloc),
+    function("new_realloc", Realloc),
+    function("new_reallocn", ReallocArray),
+];
+
+/// `f(heap, size, …)`: like `aligned_alloc`, whose first argument the probe does not use either.
+const MIMALLOC_HEAPS: &[AllocFn] = &[
+    function("heap_malloc", AlignedAlloc),
+    function("heap_zalloc", AlignedAlloc),
+    function("heap_malloc_small", AlignedAlloc),
+    function("heap_malloc_aligned", AlignedAlloc),
+    function("heap_malloc_aligned_at", AlignedAlloc),
+    function("heap_zalloc_aligned", AlignedAlloc),
+    function("heap_zalloc_aligned_at", AlignedAlloc),
+    function("heap_alloc_new", AlignedAlloc),
+];
+
+/// gperftools/tcmalloc.h.
+const TCMALLOC_OPERATORS: &[AllocFn] = &[
+    function("malloc_skip_new_handler", Malloc),
+    function("new", Malloc),
+    function("newarray", Malloc),
+    function("new_nothrow", Malloc),
+    function("newarray_nothrow", Malloc),
+    function("new_aligned", Malloc),
+    function("newarray_aligned", Malloc),
+    function("new_aligned_nothrow", Malloc),
+    function("newarray_aligned_nothrow", Malloc),
+    function("delete", Free),
+    function("deletearray", Free),
+    function("delete_sized", Free),
+    function("deletearray_sized", Free),
+    function("delete_nothrow", Free),
+    function("deletearray_nothrow", Free),
+    function("delete_aligned", Free),
+    function("deletearray_aligned", Free),
+    function("delete_sized_aligned", Free),
+    function("deletearray_sized_aligned", Free),
+    function("delete_aligned_nothrow", Free),
+    function("deletearray_aligned_nothrow", Free),
+];
+
+/// What rustc makes of `alloc::alloc` and so on (library/alloc/src/alloc.rs).
+const RUST: &[AllocFn] = &[
+    function("__rust_alloc", Malloc),
+    function("__rust_alloc_zeroed", Malloc),
+    function("__rust_realloc", RustRealloc),
+    function("__rust_dealloc", Free),
+];
+
+/// A function as found under one name.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// The allocator.
+    pub spec: &'static AllocatorSpec,
+    /// How it is called.
+    pub shape: CallShape,
+    /// Place in [`ALLOCATORS`], for choosing among names of one function.
+    pub rank: usize,
+}
+
+static BY_NAME: LazyLock<HashMap<String, Known>> = LazyLock::new(|| {
+    let mut by_name = HashMap::new();
+    for spec in ALLOCATORS {
+        for (prefix, function) in spec.prefixes.iter().flat_map(|prefix| {
+            spec.functions.iter().copied().flatten().map(move |function| (prefix, function))
+        }) {
+            let known = Known { spec, shape: function.shape, rank: by_name.len() };
+            by_name.entry(format!("{prefix}{}", function.symbol)).or_insert(known);
+        }
+    }
+    by_name
+});
+
+/// The allocator function with this symbol, if residue knows one.
+#[must_use]
+pub fn find(symbol: &str) -> Option<Known> {
+    BY_NAME.get(unmangled(symbol)).copied()
+}
+
+/// The name inside `_RNvCs…_7___rustc12___rust_alloc` (Rust 1.86 and later; RFC 2603 mangling puts
+/// an underscore between a length and a name that itself begins with one). Any other symbol as it
+/// is.
+#[must_use]
+pub fn unmangled(symbol: &str) -> &str {
+    let inner = symbol.strip_prefix("_RNv").and_then(|rest| rest.split_once("7___rustc"));
+    let Some((_, numbered)) = inner else {
+        return symbol;
+    };
+    let name = numbered.trim_start_matches(|c: char| c.is_ascii_digit());
+    name.strip_prefix('_').unwrap_or(symbol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(symbol: &str) -> Option<(&'static str, CallShape)> {
+        find(symbol).map(|known| (known.spec.name, known.shape))
+    }
+
+    #[test]
+    fn functions_are_known_by_every_prefix() {
+        assert_eq!(shape("malloc"), Some(("libc", Malloc)));
+        assert_eq!(shape("_rjem_sdallocx"), Some(("jemalloc", Free)));
+        assert_eq!(shape("_rjem_je_xallocx"), Some(("jemalloc", ResizeInPlace)));
+        assert_eq!(shape("mi_realloc_aligned"), Some(("mimalloc", Realloc)));
+        assert_eq!(shape("tc_posix_memalign"), Some(("tcmalloc", PosixMemalign)));
+        assert_eq!(shape("reallocarray"), None);
+        assert_eq!(shape("mi_mmap"), None);
+    }
+
+    #[test]
+    fn mangled_rust_shims_are_known() {
+        let dealloc = "_RNvCsdBezzDwma51_7___rustc14___rust_dealloc";
+        assert_eq!(shape(dealloc), Some(("rust", Free)));
+        let zeroed = "_RNvCs5QKde7ScR4H_7___rustc19___rust_alloc_zeroed";
+        assert_eq!(shape(zeroed), Some(("rust", Malloc)));
+        assert_eq!(unmangled("_RNvCs5QKde7ScR4H_7___rustc10___rg_alloc"), RUST_CUSTOM_ALLOCATOR);
+        assert_eq!(shape("_RNvCs5QKde7ScR4H_7___rustc"), None);
+    }
+
+    #[test]
+    fn no_name_has_two_meanings() {
+        let names = ALLOCATORS.iter().map(|spec| {
+            spec.prefixes.len() * spec.functions.iter().map(|group| group.len()).sum::<usize>()
+        });
+        assert_eq!(BY_NAME.len(), names.sum::<usize>());
+    }
+}

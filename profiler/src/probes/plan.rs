@@ -1,0 +1,277 @@
+//! Which functions of a process to probe: what symbol resolution would pick, each once.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use residue_ebpf::abi::call_shape::{AttachRank, CallShape};
+
+use super::allocators::{Found, PROVIDER};
+use super::site::{self, ProbeSite, SitePolicy};
+use super::symbols::{AllocatorSymbol, ObjectSymbols};
+use crate::target::{FileKey, FileOffset, Load};
+
+/// An object of a process, as planning sees it.
+#[derive(Clone, Debug)]
+pub struct ScopeObject {
+    /// As the target names it.
+    pub path: PathBuf,
+    /// Which file it is.
+    pub file: FileKey,
+    /// When it was loaded.
+    pub load: Load,
+    /// Whether it is dynamically linked.
+    pub is_dynamic: bool,
+    /// What it defines.
+    pub symbols: ObjectSymbols,
+}
+
+/// A function to probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedFunction {
+    /// Its symbol.
+    pub symbol: String,
+    /// The allocator that it belongs to.
+    pub allocator: &'static str,
+    /// How it is called.
+    pub shape: CallShape,
+    /// Index of its object among those planned for.
+    pub object: usize,
+    /// The object's file.
+    pub file: FileKey,
+    /// Where the function begins in that file. With the file, this names a function for good.
+    pub file_offset: FileOffset,
+    /// Where to probe it.
+    pub site: ProbeSite,
+}
+
+/// A function that calls go to, and that cannot be probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its symbol.
+    pub symbol: String,
+    /// Index of its object.
+    pub object: usize,
+    /// Why not.
+    pub reason: &'static str,
+}
+
+/// What to probe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which to attach.
+    pub functions: Vec<PlannedFunction>,
+    /// What should be probed and cannot be.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Why there is nothing to probe.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A static program without symbols.
+    #[error(
+        "{executable} is statically linked and has no symbols, so its allocator cannot be found: \
+         run a build that is not stripped, or one linked dynamically"
+    )]
+    Stripped {
+        /// The program.
+        executable: PathBuf,
+    },
+    /// No object defines an allocator that residue knows.
+    #[error(
+        "no allocator that residue knows was found in {executable} or its libraries: run a build \
+         with symbols; glibc, musl, jemalloc, mimalloc and tcmalloc are known"
+    )]
+    NoAllocator {
+        /// The program.
+        executable: PathBuf,
+    },
+    /// There is nothing to look into.
+    #[error("the process has no code that residue can read: check that it still runs")]
+    NoObjects,
+}
+
+/// Plans for the objects of a process, given in search order.
+///
+/// # Errors
+/// When no function that allocates, or none that frees, can be probed.
+pub fn plan(objects: &[ScopeObject], policy: SitePolicy) -> Result<Plan, PlanError> {
+    let executable = objects.first().ok_or(PlanError::NoObjects)?;
+    let mut plan = Plan::default();
+    for candidate in without_aliases(choose(objects)) {
+        match candidate.planned(policy) {
+            Ok(function) => plan.functions.push(function),
+            Err(skipped) => plan.skipped.push(skipped),
+        }
+    }
+    plan.functions.sort_by_key(|f| (f.shape.attach_rank(), f.object, f.file_offset));
+    let has = |rank| plan.functions.iter().any(|f| f.shape.attach_rank() == rank && is_heap(f.shape));
+    if has(AttachRank::Releases) && has(AttachRank::Takes) {
+        return Ok(plan);
+    }
+    let executable_path = executable.path.clone();
+    Err(match executable {
+        ScopeObject { is_dynamic: false, symbols: ObjectSymbols { has_symbols: false, .. }, .. } => {
+            PlanError::Stripped { executable: executable_path }
+        }
+        _ => PlanError::NoAllocator { executable: executable_path },
+    })
+}
+
+impl Plan {
+    /// The functions that are not in `previous`: what to attach after a library was loaded. Their
+    /// `object` stays an index into the objects that this plan was made for.
+    #[must_use]
+    pub fn newer_than(&self, previous: &Self) -> Vec<PlannedFunction> {
+        let known: HashSet<_> = previous.functions.iter().map(PlannedFunction::key).collect();
+        self.functions.iter().filter(|f| !known.contains(&f.key())).cloned().collect()
+    }
+}
+
+impl PlannedFunction {
+    /// What names the function for good.
+    #[must_use]
+    pub fn key(&self) -> (FileKey, FileOffset) {
+        (self.file, self.file_offset)
+    }
+}
+
+fn is_heap(shape: CallShape) -> bool {
+    shape != CallShape::MapMemory
+}
+
+/// A definition that calls go to.
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    index: usize,
+    object: &'a ScopeObject,
+    symbol: &'a AllocatorSymbol,
+}
+
+impl Candidate<'_> {
+    fn allocator(&self) -> &'static str {
+        match self.symbol.known.spec.name {
+            PROVIDER => self.object.provider(),
+            name => name,
+        }
+    }
+
+    fn planned(&self, policy: SitePolicy) -> Result<PlannedFunction, Skipped> {
+        let Candidate { index, object, symbol } = *self;
+        let skipped = |reason| Skipped { symbol: symbol.name.clone(), object: index, reason };
+        if symbol.indirect {
+            return Err(skipped("it is chosen at run time (IFUNC)"));
+        }
+        let file_offset = symbol.file_offset.ok_or_else(|| skipped("it is in no text segment"))?;
+        let choice = site::choose(&symbol.code, symbol.known.shape, policy)
+            .ok_or_else(|| skipped("its code cannot be decoded"))?;
+        let at = file_offset.checked_add(choice.offset);
+        Ok(PlannedFunction {
+            symbol: symbol.name.clone(),
+            allocator: self.allocator(),
+            shape: symbol.known.shape,
+            object: index,
+            file: object.file,
+            file_offset,
+            site: ProbeSite {
+                symbol: symbol.name.clone(),
+                offset_in_function: choice.offset,
+                file_offset: at.ok_or_else(|| skipped("it is in no text segment"))?,
+                cost: choice.cost,
+                instruction: site::text(&choice.instruction),
+                reason: choice.reason,
+            },
+        })
+    }
+}
+
+impl ScopeObject {
+    /// The allocator that this object brings under the C names: whose prefixed `malloc` is the same
+    /// function, or what other symbols tell.
+    fn provider(&self) -> &'static str {
+        let functions = &self.symbols.functions;
+        let malloc = functions.iter().find(|function| function.name == "malloc");
+        let same = malloc.and_then(|malloc| {
+            let prefixed = functions.iter().filter(|f| f.known.spec.found == Found::Anywhere);
+            prefixed.into_iter().find(|function| function.address == malloc.address)
+        });
+        same.map(|function| function.known.spec.name).or(self.symbols.marked).unwrap_or(PROVIDER)
+    }
+
+    fn brings_own_allocator(&self) -> bool {
+        let has_malloc = self.symbols.functions.iter().any(|function| function.name == "malloc");
+        has_malloc && !matches!(self.provider(), "glibc" | "musl" | PROVIDER)
+    }
+}
+
+/// All definitions that calls go to, the same function possibly under several names.
+fn choose(objects: &[ScopeObject]) -> Vec<Candidate<'_>> {
+    let all = || {
+        objects.iter().enumerate().flat_map(|(index, object)| {
+            let functions = object.symbols.functions.iter();
+            functions.map(move |symbol| Candidate { index, object, symbol })
+        })
+    };
+    let mut resolved: HashMap<&str, usize> = HashMap::new();
+    for Candidate { index, object, symbol } in all() {
+        if symbol.exported && object.load != Load::Later {
+            resolved.entry(&symbol.name).or_insert(index);
+        }
+    }
+    let is_resolved = |candidate: &Candidate<'_>| match candidate.object.load {
+        Load::Executable if !candidate.symbol.exported => candidate.symbol.global,
+        Load::Later => candidate.symbol.exported,
+        _ => resolved.get(&*candidate.symbol.name) == Some(&candidate.index),
+    };
+    let mut chosen: Vec<_> = all()
+        .filter(|candidate| match candidate.symbol.known.spec.found {
+            Found::Resolved => is_resolved(candidate),
+            Found::ResolvedInAllocator => {
+                is_resolved(candidate) && candidate.object.brings_own_allocator()
+            }
+            Found::Anywhere => true,
+            Found::NothingBelow => false,
+        })
+        .collect();
+    let last_resort: Vec<_> = all()
+        .filter(|candidate| candidate.symbol.known.spec.found == Found::NothingBelow)
+        .filter(|candidate| nothing_below(candidate, &chosen))
+        .collect();
+    chosen.extend(last_resort);
+    chosen
+}
+
+/// Whether a language's own allocation functions are the lowest that can be seen: because nothing
+/// else is, or because they lead to an allocator that residue does not know.
+fn nothing_below(candidate: &Candidate<'_>, chosen: &[Candidate<'_>]) -> bool {
+    let takes = |other: &&Candidate<'_>| {
+        let shape = other.symbol.known.shape;
+        is_heap(shape) && shape.attach_rank() == AttachRank::Takes
+    };
+    let own = |other: &Candidate<'_>| {
+        other.index == candidate.index && other.symbol.known.spec.found == Found::Anywhere
+    };
+    let mut visible = chosen.iter().filter(takes).peekable();
+    visible.peek().is_none() || (candidate.object.symbols.has_rust_allocator && !visible.any(own))
+}
+
+/// Leaves one name for each function, and leaves out functions that only jump to another one.
+fn without_aliases(candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
+    let place = |candidate: &Candidate<'_>| {
+        (candidate.object.file, candidate.symbol.address.0, candidate.symbol.known.shape)
+    };
+    let mut seen = HashSet::new();
+    let unique: Vec<_> =
+        candidates.into_iter().filter(|c| seen.insert((c.object.file, c.symbol.address))).collect();
+    let places: HashSet<_> = unique.iter().map(place).collect();
+    let forwards = |candidate: &Candidate<'_>| {
+        let (file, address, shape) = place(candidate);
+        let target = site::forwards_to(&candidate.symbol.code)
+            .map(|distance| address.wrapping_add_signed(distance))
+            .filter(|target| *target != address);
+        target.is_some_and(|target| places.contains(&(file, target, shape)))
+    };
+    unique.into_iter().filter(|candidate| !forwards(candidate)).collect()
+}
+
+#[cfg(test)]
+mod tests;

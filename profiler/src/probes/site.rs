@@ -1,0 +1,206 @@
+//! Which instruction of a function to probe.
+//!
+//! A probe costs thirty times less on an instruction that the kernel emulates, and functions often
+//! begin with one that it does not. So the site is the first cheap instruction that every call
+//! passes exactly once, with what the probe reads still as it was at entry:
+//!
+//! - the argument registers of the shape;
+//! - the stack pointer, if there is a return probe (the kernel replaces the word it points at) or a
+//!   stack to take. A `push` will do: the probe fires before it;
+//! - memory other than the stack, so that nothing has been allocated or freed yet.
+//!
+//! That ends at the first branch. `free` alone goes on behind its NULL check: where the block is
+//! NULL there is nothing to see.
+
+use iced_x86::{
+    Code, Decoder, DecoderOptions, FlowControl, Formatter, Instruction, InstructionInfoFactory,
+    IntelFormatter, OpAccess, OpKind, Register,
+};
+use residue_ebpf::abi::call_shape::CallShape;
+
+use super::FunctionCode;
+pub use super::encoding::SiteCost;
+use crate::target::FileOffset;
+
+/// Argument registers in order (System V ABI for x86-64, 3.2.3).
+const ARGUMENTS: [Register; 4] = [Register::RDI, Register::RSI, Register::RDX, Register::RCX];
+
+/// How to choose a site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SitePolicy {
+    /// The cheapest that is right.
+    #[default]
+    Cheapest,
+    /// The first instruction, whatever it costs: the baseline to compare with.
+    FunctionStart,
+}
+
+/// Where a probe goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeSite {
+    /// The function's symbol.
+    pub symbol: String,
+    /// Bytes from the function's start.
+    pub offset_in_function: u64,
+    /// Where that is in the object's file: what to attach at.
+    pub file_offset: FileOffset,
+    /// What a hit costs.
+    pub cost: SiteCost,
+    /// The probed instruction, disassembled.
+    pub instruction: String,
+    /// Why here.
+    pub reason: &'static str,
+}
+
+/// A site, relative to its function.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice {
+    pub offset: u64,
+    pub cost: SiteCost,
+    pub instruction: Instruction,
+    pub reason: &'static str,
+    behind_null_check: bool,
+}
+
+/// Chooses the site; `None` when the code does not begin with an instruction.
+pub(super) fn choose(
+    code: &FunctionCode,
+    shape: CallShape,
+    policy: SitePolicy,
+) -> Option<Choice> {
+    let start = Choice::at(&code.bytes, decode(&code.bytes).next()?, false);
+    if policy == SitePolicy::FunctionStart {
+        return Some(Choice { reason: "the function's start, as asked for", ..start });
+    }
+    if start.cost == SiteCost::Emulated && shape != CallShape::Free {
+        return Some(start);
+    }
+    if !code.complete {
+        return Some(Choice { reason: "the function's end is not known", ..start });
+    }
+    let Some(targets) = branch_targets(&code.bytes) else {
+        return Some(Choice { reason: "the function cannot be decoded", ..start });
+    };
+    let once = |choice: &Choice| !targets.iter().any(|target| (1..=choice.offset).contains(target));
+    let cheap = candidates(&code.bytes, shape).into_iter().filter(once);
+    let best = cheap.min_by_key(|choice| (choice.cost, !choice.behind_null_check, choice.offset));
+    Some(best.unwrap_or(Choice { reason: "no cheap instruction is safe here", ..start }))
+}
+
+/// The function that this one is only another entry to: it begins with a jump there, so each call
+/// arrives there with the same arguments and the same stack. Relative to this function's start.
+pub(super) fn forwards_to(code: &FunctionCode) -> Option<i64> {
+    let mut instructions = decode(&code.bytes).filter(|i| i.code() != Code::Endbr64);
+    let first = instructions.next()?;
+    let direct = first.flow_control() == FlowControl::UnconditionalBranch && is_near(&first);
+    direct.then(|| first.near_branch_target().cast_signed())
+}
+
+pub(super) fn text(instruction: &Instruction) -> String {
+    let mut text = String::new();
+    IntelFormatter::new().format(instruction, &mut text);
+    text
+}
+
+impl Choice {
+    fn at(bytes: &[u8], instruction: Instruction, behind_null_check: bool) -> Self {
+        let start = usize::try_from(instruction.ip()).unwrap_or(usize::MAX);
+        let own = bytes.get(start..start.saturating_add(instruction.len())).unwrap_or_default();
+        let reason = match (instruction.ip(), behind_null_check) {
+            (0, _) => "the first instruction is cheap",
+            (_, false) => "the first cheap instruction, with arguments and stack as at entry",
+            (_, true) => "cheap, and only passed when there is something to free",
+        };
+        let cost = SiteCost::of(own);
+        Self { offset: instruction.ip(), cost, instruction, reason, behind_null_check }
+    }
+}
+
+/// Decodes from offset 0 on; ends at the first bytes that are no instruction.
+fn decode(bytes: &[u8]) -> impl Iterator<Item = Instruction> {
+    let mut decoder = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE);
+    std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode()))
+        .take_while(|instruction| !instruction.is_invalid())
+}
+
+/// Where the function's branches go within or around it; `None` if not all of it decodes. A branch
+/// back to before a site would make one call count twice.
+fn branch_targets(bytes: &[u8]) -> Option<Vec<u64>> {
+    let mut targets = Vec::new();
+    let mut end = 0;
+    for instruction in decode(bytes) {
+        end = instruction.next_ip();
+        if is_near(&instruction) {
+            targets.push(instruction.near_branch_target());
+        }
+    }
+    (end == bytes.len() as u64).then_some(targets)
+}
+
+fn is_near(instruction: &Instruction) -> bool {
+    instruction.op_count() > 0 && instruction.op0_kind() == OpKind::NearBranch64
+}
+
+/// The cheap instructions that every call passes, in order.
+fn candidates(bytes: &[u8], shape: CallShape) -> Vec<Choice> {
+    let mut found = Vec::new();
+    let mut info = InstructionInfoFactory::new();
+    let mut behind_null_check = false;
+    let mut previous = None;
+    for instruction in decode(bytes) {
+        let choice = Choice::at(bytes, instruction, behind_null_check);
+        if choice.cost != SiteCost::SingleStepped {
+            found.push(choice);
+        }
+        match instruction.flow_control() {
+            FlowControl::Next if keeps_entry_state(&instruction, shape, &mut info) => {}
+            FlowControl::ConditionalBranch
+                if shape == CallShape::Free && is_null_check(previous, &instruction) =>
+            {
+                behind_null_check = true;
+            }
+            _ => break,
+        }
+        previous = Some(instruction);
+    }
+    found
+}
+
+/// Whether everything a probe reads is, after this instruction, still as it was at entry.
+fn keeps_entry_state(
+    instruction: &Instruction,
+    shape: CallShape,
+    factory: &mut InstructionInfoFactory,
+) -> bool {
+    let info = factory.info(instruction);
+    let arguments = &ARGUMENTS[..shape.arguments().min(ARGUMENTS.len())];
+    let stack_may_move = shape == CallShape::Free;
+    let keeps_registers = info.used_registers().iter().filter(|used| writes(used.access())).all(
+        |used| match used.register().full_register() {
+            Register::RSP => stack_may_move,
+            register => !arguments.contains(&register),
+        },
+    );
+    let memory = info.used_memory().iter().filter(|used| writes(used.access()));
+    keeps_registers && memory.map(|used| used.base()).all(|base| base == Register::RSP)
+}
+
+fn writes(access: OpAccess) -> bool {
+    matches!(
+        access,
+        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+    )
+}
+
+/// `test rdi, rdi` and a `je`: falls through when the block is not NULL.
+fn is_null_check(previous: Option<Instruction>, branch: &Instruction) -> bool {
+    let is_zero = matches!(branch.code(), Code::Je_rel8_64 | Code::Je_rel32_64);
+    is_zero
+        && previous.is_some_and(|test| {
+            test.code() == Code::Test_rm64_r64
+                && (test.op0_register(), test.op1_register()) == (Register::RDI, Register::RDI)
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! The allocator functions that one object defines, with their code.
+
+use std::collections::HashMap;
+
+use object::LittleEndian;
+use object::elf::{self, FileHeader64, SectionHeader64, Sym64, Versym};
+use object::read::ReadRef;
+use object::read::elf::{FileHeader as _, SectionHeader as _, SectionTable, Sym as _};
+
+use super::allocators::{self, Known, MARKERS, RUST_CUSTOM_ALLOCATOR};
+use crate::target::address::TextSegments;
+use crate::target::{FileOffset, Svma};
+
+/// No allocator function is longer (jemalloc's longest are 10 KiB); a longer one is not proven safe
+/// to probe behind its start.
+const MAX_CODE_BYTES: u64 = 64 << 10;
+/// What to read of a function whose symbol has no size: enough for a first instruction.
+const UNSIZED_CODE_BYTES: u64 = 16;
+/// Above any real symbol table: a larger one is not read.
+const MAX_TABLE_BYTES: u64 = 1 << 30;
+/// `VERSYM_HIDDEN` (elf.h): not the default version of its symbol.
+const VERSYM_HIDDEN: u16 = 0x8000;
+
+const ENDIAN: LittleEndian = LittleEndian;
+type Section = SectionHeader64<LittleEndian>;
+
+/// The object's symbol tables cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its symbol tables are damaged")]
+pub struct DamagedSymbols;
+
+/// The machine code of a function.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FunctionCode {
+    /// From its start.
+    pub bytes: Vec<u8>,
+    /// Whether that is all of it.
+    pub complete: bool,
+}
+
+/// A defined function that an allocator is known to have.
+#[derive(Clone, Debug)]
+pub struct AllocatorSymbol {
+    /// The symbol.
+    pub name: String,
+    /// What it is.
+    pub known: Known,
+    /// In the dynamic symbol table, in its default version: other objects resolve to it.
+    pub exported: bool,
+    /// Not local to one compilation unit (or made local by the linker).
+    pub global: bool,
+    /// `STT_GNU_IFUNC`: it only returns the address of the real function.
+    pub indirect: bool,
+    /// Where it is, in the file's terms.
+    pub address: Svma,
+    /// Where it is in the file; `None` when its address is in no executable segment.
+    pub file_offset: Option<FileOffset>,
+    /// Its code.
+    pub code: FunctionCode,
+}
+
+/// What probe planning needs to know of an object.
+#[derive(Clone, Debug, Default)]
+pub struct ObjectSymbols {
+    /// The allocator functions that it defines, in the order of the registry.
+    pub functions: Vec<AllocatorSymbol>,
+    /// The allocator that its other symbols tell of, if any.
+    pub marked: Option<&'static str>,
+    /// Whether it holds a Rust program's own `#[global_allocator]`.
+    pub has_rust_allocator: bool,
+    /// Whether it has any symbols at all.
+    pub has_symbols: bool,
+}
+
+impl ObjectSymbols {
+    /// Reads the dynamic and the full symbol table of an ELF file with these text segments.
+    ///
+    /// # Errors
+    /// When the section headers or a table contradict themselves.
+    pub fn read<'data>(
+        data: impl ReadRef<'data>,
+        text: &TextSegments,
+    ) -> Result<Self, DamagedSymbols> {
+        let header = FileHeader64::<LittleEndian>::parse(data).map_err(|_| DamagedSymbols)?;
+        let sections = header.sections(ENDIAN, data).map_err(|_| DamagedSymbols)?;
+        let mut found = Found::default();
+        for section in sections.iter() {
+            if matches!(section.sh_type(ENDIAN), elf::SHT_DYNSYM | elf::SHT_SYMTAB) {
+                found.read_table(data, &sections, section)?;
+            }
+        }
+        let mut symbols = found.symbols;
+        symbols.functions = found.by_name.into_values().collect();
+        symbols.functions.sort_by(|a, b| (a.known.rank, &a.name).cmp(&(b.known.rank, &b.name)));
+        for function in &mut symbols.functions {
+            function.locate(data, text, found.sizes.get(&function.name).copied().unwrap_or(0));
+        }
+        Ok(symbols)
+    }
+}
+
+impl AllocatorSymbol {
+    fn locate<'data>(&mut self, data: impl ReadRef<'data>, text: &TextSegments, size: u64) {
+        self.file_offset = text.file_offset(self.address);
+        let Some(start) = self.file_offset else {
+            return;
+        };
+        let length = if size == 0 { UNSIZED_CODE_BYTES } else { size.min(MAX_CODE_BYTES) };
+        let bytes = data.read_bytes_at(start.0, length).unwrap_or_default().to_vec();
+        let complete = size > 0 && bytes.len() as u64 == size;
+        self.code = FunctionCode { bytes, complete };
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    symbols: ObjectSymbols,
+    by_name: HashMap<String, AllocatorSymbol>,
+    sizes: HashMap<String, u64>,
+}
+
+impl Found {
+    fn read_table<'data, R: ReadRef<'data>>(
+        &mut self,
+        data: R,
+        sections: &SectionTable<'data, FileHeader64<LittleEndian>, R>,
+        section: &Section,
+    ) -> Result<(), DamagedSymbols> {
+        let link = object::SectionIndex(section.sh_link(ENDIAN) as usize);
+        let strings = sections.section(link).map_err(|_| DamagedSymbols)?;
+        let table: &[Sym64<LittleEndian>] = array(section, data)?;
+        let strings: &[u8] = array(strings, data)?;
+        let dynamic = section.sh_type(ENDIAN) == elf::SHT_DYNSYM;
+        let versions = if dynamic { versions(data, sections)? } else { &[] };
+        for (index, symbol) in table.iter().enumerate() {
+            let hidden = versions.get(index).is_some_and(|v| v.0.get(ENDIAN) & VERSYM_HIDDEN != 0);
+            if let Some(name) = name(symbol, strings) {
+                self.read_symbol(symbol, name, dynamic && !hidden);
+            }
+        }
+        self.symbols.has_symbols |= table.len() > 1;
+        Ok(())
+    }
+
+    fn read_symbol(&mut self, symbol: &Sym64<LittleEndian>, name: &str, exported: bool) {
+        if symbol.is_undefined(ENDIAN) {
+            return;
+        }
+        if let Some((_, allocator)) = MARKERS.iter().find(|(marker, _)| *marker == name) {
+            self.symbols.marked.get_or_insert(allocator);
+        }
+        self.symbols.has_rust_allocator |= allocators::unmangled(name) == RUST_CUSTOM_ALLOCATOR;
+        let indirect = symbol.st_type() == elf::STT_GNU_IFUNC;
+        if !(indirect || symbol.st_type() == elf::STT_FUNC) {
+            return;
+        }
+        let Some(known) = allocators::find(name) else {
+            return;
+        };
+        let global = symbol.st_bind() != elf::STB_LOCAL;
+        let found = AllocatorSymbol {
+            name: name.to_owned(),
+            known,
+            exported: exported && global,
+            global,
+            indirect,
+            address: Svma(symbol.st_value(ENDIAN)),
+            file_offset: None,
+            code: FunctionCode::default(),
+        };
+        let rank = |symbol: &AllocatorSymbol| (symbol.exported, symbol.global);
+        if self.by_name.get(name).is_none_or(|known| rank(known) < rank(&found)) {
+            self.sizes.insert(name.to_owned(), symbol.st_size(ENDIAN));
+            self.by_name.insert(name.to_owned(), found);
+        }
+    }
+}
+
+/// `.gnu.version`: a version for each dynamic symbol; empty when symbols have no versions.
+fn versions<'data, R: ReadRef<'data>>(
+    data: R,
+    sections: &SectionTable<'data, FileHeader64<LittleEndian>, R>,
+) -> Result<&'data [Versym<LittleEndian>], DamagedSymbols> {
+    let versym = |section: &&Section| section.sh_type(ENDIAN) == elf::SHT_GNU_VERSYM;
+    sections.iter().find(versym).map_or(Ok(&[]), |section| array(section, data))
+}
+
+/// A section's contents in one read. Reading names one by one would take a system call each.
+fn array<'data, T: object::pod::Pod, R: ReadRef<'data>>(
+    section: &Section,
+    data: R,
+) -> Result<&'data [T], DamagedSymbols> {
+    if section.sh_size(ENDIAN) > MAX_TABLE_BYTES {
+        return Err(DamagedSymbols);
+    }
+    section.data_as_array(ENDIAN, data).map_err(|_| DamagedSymbols)
+}
+
+fn name<'data>(symbol: &Sym64<LittleEndian>, strings: &'data [u8]) -> Option<&'data str> {
+    let rest = strings.get(usize::try_from(symbol.st_name(ENDIAN)).ok()?..)?;
+    str::from_utf8(rest.split(|byte| *byte == 0).next()?).ok()
+}

@@ -1,0 +1,209 @@
+//! What discovery needs to know of an ELF file: what it is, where its code goes, and what it is
+//! linked with. Pure: the bytes may come from anywhere and may be anything.
+
+use object::LittleEndian;
+use object::elf::{self, FileHeader64};
+use object::read::ReadRef;
+use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _};
+
+use super::address::{FileOffset, Segment, Svma, TextSegments};
+
+/// Names of sections that only the Go linker writes.
+const GO_SECTIONS: [&[u8]; 3] = [b".go.buildinfo", b".note.go.buildid", b".gopclntab"];
+/// Where `e_ident` states the class (elf.h).
+const EI_CLASS: usize = 4;
+/// More dynamic entries than any linker writes.
+const MAX_DYNAMIC_ENTRIES: usize = 4096;
+
+/// Why a file is none that residue can look into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotUsable {
+    /// No ELF magic.
+    #[error("not an ELF file")]
+    NotElf,
+    /// `ELFCLASS32`: i386 or x32.
+    #[error("a 32-bit ELF file")]
+    ThirtyTwoBit,
+    /// Another processor's code.
+    #[error("an ELF file for another machine (e_machine {0})")]
+    OtherMachine(u16),
+    /// Headers that contradict themselves, or a file that is cut off.
+    #[error("a damaged ELF file")]
+    Damaged,
+}
+
+/// The facts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ElfFacts {
+    /// Where the code is.
+    pub text: TextSegments,
+    /// `NT_GNU_BUILD_ID`, if there is one.
+    pub build_id: Option<Vec<u8>>,
+    /// Where the `PT_DYNAMIC` segment goes; `None` in a static executable.
+    pub dynamic: Option<Svma>,
+    /// `DT_NEEDED`, in order.
+    pub needed: Vec<Vec<u8>>,
+    /// `DT_SONAME`.
+    pub soname: Option<Vec<u8>>,
+    /// Whether the Go linker made it.
+    pub is_go: bool,
+}
+
+type Header = FileHeader64<LittleEndian>;
+const ENDIAN: LittleEndian = LittleEndian;
+
+impl ElfFacts {
+    /// Reads the headers, the notes and the dynamic section.
+    ///
+    /// # Errors
+    /// When the file is no 64-bit x86-64 ELF file, or is damaged.
+    pub fn read<'data>(data: impl ReadRef<'data>) -> Result<Self, NotUsable> {
+        check_kind(data)?;
+        let header = Header::parse(data).map_err(|_| NotUsable::Damaged)?;
+        let segments = header.program_headers(ENDIAN, data).map_err(|_| NotUsable::Damaged)?;
+        let mut facts = Self {
+            text: TextSegments::new(segments.iter().filter_map(load_segment)),
+            is_go: has_go_section(header, data),
+            ..Self::default()
+        };
+        for segment in segments {
+            facts.read_notes(segment, data);
+            facts.read_dynamic(segment, segments, data);
+        }
+        Ok(facts)
+    }
+
+    fn read_notes<'data>(
+        &mut self,
+        segment: &elf::ProgramHeader64<LittleEndian>,
+        data: impl ReadRef<'data>,
+    ) {
+        let Ok(Some(mut notes)) = segment.notes(ENDIAN, data) else {
+            return;
+        };
+        while let Ok(Some(note)) = notes.next() {
+            match (note.name(), note.n_type(ENDIAN)) {
+                (elf::ELF_NOTE_GNU, elf::NT_GNU_BUILD_ID) => {
+                    self.build_id = Some(note.desc().to_vec());
+                }
+                (b"Go", _) => self.is_go = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn read_dynamic<'data>(
+        &mut self,
+        segment: &elf::ProgramHeader64<LittleEndian>,
+        segments: &[elf::ProgramHeader64<LittleEndian>],
+        data: impl ReadRef<'data>,
+    ) {
+        let Ok(Some(entries)) = segment.dynamic(ENDIAN, data) else {
+            return;
+        };
+        self.dynamic = Some(Svma(segment.p_vaddr(ENDIAN)));
+        let entries = &entries[..entries.len().min(MAX_DYNAMIC_ENTRIES)];
+        let value = |tag: i64| {
+            let entry = entries.iter().find(|entry| entry.d_tag(ENDIAN) == tag)?;
+            Some(entry.d_val(ENDIAN))
+        };
+        let Some(strings) = value(elf::DT_STRTAB).and_then(|at| file_offset(segments, at)) else {
+            return;
+        };
+        let end = strings.saturating_add(value(elf::DT_STRSZ).unwrap_or(0));
+        let string = |offset: u64| {
+            let start = strings.checked_add(offset).filter(|start| *start < end)?;
+            data.read_bytes_at_until(start..end, 0).ok().map(<[u8]>::to_vec)
+        };
+        for entry in entries {
+            match entry.d_tag(ENDIAN) {
+                elf::DT_NEEDED => self.needed.extend(string(entry.d_val(ENDIAN))),
+                elf::DT_SONAME => self.soname = string(entry.d_val(ENDIAN)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// `e_ident` and `e_machine`, before anything that depends on the class is read.
+fn check_kind<'data>(data: impl ReadRef<'data>) -> Result<(), NotUsable> {
+    let ident = data.read_bytes_at(0, 20).map_err(|()| NotUsable::NotElf)?;
+    if !ident.starts_with(&elf::ELFMAG) {
+        return Err(NotUsable::NotElf);
+    }
+    if ident[EI_CLASS] == elf::ELFCLASS32 {
+        return Err(NotUsable::ThirtyTwoBit);
+    }
+    match u16::from_le_bytes([ident[18], ident[19]]) {
+        elf::EM_X86_64 => Ok(()),
+        other => Err(NotUsable::OtherMachine(other)),
+    }
+}
+
+fn load_segment(header: &elf::ProgramHeader64<LittleEndian>) -> Option<Segment> {
+    (header.p_type(ENDIAN) == elf::PT_LOAD).then(|| Segment {
+        offset: FileOffset(header.p_offset(ENDIAN)),
+        address: Svma(header.p_vaddr(ENDIAN)),
+        file_bytes: header.p_filesz(ENDIAN),
+        executable: header.p_flags(ENDIAN) & elf::PF_X != 0,
+    })
+}
+
+/// Where in the file the data at `address` is, in whichever segment.
+fn file_offset(segments: &[elf::ProgramHeader64<LittleEndian>], address: u64) -> Option<u64> {
+    segments.iter().filter_map(load_segment).find_map(|segment| {
+        let into = address.checked_sub(segment.address.0)?;
+        (into < segment.file_bytes).then(|| segment.offset.0.checked_add(into))?
+    })
+}
+
+fn has_go_section<'data>(header: &Header, data: impl ReadRef<'data>) -> bool {
+    header.sections(ENDIAN, data).is_ok_and(|sections| {
+        sections.iter().any(|section| {
+            let name = sections.section_name(ENDIAN, section);
+            name.is_ok_and(|name| GO_SECTIONS.contains(&name)) && section.sh_size(ENDIAN) > 0
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ELF header and nothing behind it.
+    fn header(class: u8, machine: u16) -> Vec<u8> {
+        let mut bytes = vec![0; 64];
+        bytes[..4].copy_from_slice(&elf::ELFMAG);
+        (bytes[4], bytes[5], bytes[6]) = (class, elf::ELFDATA2LSB, elf::EV_CURRENT);
+        bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn this_test_program_is_understood() {
+        let bytes = std::fs::read("/proc/self/exe").expect("a program can read itself");
+        let facts = ElfFacts::read(&bytes[..]).expect("a program that runs is whole");
+        assert!(facts.needed.iter().any(|name| name.starts_with(b"libc.so")));
+        assert!(facts.dynamic.is_some() && !facts.is_go);
+    }
+
+    #[test]
+    fn other_kinds_of_file_are_told_apart() {
+        let read = |bytes: &[u8]| ElfFacts::read(bytes).expect_err("not usable");
+        assert_eq!(read(b"#!/bin/sh\n"), NotUsable::NotElf);
+        assert_eq!(read(b""), NotUsable::NotElf);
+        assert_eq!(read(&header(elf::ELFCLASS32, elf::EM_386)), NotUsable::ThirtyTwoBit);
+        let x32 = header(elf::ELFCLASS32, elf::EM_X86_64);
+        assert_eq!(read(&x32), NotUsable::ThirtyTwoBit);
+        let arm = header(elf::ELFCLASS64, elf::EM_AARCH64);
+        assert_eq!(read(&arm), NotUsable::OtherMachine(elf::EM_AARCH64));
+    }
+
+    #[test]
+    fn a_file_cut_off_anywhere_never_panics() {
+        let bytes = std::fs::read("/proc/self/exe").expect("a program can read itself");
+        for length in (0..4096).chain((4096..bytes.len()).step_by(1 << 16)) {
+            let _ = ElfFacts::read(&bytes[..length]);
+        }
+    }
+}

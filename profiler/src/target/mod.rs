@@ -1,0 +1,23 @@
+//! Discover: what a process is, which files it runs code from, and in which order its symbols
+//! resolve. All reading of `/proc` is here.
+//!
+//! A [`Process`] is opened once and held by a pidfd, so that a PID reused by another process is
+//! never mistaken for the target. Everything in a target is hostile input: reads are bounded, and
+//! what contradicts itself is refused or left out by name, never trusted.
+
+pub mod address;
+mod children;
+pub mod elf;
+mod link_map;
+mod mapping;
+mod objects;
+mod process;
+mod refusal;
+mod search_order;
+
+pub use address::{Avma, FileOffset, LoadBias, Svma};
+pub use children::children;
+pub use mapping::{FileKey, Mapping, Mappings};
+pub use objects::{Load, LoadedObject, LoadedObjects, UnreadableObject};
+pub use process::{Pid, Process};
+pub use refusal::Refusal;

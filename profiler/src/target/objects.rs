@@ -1,0 +1,194 @@
+//! The files that a process runs code from, in the order in which its symbols resolve.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use object::read::ReadCache;
+use rustix::fs::OFlags;
+
+use super::elf::{ElfFacts, NotUsable};
+use super::search_order::{Linkage, loaded_at_startup};
+use super::{Avma, FileKey, LoadBias, Mapping, Pid, Process, link_map};
+use crate::probes::{ObjectSymbols, ScopeObject};
+
+/// When an object came into the process, which decides what its symbols override.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// The program itself.
+    Executable,
+    /// Linked or preloaded: in the global search order.
+    Startup,
+    /// By dlopen, or in a way that the dynamic linker does not know.
+    Later,
+}
+
+/// An ELF file that a process runs code from.
+#[derive(Clone, Debug)]
+pub struct LoadedObject {
+    /// As the target names it.
+    pub path: PathBuf,
+    /// A path that opens the very file that the process has, from residue's own mount namespace.
+    pub open_path: PathBuf,
+    /// Which file it is.
+    pub file: FileKey,
+    /// When it was loaded.
+    pub load: Load,
+    /// Its headers.
+    pub facts: ElfFacts,
+    /// Where it was loaded.
+    pub load_bias: LoadBias,
+}
+
+/// A file that the process runs code from, and that residue could not read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot look into {path}: {reason}; allocators in it are not seen")]
+pub struct UnreadableObject {
+    /// As the target names it.
+    pub path: PathBuf,
+    /// What was wrong.
+    pub reason: io::Error,
+}
+
+/// What [`Process::loaded_objects`] found.
+#[derive(Debug, Default)]
+pub struct LoadedObjects {
+    /// In search order: the executable, preloaded and linked objects, then later ones.
+    pub objects: Vec<LoadedObject>,
+    /// Left out, with the reason.
+    pub unreadable: Vec<UnreadableObject>,
+}
+
+impl Process {
+    /// The files that it runs code from at the last snapshot, in search order.
+    #[must_use]
+    pub fn loaded_objects(&self) -> LoadedObjects {
+        let mut found = LoadedObjects::default();
+        for mapping in self.text_mappings() {
+            match LoadedObject::open(self.pid(), mapping) {
+                Ok(Some(object)) => found.objects.push(object),
+                Ok(None) => {}
+                Err(reason) => {
+                    let path = mapping.path.clone();
+                    found.unreadable.push(UnreadableObject { path, reason });
+                }
+            }
+        }
+        self.sort_by_search_order(&mut found.objects);
+        found
+    }
+
+    /// The first executable mapping of each file.
+    fn text_mappings(&self) -> Vec<&Mapping> {
+        let mut seen = std::collections::HashSet::new();
+        let mapped = self.mappings().iter().filter(|mapping| mapping.executable);
+        mapped.filter(|mapping| mapping.file.is_some_and(|file| seen.insert(file))).collect()
+    }
+
+    fn sort_by_search_order(&self, objects: &mut Vec<LoadedObject>) {
+        let listed = self.linkers_list();
+        let place = |object: &LoadedObject| {
+            let list = listed.as_deref().unwrap_or_default();
+            let place = list.iter().position(|file| *file == object.file);
+            (object.path != self.exe(), place.is_none(), place)
+        };
+        objects.sort_by_key(place);
+        let in_list = |object: &&LoadedObject| listed.is_none() || !place(object).1;
+        let linkage: Vec<_> = objects.iter().take_while(in_list).map(LoadedObject::linkage).collect();
+        let startup = loaded_at_startup(&linkage, listed.is_some());
+        for (order, index) in startup.iter().enumerate() {
+            objects[*index].load = if order == 0 { Load::Executable } else { Load::Startup };
+        }
+        let rank = |index: usize| startup.iter().position(|at| *at == index).unwrap_or(usize::MAX);
+        let mut ranked: Vec<_> = std::mem::take(objects).into_iter().enumerate().collect();
+        ranked.sort_by_key(|(index, _)| rank(*index));
+        objects.extend(ranked.into_iter().map(|(_, object)| object));
+    }
+
+    /// The files in the dynamic linker's own list.
+    fn linkers_list(&self) -> Option<Vec<FileKey>> {
+        let dynamic = self.executable().dynamic?;
+        let text = self.text_mappings().into_iter().find(|mapping| mapping.path == self.exe())?;
+        let bias = self.executable().text.load_bias(text.start, text.offset)?;
+        let memory = self.memory()?;
+        let read = |address: Avma, into: &mut [u8]| memory.read_exact_at(into, address.0).ok();
+        let sections = link_map::read_list(&read, bias.avma(dynamic))?;
+        let file = |section: &Avma| self.mappings().at(*section)?.file;
+        Some(sections.iter().filter_map(file).collect())
+    }
+}
+
+impl LoadedObject {
+    /// `Ok(None)` for a file that is no ELF file, such as a mapped heap of a just-in-time compiler.
+    fn open(pid: Pid, mapping: &Mapping) -> io::Result<Option<Self>> {
+        let Some(file) = mapping.file else {
+            return Ok(None);
+        };
+        let (open_path, opened) = open_same_file(pid, mapping, file)?;
+        let facts = match ElfFacts::read(&ReadCache::new(opened)) {
+            Ok(facts) => facts,
+            Err(NotUsable::NotElf) => return Ok(None),
+            Err(reason) => return Err(io::Error::other(reason)),
+        };
+        let bias = facts.text.load_bias(mapping.start, mapping.offset);
+        let load_bias = bias.ok_or_else(|| io::Error::other("its headers do not fit its mapping"))?;
+        let path = mapping.path.clone();
+        Ok(Some(Self { path, open_path, file, load: Load::Later, facts, load_bias }))
+    }
+
+    fn linkage(&self) -> Linkage<'_> {
+        Linkage {
+            needed: &self.facts.needed,
+            soname: self.facts.soname.as_deref(),
+            file_name: self.path.file_name().map(OsStrExt::as_bytes).unwrap_or_default(),
+        }
+    }
+
+    /// Reads what probe planning needs to know of the object.
+    ///
+    /// # Errors
+    /// When the file is gone or damaged.
+    pub fn scope_object(&self) -> Result<ScopeObject, UnreadableObject> {
+        let unreadable = |reason| UnreadableObject { path: self.path.clone(), reason };
+        let file = open_read_only(&self.open_path).map_err(unreadable)?;
+        let symbols = ObjectSymbols::read(&ReadCache::new(file), &self.facts.text)
+            .map_err(|damaged| unreadable(io::Error::other(damaged)))?;
+        Ok(ScopeObject {
+            path: self.path.clone(),
+            file: self.file,
+            load: self.load,
+            is_dynamic: self.facts.dynamic.is_some(),
+            symbols,
+        })
+    }
+}
+
+/// Opens the file that is mapped: by its name as the target's root has it, or, when another file
+/// has that name by now (or none), through the mapping itself.
+fn open_same_file(pid: Pid, mapping: &Mapping, key: FileKey) -> io::Result<(PathBuf, File)> {
+    let name = mapping.path.strip_prefix("/").unwrap_or(&mapping.path);
+    let by_name = Path::new("/proc").join(pid.to_string()).join("root").join(name);
+    let named = open_read_only(&by_name).and_then(|file| Ok((file.metadata()?, file)));
+    let same_inode = named.as_ref().is_ok_and(|(meta, _)| meta.ino() == key.inode);
+    let same_device = named.as_ref().is_ok_and(|(meta, _)| meta.dev() == key.device);
+    if same_inode && same_device {
+        return named.map(|(_, file)| (by_name, file));
+    }
+    let range = format!("{:x}-{:x}", mapping.start.0, mapping.end.0);
+    let by_range = Path::new("/proc").join(pid.to_string()).join("map_files").join(range);
+    match open_read_only(&by_range) {
+        Ok(file) => Ok((by_range, file)),
+        // btrfs and overlayfs state one device in maps and another in stat; map_files asks for
+        // more privileges than the name does.
+        Err(_) if same_inode => named.map(|(_, file)| (by_name, file)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Never waits, whatever the target has put there.
+fn open_read_only(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}

@@ -1,0 +1,117 @@
+//! Why residue will not look at a process. Each message names what to do instead.
+
+use std::path::PathBuf;
+
+use procfs::ProcError;
+
+/// One reason a variant.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Nobody has that PID.
+    #[error("no process {pid}: check the PID, for example with `pgrep -a NAME`")]
+    NoSuchProcess {
+        /// As given.
+        pid: i32,
+    },
+    /// The number is a thread's.
+    #[error("{tid} is a thread of process {pid}: use -p {pid}, which covers all its threads")]
+    Thread {
+        /// As given.
+        tid: i32,
+        /// The process it belongs to.
+        pid: i32,
+    },
+    /// `PF_KTHREAD`.
+    #[error("{pid} ({comm}) is a kernel thread and has no heap: give the PID of a server process")]
+    KernelThread {
+        /// As given.
+        pid: i32,
+        /// Its name.
+        comm: String,
+    },
+    /// It has exited, and its parent has not waited for it.
+    #[error(
+        "{pid} ({comm}) is a zombie, all its memory is gone: give the PID of a process that still \
+         runs"
+    )]
+    Zombie {
+        /// As given.
+        pid: i32,
+        /// Its name.
+        comm: String,
+    },
+    /// The kernel will not let us look.
+    #[error(
+        "no permission to look into process {pid}: run residue with sudo, or give it the \
+         capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE"
+    )]
+    NoPrivileges {
+        /// As given.
+        pid: i32,
+    },
+    /// Return probes overwrite return addresses, which Go moves with its stacks.
+    #[error(
+        "{pid} ({exe}) is a Go program, whose goroutine stacks a return probe would corrupt: use \
+         Go's own heap profile (net/http/pprof) instead"
+    )]
+    GoProgram {
+        /// As given.
+        pid: i32,
+        /// What it runs.
+        exe: PathBuf,
+    },
+    /// i386 or x32.
+    #[error("{pid} ({exe}) is a 32-bit program: residue reads 64-bit ones, run a 64-bit build")]
+    ThirtyTwoBit {
+        /// As given.
+        pid: i32,
+        /// What it runs.
+        exe: PathBuf,
+    },
+    /// Its file is not what a 64-bit x86-64 process runs.
+    #[error("{pid} ({exe}) runs {reason}: run a 64-bit x86-64 build of it")]
+    Unsupported {
+        /// As given.
+        pid: i32,
+        /// What it runs.
+        exe: PathBuf,
+        /// What the file is instead.
+        reason: super::elf::NotUsable,
+    },
+    /// It exited while we looked.
+    #[error("process {pid} exited while residue looked at it: start it again and give its new PID")]
+    Vanished {
+        /// As given.
+        pid: i32,
+    },
+    /// Anything else that /proc said.
+    #[error("cannot read /proc/{pid}: {source}; check that /proc is mounted")]
+    Unreadable {
+        /// As given.
+        pid: i32,
+        /// What the kernel said.
+        source: ProcError,
+    },
+}
+
+impl Refusal {
+    /// What an error in a file below `/proc/PID` means for a process that was there a moment ago.
+    pub(super) fn from_proc(pid: i32, error: ProcError) -> Self {
+        use rustix::io::Errno;
+        match error {
+            ProcError::PermissionDenied(_) => Self::NoPrivileges { pid },
+            ProcError::NotFound(_) => Self::Vanished { pid },
+            ProcError::Io(io, path) => match Errno::from_io_error(&io) {
+                Some(Errno::SRCH | Errno::NOENT) => Self::Vanished { pid },
+                Some(Errno::ACCESS | Errno::PERM) => Self::NoPrivileges { pid },
+                _ => Self::Unreadable { pid, source: ProcError::Io(io, path) },
+            },
+            source => Self::Unreadable { pid, source },
+        }
+    }
+
+    /// As [`Self::from_proc`], for plain reads and writes.
+    pub(super) fn from_io(pid: i32, error: std::io::Error) -> Self {
+        Self::from_proc(pid, ProcError::Io(error, None))
+    }
+}
