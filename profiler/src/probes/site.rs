@@ -63,28 +63,40 @@ pub(super) struct Choice {
 }
 
 /// Chooses the site; `None` when the code does not begin with an instruction.
-pub(super) fn choose(
-    code: &FunctionCode,
-    shape: CallShape,
-    policy: SitePolicy,
-) -> Option<Choice> {
+pub(super) fn choose(code: &FunctionCode, shape: CallShape, policy: SitePolicy) -> Option<Choice> {
     let start = Choice::at(&code.bytes, decode(&code.bytes).next()?, false);
     if policy == SitePolicy::FunctionStart {
-        return Some(Choice { reason: "the function's start, as asked for", ..start });
+        return Some(Choice {
+            reason: "the function's start, as asked for",
+            ..start
+        });
     }
     if start.cost == SiteCost::Emulated && shape != CallShape::Free {
         return Some(start);
     }
     if !code.complete {
-        return Some(Choice { reason: "the function's end is not known", ..start });
+        return Some(Choice {
+            reason: "the function's end is not known",
+            ..start
+        });
     }
     let Some(targets) = branch_targets(&code.bytes) else {
-        return Some(Choice { reason: "the function cannot be decoded", ..start });
+        return Some(Choice {
+            reason: "the function cannot be decoded",
+            ..start
+        });
     };
-    let once = |choice: &Choice| !targets.iter().any(|target| (1..=choice.offset).contains(target));
+    let once = |choice: &Choice| {
+        !targets
+            .iter()
+            .any(|target| (1..=choice.offset).contains(target))
+    };
     let cheap = candidates(&code.bytes, shape).into_iter().filter(once);
     let best = cheap.min_by_key(|choice| (choice.cost, !choice.behind_null_check, choice.offset));
-    Some(best.unwrap_or(Choice { reason: "no cheap instruction is safe here", ..start }))
+    Some(best.unwrap_or(Choice {
+        reason: "no cheap instruction is safe here",
+        ..start
+    }))
 }
 
 /// The function that this one is only another entry to: it begins with a jump there, so each call
@@ -105,14 +117,22 @@ pub(super) fn text(instruction: &Instruction) -> String {
 impl Choice {
     fn at(bytes: &[u8], instruction: Instruction, behind_null_check: bool) -> Self {
         let start = usize::try_from(instruction.ip()).unwrap_or(usize::MAX);
-        let own = bytes.get(start..start.saturating_add(instruction.len())).unwrap_or_default();
+        let own = bytes
+            .get(start..start.saturating_add(instruction.len()))
+            .unwrap_or_default();
         let reason = match (instruction.ip(), behind_null_check) {
             (0, _) => "the first instruction is cheap",
             (_, false) => "the first cheap instruction, with arguments and stack as at entry",
             (_, true) => "cheap, and only passed when there is something to free",
         };
         let cost = SiteCost::of(own);
-        Self { offset: instruction.ip(), cost, instruction, reason, behind_null_check }
+        Self {
+            offset: instruction.ip(),
+            cost,
+            instruction,
+            reason,
+            behind_null_check,
+        }
     }
 }
 
@@ -175,14 +195,22 @@ fn keeps_entry_state(
     let info = factory.info(instruction);
     let arguments = &ARGUMENTS[..shape.arguments().min(ARGUMENTS.len())];
     let stack_may_move = shape == CallShape::Free;
-    let keeps_registers = info.used_registers().iter().filter(|used| writes(used.access())).all(
-        |used| match used.register().full_register() {
+    let keeps_registers = info
+        .used_registers()
+        .iter()
+        .filter(|used| writes(used.access()))
+        .all(|used| match used.register().full_register() {
             Register::RSP => stack_may_move,
             register => !arguments.contains(&register),
-        },
-    );
-    let memory = info.used_memory().iter().filter(|used| writes(used.access()));
-    keeps_registers && memory.map(|used| used.base()).all(|base| base == Register::RSP)
+        });
+    let memory = info
+        .used_memory()
+        .iter()
+        .filter(|used| writes(used.access()));
+    keeps_registers
+        && memory
+            .map(|used| used.base())
+            .all(|base| base == Register::RSP)
 }
 
 fn writes(access: OpAccess) -> bool {

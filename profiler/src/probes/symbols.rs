@@ -91,9 +91,15 @@ impl ObjectSymbols {
         }
         let mut symbols = found.symbols;
         symbols.functions = found.by_name.into_values().collect();
-        symbols.functions.sort_by(|a, b| (a.known.rank, &a.name).cmp(&(b.known.rank, &b.name)));
+        symbols
+            .functions
+            .sort_by(|a, b| (a.known.rank, &a.name).cmp(&(b.known.rank, &b.name)));
         for function in &mut symbols.functions {
-            function.locate(data, text, found.sizes.get(&function.name).copied().unwrap_or(0));
+            function.locate(
+                data,
+                text,
+                found.sizes.get(&function.name).copied().unwrap_or(0),
+            );
         }
         Ok(symbols)
     }
@@ -105,8 +111,15 @@ impl AllocatorSymbol {
         let Some(start) = self.file_offset else {
             return;
         };
-        let length = if size == 0 { UNSIZED_CODE_BYTES } else { size.min(MAX_CODE_BYTES) };
-        let bytes = data.read_bytes_at(start.0, length).unwrap_or_default().to_vec();
+        let length = if size == 0 {
+            UNSIZED_CODE_BYTES
+        } else {
+            size.min(MAX_CODE_BYTES)
+        };
+        let bytes = data
+            .read_bytes_at(start.0, length)
+            .unwrap_or_default()
+            .to_vec();
         let complete = size > 0 && bytes.len() as u64 == size;
         self.code = FunctionCode { bytes, complete };
     }
@@ -131,9 +144,15 @@ impl Found {
         let table: &[Sym64<LittleEndian>] = array(section, data)?;
         let strings: &[u8] = array(strings, data)?;
         let dynamic = section.sh_type(ENDIAN) == elf::SHT_DYNSYM;
-        let versions = if dynamic { versions(data, sections)? } else { &[] };
+        let versions = if dynamic {
+            versions(data, sections)?
+        } else {
+            &[]
+        };
         for (index, symbol) in table.iter().enumerate() {
-            let hidden = versions.get(index).is_some_and(|v| v.0.get(ENDIAN) & VERSYM_HIDDEN != 0);
+            let hidden = versions
+                .get(index)
+                .is_some_and(|v| v.0.get(ENDIAN) & VERSYM_HIDDEN != 0);
             if let Some(name) = name(symbol, strings) {
                 self.read_symbol(symbol, name, dynamic && !hidden);
             }
@@ -169,7 +188,11 @@ impl Found {
             code: FunctionCode::default(),
         };
         let rank = |symbol: &AllocatorSymbol| (symbol.exported, symbol.global);
-        if self.by_name.get(name).is_none_or(|known| rank(known) < rank(&found)) {
+        if self
+            .by_name
+            .get(name)
+            .is_none_or(|known| rank(known) < rank(&found))
+        {
             self.sizes.insert(name.to_owned(), symbol.st_size(ENDIAN));
             self.by_name.insert(name.to_owned(), found);
         }
@@ -182,7 +205,10 @@ fn versions<'data, R: ReadRef<'data>>(
     sections: &SectionTable<'data, FileHeader64<LittleEndian>, R>,
 ) -> Result<&'data [Versym<LittleEndian>], DamagedSymbols> {
     let versym = |section: &&Section| section.sh_type(ENDIAN) == elf::SHT_GNU_VERSYM;
-    sections.iter().find(versym).map_or(Ok(&[]), |section| array(section, data))
+    sections
+        .iter()
+        .find(versym)
+        .map_or(Ok(&[]), |section| array(section, data))
 }
 
 /// A section's contents in one read. Reading names one by one would take a system call each.
@@ -193,7 +219,9 @@ fn array<'data, T: object::pod::Pod, R: ReadRef<'data>>(
     if section.sh_size(ENDIAN) > MAX_TABLE_BYTES {
         return Err(DamagedSymbols);
     }
-    section.data_as_array(ENDIAN, data).map_err(|_| DamagedSymbols)
+    section
+        .data_as_array(ENDIAN, data)
+        .map_err(|_| DamagedSymbols)
 }
 
 fn name<'data>(symbol: &Sym64<LittleEndian>, strings: &'data [u8]) -> Option<&'data str> {

@@ -146,11 +146,16 @@ fn open_proc(pid: Pid) -> Result<procfs::process::Process, Refusal> {
         refusal => refusal,
     };
     let missing = || Refusal::NoSuchProcess { pid };
-    rustix::process::Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(missing)?;
+    rustix::process::Pid::from_raw(pid)
+        .filter(|_| pid > 0)
+        .ok_or_else(missing)?;
     let proc = procfs::process::Process::new(pid).map_err(refuse)?;
     match proc.status().map_err(refuse)?.tgid {
         tgid if tgid == pid => Ok(proc),
-        tgid => Err(Refusal::Thread { tid: pid, pid: tgid }),
+        tgid => Err(Refusal::Thread {
+            tid: pid,
+            pid: tgid,
+        }),
     }
 }
 
@@ -161,7 +166,9 @@ fn open_pidfd(pid: Pid) -> Result<OwnedFd, Refusal> {
 
 /// Read after the pidfd was opened: as the directory still answers, both are the same process.
 fn refuse_by_state(pid: Pid, proc: &procfs::process::Process) -> Result<Stat, Refusal> {
-    let stat = proc.stat().map_err(|error| Refusal::from_proc(pid, error))?;
+    let stat = proc
+        .stat()
+        .map_err(|error| Refusal::from_proc(pid, error))?;
     let comm = stat.comm.clone();
     if stat.flags & KERNEL_THREAD != 0 {
         return Err(Refusal::KernelThread { pid, comm });
@@ -177,7 +184,9 @@ fn refuse_by_executable(
     proc: &procfs::process::Process,
     exe: &Path,
 ) -> Result<ElfFacts, Refusal> {
-    let file = proc.open_relative("exe").map_err(|error| Refusal::from_proc(pid, error))?;
+    let file = proc
+        .open_relative("exe")
+        .map_err(|error| Refusal::from_proc(pid, error))?;
     let exe = exe.to_path_buf();
     match ElfFacts::read(&ReadCache::new(file)) {
         Ok(facts) if facts.is_go => Err(Refusal::GoProgram { pid, exe }),
@@ -203,8 +212,12 @@ fn read_bounded(
     name: &str,
     most: u64,
 ) -> Result<Vec<u8>, Refusal> {
-    let file = proc.open_relative(name).map_err(|error| Refusal::from_proc(pid, error))?;
+    let file = proc
+        .open_relative(name)
+        .map_err(|error| Refusal::from_proc(pid, error))?;
     let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes).map_err(|error| Refusal::from_io(pid, error))?;
+    file.take(most)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Refusal::from_io(pid, error))?;
     Ok(bytes)
 }

@@ -104,7 +104,10 @@ impl Refusal {
             ProcError::Io(io, path) => match Errno::from_io_error(&io) {
                 Some(Errno::SRCH | Errno::NOENT) => Self::Vanished { pid },
                 Some(Errno::ACCESS | Errno::PERM) => Self::NoPrivileges { pid },
-                _ => Self::Unreadable { pid, source: ProcError::Io(io, path) },
+                _ => Self::Unreadable {
+                    pid,
+                    source: ProcError::Io(io, path),
+                },
             },
             source => Self::Unreadable { pid, source },
         }

@@ -7,7 +7,10 @@ use super::SiteCost::*;
 use super::*;
 
 fn complete(bytes: &[u8]) -> FunctionCode {
-    FunctionCode { bytes: bytes.to_vec(), complete: true }
+    FunctionCode {
+        bytes: bytes.to_vec(),
+        complete: true,
+    }
 }
 
 /// The chosen offset, its cost and its instruction.
@@ -73,7 +76,11 @@ fn glibc_free_is_probed_behind_its_null_check() {
 fn a_free_without_a_cheap_instruction_behind_its_null_check_is_probed_at_the_check() {
     let free = [0x48, 0x85, 0xff, 0x74, 0x04, 0x48, 0x8b, 0x3f, 0x55, 0xc3];
     let (offset, cost, _) = site(&free, Free);
-    assert_eq!((offset, cost), (3, Emulated), "mov rdi, [rdi] destroys the argument");
+    assert_eq!(
+        (offset, cost),
+        (3, Emulated),
+        "mov rdi, [rdi] destroys the argument"
+    );
 }
 
 #[test]
@@ -95,7 +102,11 @@ fn mapping_functions_keep_the_stack_of_their_caller() {
     let (offset, cost, _) = site(GLIBC_MMAP, MapMemory);
     assert_eq!((offset, cost), (10, Emulated));
     let expected = at(0, SingleStepped, "sub rsp,58h");
-    assert_eq!(site(GLIBC_MREMAP, MapMemory), expected, "the stack pointer has moved");
+    assert_eq!(
+        site(GLIBC_MREMAP, MapMemory),
+        expected,
+        "the stack pointer has moved"
+    );
 }
 
 #[test]
@@ -145,9 +156,15 @@ fn a_site_that_a_loop_comes_back_to_is_rejected() {
 
 #[test]
 fn code_whose_end_is_unknown_or_undecodable_keeps_the_probe_at_the_start() {
-    let cut = FunctionCode { bytes: GLIBC_POSIX_MEMALIGN.to_vec(), complete: false };
+    let cut = FunctionCode {
+        bytes: GLIBC_POSIX_MEMALIGN.to_vec(),
+        complete: false,
+    };
     let choice = choose(&cut, PosixMemalign, SitePolicy::Cheapest).expect("it decodes");
-    assert_eq!((choice.offset, choice.reason), (0, "the function's end is not known"));
+    assert_eq!(
+        (choice.offset, choice.reason),
+        (0, "the function's end is not known")
+    );
     // 06 is no instruction in 64-bit mode
     assert_eq!(site(&[0x48, 0x85, 0xff, 0x55, 0x06], Malloc).0, 0);
 }
@@ -156,7 +173,10 @@ fn code_whose_end_is_unknown_or_undecodable_keeps_the_probe_at_the_start() {
 fn no_code_has_no_site() {
     for bytes in [&[][..], &[0x06], &[0x48], &[0x0f, 0x84, 0xbf]] {
         for policy in [SitePolicy::Cheapest, SitePolicy::FunctionStart] {
-            assert!(choose(&complete(bytes), Free, policy).is_none(), "{bytes:02x?}");
+            assert!(
+                choose(&complete(bytes), Free, policy).is_none(),
+                "{bytes:02x?}"
+            );
         }
     }
 }
