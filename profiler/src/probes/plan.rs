@@ -7,7 +7,7 @@ use residue_ebpf::abi::call_shape::{AttachRank, CallShape};
 
 use super::allocators::{Found, PROVIDER};
 use super::site::{self, ProbeSite, SitePolicy};
-use super::symbols::{AllocatorSymbol, ObjectSymbols};
+use super::symbols::{AllocatorSymbol, Forward, ObjectSymbols};
 use crate::target::{FileKey, FileOffset, Load};
 
 /// An object of a process, as planning sees it.
@@ -191,7 +191,7 @@ impl Candidate<'_> {
                 offset_in_function: choice.offset,
                 file_offset: at.ok_or_else(|| skipped("it is in no text segment"))?,
                 cost: choice.cost,
-                instruction: site::text(&choice.instruction),
+                instruction: site::text(&choice.instruction, symbol.address),
                 reason: choice.reason,
             },
         })
@@ -287,27 +287,32 @@ fn nothing_below(candidate: &Candidate<'_>, chosen: &[Candidate<'_>]) -> bool {
     visible.peek().is_none() || (candidate.object.symbols.has_rust_allocator && !visible.any(own))
 }
 
-/// Leaves one name for each function, and leaves out functions that only jump to another one.
+/// Leaves one name for each function, and leaves out functions that only jump to another one: the
+/// probe there sees the same call, with the same arguments and caller.
 fn without_aliases(candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
-    let place = |candidate: &Candidate<'_>| {
-        (
-            candidate.object.file,
-            candidate.symbol.address.0,
-            candidate.symbol.known.shape,
-        )
-    };
     let mut seen = HashSet::new();
-    let unique: Vec<_> = candidates
-        .into_iter()
-        .filter(|c| seen.insert((c.object.file, c.symbol.address)))
+    let is_new = |c: &Candidate<'_>| seen.insert((c.object.file, c.symbol.address));
+    let names: HashSet<_> = candidates
+        .iter()
+        .map(|c| (c.symbol.name.clone(), c.symbol.known.shape))
         .collect();
-    let places: HashSet<_> = unique.iter().map(place).collect();
+    let unique: Vec<_> = candidates.into_iter().filter(is_new).collect();
+    let places: HashSet<_> = unique
+        .iter()
+        .map(|c| (c.object.file, c.symbol.address, c.symbol.known.shape))
+        .collect();
     let forwards = |candidate: &Candidate<'_>| {
-        let (file, address, shape) = place(candidate);
-        let target = site::forwards_to(&candidate.symbol.code)
-            .map(|distance| address.wrapping_add_signed(distance))
-            .filter(|target| *target != address);
-        target.is_some_and(|target| places.contains(&(file, target, shape)))
+        let Candidate { object, symbol, .. } = candidate;
+        match &symbol.forwards {
+            Some(Forward::Address(target)) => {
+                *target != symbol.address
+                    && places.contains(&(object.file, *target, symbol.known.shape))
+            }
+            Some(Forward::Symbol(name)) => {
+                *name != symbol.name && names.contains(&(name.clone(), symbol.known.shape))
+            }
+            None => false,
+        }
     };
     unique
         .into_iter()

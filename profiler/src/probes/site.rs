@@ -20,7 +20,7 @@ use residue_ebpf::abi::call_shape::CallShape;
 
 use super::FunctionCode;
 pub use super::encoding::SiteCost;
-use crate::target::FileOffset;
+use crate::target::{FileOffset, Svma};
 
 /// Argument registers in order (System V ABI for x86-64, 3.2.3).
 const ARGUMENTS: [Register; 4] = [Register::RDI, Register::RSI, Register::RDX, Register::RCX];
@@ -108,9 +108,23 @@ pub(super) fn forwards_to(code: &FunctionCode) -> Option<i64> {
     direct.then(|| first.near_branch_target().cast_signed())
 }
 
-pub(super) fn text(instruction: &Instruction) -> String {
+/// Disassembled, with branch targets in the file's terms, given where the function begins.
+pub(super) fn text(instruction: &Instruction, function: Svma) -> String {
+    let mut instruction = *instruction;
+    if is_near(&instruction) {
+        let target = instruction.near_branch_target().wrapping_add(function.0);
+        instruction.set_near_branch64(target);
+    }
+    let mut formatter = IntelFormatter::new();
+    let options = formatter.options_mut();
+    options.set_hex_prefix("0x");
+    options.set_hex_suffix("");
+    options.set_branch_leading_zeros(false);
+    options.set_show_branch_size(false);
+    options.set_uppercase_hex(false);
+    options.set_space_after_operand_separator(true);
     let mut text = String::new();
-    IntelFormatter::new().format(instruction, &mut text);
+    formatter.format(&instruction, &mut text);
     text
 }
 

@@ -145,10 +145,9 @@ fn open_proc(pid: Pid) -> Result<procfs::process::Process, Refusal> {
         Refusal::Vanished { .. } => Refusal::NoSuchProcess { pid },
         refusal => refusal,
     };
-    let missing = || Refusal::NoSuchProcess { pid };
-    rustix::process::Pid::from_raw(pid)
-        .filter(|_| pid > 0)
-        .ok_or_else(missing)?;
+    if pid <= 0 {
+        return Err(Refusal::NoSuchProcess { pid });
+    }
     let proc = procfs::process::Process::new(pid).map_err(refuse)?;
     match proc.status().map_err(refuse)?.tgid {
         tgid if tgid == pid => Ok(proc),
@@ -220,4 +219,106 @@ fn read_bounded(
         .read_to_end(&mut bytes)
         .map_err(|error| Refusal::from_io(pid, error))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::probes::{SitePolicy, plan};
+    use crate::target::{Avma, Load};
+
+    fn own_pid() -> Pid {
+        std::process::id().cast_signed()
+    }
+
+    #[test]
+    fn this_process_can_be_planned_for() {
+        let process = Process::open(own_pid()).expect("it is us");
+        assert!(!process.has_exited() && !process.cmdline().is_empty());
+        let found = process.loaded_objects();
+        assert_eq!(found.objects[0].path, process.exe());
+        assert_eq!(found.objects[0].load, Load::Executable);
+        assert_eq!(found.unreadable.len(), 0);
+        let scope: Result<Vec<_>, _> = found.objects.iter().map(|o| o.scope_object()).collect();
+        let plan = plan(&scope.expect("all is readable"), SitePolicy::Cheapest);
+        let plan = plan.expect("a C library is linked");
+        assert!(
+            plan.functions
+                .iter()
+                .any(|function| function.symbol == "malloc")
+        );
+    }
+
+    #[test]
+    fn code_is_where_the_load_bias_says() {
+        let process = Process::open(own_pid()).expect("it is us");
+        let objects = process.loaded_objects().objects;
+        let address = Avma(code_is_where_the_load_bias_says as *const () as u64);
+        let (mapping, offset) = process.mappings().locate(address).expect("it runs");
+        let object = objects
+            .iter()
+            .find(|o| Some(o.file) == mapping.file)
+            .expect("it is listed");
+        let svma = object.facts.text.svma(offset).expect("it is text");
+        assert_eq!(object.load_bias.avma(svma), address);
+    }
+
+    #[test]
+    fn a_pid_that_nobody_has_is_refused() {
+        for pid in [0, -1, i32::MIN, i32::MAX] {
+            let refused = Process::open(pid);
+            assert!(
+                matches!(refused, Err(Refusal::NoSuchProcess { .. })),
+                "{pid}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_thread_is_refused_with_the_pid_to_use() {
+        let (tell, told) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid())
+                .expect("the test waits for it");
+            // Ends when the test drops its side.
+            ended.recv().unwrap_err();
+        });
+        let tid = told
+            .recv()
+            .expect("the thread tells")
+            .as_raw_nonzero()
+            .get();
+        let refused = Process::open(tid).expect_err("not a process");
+        drop(end);
+        thread.join().expect("it only waited");
+        assert!(
+            matches!(refused, Refusal::Thread { pid, .. } if pid == own_pid()),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_process_that_exits_is_noticed_and_its_zombie_refused() {
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("cat runs");
+        let pid = child.id().cast_signed();
+        let mut process = Process::open(pid).expect("it waits for input");
+        drop(child.stdin.take());
+        let mut fds = [PollFd::new(&process.pidfd, PollFlags::IN)];
+        poll(&mut fds, None).expect("it ends");
+        let zombie = Process::open(pid).expect_err("it is not waited for yet");
+        assert!(matches!(zombie, Refusal::Zombie { .. }), "{zombie}");
+        assert!(matches!(process.refresh(), Err(Refusal::Vanished { .. })));
+        child.wait().expect("it has ended");
+        assert!(matches!(
+            Process::open(pid),
+            Err(Refusal::NoSuchProcess { .. })
+        ));
+    }
 }

@@ -1,5 +1,5 @@
 use super::super::allocators::find;
-use super::super::symbols::FunctionCode;
+use super::super::symbols::{Forward, FunctionCode};
 use super::*;
 use crate::target::Svma;
 
@@ -19,6 +19,7 @@ fn function(name: &str, address: u64) -> AllocatorSymbol {
             bytes: CODE.to_vec(),
             complete: true,
         },
+        forwards: None,
     }
 }
 
@@ -138,8 +139,24 @@ fn a_function_that_only_jumps_to_another_one_is_left_out() {
         .iter_mut()
         .find(|f| f.name == "valloc")
         .expect("given");
-    valloc.code.bytes = vec![0xeb, 0xce]; // jmp 0x10
+    valloc.forwards = Some(Forward::Address(Svma(0x10)));
     assert_eq!(planned(&[app]), ["app:free", "app:malloc"]);
+}
+
+#[test]
+fn a_jump_through_the_linkage_table_counts_where_it_ends() {
+    let mut libc = libc();
+    let mut memalign = function("memalign", 0x50);
+    memalign.forwards = Some(Forward::Symbol("aligned_alloc".to_owned()));
+    libc.symbols.functions.push(memalign);
+    let app = object("app", Load::Executable, &[]);
+    let names = |libc: &ScopeObject| planned(&[app.clone(), libc.clone()]);
+    assert!(
+        names(&libc).contains(&"libc.so.6:memalign".to_owned()),
+        "its target is not probed"
+    );
+    libc.symbols.functions.push(function("aligned_alloc", 0x60));
+    assert!(!names(&libc).contains(&"libc.so.6:memalign".to_owned()));
 }
 
 #[test]

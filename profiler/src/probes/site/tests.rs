@@ -16,7 +16,11 @@ fn complete(bytes: &[u8]) -> FunctionCode {
 /// The chosen offset, its cost and its instruction.
 fn site(bytes: &[u8], shape: CallShape) -> (u64, SiteCost, String) {
     let choice = choose(&complete(bytes), shape, SitePolicy::Cheapest).expect("it decodes");
-    (choice.offset, choice.cost, text(&choice.instruction))
+    (
+        choice.offset,
+        choice.cost,
+        text(&choice.instruction, Svma(0x1000)),
+    )
 }
 
 fn at(offset: u64, cost: SiteCost, instruction: &str) -> (u64, SiteCost, String) {
@@ -91,8 +95,10 @@ fn a_null_check_ends_the_search_for_any_other_shape() {
 
 #[test]
 fn entry_and_return_share_a_site_behind_a_comparison() {
-    let (offset, cost, _) = site(GLIBC_MEMALIGN, AlignedAlloc);
-    assert_eq!((offset, cost), (7, Emulated));
+    assert_eq!(
+        site(GLIBC_MEMALIGN, AlignedAlloc),
+        at(7, Emulated, "je 0x1010")
+    );
     let expected = at(7, Emulated, "push r12");
     assert_eq!(site(GLIBC_POSIX_MEMALIGN, PosixMemalign), expected);
 }
@@ -101,7 +107,7 @@ fn entry_and_return_share_a_site_behind_a_comparison() {
 fn mapping_functions_keep_the_stack_of_their_caller() {
     let (offset, cost, _) = site(GLIBC_MMAP, MapMemory);
     assert_eq!((offset, cost), (10, Emulated));
-    let expected = at(0, SingleStepped, "sub rsp,58h");
+    let expected = at(0, SingleStepped, "sub rsp, 0x58");
     assert_eq!(
         site(GLIBC_MREMAP, MapMemory),
         expected,
@@ -130,7 +136,7 @@ fn musl_malloc_is_probed_at_its_jump() {
 fn an_argument_overwritten_before_the_push_keeps_the_probe_at_the_start() {
     // mov rdi, rsi; push rbp
     let code = [0x48, 0x89, 0xf7, 0x55, 0xc3];
-    assert_eq!(site(&code, Malloc), at(0, SingleStepped, "mov rdi,rsi"));
+    assert_eq!(site(&code, Malloc), at(0, SingleStepped, "mov rdi, rsi"));
     // xor esi, esi; push rbp: one argument is read, and it is another
     let code = [0x31, 0xf6, 0x55, 0xc3];
     assert_eq!(site(&code, Malloc), at(2, Emulated, "push rbp"));
@@ -148,7 +154,10 @@ fn memory_written_before_the_push_keeps_the_probe_at_the_start() {
 fn a_site_that_a_loop_comes_back_to_is_rejected() {
     // test rdi, rdi; push rbx (3); dec rax; jne 3; ret
     let looping = [0x48, 0x85, 0xff, 0x53, 0x48, 0xff, 0xc8, 0x75, 0xfa, 0xc3];
-    assert_eq!(site(&looping, Malloc), at(0, SingleStepped, "test rdi,rdi"));
+    assert_eq!(
+        site(&looping, Malloc),
+        at(0, SingleStepped, "test rdi, rdi")
+    );
     // the same, but the loop begins behind the push
     let behind = [0x48, 0x85, 0xff, 0x53, 0x48, 0xff, 0xc8, 0x75, 0xfb, 0xc3];
     assert_eq!(site(&behind, Malloc), at(3, Emulated, "push rbx"));
