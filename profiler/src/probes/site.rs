@@ -108,12 +108,16 @@ pub(super) fn forwards_to(code: &FunctionCode) -> Option<i64> {
     direct.then(|| first.near_branch_target().cast_signed())
 }
 
-/// Disassembled, with branch targets in the file's terms, given where the function begins.
+/// Disassembled, with addresses in the file's terms, given where the function begins.
 pub(super) fn text(instruction: &Instruction, function: Svma) -> String {
     let mut instruction = *instruction;
     if is_near(&instruction) {
         let target = instruction.near_branch_target().wrapping_add(function.0);
         instruction.set_near_branch64(target);
+    }
+    if instruction.is_ip_rel_memory_operand() {
+        let operand = instruction.ip_rel_memory_address();
+        instruction.set_memory_displacement64(operand.wrapping_add(function.0));
     }
     let mut formatter = IntelFormatter::new();
     let options = formatter.options_mut();

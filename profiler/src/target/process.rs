@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use object::read::ReadCache;
+use procfs::ProcResult;
 use procfs::process::Stat;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -16,6 +17,8 @@ use super::{Mappings, Refusal};
 /// A process id in residue's own PID namespace.
 pub type Pid = i32;
 
+/// Well above what `/proc/PID/status` holds.
+const MAX_STATUS_BYTES: u64 = 64 << 10;
 /// `PF_KTHREAD` (include/linux/sched.h).
 const KERNEL_THREAD: u32 = 0x0020_0000;
 /// Far above what `/proc/PID/maps` holds at the default limit of 65,530 mappings.
@@ -49,7 +52,7 @@ impl Process {
         let exe = proc.exe().map_err(|error| Refusal::from_proc(pid, error))?;
         let executable = refuse_by_executable(pid, &proc, &exe)?;
         let mut process = Self {
-            cmdline: read_cmdline(pid, &proc)?,
+            cmdline: read_cmdline(&proc).map_err(|error| Refusal::from_proc(pid, error))?,
             comm: stat.comm,
             start_time: stat.starttime,
             mappings: Mappings::default(),
@@ -69,7 +72,8 @@ impl Process {
     /// When the process has exited meanwhile.
     pub fn refresh(&mut self) -> Result<(), Refusal> {
         let pid = self.pid;
-        let text = read_bounded(pid, &self.proc, "maps", MAX_MAPS_BYTES)?;
+        let text = read_bounded(&self.proc, "maps", MAX_MAPS_BYTES)
+            .map_err(|error| Refusal::from_proc(pid, error))?;
         let mappings = Mappings::parse(&text).filter(|mappings| !mappings.is_empty());
         // A process without mappings is one that is exiting.
         let Some(mappings) = mappings.filter(|_| !self.has_exited()) else {
@@ -149,13 +153,22 @@ fn open_proc(pid: Pid) -> Result<procfs::process::Process, Refusal> {
         return Err(Refusal::NoSuchProcess { pid });
     }
     let proc = procfs::process::Process::new(pid).map_err(refuse)?;
-    match proc.status().map_err(refuse)?.tgid {
-        tgid if tgid == pid => Ok(proc),
-        tgid => Err(Refusal::Thread {
+    let status = read_bounded(&proc, "status", MAX_STATUS_BYTES).map_err(refuse)?;
+    match thread_group(&status) {
+        Some(tgid) if tgid != pid => Err(Refusal::Thread {
             tid: pid,
             pid: tgid,
         }),
+        _ => Ok(proc),
     }
+}
+
+/// `Tgid` in `/proc/PID/status`. Parsed here, because a thread's name is in the same file, and the
+/// procfs crate fails where that is not UTF-8. The kernel escapes newlines in names.
+fn thread_group(status: &[u8]) -> Option<Pid> {
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let value = lines.find_map(|line| line.strip_prefix(b"Tgid:"))?;
+    str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
 fn open_pidfd(pid: Pid) -> Result<OwnedFd, Refusal> {
@@ -195,8 +208,8 @@ fn refuse_by_executable(
     }
 }
 
-fn read_cmdline(pid: Pid, proc: &procfs::process::Process) -> Result<Vec<String>, Refusal> {
-    let text = read_bounded(pid, proc, "cmdline", MAX_CMDLINE_BYTES)?;
+fn read_cmdline(proc: &procfs::process::Process) -> ProcResult<Vec<String>> {
+    let text = read_bounded(proc, "cmdline", MAX_CMDLINE_BYTES)?;
     let arguments = text.split(|byte| *byte == 0).map(String::from_utf8_lossy);
     let mut arguments: Vec<_> = arguments.map(String::from).collect();
     while arguments.last().is_some_and(String::is_empty) {
@@ -205,19 +218,10 @@ fn read_cmdline(pid: Pid, proc: &procfs::process::Process) -> Result<Vec<String>
     Ok(arguments)
 }
 
-fn read_bounded(
-    pid: Pid,
-    proc: &procfs::process::Process,
-    name: &str,
-    most: u64,
-) -> Result<Vec<u8>, Refusal> {
-    let file = proc
-        .open_relative(name)
-        .map_err(|error| Refusal::from_proc(pid, error))?;
+fn read_bounded(proc: &procfs::process::Process, name: &str, most: u64) -> ProcResult<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(most)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Refusal::from_io(pid, error))?;
+    let file = proc.open_relative(name)?;
+    file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -275,6 +279,15 @@ mod tests {
                 "{pid}"
             );
         }
+    }
+
+    #[test]
+    fn a_name_that_is_not_text_does_not_hide_the_thread_group() {
+        assert_eq!(
+            thread_group(b"Name:\t\xff\xfe\\nTgid:\t1\nTgid:\t42\n"),
+            Some(42)
+        );
+        assert_eq!(thread_group(b""), None);
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub enum Refusal {
         pid: i32,
     },
     /// Anything else that /proc said.
-    #[error("cannot read /proc/{pid}: {source}; check that /proc is mounted")]
+    #[error("cannot read /proc/{pid}: check that /proc is mounted")]
     Unreadable {
         /// As given.
         pid: i32,

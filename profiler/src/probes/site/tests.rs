@@ -191,6 +191,16 @@ fn no_code_has_no_site() {
 }
 
 #[test]
+fn instructions_are_shown_with_the_files_addresses() {
+    // lea rax, [rip+0x10]; ret
+    let expected = at(0, SingleStepped, "lea rax, [0x1017]");
+    assert_eq!(
+        site(&[0x48, 0x8d, 0x05, 0x10, 0, 0, 0, 0xc3], Malloc),
+        expected
+    );
+}
+
+#[test]
 fn the_baseline_probes_the_start() {
     let choice = choose(&complete(GLIBC_FREE), Free, SitePolicy::FunctionStart);
     let choice = choice.expect("it decodes");
