@@ -225,6 +225,7 @@ impl<'a> Session<'a> {
                 _ => {}
             }
         }
+        self.kernel.flush_messages();
         for slot in 0..self.followed.len() {
             let followed = &mut self.followed[slot];
             followed.find_trampoline(&mut self.kernel)?;

@@ -31,6 +31,9 @@ pub enum AttachError {
     /// The kernel refused the object.
     #[error("failed to load the BPF maps: is this kernel at least 6.1, with CONFIG_BPF_SYSCALL?")]
     Load(#[source] Box<EbpfError>),
+    /// The channel for the kernel side's messages could not be opened.
+    #[error("failed to open the kernel side's message channel")]
+    Log(#[source] aya_log::Error),
     /// The kernel refused a program.
     #[error("the kernel refused the BPF program {program}")]
     Program {

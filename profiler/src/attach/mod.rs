@@ -21,6 +21,7 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
 };
+use aya_log::EbpfLogger;
 use residue_ebpf::abi::{
     call_shape::Cookie,
     heap::{FunctionInfo, ProcessState},
@@ -56,6 +57,7 @@ pub struct ProbePoint<'a> {
 /// The loaded kernel side.
 pub struct Kernel {
     ebpf: Ebpf,
+    messages: EbpfLogger,
     programs: ProgramSet,
     /// The probes, of every process, in the order in which they were attached.
     probes: Vec<Probe>,
@@ -100,8 +102,7 @@ impl Kernel {
             .map_max_entries("TOTALS", limits.max_stacks.saturating_add(1))
             .load(OBJECT)
             .map_err(|source| AttachError::load(source, limits))?;
-        // Messages of the kernel side are for debugging residue; without a logger they go nowhere.
-        let _ = aya_log::EbpfLogger::init(&mut ebpf);
+        let messages = EbpfLogger::init(&mut ebpf).map_err(AttachError::Log)?;
         let mut next_stack: Array<MapData, u64> = take(&mut ebpf, "NEXT_STACK");
         next_stack.set(0, 1_u64, 0)?;
         let channels = Channels {
@@ -116,6 +117,7 @@ impl Kernel {
             targets: take(&mut ebpf, "TARGETS"),
             functions: take(&mut ebpf, "FUNCTIONS"),
             ebpf,
+            messages,
             programs,
             probes: Vec::new(),
             tracepoints: Vec::new(),
@@ -239,6 +241,11 @@ impl Kernel {
     pub fn detach_all(self) {
         drop_in_parallel(self.probes);
         drop_in_parallel(self.tracepoints);
+    }
+
+    /// Hands what the kernel side has to say, which is for debugging residue, to the `log` crate.
+    pub fn flush_messages(&mut self) {
+        self.messages.flush();
     }
 
     /// How many syscall events the kernel did not give to our tracepoint programs, because another

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-// pub mod inspect;
+pub mod inspect;
 pub mod record;
 pub mod report;
 
@@ -30,7 +30,7 @@ pub struct Cli {
 enum Command {
     Record(record::Args),
     Report(report::Args),
-    // Inspect(inspect::Args),
+    Inspect(inspect::Args),
 }
 
 impl Cli {
@@ -43,7 +43,7 @@ impl Cli {
         match &self.command {
             Command::Record(args) => return record::run(args),
             Command::Report(args) => report::run(args)?,
-            // Command::Inspect(args) => inspect::run(args)?,
+            Command::Inspect(args) => inspect::run(args)?,
         }
         Ok(ExitCode::SUCCESS)
     }

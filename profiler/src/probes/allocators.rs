@@ -265,10 +265,20 @@ static BY_NAME: LazyLock<HashMap<String, Known>> = LazyLock::new(|| {
     let mut by_name = HashMap::new();
     for spec in ALLOCATORS {
         for (prefix, function) in spec.prefixes.iter().flat_map(|prefix| {
-            spec.functions.iter().copied().flatten().map(move |function| (prefix, function))
+            spec.functions
+                .iter()
+                .copied()
+                .flatten()
+                .map(move |function| (prefix, function))
         }) {
-            let known = Known { spec, shape: function.shape, rank: by_name.len() };
-            by_name.entry(format!("{prefix}{}", function.symbol)).or_insert(known);
+            let known = Known {
+                spec,
+                shape: function.shape,
+                rank: by_name.len(),
+            };
+            by_name
+                .entry(format!("{prefix}{}", function.symbol))
+                .or_insert(known);
         }
     }
     by_name
@@ -285,7 +295,9 @@ pub fn find(symbol: &str) -> Option<Known> {
 /// is.
 #[must_use]
 pub fn unmangled(symbol: &str) -> &str {
-    let inner = symbol.strip_prefix("_RNv").and_then(|rest| rest.split_once("7___rustc"));
+    let inner = symbol
+        .strip_prefix("_RNv")
+        .and_then(|rest| rest.split_once("7___rustc"));
     let Some((_, numbered)) = inner else {
         return symbol;
     };
@@ -307,7 +319,10 @@ mod tests {
         assert_eq!(shape("_rjem_sdallocx"), Some(("jemalloc", Free)));
         assert_eq!(shape("_rjem_je_xallocx"), Some(("jemalloc", ResizeInPlace)));
         assert_eq!(shape("mi_realloc_aligned"), Some(("mimalloc", Realloc)));
-        assert_eq!(shape("tc_posix_memalign"), Some(("tcmalloc", PosixMemalign)));
+        assert_eq!(
+            shape("tc_posix_memalign"),
+            Some(("tcmalloc", PosixMemalign))
+        );
         assert_eq!(shape("reallocarray"), None);
         assert_eq!(shape("mi_mmap"), None);
     }
@@ -318,14 +333,22 @@ mod tests {
         assert_eq!(shape(dealloc), Some(("rust", Free)));
         let zeroed = "_RNvCs5QKde7ScR4H_7___rustc19___rust_alloc_zeroed";
         assert_eq!(shape(zeroed), Some(("rust", Malloc)));
-        assert_eq!(unmangled("_RNvCs5QKde7ScR4H_7___rustc10___rg_alloc"), RUST_CUSTOM_ALLOCATOR);
+        assert_eq!(
+            unmangled("_RNvCs5QKde7ScR4H_7___rustc10___rg_alloc"),
+            RUST_CUSTOM_ALLOCATOR
+        );
         assert_eq!(shape("_RNvCs5QKde7ScR4H_7___rustc"), None);
     }
 
     #[test]
     fn no_name_has_two_meanings() {
         let names = ALLOCATORS.iter().map(|spec| {
-            spec.prefixes.len() * spec.functions.iter().map(|group| group.len()).sum::<usize>()
+            spec.prefixes.len()
+                * spec
+                    .functions
+                    .iter()
+                    .map(|group| group.len())
+                    .sum::<usize>()
         });
         assert_eq!(BY_NAME.len(), names.sum::<usize>());
     }

@@ -8,9 +8,10 @@
 pub mod allocators;
 mod encoding;
 mod plan;
+mod plt;
 mod site;
 mod symbols;
 
 pub use plan::{Plan, PlanError, PlannedFunction, ScopeObject, Skipped, plan};
 pub use site::{ProbeSite, SiteCost, SitePolicy};
-pub use symbols::{AllocatorSymbol, DamagedSymbols, FunctionCode, ObjectSymbols};
+pub use symbols::{AllocatorSymbol, DamagedSymbols, Forward, FunctionCode, ObjectSymbols};

@@ -7,7 +7,7 @@ use residue_ebpf::abi::call_shape::{AttachRank, CallShape};
 
 use super::allocators::{Found, PROVIDER};
 use super::site::{self, ProbeSite, SitePolicy};
-use super::symbols::{AllocatorSymbol, ObjectSymbols};
+use super::symbols::{AllocatorSymbol, Forward, ObjectSymbols};
 use crate::target::{FileKey, FileOffset, Load};
 
 /// An object of a process, as planning sees it.
@@ -103,32 +103,36 @@ pub fn plan(objects: &[ScopeObject], policy: SitePolicy) -> Result<Plan, PlanErr
             Err(skipped) => plan.skipped.push(skipped),
         }
     }
-    plan.functions.sort_by_key(|f| (f.shape.attach_rank(), f.object, f.file_offset));
-    let has = |rank| plan.functions.iter().any(|f| f.shape.attach_rank() == rank && is_heap(f.shape));
+    plan.functions
+        .sort_by_key(|f| (f.shape.attach_rank(), f.object, f.file_offset));
+    let has = |rank| {
+        plan.functions
+            .iter()
+            .any(|f| f.shape.attach_rank() == rank && is_heap(f.shape))
+    };
     if has(AttachRank::Releases) && has(AttachRank::Takes) {
         return Ok(plan);
     }
     let executable_path = executable.path.clone();
     Err(match executable {
-        ScopeObject { is_dynamic: false, symbols: ObjectSymbols { has_symbols: false, .. }, .. } => {
-            PlanError::Stripped { executable: executable_path }
-        }
-        _ => PlanError::NoAllocator { executable: executable_path },
+        ScopeObject {
+            is_dynamic: false,
+            symbols: ObjectSymbols {
+                has_symbols: false, ..
+            },
+            ..
+        } => PlanError::Stripped {
+            executable: executable_path,
+        },
+        _ => PlanError::NoAllocator {
+            executable: executable_path,
+        },
     })
 }
 
-impl Plan {
-    /// The functions that are not in `previous`: what to attach after a library was loaded. Their
-    /// `object` stays an index into the objects that this plan was made for.
-    #[must_use]
-    pub fn newer_than(&self, previous: &Self) -> Vec<PlannedFunction> {
-        let known: HashSet<_> = previous.functions.iter().map(PlannedFunction::key).collect();
-        self.functions.iter().filter(|f| !known.contains(&f.key())).cloned().collect()
-    }
-}
-
 impl PlannedFunction {
-    /// What names the function for good.
+    /// What names the function for good. After a library was loaded, plan again, and attach what
+    /// has a key that is new.
     #[must_use]
     pub fn key(&self) -> (FileKey, FileOffset) {
         (self.file, self.file_offset)
@@ -156,12 +160,22 @@ impl Candidate<'_> {
     }
 
     fn planned(&self, policy: SitePolicy) -> Result<PlannedFunction, Skipped> {
-        let Candidate { index, object, symbol } = *self;
-        let skipped = |reason| Skipped { symbol: symbol.name.clone(), object: index, reason };
+        let Candidate {
+            index,
+            object,
+            symbol,
+        } = *self;
+        let skipped = |reason| Skipped {
+            symbol: symbol.name.clone(),
+            object: index,
+            reason,
+        };
         if symbol.indirect {
             return Err(skipped("it is chosen at run time (IFUNC)"));
         }
-        let file_offset = symbol.file_offset.ok_or_else(|| skipped("it is in no text segment"))?;
+        let file_offset = symbol
+            .file_offset
+            .ok_or_else(|| skipped("it is in no text segment"))?;
         let choice = site::choose(&symbol.code, symbol.known.shape, policy)
             .ok_or_else(|| skipped("its code cannot be decoded"))?;
         let at = file_offset.checked_add(choice.offset);
@@ -177,7 +191,7 @@ impl Candidate<'_> {
                 offset_in_function: choice.offset,
                 file_offset: at.ok_or_else(|| skipped("it is in no text segment"))?,
                 cost: choice.cost,
-                instruction: site::text(&choice.instruction),
+                instruction: site::text(&choice.instruction, symbol.address),
                 reason: choice.reason,
             },
         })
@@ -191,14 +205,24 @@ impl ScopeObject {
         let functions = &self.symbols.functions;
         let malloc = functions.iter().find(|function| function.name == "malloc");
         let same = malloc.and_then(|malloc| {
-            let prefixed = functions.iter().filter(|f| f.known.spec.found == Found::Anywhere);
-            prefixed.into_iter().find(|function| function.address == malloc.address)
+            let prefixed = functions
+                .iter()
+                .filter(|f| f.known.spec.found == Found::Anywhere);
+            prefixed
+                .into_iter()
+                .find(|function| function.address == malloc.address)
         });
-        same.map(|function| function.known.spec.name).or(self.symbols.marked).unwrap_or(PROVIDER)
+        same.map(|function| function.known.spec.name)
+            .or(self.symbols.marked)
+            .unwrap_or(PROVIDER)
     }
 
     fn brings_own_allocator(&self) -> bool {
-        let has_malloc = self.symbols.functions.iter().any(|function| function.name == "malloc");
+        let has_malloc = self
+            .symbols
+            .functions
+            .iter()
+            .any(|function| function.name == "malloc");
         has_malloc && !matches!(self.provider(), "glibc" | "musl" | PROVIDER)
     }
 }
@@ -208,11 +232,20 @@ fn choose(objects: &[ScopeObject]) -> Vec<Candidate<'_>> {
     let all = || {
         objects.iter().enumerate().flat_map(|(index, object)| {
             let functions = object.symbols.functions.iter();
-            functions.map(move |symbol| Candidate { index, object, symbol })
+            functions.map(move |symbol| Candidate {
+                index,
+                object,
+                symbol,
+            })
         })
     };
     let mut resolved: HashMap<&str, usize> = HashMap::new();
-    for Candidate { index, object, symbol } in all() {
+    for Candidate {
+        index,
+        object,
+        symbol,
+    } in all()
+    {
         if symbol.exported && object.load != Load::Later {
             resolved.entry(&symbol.name).or_insert(index);
         }
@@ -254,23 +287,37 @@ fn nothing_below(candidate: &Candidate<'_>, chosen: &[Candidate<'_>]) -> bool {
     visible.peek().is_none() || (candidate.object.symbols.has_rust_allocator && !visible.any(own))
 }
 
-/// Leaves one name for each function, and leaves out functions that only jump to another one.
+/// Leaves one name for each function, and leaves out functions that only jump to another one: the
+/// probe there sees the same call, with the same arguments and caller.
 fn without_aliases(candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
-    let place = |candidate: &Candidate<'_>| {
-        (candidate.object.file, candidate.symbol.address.0, candidate.symbol.known.shape)
-    };
     let mut seen = HashSet::new();
-    let unique: Vec<_> =
-        candidates.into_iter().filter(|c| seen.insert((c.object.file, c.symbol.address))).collect();
-    let places: HashSet<_> = unique.iter().map(place).collect();
+    let is_new = |c: &Candidate<'_>| seen.insert((c.object.file, c.symbol.address));
+    let names: HashSet<_> = candidates
+        .iter()
+        .map(|c| (c.symbol.name.clone(), c.symbol.known.shape))
+        .collect();
+    let unique: Vec<_> = candidates.into_iter().filter(is_new).collect();
+    let places: HashSet<_> = unique
+        .iter()
+        .map(|c| (c.object.file, c.symbol.address, c.symbol.known.shape))
+        .collect();
     let forwards = |candidate: &Candidate<'_>| {
-        let (file, address, shape) = place(candidate);
-        let target = site::forwards_to(&candidate.symbol.code)
-            .map(|distance| address.wrapping_add_signed(distance))
-            .filter(|target| *target != address);
-        target.is_some_and(|target| places.contains(&(file, target, shape)))
+        let Candidate { object, symbol, .. } = candidate;
+        match &symbol.forwards {
+            Some(Forward::Address(target)) => {
+                *target != symbol.address
+                    && places.contains(&(object.file, *target, symbol.known.shape))
+            }
+            Some(Forward::Symbol(name)) => {
+                *name != symbol.name && names.contains(&(name.clone(), symbol.known.shape))
+            }
+            None => false,
+        }
     };
-    unique.into_iter().filter(|candidate| !forwards(candidate)).collect()
+    unique
+        .into_iter()
+        .filter(|candidate| !forwards(candidate))
+        .collect()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use residue_ebpf::abi::call_shape::CallShape;
 
 use super::FunctionCode;
 pub use super::encoding::SiteCost;
-use crate::target::FileOffset;
+use crate::target::{FileOffset, Svma};
 
 /// Argument registers in order (System V ABI for x86-64, 3.2.3).
 const ARGUMENTS: [Register; 4] = [Register::RDI, Register::RSI, Register::RDX, Register::RCX];
@@ -63,28 +63,40 @@ pub(super) struct Choice {
 }
 
 /// Chooses the site; `None` when the code does not begin with an instruction.
-pub(super) fn choose(
-    code: &FunctionCode,
-    shape: CallShape,
-    policy: SitePolicy,
-) -> Option<Choice> {
+pub(super) fn choose(code: &FunctionCode, shape: CallShape, policy: SitePolicy) -> Option<Choice> {
     let start = Choice::at(&code.bytes, decode(&code.bytes).next()?, false);
     if policy == SitePolicy::FunctionStart {
-        return Some(Choice { reason: "the function's start, as asked for", ..start });
+        return Some(Choice {
+            reason: "the function's start, as asked for",
+            ..start
+        });
     }
     if start.cost == SiteCost::Emulated && shape != CallShape::Free {
         return Some(start);
     }
     if !code.complete {
-        return Some(Choice { reason: "the function's end is not known", ..start });
+        return Some(Choice {
+            reason: "the function's end is not known",
+            ..start
+        });
     }
     let Some(targets) = branch_targets(&code.bytes) else {
-        return Some(Choice { reason: "the function cannot be decoded", ..start });
+        return Some(Choice {
+            reason: "the function cannot be decoded",
+            ..start
+        });
     };
-    let once = |choice: &Choice| !targets.iter().any(|target| (1..=choice.offset).contains(target));
+    let once = |choice: &Choice| {
+        !targets
+            .iter()
+            .any(|target| (1..=choice.offset).contains(target))
+    };
     let cheap = candidates(&code.bytes, shape).into_iter().filter(once);
     let best = cheap.min_by_key(|choice| (choice.cost, !choice.behind_null_check, choice.offset));
-    Some(best.unwrap_or(Choice { reason: "no cheap instruction is safe here", ..start }))
+    Some(best.unwrap_or(Choice {
+        reason: "no cheap instruction is safe here",
+        ..start
+    }))
 }
 
 /// The function that this one is only another entry to: it begins with a jump there, so each call
@@ -96,23 +108,49 @@ pub(super) fn forwards_to(code: &FunctionCode) -> Option<i64> {
     direct.then(|| first.near_branch_target().cast_signed())
 }
 
-pub(super) fn text(instruction: &Instruction) -> String {
+/// Disassembled, with addresses in the file's terms, given where the function begins.
+pub(super) fn text(instruction: &Instruction, function: Svma) -> String {
+    let mut instruction = *instruction;
+    if is_near(&instruction) {
+        let target = instruction.near_branch_target().wrapping_add(function.0);
+        instruction.set_near_branch64(target);
+    }
+    if instruction.is_ip_rel_memory_operand() {
+        let operand = instruction.ip_rel_memory_address();
+        instruction.set_memory_displacement64(operand.wrapping_add(function.0));
+    }
+    let mut formatter = IntelFormatter::new();
+    let options = formatter.options_mut();
+    options.set_hex_prefix("0x");
+    options.set_hex_suffix("");
+    options.set_branch_leading_zeros(false);
+    options.set_show_branch_size(false);
+    options.set_uppercase_hex(false);
+    options.set_space_after_operand_separator(true);
     let mut text = String::new();
-    IntelFormatter::new().format(instruction, &mut text);
+    formatter.format(&instruction, &mut text);
     text
 }
 
 impl Choice {
     fn at(bytes: &[u8], instruction: Instruction, behind_null_check: bool) -> Self {
         let start = usize::try_from(instruction.ip()).unwrap_or(usize::MAX);
-        let own = bytes.get(start..start.saturating_add(instruction.len())).unwrap_or_default();
+        let own = bytes
+            .get(start..start.saturating_add(instruction.len()))
+            .unwrap_or_default();
         let reason = match (instruction.ip(), behind_null_check) {
             (0, _) => "the first instruction is cheap",
             (_, false) => "the first cheap instruction, with arguments and stack as at entry",
             (_, true) => "cheap, and only passed when there is something to free",
         };
         let cost = SiteCost::of(own);
-        Self { offset: instruction.ip(), cost, instruction, reason, behind_null_check }
+        Self {
+            offset: instruction.ip(),
+            cost,
+            instruction,
+            reason,
+            behind_null_check,
+        }
     }
 }
 
@@ -175,14 +213,22 @@ fn keeps_entry_state(
     let info = factory.info(instruction);
     let arguments = &ARGUMENTS[..shape.arguments().min(ARGUMENTS.len())];
     let stack_may_move = shape == CallShape::Free;
-    let keeps_registers = info.used_registers().iter().filter(|used| writes(used.access())).all(
-        |used| match used.register().full_register() {
+    let keeps_registers = info
+        .used_registers()
+        .iter()
+        .filter(|used| writes(used.access()))
+        .all(|used| match used.register().full_register() {
             Register::RSP => stack_may_move,
             register => !arguments.contains(&register),
-        },
-    );
-    let memory = info.used_memory().iter().filter(|used| writes(used.access()));
-    keeps_registers && memory.map(|used| used.base()).all(|base| base == Register::RSP)
+        });
+    let memory = info
+        .used_memory()
+        .iter()
+        .filter(|used| writes(used.access()));
+    keeps_registers
+        && memory
+            .map(|used| used.base())
+            .all(|base| base == Register::RSP)
 }
 
 fn writes(access: OpAccess) -> bool {

@@ -8,6 +8,8 @@ use object::read::ReadRef;
 use object::read::elf::{FileHeader as _, SectionHeader as _, SectionTable, Sym as _};
 
 use super::allocators::{self, Known, MARKERS, RUST_CUSTOM_ALLOCATOR};
+use super::plt::Plt;
+use super::site;
 use crate::target::address::TextSegments;
 use crate::target::{FileOffset, Svma};
 
@@ -57,6 +59,17 @@ pub struct AllocatorSymbol {
     pub file_offset: Option<FileOffset>,
     /// Its code.
     pub code: FunctionCode,
+    /// The function that it only jumps to, if it does.
+    pub forwards: Option<Forward>,
+}
+
+/// Where a function goes that is only another entry to another function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// In the same object.
+    Address(Svma),
+    /// Through the procedure linkage table, to whatever this symbol resolves to.
+    Symbol(String),
 }
 
 /// What probe planning needs to know of an object.
@@ -91,9 +104,17 @@ impl ObjectSymbols {
         }
         let mut symbols = found.symbols;
         symbols.functions = found.by_name.into_values().collect();
-        symbols.functions.sort_by(|a, b| (a.known.rank, &a.name).cmp(&(b.known.rank, &b.name)));
+        symbols
+            .functions
+            .sort_by(|a, b| (a.known.rank, &a.name).cmp(&(b.known.rank, &b.name)));
+        let plt = Plt::new(data, &sections, text);
         for function in &mut symbols.functions {
-            function.locate(data, text, found.sizes.get(&function.name).copied().unwrap_or(0));
+            function.locate(
+                data,
+                text,
+                found.sizes.get(&function.name).copied().unwrap_or(0),
+            );
+            function.forwards = forward(function, &plt);
         }
         Ok(symbols)
     }
@@ -105,11 +126,28 @@ impl AllocatorSymbol {
         let Some(start) = self.file_offset else {
             return;
         };
-        let length = if size == 0 { UNSIZED_CODE_BYTES } else { size.min(MAX_CODE_BYTES) };
-        let bytes = data.read_bytes_at(start.0, length).unwrap_or_default().to_vec();
+        let length = if size == 0 {
+            UNSIZED_CODE_BYTES
+        } else {
+            size.min(MAX_CODE_BYTES)
+        };
+        let bytes = data
+            .read_bytes_at(start.0, length)
+            .unwrap_or_default()
+            .to_vec();
         let complete = size > 0 && bytes.len() as u64 == size;
         self.code = FunctionCode { bytes, complete };
     }
+}
+
+fn forward<'data, R: ReadRef<'data>>(
+    function: &AllocatorSymbol,
+    plt: &Plt<'_, 'data, R>,
+) -> Option<Forward> {
+    let distance = site::forwards_to(&function.code)?;
+    let target = Svma(function.address.0.wrapping_add_signed(distance));
+    let symbol = plt.symbol(target).map(Forward::Symbol);
+    Some(symbol.unwrap_or(Forward::Address(target)))
 }
 
 #[derive(Default)]
@@ -131,9 +169,15 @@ impl Found {
         let table: &[Sym64<LittleEndian>] = array(section, data)?;
         let strings: &[u8] = array(strings, data)?;
         let dynamic = section.sh_type(ENDIAN) == elf::SHT_DYNSYM;
-        let versions = if dynamic { versions(data, sections)? } else { &[] };
+        let versions = if dynamic {
+            versions(data, sections)?
+        } else {
+            &[]
+        };
         for (index, symbol) in table.iter().enumerate() {
-            let hidden = versions.get(index).is_some_and(|v| v.0.get(ENDIAN) & VERSYM_HIDDEN != 0);
+            let hidden = versions
+                .get(index)
+                .is_some_and(|v| v.0.get(ENDIAN) & VERSYM_HIDDEN != 0);
             if let Some(name) = name(symbol, strings) {
                 self.read_symbol(symbol, name, dynamic && !hidden);
             }
@@ -167,9 +211,14 @@ impl Found {
             address: Svma(symbol.st_value(ENDIAN)),
             file_offset: None,
             code: FunctionCode::default(),
+            forwards: None,
         };
         let rank = |symbol: &AllocatorSymbol| (symbol.exported, symbol.global);
-        if self.by_name.get(name).is_none_or(|known| rank(known) < rank(&found)) {
+        if self
+            .by_name
+            .get(name)
+            .is_none_or(|known| rank(known) < rank(&found))
+        {
             self.sizes.insert(name.to_owned(), symbol.st_size(ENDIAN));
             self.by_name.insert(name.to_owned(), found);
         }
@@ -182,21 +231,103 @@ fn versions<'data, R: ReadRef<'data>>(
     sections: &SectionTable<'data, FileHeader64<LittleEndian>, R>,
 ) -> Result<&'data [Versym<LittleEndian>], DamagedSymbols> {
     let versym = |section: &&Section| section.sh_type(ENDIAN) == elf::SHT_GNU_VERSYM;
-    sections.iter().find(versym).map_or(Ok(&[]), |section| array(section, data))
+    sections
+        .iter()
+        .find(versym)
+        .map_or(Ok(&[]), |section| array(section, data))
 }
 
 /// A section's contents in one read. Reading names one by one would take a system call each.
-fn array<'data, T: object::pod::Pod, R: ReadRef<'data>>(
+pub(super) fn array<'data, T: object::pod::Pod, R: ReadRef<'data>>(
     section: &Section,
     data: R,
 ) -> Result<&'data [T], DamagedSymbols> {
     if section.sh_size(ENDIAN) > MAX_TABLE_BYTES {
         return Err(DamagedSymbols);
     }
-    section.data_as_array(ENDIAN, data).map_err(|_| DamagedSymbols)
+    section
+        .data_as_array(ENDIAN, data)
+        .map_err(|_| DamagedSymbols)
 }
 
-fn name<'data>(symbol: &Sym64<LittleEndian>, strings: &'data [u8]) -> Option<&'data str> {
+pub(super) fn name<'data>(
+    symbol: &Sym64<LittleEndian>,
+    strings: &'data [u8],
+) -> Option<&'data str> {
     let rest = strings.get(usize::try_from(symbol.st_name(ENDIAN)).ok()?..)?;
     str::from_utf8(rest.split(|byte| *byte == 0).next()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::target::Process;
+    use crate::target::elf::ElfFacts;
+
+    /// The C library that this test runs with.
+    fn libc() -> Vec<u8> {
+        let process = Process::open(std::process::id().cast_signed()).expect("it is us");
+        let objects = process.loaded_objects().objects;
+        let malloc = |symbols: &ObjectSymbols| symbols.functions.iter().any(|f| f.name == "malloc");
+        let defines = |object: &&crate::target::LoadedObject| {
+            object
+                .scope_object()
+                .is_ok_and(|object| malloc(&object.symbols))
+        };
+        let libc = objects
+            .iter()
+            .find(defines)
+            .expect("something defines malloc");
+        std::fs::read(&libc.open_path).expect("its path opens it")
+    }
+
+    fn read(bytes: &[u8]) -> Result<ObjectSymbols, DamagedSymbols> {
+        let facts = ElfFacts::read(bytes).map_err(|_| DamagedSymbols)?;
+        ObjectSymbols::read(bytes, &facts.text)
+    }
+
+    #[test]
+    fn a_c_librarys_functions_are_found_with_all_their_code() {
+        let symbols = read(&libc()).expect("a library in use is whole");
+        for name in [
+            "malloc",
+            "calloc",
+            "realloc",
+            "free",
+            "posix_memalign",
+            "mmap",
+        ] {
+            let function = symbols
+                .functions
+                .iter()
+                .find(|function| function.name == name);
+            let function = function.expect("every C library has it");
+            assert!(
+                function.exported && function.file_offset.is_some(),
+                "{name}"
+            );
+            assert!(
+                function.code.complete && !function.code.bytes.is_empty(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn damaged_files_never_panic() {
+        let whole = libc();
+        let end = whole.len();
+        // Headers are at both ends of the file, symbols near its beginning.
+        let place = prop_oneof![0..4096_usize, 0..256_000_usize, end - 4096..end];
+        let damage = prop::collection::vec((place, any::<u8>()), 1..64);
+        proptest!(ProptestConfig::with_cases(64), |(damage in damage)| {
+            let mut bytes = whole.clone();
+            for (place, byte) in damage {
+                bytes[place.min(end - 1)] = byte;
+            }
+            let _ = read(&bytes);
+        });
+    }
 }

@@ -139,7 +139,10 @@ mod tests {
     #[test]
     fn text_converts_both_ways_and_nothing_else_does() {
         let segments = text(0x1234, 0x40_2234, 0x100);
-        assert_eq!(segments.file_offset(Svma(0x40_2240)), Some(FileOffset(0x1240)));
+        assert_eq!(
+            segments.file_offset(Svma(0x40_2240)),
+            Some(FileOffset(0x1240))
+        );
         assert_eq!(segments.svma(FileOffset(0x1240)), Some(Svma(0x40_2240)));
         assert_eq!(segments.file_offset(Svma(0x40_2334)), None);
         assert_eq!(segments.svma(FileOffset(0x10)), None);
@@ -157,7 +160,10 @@ mod tests {
     #[test]
     fn headers_at_the_end_of_the_address_space_do_not_overflow() {
         let segments = text(u64::MAX - 4, u64::MAX - 4, u64::MAX);
-        assert_eq!(segments.file_offset(Svma(u64::MAX)), Some(FileOffset(u64::MAX)));
+        assert_eq!(
+            segments.file_offset(Svma(u64::MAX)),
+            Some(FileOffset(u64::MAX))
+        );
         assert_eq!(segments.load_bias(Avma(1), FileOffset(u64::MAX)), None);
     }
 }

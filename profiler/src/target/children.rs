@@ -52,9 +52,15 @@ mod tests {
 
     #[test]
     fn a_child_of_this_process_is_found() {
-        let mut child = std::process::Command::new("sleep").arg("30").spawn().expect("sleep runs");
+        let mut child = std::process::Command::new("sleep")
+            .arg("30")
+            .spawn()
+            .expect("sleep runs");
         let found = children(std::process::id().cast_signed());
-        child.kill().and_then(|()| child.wait()).expect("it was running");
+        child
+            .kill()
+            .and_then(|()| child.wait())
+            .expect("it was running");
         assert!(found.contains(&child.id().cast_signed()));
     }
 }

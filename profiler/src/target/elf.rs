@@ -60,7 +60,9 @@ impl ElfFacts {
     pub fn read<'data>(data: impl ReadRef<'data>) -> Result<Self, NotUsable> {
         check_kind(data)?;
         let header = Header::parse(data).map_err(|_| NotUsable::Damaged)?;
-        let segments = header.program_headers(ENDIAN, data).map_err(|_| NotUsable::Damaged)?;
+        let segments = header
+            .program_headers(ENDIAN, data)
+            .map_err(|_| NotUsable::Damaged)?;
         let mut facts = Self {
             text: TextSegments::new(segments.iter().filter_map(load_segment)),
             is_go: has_go_section(header, data),
@@ -113,7 +115,9 @@ impl ElfFacts {
         let end = strings.saturating_add(value(elf::DT_STRSZ).unwrap_or(0));
         let string = |offset: u64| {
             let start = strings.checked_add(offset).filter(|start| *start < end)?;
-            data.read_bytes_at_until(start..end, 0).ok().map(<[u8]>::to_vec)
+            data.read_bytes_at_until(start..end, 0)
+                .ok()
+                .map(<[u8]>::to_vec)
         };
         for entry in entries {
             match entry.d_tag(ENDIAN) {
@@ -151,10 +155,13 @@ fn load_segment(header: &elf::ProgramHeader64<LittleEndian>) -> Option<Segment> 
 
 /// Where in the file the data at `address` is, in whichever segment.
 fn file_offset(segments: &[elf::ProgramHeader64<LittleEndian>], address: u64) -> Option<u64> {
-    segments.iter().filter_map(load_segment).find_map(|segment| {
-        let into = address.checked_sub(segment.address.0)?;
-        (into < segment.file_bytes).then(|| segment.offset.0.checked_add(into))?
-    })
+    segments
+        .iter()
+        .filter_map(load_segment)
+        .find_map(|segment| {
+            let into = address.checked_sub(segment.address.0)?;
+            (into < segment.file_bytes).then(|| segment.offset.0.checked_add(into))?
+        })
 }
 
 fn has_go_section<'data>(header: &Header, data: impl ReadRef<'data>) -> bool {
@@ -192,7 +199,10 @@ mod tests {
         let read = |bytes: &[u8]| ElfFacts::read(bytes).expect_err("not usable");
         assert_eq!(read(b"#!/bin/sh\n"), NotUsable::NotElf);
         assert_eq!(read(b""), NotUsable::NotElf);
-        assert_eq!(read(&header(elf::ELFCLASS32, elf::EM_386)), NotUsable::ThirtyTwoBit);
+        assert_eq!(
+            read(&header(elf::ELFCLASS32, elf::EM_386)),
+            NotUsable::ThirtyTwoBit
+        );
         let x32 = header(elf::ELFCLASS32, elf::EM_X86_64);
         assert_eq!(read(&x32), NotUsable::ThirtyTwoBit);
         let arm = header(elf::ELFCLASS64, elf::EM_AARCH64);

@@ -35,7 +35,10 @@ pub(super) fn read_list(read: ReadMemory<'_>, dynamic: Avma) -> Option<Vec<Avma>
 
 fn debug_pointer(read: ReadMemory<'_>, dynamic: Avma) -> Option<Avma> {
     for index in 0..MAX_DYNAMIC_ENTRIES {
-        match (word(read, dynamic, 16 * index)?, word(read, dynamic, 16 * index + 8)?) {
+        match (
+            word(read, dynamic, 16 * index)?,
+            word(read, dynamic, 16 * index + 8)?,
+        ) {
             (DT_NULL, _) | (DT_DEBUG, 0) => return None,
             (DT_DEBUG, r_debug) => return Some(Avma(r_debug)),
             _ => {}

@@ -47,7 +47,9 @@ impl Mappings {
     /// Reads the text of `/proc/PID/maps`; `None` if a line is none of that file's.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let lines = text
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
         let mut mappings: Vec<_> = lines.map(Mapping::parse).collect::<Option<_>>()?;
         mappings.sort_by_key(|mapping| mapping.start);
         Some(Self(mappings))
@@ -77,7 +79,9 @@ impl Mappings {
     #[must_use]
     pub fn locate(&self, address: Avma) -> Option<(&Mapping, FileOffset)> {
         let mapping = self.at(address)?;
-        let offset = mapping.offset.checked_add(address.0.checked_sub(mapping.start.0)?)?;
+        let offset = mapping
+            .offset
+            .checked_add(address.0.checked_sub(mapping.start.0)?)?;
         Some((mapping, offset))
     }
 
@@ -95,7 +99,11 @@ impl Mappings {
     /// The program break, where the `[heap]` ends.
     #[must_use]
     pub fn heap_end(&self) -> Option<Avma> {
-        let heap = self.0.iter().rev().find(|mapping| mapping.path == Path::new("[heap]"))?;
+        let heap = self
+            .0
+            .iter()
+            .rev()
+            .find(|mapping| mapping.path == Path::new("[heap]"))?;
         Some(heap.end)
     }
 
@@ -103,7 +111,10 @@ impl Mappings {
     /// exists once a probe of this process needed it.
     #[must_use]
     pub fn uprobes(&self) -> Option<Range<Avma>> {
-        let page = self.0.iter().find(|mapping| mapping.path == Path::new("[uprobes]"))?;
+        let page = self
+            .0
+            .iter()
+            .find(|mapping| mapping.path == Path::new("[uprobes]"))?;
         Some(page.start..page.end)
     }
 }
@@ -139,7 +150,10 @@ fn number(text: &[u8], radix: u32) -> Option<u64> {
 /// Two hexadecimal numbers.
 fn pair(text: &[u8], separator: char) -> Option<(u64, u64)> {
     let (first, second) = str::from_utf8(text).ok()?.split_once(separator)?;
-    Some((number(first.as_bytes(), 16)?, number(second.as_bytes(), 16)?))
+    Some((
+        number(first.as_bytes(), 16)?,
+        number(second.as_bytes(), 16)?,
+    ))
 }
 
 #[cfg(test)]
@@ -160,11 +174,19 @@ mod tests {
     #[test]
     fn an_address_is_located_in_its_file() {
         let mappings = mappings();
-        let (mapping, offset) = mappings.locate(Avma(0x55d0_c1a2_f010)).expect("in the text");
+        let (mapping, offset) = mappings
+            .locate(Avma(0x55d0_c1a2_f010))
+            .expect("in the text");
         assert!(mapping.executable);
         assert_eq!(offset, FileOffset(0x2f010));
         let file = mapping.file.expect("backed by a file");
-        assert_eq!(file, FileKey { device: rustix::fs::makedev(0xfe, 1), inode: 131 });
+        assert_eq!(
+            file,
+            FileKey {
+                device: rustix::fs::makedev(0xfe, 1),
+                inode: 131
+            }
+        );
         assert_eq!(mappings.text(file, offset), Some(mapping));
     }
 

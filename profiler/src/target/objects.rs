@@ -84,7 +84,9 @@ impl Process {
     fn text_mappings(&self) -> Vec<&Mapping> {
         let mut seen = std::collections::HashSet::new();
         let mapped = self.mappings().iter().filter(|mapping| mapping.executable);
-        mapped.filter(|mapping| mapping.file.is_some_and(|file| seen.insert(file))).collect()
+        mapped
+            .filter(|mapping| mapping.file.is_some_and(|file| seen.insert(file)))
+            .collect()
     }
 
     fn sort_by_search_order(&self, objects: &mut Vec<LoadedObject>) {
@@ -96,12 +98,25 @@ impl Process {
         };
         objects.sort_by_key(place);
         let in_list = |object: &&LoadedObject| listed.is_none() || !place(object).1;
-        let linkage: Vec<_> = objects.iter().take_while(in_list).map(LoadedObject::linkage).collect();
+        let linkage: Vec<_> = objects
+            .iter()
+            .take_while(in_list)
+            .map(LoadedObject::linkage)
+            .collect();
         let startup = loaded_at_startup(&linkage, listed.is_some());
         for (order, index) in startup.iter().enumerate() {
-            objects[*index].load = if order == 0 { Load::Executable } else { Load::Startup };
+            objects[*index].load = if order == 0 {
+                Load::Executable
+            } else {
+                Load::Startup
+            };
         }
-        let rank = |index: usize| startup.iter().position(|at| *at == index).unwrap_or(usize::MAX);
+        let rank = |index: usize| {
+            startup
+                .iter()
+                .position(|at| *at == index)
+                .unwrap_or(usize::MAX)
+        };
         let mut ranked: Vec<_> = std::mem::take(objects).into_iter().enumerate().collect();
         ranked.sort_by_key(|(index, _)| rank(*index));
         objects.extend(ranked.into_iter().map(|(_, object)| object));
@@ -110,7 +125,10 @@ impl Process {
     /// The files in the dynamic linker's own list.
     fn linkers_list(&self) -> Option<Vec<FileKey>> {
         let dynamic = self.executable().dynamic?;
-        let text = self.text_mappings().into_iter().find(|mapping| mapping.path == self.exe())?;
+        let text = self
+            .text_mappings()
+            .into_iter()
+            .find(|mapping| mapping.path == self.exe())?;
         let bias = self.executable().text.load_bias(text.start, text.offset)?;
         let memory = self.memory()?;
         let read = |address: Avma, into: &mut [u8]| memory.read_exact_at(into, address.0).ok();
@@ -133,16 +151,28 @@ impl LoadedObject {
             Err(reason) => return Err(io::Error::other(reason)),
         };
         let bias = facts.text.load_bias(mapping.start, mapping.offset);
-        let load_bias = bias.ok_or_else(|| io::Error::other("its headers do not fit its mapping"))?;
+        let load_bias =
+            bias.ok_or_else(|| io::Error::other("its headers do not fit its mapping"))?;
         let path = mapping.path.clone();
-        Ok(Some(Self { path, open_path, file, load: Load::Later, facts, load_bias }))
+        Ok(Some(Self {
+            path,
+            open_path,
+            file,
+            load: Load::Later,
+            facts,
+            load_bias,
+        }))
     }
 
     fn linkage(&self) -> Linkage<'_> {
         Linkage {
             needed: &self.facts.needed,
             soname: self.facts.soname.as_deref(),
-            file_name: self.path.file_name().map(OsStrExt::as_bytes).unwrap_or_default(),
+            file_name: self
+                .path
+                .file_name()
+                .map(OsStrExt::as_bytes)
+                .unwrap_or_default(),
         }
     }
 
@@ -151,7 +181,10 @@ impl LoadedObject {
     /// # Errors
     /// When the file is gone or damaged.
     pub fn scope_object(&self) -> Result<ScopeObject, UnreadableObject> {
-        let unreadable = |reason| UnreadableObject { path: self.path.clone(), reason };
+        let unreadable = |reason| UnreadableObject {
+            path: self.path.clone(),
+            reason,
+        };
         let file = open_read_only(&self.open_path).map_err(unreadable)?;
         let symbols = ObjectSymbols::read(&ReadCache::new(file), &self.facts.text)
             .map_err(|damaged| unreadable(io::Error::other(damaged)))?;
@@ -169,15 +202,25 @@ impl LoadedObject {
 /// has that name by now (or none), through the mapping itself.
 fn open_same_file(pid: Pid, mapping: &Mapping, key: FileKey) -> io::Result<(PathBuf, File)> {
     let name = mapping.path.strip_prefix("/").unwrap_or(&mapping.path);
-    let by_name = Path::new("/proc").join(pid.to_string()).join("root").join(name);
+    let by_name = Path::new("/proc")
+        .join(pid.to_string())
+        .join("root")
+        .join(name);
     let named = open_read_only(&by_name).and_then(|file| Ok((file.metadata()?, file)));
-    let same_inode = named.as_ref().is_ok_and(|(meta, _)| meta.ino() == key.inode);
-    let same_device = named.as_ref().is_ok_and(|(meta, _)| meta.dev() == key.device);
+    let same_inode = named
+        .as_ref()
+        .is_ok_and(|(meta, _)| meta.ino() == key.inode);
+    let same_device = named
+        .as_ref()
+        .is_ok_and(|(meta, _)| meta.dev() == key.device);
     if same_inode && same_device {
         return named.map(|(_, file)| (by_name, file));
     }
     let range = format!("{:x}-{:x}", mapping.start.0, mapping.end.0);
-    let by_range = Path::new("/proc").join(pid.to_string()).join("map_files").join(range);
+    let by_range = Path::new("/proc")
+        .join(pid.to_string())
+        .join("map_files")
+        .join(range);
     match open_read_only(&by_range) {
         Ok(file) => Ok((by_range, file)),
         // btrfs and overlayfs state one device in maps and another in stat; map_files asks for

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use object::read::ReadCache;
+use procfs::ProcResult;
 use procfs::process::Stat;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -16,6 +17,8 @@ use super::{Mappings, Refusal};
 /// A process id in residue's own PID namespace.
 pub type Pid = i32;
 
+/// Well above what `/proc/PID/status` holds.
+const MAX_STATUS_BYTES: u64 = 64 << 10;
 /// `PF_KTHREAD` (include/linux/sched.h).
 const KERNEL_THREAD: u32 = 0x0020_0000;
 /// Far above what `/proc/PID/maps` holds at the default limit of 65,530 mappings.
@@ -49,7 +52,7 @@ impl Process {
         let exe = proc.exe().map_err(|error| Refusal::from_proc(pid, error))?;
         let executable = refuse_by_executable(pid, &proc, &exe)?;
         let mut process = Self {
-            cmdline: read_cmdline(pid, &proc)?,
+            cmdline: read_cmdline(&proc).map_err(|error| Refusal::from_proc(pid, error))?,
             comm: stat.comm,
             start_time: stat.starttime,
             mappings: Mappings::default(),
@@ -69,7 +72,8 @@ impl Process {
     /// When the process has exited meanwhile.
     pub fn refresh(&mut self) -> Result<(), Refusal> {
         let pid = self.pid;
-        let text = read_bounded(pid, &self.proc, "maps", MAX_MAPS_BYTES)?;
+        let text = read_bounded(&self.proc, "maps", MAX_MAPS_BYTES)
+            .map_err(|error| Refusal::from_proc(pid, error))?;
         let mappings = Mappings::parse(&text).filter(|mappings| !mappings.is_empty());
         // A process without mappings is one that is exiting.
         let Some(mappings) = mappings.filter(|_| !self.has_exited()) else {
@@ -145,13 +149,26 @@ fn open_proc(pid: Pid) -> Result<procfs::process::Process, Refusal> {
         Refusal::Vanished { .. } => Refusal::NoSuchProcess { pid },
         refusal => refusal,
     };
-    let missing = || Refusal::NoSuchProcess { pid };
-    rustix::process::Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(missing)?;
-    let proc = procfs::process::Process::new(pid).map_err(refuse)?;
-    match proc.status().map_err(refuse)?.tgid {
-        tgid if tgid == pid => Ok(proc),
-        tgid => Err(Refusal::Thread { tid: pid, pid: tgid }),
+    if pid <= 0 {
+        return Err(Refusal::NoSuchProcess { pid });
     }
+    let proc = procfs::process::Process::new(pid).map_err(refuse)?;
+    let status = read_bounded(&proc, "status", MAX_STATUS_BYTES).map_err(refuse)?;
+    match thread_group(&status) {
+        Some(tgid) if tgid != pid => Err(Refusal::Thread {
+            tid: pid,
+            pid: tgid,
+        }),
+        _ => Ok(proc),
+    }
+}
+
+/// `Tgid` in `/proc/PID/status`. Parsed here, because a thread's name is in the same file, and the
+/// procfs crate fails where that is not UTF-8. The kernel escapes newlines in names.
+fn thread_group(status: &[u8]) -> Option<Pid> {
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let value = lines.find_map(|line| line.strip_prefix(b"Tgid:"))?;
+    str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
 fn open_pidfd(pid: Pid) -> Result<OwnedFd, Refusal> {
@@ -161,7 +178,9 @@ fn open_pidfd(pid: Pid) -> Result<OwnedFd, Refusal> {
 
 /// Read after the pidfd was opened: as the directory still answers, both are the same process.
 fn refuse_by_state(pid: Pid, proc: &procfs::process::Process) -> Result<Stat, Refusal> {
-    let stat = proc.stat().map_err(|error| Refusal::from_proc(pid, error))?;
+    let stat = proc
+        .stat()
+        .map_err(|error| Refusal::from_proc(pid, error))?;
     let comm = stat.comm.clone();
     if stat.flags & KERNEL_THREAD != 0 {
         return Err(Refusal::KernelThread { pid, comm });
@@ -177,7 +196,9 @@ fn refuse_by_executable(
     proc: &procfs::process::Process,
     exe: &Path,
 ) -> Result<ElfFacts, Refusal> {
-    let file = proc.open_relative("exe").map_err(|error| Refusal::from_proc(pid, error))?;
+    let file = proc
+        .open_relative("exe")
+        .map_err(|error| Refusal::from_proc(pid, error))?;
     let exe = exe.to_path_buf();
     match ElfFacts::read(&ReadCache::new(file)) {
         Ok(facts) if facts.is_go => Err(Refusal::GoProgram { pid, exe }),
@@ -187,8 +208,8 @@ fn refuse_by_executable(
     }
 }
 
-fn read_cmdline(pid: Pid, proc: &procfs::process::Process) -> Result<Vec<String>, Refusal> {
-    let text = read_bounded(pid, proc, "cmdline", MAX_CMDLINE_BYTES)?;
+fn read_cmdline(proc: &procfs::process::Process) -> ProcResult<Vec<String>> {
+    let text = read_bounded(proc, "cmdline", MAX_CMDLINE_BYTES)?;
     let arguments = text.split(|byte| *byte == 0).map(String::from_utf8_lossy);
     let mut arguments: Vec<_> = arguments.map(String::from).collect();
     while arguments.last().is_some_and(String::is_empty) {
@@ -197,14 +218,120 @@ fn read_cmdline(pid: Pid, proc: &procfs::process::Process) -> Result<Vec<String>
     Ok(arguments)
 }
 
-fn read_bounded(
-    pid: Pid,
-    proc: &procfs::process::Process,
-    name: &str,
-    most: u64,
-) -> Result<Vec<u8>, Refusal> {
-    let file = proc.open_relative(name).map_err(|error| Refusal::from_proc(pid, error))?;
+fn read_bounded(proc: &procfs::process::Process, name: &str, most: u64) -> ProcResult<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes).map_err(|error| Refusal::from_io(pid, error))?;
+    let file = proc.open_relative(name)?;
+    file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::probes::{SitePolicy, plan};
+    use crate::target::{Avma, Load};
+
+    fn own_pid() -> Pid {
+        std::process::id().cast_signed()
+    }
+
+    #[test]
+    fn this_process_can_be_planned_for() {
+        let process = Process::open(own_pid()).expect("it is us");
+        assert!(!process.has_exited() && !process.cmdline().is_empty());
+        let found = process.loaded_objects();
+        assert_eq!(found.objects[0].path, process.exe());
+        assert_eq!(found.objects[0].load, Load::Executable);
+        assert_eq!(found.unreadable.len(), 0);
+        let scope: Result<Vec<_>, _> = found.objects.iter().map(|o| o.scope_object()).collect();
+        let plan = plan(&scope.expect("all is readable"), SitePolicy::Cheapest);
+        let plan = plan.expect("a C library is linked");
+        assert!(
+            plan.functions
+                .iter()
+                .any(|function| function.symbol == "malloc")
+        );
+    }
+
+    #[test]
+    fn code_is_where_the_load_bias_says() {
+        let process = Process::open(own_pid()).expect("it is us");
+        let objects = process.loaded_objects().objects;
+        let address = Avma(code_is_where_the_load_bias_says as *const () as u64);
+        let (mapping, offset) = process.mappings().locate(address).expect("it runs");
+        let object = objects
+            .iter()
+            .find(|o| Some(o.file) == mapping.file)
+            .expect("it is listed");
+        let svma = object.facts.text.svma(offset).expect("it is text");
+        assert_eq!(object.load_bias.avma(svma), address);
+    }
+
+    #[test]
+    fn a_pid_that_nobody_has_is_refused() {
+        for pid in [0, -1, i32::MIN, i32::MAX] {
+            let refused = Process::open(pid);
+            assert!(
+                matches!(refused, Err(Refusal::NoSuchProcess { .. })),
+                "{pid}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_text_does_not_hide_the_thread_group() {
+        assert_eq!(
+            thread_group(b"Name:\t\xff\xfe\\nTgid:\t1\nTgid:\t42\n"),
+            Some(42)
+        );
+        assert_eq!(thread_group(b""), None);
+    }
+
+    #[test]
+    fn a_thread_is_refused_with_the_pid_to_use() {
+        let (tell, told) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid())
+                .expect("the test waits for it");
+            // Ends when the test drops its side.
+            ended.recv().unwrap_err();
+        });
+        let tid = told
+            .recv()
+            .expect("the thread tells")
+            .as_raw_nonzero()
+            .get();
+        let refused = Process::open(tid).expect_err("not a process");
+        drop(end);
+        thread.join().expect("it only waited");
+        assert!(
+            matches!(refused, Refusal::Thread { pid, .. } if pid == own_pid()),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_process_that_exits_is_noticed_and_its_zombie_refused() {
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("cat runs");
+        let pid = child.id().cast_signed();
+        let mut process = Process::open(pid).expect("it waits for input");
+        drop(child.stdin.take());
+        let mut fds = [PollFd::new(&process.pidfd, PollFlags::IN)];
+        poll(&mut fds, None).expect("it ends");
+        let zombie = Process::open(pid).expect_err("it is not waited for yet");
+        assert!(matches!(zombie, Refusal::Zombie { .. }), "{zombie}");
+        assert!(matches!(process.refresh(), Err(Refusal::Vanished { .. })));
+        child.wait().expect("it has ended");
+        assert!(matches!(
+            Process::open(pid),
+            Err(Refusal::NoSuchProcess { .. })
+        ));
+    }
 }

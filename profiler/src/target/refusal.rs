@@ -85,7 +85,7 @@ pub enum Refusal {
         pid: i32,
     },
     /// Anything else that /proc said.
-    #[error("cannot read /proc/{pid}: {source}; check that /proc is mounted")]
+    #[error("cannot read /proc/{pid}: check that /proc is mounted")]
     Unreadable {
         /// As given.
         pid: i32,
@@ -104,7 +104,10 @@ impl Refusal {
             ProcError::Io(io, path) => match Errno::from_io_error(&io) {
                 Some(Errno::SRCH | Errno::NOENT) => Self::Vanished { pid },
                 Some(Errno::ACCESS | Errno::PERM) => Self::NoPrivileges { pid },
-                _ => Self::Unreadable { pid, source: ProcError::Io(io, path) },
+                _ => Self::Unreadable {
+                    pid,
+                    source: ProcError::Io(io, path),
+                },
             },
             source => Self::Unreadable { pid, source },
         }

@@ -32,14 +32,21 @@ pub(super) fn loaded_at_startup(objects: &[Linkage<'_>], listed: bool) -> Vec<us
     let Some(executable) = objects.first() else {
         return Vec::new();
     };
-    let first_needed = objects.iter().position(|object| object.is_needed_by(executable));
+    let first_needed = objects
+        .iter()
+        .position(|object| object.is_needed_by(executable));
     let preloaded = first_needed.filter(|_| listed).unwrap_or(1);
     let mut found: Vec<usize> = (0..preloaded).collect();
     let mut queue: VecDeque<usize> = found.iter().copied().collect();
     while let Some(parent) = queue.pop_front() {
         for name in objects[parent].needed {
-            let parent = Linkage { needed: std::slice::from_ref(name), ..objects[parent] };
-            let child = objects.iter().position(|object| object.is_needed_by(&parent));
+            let parent = Linkage {
+                needed: std::slice::from_ref(name),
+                ..objects[parent]
+            };
+            let child = objects
+                .iter()
+                .position(|object| object.is_needed_by(&parent));
             if let Some(child) = child.filter(|child| !found.contains(child)) {
                 found.push(child);
                 queue.push_back(child);

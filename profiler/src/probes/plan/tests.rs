@@ -1,1 +1,230 @@
+use super::super::allocators::find;
+use super::super::symbols::{Forward, FunctionCode};
+use super::*;
+use crate::target::Svma;
 
+/// `push rbp; ret`
+const CODE: &[u8] = &[0x55, 0xc3];
+
+fn function(name: &str, address: u64) -> AllocatorSymbol {
+    AllocatorSymbol {
+        name: name.to_owned(),
+        known: find(name).expect("residue knows it"),
+        exported: true,
+        global: true,
+        indirect: false,
+        address: Svma(address),
+        file_offset: Some(FileOffset(address)),
+        code: FunctionCode {
+            bytes: CODE.to_vec(),
+            complete: true,
+        },
+        forwards: None,
+    }
+}
+
+fn object(path: &str, load: Load, functions: &[(&str, u64)]) -> ScopeObject {
+    let inode = path.bytes().map(u64::from).sum();
+    let functions = functions
+        .iter()
+        .map(|(name, address)| function(name, *address))
+        .collect();
+    ScopeObject {
+        path: path.into(),
+        file: FileKey { device: 1, inode },
+        load,
+        is_dynamic: true,
+        symbols: ObjectSymbols {
+            functions,
+            has_symbols: true,
+            ..ObjectSymbols::default()
+        },
+    }
+}
+
+fn libc() -> ScopeObject {
+    let functions = [
+        ("malloc", 0x10),
+        ("calloc", 0x20),
+        ("free", 0x30),
+        ("mmap", 0x40),
+    ];
+    object("libc.so.6", Load::Startup, &functions)
+}
+
+/// `object:symbol` of each planned function, in order.
+fn planned(objects: &[ScopeObject]) -> Vec<String> {
+    let plan = plan(objects, SitePolicy::Cheapest).expect("there is an allocator");
+    let name = |f: &PlannedFunction| format!("{}:{}", objects[f.object].path.display(), f.symbol);
+    plan.functions.iter().map(name).collect()
+}
+
+#[test]
+fn frees_are_attached_before_allocations() {
+    let objects = [object("app", Load::Executable, &[]), libc()];
+    let expected = [
+        "libc.so.6:free",
+        "libc.so.6:malloc",
+        "libc.so.6:calloc",
+        "libc.so.6:mmap",
+    ];
+    assert_eq!(planned(&objects), expected);
+}
+
+#[test]
+fn the_first_definition_in_search_order_is_the_one_that_is_called() {
+    let preloaded = object(
+        "libjemalloc.so",
+        Load::Startup,
+        &[("malloc", 1), ("free", 2)],
+    );
+    let objects = [object("app", Load::Executable, &[]), preloaded, libc()];
+    let expected = [
+        "libjemalloc.so:free",
+        "libjemalloc.so:malloc",
+        "libc.so.6:calloc",
+        "libc.so.6:mmap",
+    ];
+    assert_eq!(planned(&objects), expected);
+}
+
+#[test]
+fn an_allocator_that_came_by_dlopen_is_probed_as_well() {
+    let plugin = object("plugin.so", Load::Later, &[("malloc", 1), ("je_free", 2)]);
+    let objects = [object("app", Load::Executable, &[]), libc(), plugin];
+    let names = planned(&objects);
+    assert!(names.contains(&"plugin.so:malloc".to_owned()));
+    assert!(names.contains(&"plugin.so:je_free".to_owned()));
+    assert!(names.contains(&"libc.so.6:malloc".to_owned()));
+}
+
+#[test]
+fn a_malloc_that_the_executable_keeps_to_itself_does_not_replace_libcs() {
+    let mut app = object("app", Load::Executable, &[("malloc", 1), ("free", 2)]);
+    app.symbols
+        .functions
+        .iter_mut()
+        .for_each(|function| function.exported = false);
+    let names = planned(&[app, libc()]);
+    assert!(names.contains(&"app:malloc".to_owned()));
+    assert!(names.contains(&"libc.so.6:malloc".to_owned()));
+}
+
+#[test]
+fn names_of_one_function_are_probed_once() {
+    let functions = [("malloc", 1), ("mi_malloc", 1), ("free", 2), ("mi_free", 2)];
+    let objects = [object("libmimalloc.so", Load::Executable, &functions)];
+    assert_eq!(
+        planned(&objects),
+        ["libmimalloc.so:free", "libmimalloc.so:malloc"]
+    );
+    let plan = plan(&objects, SitePolicy::Cheapest).expect("there is an allocator");
+    assert!(
+        plan.functions
+            .iter()
+            .all(|function| function.allocator == "mimalloc")
+    );
+}
+
+#[test]
+fn a_function_that_only_jumps_to_another_one_is_left_out() {
+    let mut app = object(
+        "app",
+        Load::Executable,
+        &[("malloc", 0x10), ("valloc", 0x40), ("free", 2)],
+    );
+    let valloc = app
+        .symbols
+        .functions
+        .iter_mut()
+        .find(|f| f.name == "valloc")
+        .expect("given");
+    valloc.forwards = Some(Forward::Address(Svma(0x10)));
+    assert_eq!(planned(&[app]), ["app:free", "app:malloc"]);
+}
+
+#[test]
+fn a_jump_through_the_linkage_table_counts_where_it_ends() {
+    let mut libc = libc();
+    let mut memalign = function("memalign", 0x50);
+    memalign.forwards = Some(Forward::Symbol("aligned_alloc".to_owned()));
+    libc.symbols.functions.push(memalign);
+    let app = object("app", Load::Executable, &[]);
+    let names = |libc: &ScopeObject| planned(&[app.clone(), libc.clone()]);
+    assert!(
+        names(&libc).contains(&"libc.so.6:memalign".to_owned()),
+        "its target is not probed"
+    );
+    libc.symbols.functions.push(function("aligned_alloc", 0x60));
+    assert!(!names(&libc).contains(&"libc.so.6:memalign".to_owned()));
+}
+
+#[test]
+fn operator_new_counts_only_where_it_is_the_allocators_own() {
+    let libstdcxx = object(
+        "libstdc++.so.6",
+        Load::Startup,
+        &[("_Znwm", 1), ("_ZdlPv", 2)],
+    );
+    let objects = [object("app", Load::Executable, &[]), libstdcxx, libc()];
+    assert!(!planned(&objects).iter().any(|name| name.contains("_Z")));
+
+    let functions = [("malloc", 1), ("free", 2), ("_Znwm", 3)];
+    let mut jemalloc = object("libjemalloc.so", Load::Startup, &functions);
+    jemalloc.symbols.marked = Some("jemalloc");
+    let objects = [object("app", Load::Executable, &[]), jemalloc, libc()];
+    assert!(planned(&objects).contains(&"libjemalloc.so:_Znwm".to_owned()));
+}
+
+#[test]
+fn rusts_own_functions_are_the_last_resort() {
+    let rust = [("__rust_alloc", 1), ("__rust_dealloc", 2)];
+    let mut app = object("app", Load::Executable, &rust);
+    assert_eq!(
+        planned(&[app.clone()]),
+        ["app:__rust_dealloc", "app:__rust_alloc"]
+    );
+    assert!(
+        !planned(&[app.clone(), libc()])
+            .iter()
+            .any(|name| name.contains("rust"))
+    );
+
+    app.symbols.has_rust_allocator = true;
+    assert!(
+        planned(&[app.clone(), libc()]).contains(&"app:__rust_alloc".to_owned()),
+        "it leads to an allocator that residue does not know"
+    );
+    app.symbols.functions.push(function("_rjem_malloc", 3));
+    assert!(!planned(&[app, libc()]).contains(&"app:__rust_alloc".to_owned()));
+}
+
+#[test]
+fn what_cannot_be_probed_is_named() {
+    let mut library = libc();
+    library.symbols.functions[1].indirect = true;
+    let objects = [object("app", Load::Executable, &[]), library];
+    let plan = plan(&objects, SitePolicy::Cheapest).expect("malloc and free are left");
+    assert_eq!(plan.skipped.len(), 1);
+    assert_eq!(plan.skipped[0].symbol, "calloc");
+}
+
+#[test]
+fn a_program_without_a_visible_allocator_is_refused_with_what_to_do() {
+    let mut stripped = object("server", Load::Executable, &[]);
+    stripped.is_dynamic = false;
+    stripped.symbols.has_symbols = false;
+    let executable = stripped.path.clone();
+    let refused = plan(&[stripped], SitePolicy::Cheapest);
+    assert_eq!(
+        refused,
+        Err(PlanError::Stripped {
+            executable: executable.clone()
+        })
+    );
+
+    let only_maps = object("server", Load::Executable, &[("mmap", 1), ("free", 2)]);
+    let refused = plan(&[only_maps], SitePolicy::Cheapest);
+    assert_eq!(refused, Err(PlanError::NoAllocator { executable }));
+    assert_eq!(plan(&[], SitePolicy::Cheapest), Err(PlanError::NoObjects));
+}

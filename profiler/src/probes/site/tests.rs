@@ -7,13 +7,20 @@ use super::SiteCost::*;
 use super::*;
 
 fn complete(bytes: &[u8]) -> FunctionCode {
-    FunctionCode { bytes: bytes.to_vec(), complete: true }
+    FunctionCode {
+        bytes: bytes.to_vec(),
+        complete: true,
+    }
 }
 
 /// The chosen offset, its cost and its instruction.
 fn site(bytes: &[u8], shape: CallShape) -> (u64, SiteCost, String) {
     let choice = choose(&complete(bytes), shape, SitePolicy::Cheapest).expect("it decodes");
-    (choice.offset, choice.cost, text(&choice.instruction))
+    (
+        choice.offset,
+        choice.cost,
+        text(&choice.instruction, Svma(0x1000)),
+    )
 }
 
 fn at(offset: u64, cost: SiteCost, instruction: &str) -> (u64, SiteCost, String) {
@@ -73,7 +80,11 @@ fn glibc_free_is_probed_behind_its_null_check() {
 fn a_free_without_a_cheap_instruction_behind_its_null_check_is_probed_at_the_check() {
     let free = [0x48, 0x85, 0xff, 0x74, 0x04, 0x48, 0x8b, 0x3f, 0x55, 0xc3];
     let (offset, cost, _) = site(&free, Free);
-    assert_eq!((offset, cost), (3, Emulated), "mov rdi, [rdi] destroys the argument");
+    assert_eq!(
+        (offset, cost),
+        (3, Emulated),
+        "mov rdi, [rdi] destroys the argument"
+    );
 }
 
 #[test]
@@ -84,8 +95,10 @@ fn a_null_check_ends_the_search_for_any_other_shape() {
 
 #[test]
 fn entry_and_return_share_a_site_behind_a_comparison() {
-    let (offset, cost, _) = site(GLIBC_MEMALIGN, AlignedAlloc);
-    assert_eq!((offset, cost), (7, Emulated));
+    assert_eq!(
+        site(GLIBC_MEMALIGN, AlignedAlloc),
+        at(7, Emulated, "je 0x1010")
+    );
     let expected = at(7, Emulated, "push r12");
     assert_eq!(site(GLIBC_POSIX_MEMALIGN, PosixMemalign), expected);
 }
@@ -94,8 +107,12 @@ fn entry_and_return_share_a_site_behind_a_comparison() {
 fn mapping_functions_keep_the_stack_of_their_caller() {
     let (offset, cost, _) = site(GLIBC_MMAP, MapMemory);
     assert_eq!((offset, cost), (10, Emulated));
-    let expected = at(0, SingleStepped, "sub rsp,58h");
-    assert_eq!(site(GLIBC_MREMAP, MapMemory), expected, "the stack pointer has moved");
+    let expected = at(0, SingleStepped, "sub rsp, 0x58");
+    assert_eq!(
+        site(GLIBC_MREMAP, MapMemory),
+        expected,
+        "the stack pointer has moved"
+    );
 }
 
 #[test]
@@ -119,7 +136,7 @@ fn musl_malloc_is_probed_at_its_jump() {
 fn an_argument_overwritten_before_the_push_keeps_the_probe_at_the_start() {
     // mov rdi, rsi; push rbp
     let code = [0x48, 0x89, 0xf7, 0x55, 0xc3];
-    assert_eq!(site(&code, Malloc), at(0, SingleStepped, "mov rdi,rsi"));
+    assert_eq!(site(&code, Malloc), at(0, SingleStepped, "mov rdi, rsi"));
     // xor esi, esi; push rbp: one argument is read, and it is another
     let code = [0x31, 0xf6, 0x55, 0xc3];
     assert_eq!(site(&code, Malloc), at(2, Emulated, "push rbp"));
@@ -137,7 +154,10 @@ fn memory_written_before_the_push_keeps_the_probe_at_the_start() {
 fn a_site_that_a_loop_comes_back_to_is_rejected() {
     // test rdi, rdi; push rbx (3); dec rax; jne 3; ret
     let looping = [0x48, 0x85, 0xff, 0x53, 0x48, 0xff, 0xc8, 0x75, 0xfa, 0xc3];
-    assert_eq!(site(&looping, Malloc), at(0, SingleStepped, "test rdi,rdi"));
+    assert_eq!(
+        site(&looping, Malloc),
+        at(0, SingleStepped, "test rdi, rdi")
+    );
     // the same, but the loop begins behind the push
     let behind = [0x48, 0x85, 0xff, 0x53, 0x48, 0xff, 0xc8, 0x75, 0xfb, 0xc3];
     assert_eq!(site(&behind, Malloc), at(3, Emulated, "push rbx"));
@@ -145,9 +165,15 @@ fn a_site_that_a_loop_comes_back_to_is_rejected() {
 
 #[test]
 fn code_whose_end_is_unknown_or_undecodable_keeps_the_probe_at_the_start() {
-    let cut = FunctionCode { bytes: GLIBC_POSIX_MEMALIGN.to_vec(), complete: false };
+    let cut = FunctionCode {
+        bytes: GLIBC_POSIX_MEMALIGN.to_vec(),
+        complete: false,
+    };
     let choice = choose(&cut, PosixMemalign, SitePolicy::Cheapest).expect("it decodes");
-    assert_eq!((choice.offset, choice.reason), (0, "the function's end is not known"));
+    assert_eq!(
+        (choice.offset, choice.reason),
+        (0, "the function's end is not known")
+    );
     // 06 is no instruction in 64-bit mode
     assert_eq!(site(&[0x48, 0x85, 0xff, 0x55, 0x06], Malloc).0, 0);
 }
@@ -156,9 +182,22 @@ fn code_whose_end_is_unknown_or_undecodable_keeps_the_probe_at_the_start() {
 fn no_code_has_no_site() {
     for bytes in [&[][..], &[0x06], &[0x48], &[0x0f, 0x84, 0xbf]] {
         for policy in [SitePolicy::Cheapest, SitePolicy::FunctionStart] {
-            assert!(choose(&complete(bytes), Free, policy).is_none(), "{bytes:02x?}");
+            assert!(
+                choose(&complete(bytes), Free, policy).is_none(),
+                "{bytes:02x?}"
+            );
         }
     }
+}
+
+#[test]
+fn instructions_are_shown_with_the_files_addresses() {
+    // lea rax, [rip+0x10]; ret
+    let expected = at(0, SingleStepped, "lea rax, [0x1017]");
+    assert_eq!(
+        site(&[0x48, 0x8d, 0x05, 0x10, 0, 0, 0, 0xc3], Malloc),
+        expected
+    );
 }
 
 #[test]
