@@ -326,6 +326,9 @@ fn decoded(capture: &Capture) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(bytes)
 }
 
+/// Function, file, line.
+type NamedLine<'a> = (&'a str, &'a str, u64);
+
 /// Field numbers as in the published profile.proto.
 #[test]
 fn pprof_read_by_another_parser_says_the_same() -> TestResult {
@@ -370,7 +373,7 @@ fn pprof_read_by_another_parser_says_the_same() -> TestResult {
 
     let functions = profile.messages(5)?;
     let locations = profile.messages(4)?;
-    let lines_at = |location: u64| -> Result<Vec<(&str, &str, u64)>, Box<dyn Error>> {
+    let lines_at = |location: u64| -> Result<Vec<NamedLine<'_>>, Box<dyn Error>> {
         let location = locations
             .iter()
             .find(|it| it.number(1) == location)
