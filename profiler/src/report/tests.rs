@@ -1,1 +1,464 @@
+//! Every format, from one small recording that holds what is hard to print.
 
+mod wire;
+
+use std::error::Error;
+use std::io::{Cursor, Read};
+use std::time::{Duration, Instant};
+
+use flate2::read::GzDecoder;
+use residue_ebpf::abi::event::WalkEnd;
+use residue_ebpf::abi::heap::StackTotals;
+
+use super::{Format, Measure, Options, units};
+use crate::capture::{
+    Capture, Ended, Figures, Frame, MappingOwner, MappingTotals, Module, Note, Process, Stack,
+};
+use crate::profile::Profile;
+use crate::symbolize::Symbol;
+use wire::Message;
+
+type TestResult = Result<(), Box<dyn Error>>;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn symbol(name: &str, file: &str, line: u32) -> Symbol {
+    Symbol {
+        name: name.into(),
+        file: Some(file.into()),
+        line: Some(line),
+    }
+}
+
+fn totals(objects: u64, freed: u64, size: u64) -> StackTotals {
+    StackTotals {
+        alloc_bytes: objects * size,
+        alloc_objects: objects,
+        freed_bytes: freed * size,
+        freed_objects: freed,
+        ..StackTotals::default()
+    }
+}
+
+fn capture() -> Capture {
+    let process = Process {
+        slot: 0,
+        pid: 4242,
+        comm: "gunicorn".into(),
+        exe: "/usr/bin/python3.11".into(),
+        cmdline: "gunicorn app:wsgi".into(),
+        started_ns: 0,
+    };
+    let frame = |id, module, symbols| Frame {
+        id,
+        module: Some(module),
+        offset: 0x100 + u64::from(id),
+        symbols,
+    };
+    let stack = |id, frames: &[u32]| Stack {
+        id,
+        process: 0,
+        frames: frames.to_vec(),
+        end: WalkEnd::ChainEnded,
+    };
+    Capture {
+        processes: vec![(
+            process,
+            Some(Ended {
+                at_ns: 9,
+                reason: "killed by signal 9".into(),
+            }),
+        )],
+        modules: vec![
+            Module {
+                id: 0,
+                path: "/srv/app/libsession.so".into(),
+                build_id: None,
+            },
+            Module {
+                id: 1,
+                path: "/lib/x86_64-linux-gnu/libc.so.6".into(),
+                build_id: None,
+            },
+        ],
+        frames: vec![
+            frame(
+                0,
+                0,
+                vec![
+                    symbol("copy", "/src/copy.h", 3),
+                    symbol("Session::open", "/src/session.cc", 88),
+                ],
+            ),
+            frame(1, 0, vec![symbol("handle;request", "/src/server.cc", 12)]),
+            frame(2, 1, vec![]),
+            frame(
+                3,
+                1,
+                vec![Symbol {
+                    name: "bucket 64".into(),
+                    file: None,
+                    line: None,
+                }],
+            ),
+            frame(
+                4,
+                0,
+                vec![symbol("evil\n\x1b[2Jname<&>\"'", "/src/a b.c", 1)],
+            ),
+        ],
+        stacks: vec![
+            stack(1, &[0, 1, 2]),
+            stack(2, &[3, 1, 2]),
+            stack(3, &[4]),
+            stack(4, &[1]),
+        ],
+        totals: vec![
+            (0, totals(1, 0, 5)),
+            (
+                1,
+                StackTotals {
+                    lost_bytes: 640,
+                    lost_objects: 10,
+                    ..totals(1000, 100, 4096)
+                },
+            ),
+            (2, totals(3, 0, 64)),
+            (3, totals(2, 1, 100)),
+            (4, totals(50_000, 50_000, 16)),
+        ],
+        mappings: vec![
+            mapping(4, MappingOwner::Application, 1 << 20),
+            mapping(1, MappingOwner::Allocator, 132 << 10),
+        ],
+        counters: vec![
+            ("live_set_full".into(), 10),
+            ("live_set_full_bytes".into(), 640),
+            ("free_unmatched".into(), 1234),
+        ],
+        notes: vec![Note {
+            at_ns: 9,
+            text: "the target was killed by signal 9".into(),
+        }],
+        ended_ns: Some(1_800_000_060 * SECOND),
+        ..started()
+    }
+}
+
+fn started() -> Capture {
+    let mut capture = Capture::default();
+    capture.meta.started_ns = 1_800_000_000 * SECOND;
+    capture
+}
+
+fn mapping(stack: u32, owner: MappingOwner, bytes: u64) -> MappingTotals {
+    let figures = Figures {
+        inuse_bytes: bytes,
+        inuse_objects: 1,
+        alloc_bytes: bytes,
+        alloc_objects: 1,
+    };
+    MappingTotals {
+        stack,
+        owner,
+        figures,
+    }
+}
+
+fn render(capture: &Capture, format: Format, by: Measure) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut out = Vec::new();
+    format.write(
+        &Profile::from(capture),
+        Options { by, colour: false },
+        &mut out,
+    )?;
+    Ok(out)
+}
+
+fn render_text(capture: &Capture, format: Format, by: Measure) -> Result<String, Box<dyn Error>> {
+    Ok(String::from_utf8(render(capture, format, by)?)?)
+}
+
+#[test]
+fn text() -> TestResult {
+    insta::assert_snapshot!(render_text(&capture(), Format::Text, Measure::Outstanding)?);
+    Ok(())
+}
+
+#[test]
+fn text_by_allocated() -> TestResult {
+    insta::assert_snapshot!(render_text(&capture(), Format::Text, Measure::Allocated)?);
+    Ok(())
+}
+
+#[test]
+fn json() -> TestResult {
+    insta::assert_snapshot!(render_text(&capture(), Format::Json, Measure::Outstanding)?);
+    Ok(())
+}
+
+#[test]
+fn folded() -> TestResult {
+    insta::assert_snapshot!(render_text(
+        &capture(),
+        Format::Folded,
+        Measure::Outstanding
+    )?);
+    Ok(())
+}
+
+#[test]
+fn folded_has_a_root_for_each_of_several_processes() -> TestResult {
+    let mut capture = capture();
+    capture.processes.push((
+        Process {
+            slot: 1,
+            pid: 5,
+            comm: "worker".into(),
+            ..Process::default()
+        },
+        None,
+    ));
+    capture.stacks[2].process = 1;
+    insta::assert_snapshot!(render_text(&capture, Format::Folded, Measure::Outstanding)?);
+    Ok(())
+}
+
+#[test]
+fn what_was_lost_is_the_first_line() -> TestResult {
+    let text = render_text(&capture(), Format::Text, Measure::Outstanding)?;
+    assert!(
+        text.starts_with("LOST  10 allocations not tracked"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
+fn text_fits_100_columns_and_carries_no_control_characters() -> TestResult {
+    let mut capture = capture();
+    capture.frames[1].symbols[0].name = "very::long::".repeat(40);
+    capture.processes[0].0.exe = "/opt/with a blank/and more".repeat(9);
+    for line in render_text(&capture, Format::Text, Measure::Allocated)?.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+        assert!(!line.contains(char::is_control), "{line}");
+    }
+    Ok(())
+}
+
+#[test]
+fn colour_is_used_only_when_asked_for() -> TestResult {
+    let mut out = Vec::new();
+    let options = Options {
+        by: Measure::Outstanding,
+        colour: true,
+    };
+    Format::Text.write(&Profile::from(&capture()), options, &mut out)?;
+    assert!(out.contains(&0x1b));
+    assert!(!render(&capture(), Format::Text, Measure::Outstanding)?.contains(&0x1b));
+    Ok(())
+}
+
+#[test]
+fn the_word_leak_is_never_used() -> TestResult {
+    for format in [
+        Format::Text,
+        Format::Json,
+        Format::Folded,
+        Format::Flamegraph,
+    ] {
+        for by in [Measure::Outstanding, Measure::Allocated] {
+            assert!(
+                !render_text(&capture(), format, by)?
+                    .to_lowercase()
+                    .contains("leak")
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn inferno_reads_the_folded_stacks_and_finds_every_byte() -> TestResult {
+    let folded = render(&capture(), Format::Folded, Measure::Outstanding)?;
+    let mut svg = Vec::new();
+    let mut options = inferno::flamegraph::Options::default();
+    inferno::flamegraph::from_reader(&mut options, Cursor::new(folded), &mut svg)?;
+    let total = units::number(Profile::from(&capture()).total().inuse_bytes);
+    assert!(String::from_utf8(svg)?.contains(&format!("all ({total} samples, 100%)")));
+    Ok(())
+}
+
+#[test]
+fn the_flamegraph_names_target_span_measure_and_losses() -> TestResult {
+    let svg = render_text(&capture(), Format::Flamegraph, Measure::Outstanding)?;
+    for part in [
+        "Outstanding memory of gunicorn (pid 4242)",
+        "60.0 s from 2027-01-15 08:00:00 UTC",
+        "not yet freed",
+        "lost: 10 live_set_full, 640 live_set_full_bytes",
+        "Session::open (session.cc:88)",
+    ] {
+        assert!(svg.contains(part), "{part} is missing");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_recording_of_nothing_renders_in_every_format() -> TestResult {
+    for format in [
+        Format::Text,
+        Format::Json,
+        Format::Folded,
+        Format::Flamegraph,
+    ] {
+        let text = render_text(&started(), format, Measure::Outstanding)?;
+        assert!(!text.contains("NaN"), "{text}");
+    }
+    assert!(render_text(&started(), Format::Flamegraph, Measure::Outstanding)?.contains("</svg>"));
+    Ok(())
+}
+
+fn decoded(capture: &Capture) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut bytes = Vec::new();
+    let pprof = render(capture, Format::Pprof, Measure::Outstanding)?;
+    GzDecoder::new(&*pprof).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Function, file, line.
+type NamedLine<'a> = (&'a str, &'a str, u64);
+
+/// Field numbers as in the published profile.proto.
+#[test]
+fn pprof_read_by_another_parser_says_the_same() -> TestResult {
+    let bytes = decoded(&capture())?;
+    let profile = Message::parse(&bytes)?;
+    let strings: Vec<String> = profile
+        .all(6)
+        .map(|it| String::from_utf8(it.bytes().to_vec()))
+        .collect::<Result<_, _>>()?;
+    let string = |index: u64| strings[index as usize].as_str();
+    assert_eq!(string(0), "");
+
+    let types: Vec<(&str, &str)> = profile
+        .messages(1)?
+        .iter()
+        .map(|it| (string(it.number(1)), string(it.number(2))))
+        .collect();
+    let expected = [
+        ("alloc_objects", "count"),
+        ("alloc_space", "bytes"),
+        ("inuse_objects", "count"),
+        ("inuse_space", "bytes"),
+    ];
+    assert_eq!(types, expected);
+    assert_eq!(string(profile.number(14)), "inuse_space");
+    assert_eq!(profile.number(10), 60 * SECOND);
+    assert_eq!(profile.number(9), 1_800_000_000 * SECOND);
+    let comments: Vec<&str> = profile.packed(13)?.into_iter().map(string).collect();
+    assert!(
+        comments
+            .iter()
+            .any(|it| it.starts_with("lost: 10 allocations not tracked"))
+    );
+
+    let samples = profile.messages(2)?;
+    assert_eq!(samples[0].packed(2)?, [1000, 4_096_000, 900, 3_686_400]);
+    let labels = samples[0].messages(3)?;
+    assert_eq!(
+        (string(labels[0].number(1)), labels[0].number(3)),
+        ("pid", 4242)
+    );
+
+    let functions = profile.messages(5)?;
+    let locations = profile.messages(4)?;
+    let lines_at = |location: u64| -> Result<Vec<NamedLine<'_>>, Box<dyn Error>> {
+        let location = locations
+            .iter()
+            .find(|it| it.number(1) == location)
+            .ok_or("no location")?;
+        let lines = location.messages(4)?;
+        lines
+            .iter()
+            .map(|line| {
+                let function = functions.iter().find(|it| it.number(1) == line.number(1));
+                let function = function.ok_or("no function")?;
+                Ok((
+                    string(function.number(2)),
+                    string(function.number(4)),
+                    line.number(2),
+                ))
+            })
+            .collect()
+    };
+    let stack = samples[0].packed(1)?;
+    assert_eq!(stack.len(), 3);
+    let inlined = [
+        ("copy", "/src/copy.h", 3),
+        ("Session::open", "/src/session.cc", 88),
+    ];
+    assert_eq!(lines_at(stack[0])?, inlined);
+    assert_eq!(lines_at(stack[2])?, [("libc.so.6+0x102", "", 0)]);
+    let mappings = profile.messages(3)?;
+    assert_eq!(string(mappings[0].number(5)), "/srv/app/libsession.so");
+    Ok(())
+}
+
+#[test]
+fn numbers_read_well() {
+    assert_eq!(units::bytes(1023), "1023 B");
+    assert_eq!(units::bytes(1536), "1.5 KiB");
+    assert_eq!(units::bytes(1024 * 1024 - 1), "1.0 MiB");
+    assert_eq!(units::bytes(u64::MAX), "16.0 EiB");
+    assert_eq!(units::number(999), "999");
+    assert_eq!(units::number(1_234_567), "1,234,567");
+    assert_eq!(units::counted(1, "block"), "1 block");
+}
+
+/// The release build is to draw 10,000 stacks in two seconds; a debug build gets ten times as long.
+#[test]
+fn ten_thousand_stacks_are_drawn_in_time() -> TestResult {
+    let limit = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 2 });
+    let capture = many_stacks(10_000);
+    let begun = Instant::now();
+    let svg = render(&capture, Format::Flamegraph, Measure::Outstanding)?;
+    let taken = begun.elapsed();
+    assert!(taken < limit, "drawing took {taken:?}");
+    assert!(svg.len() > 100_000);
+    Ok(())
+}
+
+/// Distinct stacks of 20 frames that fan out towards their leaves.
+fn many_stacks(count: u32) -> Capture {
+    let depth = 20;
+    let symbols = |id: u32| {
+        vec![symbol(
+            &format!("module_{}::function_{id}", id % 17),
+            "/src/lib.rs",
+            id,
+        )]
+    };
+    let frames = (0..count)
+        .map(|id| Frame {
+            id,
+            module: None,
+            offset: id.into(),
+            symbols: symbols(id),
+        })
+        .collect();
+    let stack = |id: u32| Stack {
+        id: id + 1,
+        process: 0,
+        frames: (0..depth).map(|level| (id >> level) + level).collect(),
+        end: WalkEnd::ChainEnded,
+    };
+    Capture {
+        frames,
+        stacks: (0..count).map(stack).collect(),
+        totals: (0..count)
+            .map(|id| (id + 1, totals(u64::from(id % 97) + 1, 0, 64)))
+            .collect(),
+        ..started()
+    }
+}

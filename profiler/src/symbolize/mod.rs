@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized};
+use blazesym::symbolize::{CodeInfo, Input, Reason, Sym, Symbolized};
 
 use crate::symbolize::debug_file::DebugFile;
 
@@ -176,20 +176,31 @@ fn symbolizer_for(root: Option<&Path>) -> blazesym::symbolize::Symbolizer {
         .build()
 }
 
-/// In the module itself, or what its debug link names. When the debug information is unfit (a debug
-/// file of another build, DWARF that is damaged) the symbol table alone may still do.
+/// In the module itself, or what its debug link names. Where the debug information is unfit (a
+/// debug file of another build, DWARF that is damaged) the symbol table alone may still do.
 fn in_module(
     symbolizer: &blazesym::symbolize::Symbolizer,
     open: &Path,
     offsets: &[u64],
 ) -> blazesym::Result<Vec<Vec<Symbol>>> {
     let mut elf = Elf::new(open);
-    let found = symbolizer.symbolize(&Source::Elf(elf.clone()), Input::FileOffset(offsets));
-    let found = found.or_else(|_| {
-        elf.debug_syms = false;
-        symbolizer.symbolize(&Source::Elf(elf), Input::FileOffset(offsets))
-    })?;
-    Ok(found.iter().map(functions).collect())
+    let with_lines = symbolizer
+        .symbolize(&Source::Elf(elf.clone()), Input::FileOffset(offsets))
+        .unwrap_or_else(|_| vec![Symbolized::Unknown(Reason::IgnoredError); offsets.len()]);
+    if !with_lines.iter().any(failed) {
+        return Ok(with_lines.iter().map(functions).collect());
+    }
+    elf.debug_syms = false;
+    let plain = symbolizer.symbolize(&Source::Elf(elf), Input::FileOffset(offsets))?;
+    let better = with_lines.iter().zip(&plain);
+    Ok(better
+        .map(|(lines, plain)| functions(if failed(lines) { plain } else { lines }))
+        .collect())
+}
+
+/// Whether there may be a name that could not be read, as opposed to none.
+fn failed(symbolized: &Symbolized<'_>) -> bool {
+    matches!(symbolized, Symbolized::Unknown(Reason::IgnoredError))
 }
 
 /// In a separate debug file. Its segments keep their addresses but not their file offsets, so the
