@@ -244,11 +244,7 @@ pub fn open_process(ctx: *mut core::ffi::c_void) -> Option<(Cookie, &'static Pro
     // SAFETY: a plain helper call on the program's own context.
     let cookie = Cookie::from_bits(unsafe { bpf_get_attach_cookie(ctx) });
     let process = PROCESSES.get(u32::from(cookie.process))?;
-    if process.flags & PROCESS_OPEN == 0 {
-        count(Counter::ProcessClosed, 1);
-        return None;
-    }
-    Some((cookie, process))
+    (process.flags & PROCESS_OPEN != 0).then_some((cookie, process))
 }
 
 #[inline(always)]

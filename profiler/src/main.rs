@@ -6,6 +6,8 @@ use clap::Parser as _;
 use residue::cli::Cli;
 
 fn main() -> ExitCode {
+    // For debugging residue itself: RUST_LOG=info shows what the kernel side has to say.
+    env_logger::init();
     match Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {

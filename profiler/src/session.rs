@@ -182,18 +182,19 @@ impl<'a> Session<'a> {
     pub fn finish(mut self) -> Result<(), SessionError> {
         let written = self.write_last();
         self.kernel.detach_all();
-        written?;
-        Ok(self.writer.finish(now())?)
+        Ok(self.writer.finish(written?)?)
     }
 
-    fn write_last(&mut self) -> Result<(), SessionError> {
-        let Self { followed, kernel, .. } = self;
-        for process in followed.iter_mut().filter(|process| process.open) {
-            process.close(kernel)?;
+    /// Returns when the last event counted.
+    fn write_last(&mut self) -> Result<u64, SessionError> {
+        for followed in self.followed.iter_mut().filter(|followed| followed.open) {
+            followed.close(&mut self.kernel)?;
         }
-        self.note_forks()?;
+        let ended = now();
+        self.note_children()?;
         self.poll()?;
-        self.write()
+        self.write()?;
+        Ok(ended)
     }
 
     fn open_all(&mut self) -> Result<(), SessionError> {
@@ -268,7 +269,7 @@ impl<'a> Session<'a> {
         self.note(format!("{text}; the report shows what it held then"))
     }
 
-    fn note_forks(&mut self) -> Result<(), SessionError> {
+    fn note_children(&mut self) -> Result<(), SessionError> {
         let followed: Vec<Pid> = self.followed.iter().map(|f| f.process.pid()).collect();
         let mut unfollowed: Vec<Pid> = followed
             .iter()

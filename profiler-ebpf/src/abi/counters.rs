@@ -67,14 +67,10 @@ counters! {
     KernelSkipped = "kernel_skipped", Lost;
     /// stacks whose frames had not arrived when the recording ended
     StacksUndelivered = "stacks_undelivered", Lost;
-    /// hits of a probe before its process was known or after it was closed
-    ProcessClosed = "process_closed", Note;
     /// frees of blocks allocated before recording began
     FreeUnmatched = "free_unmatched", Note;
     /// allocator calls that never returned (longjmp, a C++ exception, a thread that ended inside)
     CallsAbandoned = "calls_abandoned", Note;
     /// stacks cut at the depth limit
     StacksTooDeep = "stacks_too_deep", Note;
-    /// processes that a target started while it was recorded, and that were not followed
-    ForksNotFollowed = "forks_not_followed", Note;
 }

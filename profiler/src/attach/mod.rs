@@ -57,7 +57,7 @@ pub struct ProbePoint<'a> {
 /// The loaded kernel side.
 pub struct Kernel {
     ebpf: Ebpf,
-    messages: EbpfLogger,
+    messages: EbpfLogger<&'static dyn log::Log>,
     programs: ProgramSet,
     /// The probes, of every process, in the order in which they were attached.
     probes: Vec<Probe>,
