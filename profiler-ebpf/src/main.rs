@@ -1,3 +1,125 @@
-//! The eBPF programs.
+//! The eBPF programs: entry points only. What they do is in [`heap`] and [`ranges`].
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+#![expect(
+    missing_docs,
+    reason = "a binary; the attribute macros make undocumented items"
+)]
+
+mod atomic;
+mod heap;
+mod maps;
+mod ranges;
+mod stack;
+mod thread;
+mod verifier;
+
+use aya_ebpf::{
+    macros::{tracepoint, uprobe, uretprobe},
+    programs::{ProbeContext, RetProbeContext, TracePointContext},
+};
+use residue_ebpf::abi::{call_shape::CallShape, counters::Counter};
+
+/// One entry and one return program a call shape. `programs::names` in the `residue` crate knows
+/// them by these names.
+macro_rules! call_programs {
+    ($($shape:ident: $enter:ident, $leave:ident;)+) => {$(
+        #[uprobe]
+        pub fn $enter(ctx: ProbeContext) -> u32 {
+            let _ = heap::enter(&ctx, CallShape::$shape);
+            0
+        }
+
+        #[uretprobe]
+        pub fn $leave(ctx: RetProbeContext) -> u32 {
+            let _ = heap::leave(&ctx, CallShape::$shape);
+            0
+        }
+    )+};
+}
+
+call_programs! {
+    Malloc: enter_malloc, leave_malloc;
+    Calloc: enter_calloc, leave_calloc;
+    Realloc: enter_realloc, leave_realloc;
+    ReallocArray: enter_reallocarray, leave_reallocarray;
+    AlignedAlloc: enter_aligned_alloc, leave_aligned_alloc;
+    PosixMemalign: enter_posix_memalign, leave_posix_memalign;
+    ResizeInPlace: enter_resize_in_place, leave_resize_in_place;
+    RustRealloc: enter_rust_realloc, leave_rust_realloc;
+}
+
+#[uprobe]
+pub fn enter_free(ctx: ProbeContext) -> u32 {
+    let _ = heap::free(&ctx);
+    0
+}
+
+#[uprobe]
+pub fn enter_map_memory(ctx: ProbeContext) -> u32 {
+    let _ = ranges::note_caller(&ctx);
+    0
+}
+
+/// Does nothing: with [`empty_return`], the floor that the benchmarks measure against.
+#[uprobe]
+pub fn empty_entry(_: ProbeContext) -> u32 {
+    0
+}
+
+#[uretprobe]
+pub fn empty_return(_: RetProbeContext) -> u32 {
+    0
+}
+
+macro_rules! syscall_programs {
+    ($($name:ident;)+) => {$(
+        #[tracepoint]
+        pub fn $name(ctx: TracePointContext) -> u32 {
+            let _ = ranges::$name(&ctx);
+            0
+        }
+    )+};
+}
+
+syscall_programs! {
+    enter_mmap;
+    leave_mmap;
+    enter_munmap;
+    leave_munmap;
+    enter_mremap;
+    leave_mremap;
+    leave_brk;
+}
+
+#[tracepoint]
+pub fn process_executed(ctx: TracePointContext) -> u32 {
+    let _ = ranges::executed(&ctx);
+    0
+}
+
+#[tracepoint]
+pub fn thread_exited(_: TracePointContext) -> u32 {
+    ranges::thread_exited();
+    0
+}
+
+/// Adds to a counter.
+#[inline(always)]
+fn count(counter: Counter, amount: u64) {
+    if let Some(value) = maps::COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: this CPU's own value. A task that preempts this one may add in between, so the
+        // addition is atomic.
+        unsafe { atomic::add(value, amount) };
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 4] = *b"GPL\0";

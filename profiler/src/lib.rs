@@ -1,1 +1,13 @@
 //! Residue: what a live server process leaves behind in memory, and which line of code left it.
+
+pub mod attach;
+pub mod capture;
+pub mod cli;
+pub mod drain;
+pub mod heap;
+pub mod probes;
+pub mod profile;
+pub mod report;
+pub mod session;
+pub mod symbolize;
+pub mod target;

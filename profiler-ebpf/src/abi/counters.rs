@@ -63,6 +63,8 @@ counters! {
     MapUpdateFailed = "map_update_failed", Lost;
     /// memory-mapping events lost because the event buffer was full
     EventBufferFull = "event_buffer_full", Lost;
+    /// syscall events that the kernel skipped because another BPF operation held the CPU
+    KernelSkipped = "kernel_skipped", Lost;
     /// stacks whose frames had not arrived when the recording ended
     StacksUndelivered = "stacks_undelivered", Lost;
     /// hits of a probe before its process was known or after it was closed

@@ -66,12 +66,8 @@ pub enum EventKind {
     BreakMoved,
     /// An executable file mapping appeared: a library was loaded.
     CodeMapped,
-    /// The process started another one, whose tgid is `address`.
-    Forked,
     /// The process replaced its program. Nothing of the old address space is left.
     Executed,
-    /// The process ended.
-    Exited,
 }
 
 impl EventKind {
@@ -84,9 +80,7 @@ impl EventKind {
             2 => Self::RangeRestored,
             3 => Self::BreakMoved,
             4 => Self::CodeMapped,
-            5 => Self::Forked,
-            6 => Self::Executed,
-            7 => Self::Exited,
+            5 => Self::Executed,
             _ => return None,
         })
     }

@@ -47,14 +47,20 @@ pub struct StackTotals {
     pub reserved: u64,
 }
 
+/// Events of the process count.
+pub const PROCESS_OPEN: u32 = 1;
+/// The process is being started by Residue: stop it (SIGSTOP) at exec and whenever it maps code, so
+/// that its allocator is probed before its first call.
+pub const PROCESS_LAUNCHING: u32 = 2;
+
 /// A process slot, as the kernel side sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ProcessState {
     /// Thread group id in the initial PID namespace.
     pub tgid: u32,
-    /// Not zero while events of this process count.
-    pub open: u32,
+    /// `PROCESS_…` bits.
+    pub flags: u32,
     /// AVMA of the kernel's return trampoline in this process, zero while not known.
     pub trampoline: u64,
 }
@@ -75,3 +81,17 @@ const _: () = {
     assert!(size_of::<ProcessState>() == 16);
     assert!(size_of::<FunctionInfo>() == 16);
 };
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{FunctionInfo, LiveAllocation, ProcessState, StackTotals};
+
+    macro_rules! pod {
+        ($($name:ty),+) => {$(
+            // SAFETY: repr(C), integers only, no padding (the size asserts above).
+            unsafe impl aya::Pod for $name {}
+        )+};
+    }
+
+    pod!(FunctionInfo, LiveAllocation, ProcessState, StackTotals);
+}

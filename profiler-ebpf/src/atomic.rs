@@ -1,0 +1,36 @@
+//! Atomic additions to map values.
+//!
+//! rustc's BPF target has no read-modify-write atomics in `core::sync::atomic` (`atomic_cas` is
+//! off), though the instruction set has them; hence the assembly.
+
+use core::arch::asm;
+
+/// Adds `value` to what `target` points to.
+///
+/// # Safety
+///
+/// `target` must point to an aligned `u64` in a map value.
+#[inline(always)]
+pub unsafe fn add(target: *mut u64, value: u64) {
+    // SAFETY: the caller vouches for the pointer.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) target, in(reg) value) }
+}
+
+/// Adds `value` to what `target` points to and returns what was there before.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn fetch_add(target: *mut u64, value: u64) -> u64 {
+    let mut previous = value;
+    // SAFETY: the caller vouches for the pointer.
+    unsafe {
+        asm!(
+            "{1} = atomic_fetch_add((u64 *)({0} + 0), {1})",
+            in(reg) target,
+            inout(reg) previous,
+        );
+    }
+    previous
+}

@@ -1,0 +1,278 @@
+//! Allocator calls: entry, return and free, by call shape; and the live set they keep.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_EXIST, BPF_NOEXIST},
+    helpers::generated::bpf_get_attach_cookie,
+    programs::{ProbeContext, RetProbeContext},
+};
+use residue_ebpf::abi::{
+    call_shape::{CallShape, Cookie},
+    counters::Counter,
+    heap::{LiveAllocation, PROCESS_OPEN, ProcessState, StackTotals, live_key},
+};
+
+use crate::{
+    atomic, count,
+    maps::{LIVE, PROCESSES},
+    stack::intern::{stack_at, totals},
+    thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
+};
+
+/// An allocator function was entered.
+#[inline(always)]
+pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
+    let (cookie, process) = open_process(ctx.as_ptr())?;
+    let thread = thread::current()?;
+    let sp = thread::registers(ctx).sp;
+    let nesting = thread.nesting(process, cookie.process, sp);
+    let mut call = OpenCall {
+        sp,
+        size: size_argument(ctx, shape),
+        pointer: ctx.arg(0).unwrap_or(0),
+        held: LiveAllocation::default(),
+        function: cookie.function,
+        flags: 0,
+    };
+    if nesting == Nesting::Outermost {
+        call.flags = CALL_COUNTS;
+        if takes_old_block(shape)
+            && call.pointer != 0
+            && let Some(held) = take(cookie.process, call.pointer)
+        {
+            call.held = held;
+            call.flags |= CALL_HOLDS;
+        }
+    }
+    thread.open(call);
+    Some(())
+}
+
+/// An allocator function returned.
+#[inline(always)]
+pub fn leave(ctx: &RetProbeContext, shape: CallShape) -> Option<()> {
+    let (cookie, _) = open_process(ctx.as_ptr())?;
+    let thread = thread::existing(thread::current_tid())?;
+    // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
+    let regs = unsafe { &*ctx.regs };
+    let call = thread.close(cookie.process, regs.rsp.wrapping_sub(8), cookie.function)?;
+    if call.flags & CALL_COUNTS == 0 {
+        return None;
+    }
+    let caller = Registers {
+        ip: regs.rip,
+        sp: regs.rsp,
+        bp: regs.rbp,
+    };
+    commit(thread, cookie.process, shape, &call, regs.rax, caller)
+}
+
+/// A function that releases a block was entered.
+#[inline(always)]
+pub fn free(ctx: &ProbeContext) -> Option<()> {
+    let block: u64 = ctx.arg(0)?;
+    if block == 0 {
+        return None;
+    }
+    let (cookie, process) = open_process(ctx.as_ptr())?;
+    if let Some(thread) = thread::existing(thread::current_tid())
+        && thread.depth != 0
+        && thread.nesting(process, cookie.process, thread::registers(ctx).sp) == Nesting::Inner
+    {
+        return None;
+    }
+    match take(cookie.process, block) {
+        Some(allocation) => account_free(&allocation),
+        None => count(Counter::FreeUnmatched, 1),
+    }
+    Some(())
+}
+
+/// What the call did to the live set, now that its result is known.
+#[inline(always)]
+fn commit(
+    thread: &mut ThreadState,
+    process: u16,
+    shape: CallShape,
+    call: &OpenCall,
+    result: u64,
+    caller: Registers,
+) -> Option<()> {
+    let block = match shape {
+        CallShape::PosixMemalign => memalign_result(call, result)?,
+        // The block stays where it is; only its size changes.
+        CallShape::ResizeInPlace => call.pointer,
+        _ => result,
+    };
+    let size = if matches!(shape, CallShape::ResizeInPlace) {
+        result
+    } else {
+        call.size
+    };
+    if takes_old_block(shape) {
+        let kept = block == 0 && (size != 0 || call.pointer == 0);
+        if call.flags & CALL_HOLDS == 0 {
+            if call.pointer != 0 && !kept {
+                count(Counter::FreeUnmatched, 1);
+            }
+        } else if kept {
+            restore(process, call.pointer, &call.held);
+        } else {
+            account_free(&call.held);
+        }
+    }
+    if block != 0 {
+        track(thread, process, block, size, caller)?;
+    }
+    Some(())
+}
+
+/// posix_memalign gives its block through the out-pointer, and only when it returns zero (an int:
+/// the upper half of the register means nothing).
+#[inline(always)]
+fn memalign_result(call: &OpenCall, result: u64) -> Option<u64> {
+    if result as u32 != 0 {
+        return None;
+    }
+    let block = thread::read_word(call.pointer);
+    if block == 0 {
+        count(Counter::ResultUnreadable, 1);
+        return None;
+    }
+    Some(block)
+}
+
+/// Enters a new block into the live set and counts it under the stack of `caller`.
+#[inline(always)]
+fn track(
+    thread: &mut ThreadState,
+    process: u16,
+    block: u64,
+    size: u64,
+    caller: Registers,
+) -> Option<()> {
+    let (stack, totals) = stack_at(thread, process, caller)?;
+    let allocation = LiveAllocation {
+        size,
+        stack,
+        window: 0,
+    };
+    if insert(live_key(process, block), &allocation) {
+        account_alloc(totals, size);
+    } else {
+        account_lost(totals, size);
+    }
+    Some(())
+}
+
+/// Inserts into the live set; `false` when it is full.
+#[inline(always)]
+fn insert(key: u64, allocation: &LiveAllocation) -> bool {
+    if LIVE.insert(key, allocation, u64::from(BPF_NOEXIST)).is_ok() {
+        return true;
+    }
+    // SAFETY: copied at once; only a racing free of the same block could change it.
+    let Some(&previous) = (unsafe { LIVE.get(key) }) else {
+        return false;
+    };
+    if LIVE.insert(key, allocation, u64::from(BPF_EXIST)).is_err() {
+        return false;
+    }
+    count(Counter::MissedFree, 1);
+    account_free(&previous);
+    true
+}
+
+/// Takes a block out of the live set.
+#[inline(always)]
+fn take(process: u16, block: u64) -> Option<LiveAllocation> {
+    let key = live_key(process, block);
+    // SAFETY: copied before the entry is removed.
+    let allocation = *unsafe { LIVE.get(key) }?;
+    // Two threads that free one block at the same time are a bug of the target; it counts once.
+    LIVE.remove(key).ok()?;
+    Some(allocation)
+}
+
+/// Puts a block back that [`take`] took: its reallocation failed, or never returned.
+#[inline(always)]
+pub fn restore(process: u16, block: u64, allocation: &LiveAllocation) {
+    let key = live_key(process, block);
+    if LIVE
+        .insert(key, allocation, u64::from(BPF_NOEXIST))
+        .is_err()
+    {
+        count(Counter::MapUpdateFailed, 1);
+    }
+}
+
+#[inline(always)]
+fn account_alloc(totals: &mut StackTotals, size: u64) {
+    // SAFETY: fields of a map value.
+    unsafe {
+        atomic::add(&raw mut totals.alloc_bytes, size);
+        atomic::add(&raw mut totals.alloc_objects, 1);
+    }
+}
+
+#[inline(always)]
+fn account_lost(totals: &mut StackTotals, size: u64) {
+    count(Counter::LiveSetFull, 1);
+    count(Counter::LiveSetFullBytes, size);
+    // SAFETY: fields of a map value.
+    unsafe {
+        atomic::add(&raw mut totals.lost_bytes, size);
+        atomic::add(&raw mut totals.lost_objects, 1);
+    }
+}
+
+#[inline(always)]
+fn account_free(allocation: &LiveAllocation) {
+    let Some(totals) = totals(allocation.stack) else {
+        return;
+    };
+    // SAFETY: fields of a map value.
+    unsafe {
+        atomic::add(&raw mut totals.freed_bytes, allocation.size);
+        atomic::add(&raw mut totals.freed_objects, 1);
+    }
+}
+
+/// The probe's cookie and its process, if events of that process count.
+#[inline(always)]
+pub fn open_process(ctx: *mut core::ffi::c_void) -> Option<(Cookie, &'static ProcessState)> {
+    // SAFETY: a plain helper call on the program's own context.
+    let cookie = Cookie::from_bits(unsafe { bpf_get_attach_cookie(ctx) });
+    let process = PROCESSES.get(u32::from(cookie.process))?;
+    if process.flags & PROCESS_OPEN == 0 {
+        count(Counter::ProcessClosed, 1);
+        return None;
+    }
+    Some((cookie, process))
+}
+
+#[inline(always)]
+const fn takes_old_block(shape: CallShape) -> bool {
+    matches!(
+        shape,
+        CallShape::Realloc
+            | CallShape::ReallocArray
+            | CallShape::ResizeInPlace
+            | CallShape::RustRealloc
+    )
+}
+
+/// Requested bytes. Products wrap like nothing else would: the call fails when they do.
+#[inline(always)]
+fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
+    let arg = |n| ctx.arg::<u64>(n).unwrap_or(0);
+    match shape {
+        CallShape::Malloc => arg(0),
+        CallShape::Calloc => arg(0).wrapping_mul(arg(1)),
+        CallShape::Realloc | CallShape::AlignedAlloc | CallShape::ResizeInPlace => arg(1),
+        CallShape::ReallocArray => arg(1).wrapping_mul(arg(2)),
+        CallShape::PosixMemalign => arg(2),
+        CallShape::RustRealloc => arg(3),
+        CallShape::Free | CallShape::MapMemory => 0,
+    }
+}

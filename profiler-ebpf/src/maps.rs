@@ -1,0 +1,68 @@
+//! Every map: what it is keyed by, what it holds, how many, and who writes it.
+//!
+//! Capacities given here are defaults; user space sets those of [`LIVE`], [`STACK_IDS`] and
+//! [`TOTALS`] before loading.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use residue_ebpf::abi::{
+    counters::Counter,
+    heap::{FunctionInfo, LiveAllocation, ProcessState, StackTotals},
+};
+
+use crate::thread::ThreadState;
+
+/// Process slot to state. Written by user space; exec closes a slot from the kernel side.
+#[map]
+pub static PROCESSES: Array<ProcessState> = Array::with_max_entries(1024, 0);
+
+/// tgid to process slot, for tracepoints, which have no cookie. Written by user space.
+#[map]
+pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+
+/// Function index to what is known of it. Written by user space.
+#[map]
+pub static FUNCTIONS: Array<FunctionInfo> = Array::with_max_entries(16_384, 0);
+
+/// tid to the thread's open calls and scratch space. Uprobe programs can be preempted, so scratch
+/// belongs to a thread, never to a CPU. Full: the call is not followed, and counted.
+#[map]
+pub static THREADS: HashMap<u32, ThreadState> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// One empty thread state, which new entries of [`THREADS`] are copied from: it is too large for
+/// the BPF stack.
+#[map]
+pub static EMPTY_THREAD: Array<ThreadState> = Array::with_max_entries(1, 0);
+
+/// Live-set key to allocation. Preallocated: an insert and a delete cost a third less, and the
+/// memory is known beforehand. Full: the allocation is counted as lost under its stack.
+#[map]
+pub static LIVE: HashMap<u64, LiveAllocation> = HashMap::with_max_entries(1 << 20, 0);
+
+/// Hash of a stack to its id. Full: the allocation is counted under `UNKNOWN_STACK`.
+#[map]
+pub static STACK_IDS: HashMap<u64, u32> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// The next free stack id; starts at 1.
+#[map]
+pub static NEXT_STACK: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Stack id to totals. An array, so that a free finds its stack's totals without hashing.
+#[map]
+pub static TOTALS: Array<StackTotals> = Array::with_max_entries(65_536, 0);
+
+/// What was lost or is worth knowing, by [`Counter`].
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT as u32, 0);
+
+/// Frames of new stacks. Full: sent again at the stack's next use.
+#[map]
+pub static STACKS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// Range and process events, in order. Full: counted.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);

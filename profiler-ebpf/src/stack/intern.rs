@@ -1,0 +1,87 @@
+//! Gives each different stack a small id, and hands its frames to user space once.
+
+use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
+use residue_ebpf::abi::{
+    MAX_FRAMES, UNKNOWN_STACK,
+    counters::Counter,
+    event::{StackEvent, WalkEnd},
+    heap::StackTotals,
+};
+
+use super::frame_pointer;
+use crate::{
+    atomic, count,
+    maps::{NEXT_STACK, STACK_IDS, STACKS, TOTALS},
+    thread::{Registers, ThreadState},
+};
+
+/// Walks the stack at `start` and returns its id and totals.
+#[inline(always)]
+pub fn stack_at(
+    thread: &mut ThreadState,
+    process: u16,
+    start: Registers,
+) -> Option<(u32, &'static mut StackTotals)> {
+    let stack = &mut thread.stack;
+    let seed = u64::from(process) + 1;
+    let hash = frame_pointer::walk(start, seed, &mut thread.window, stack);
+    if stack.end == WalkEnd::TooDeep as u32 {
+        count(Counter::StacksTooDeep, 1);
+    }
+    let id = intern(hash);
+    let totals = totals(id)?;
+    if totals.delivered == 0 && id != UNKNOWN_STACK {
+        stack.stack = id;
+        stack.process = u32::from(process);
+        if deliver(stack) {
+            totals.delivered = 1;
+        }
+    }
+    Some((id, totals))
+}
+
+/// The totals of a stack.
+#[inline(always)]
+pub fn totals(id: u32) -> Option<&'static mut StackTotals> {
+    let totals = TOTALS.get_ptr_mut(id)?;
+    // SAFETY: a map value; its figures are only touched by atomic additions, and `delivered` may
+    // be set twice without harm.
+    Some(unsafe { &mut *totals })
+}
+
+#[inline(always)]
+fn intern(hash: u64) -> u32 {
+    // SAFETY: entries are never removed, so the reference stays valid.
+    if let Some(&id) = unsafe { STACK_IDS.get(hash) } {
+        return id;
+    }
+    assign(hash).unwrap_or_else(|| {
+        count(Counter::StackTableFull, 1);
+        UNKNOWN_STACK
+    })
+}
+
+/// Gives `hash` the next id, unless another thread was faster.
+#[inline(always)]
+fn assign(hash: u64) -> Option<u32> {
+    let next = NEXT_STACK.get_ptr_mut(0)?;
+    // SAFETY: a map value.
+    let id = unsafe { atomic::fetch_add(next, 1) } as u32;
+    totals(id)?;
+    if STACK_IDS.insert(hash, id, u64::from(BPF_NOEXIST)).is_ok() {
+        return Some(id);
+    }
+    // SAFETY: as in `intern`.
+    unsafe { STACK_IDS.get(hash) }.copied()
+}
+
+#[inline(always)]
+fn deliver(stack: &StackEvent) -> bool {
+    let len = (stack.len as usize).min(MAX_FRAMES);
+    let bytes = StackEvent::HEADER_BYTES + 8 * len;
+    // SAFETY: `bytes` is at most the size of a StackEvent, and every frame below `len` was written.
+    let event = unsafe { core::slice::from_raw_parts((&raw const *stack).cast::<u8>(), bytes) };
+    STACKS
+        .output::<[u8]>(event, u64::from(BPF_RB_NO_WAKEUP))
+        .is_ok()
+}

@@ -1,0 +1,257 @@
+//! What is known of a thread between two probe hits: its open allocator calls, and scratch space.
+//!
+//! A call is opened at entry and closed at return. Some never return: `longjmp` and C++ exceptions
+//! skip them. So a call's stack pointer is kept, and an open call is dropped as soon as the thread
+//! is seen above it.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
+    programs::ProbeContext,
+};
+use residue_ebpf::abi::{
+    counters::Counter,
+    event::StackEvent,
+    heap::{LiveAllocation, ProcessState},
+};
+
+use crate::{
+    count,
+    heap::restore,
+    maps::{EMPTY_THREAD, FUNCTIONS, THREADS},
+    stack::frame_pointer::StackWindow,
+    verifier::element,
+};
+
+/// How many allocator calls may be open in a thread at once: an allocator function that calls
+/// another (two or three deep), and those that a longjmp left behind. A power of two.
+pub const MAX_OPEN_CALLS: usize = 8;
+
+/// How far below an open call's frame an allocator's inner call is looked for, bytes. Allocators
+/// keep small frames; what lies deeper is not their own call.
+const MAX_ALLOCATOR_FRAME: u64 = 16 << 10;
+
+/// An allocator call between its entry and its return.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct OpenCall {
+    /// Stack pointer at entry: where the return address lies. AVMA.
+    pub sp: u64,
+    /// Requested bytes.
+    pub size: u64,
+    /// Old block (reallocations) or out-pointer (posix_memalign). AVMA.
+    pub pointer: u64,
+    /// The old block's entry, taken out of the live set until the call returns: as soon as the
+    /// allocator has freed the block, another thread may be given its address.
+    pub held: LiveAllocation,
+    /// Function index.
+    pub function: u32,
+    /// `CALL_…` bits.
+    pub flags: u32,
+}
+
+/// The call is the outermost: its result counts.
+pub const CALL_COUNTS: u32 = 1;
+/// `held` is in use.
+pub const CALL_HOLDS: u32 = 2;
+
+/// The registers a stack walk starts from. AVMAs.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Registers {
+    /// The leaf-most frame's address: a return address, or where a syscall returns to.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer.
+    pub bp: u64,
+}
+
+/// A memory-mapping syscall between its entry and its exit.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct OpenSyscall {
+    /// Address argument, AVMA.
+    pub address: u64,
+    /// Length of the new range, bytes.
+    pub length: u64,
+    /// mmap's protection and flags: `protection << 32 | flags`.
+    pub flags: u64,
+}
+
+/// See the module documentation.
+#[repr(C)]
+pub struct ThreadState {
+    /// How many of `calls` are open.
+    pub depth: u32,
+    /// Not zero when `map_caller` was noted and no syscall has used it yet.
+    pub map_caller_noted: u32,
+    /// Open calls, outermost first.
+    pub calls: [OpenCall; MAX_OPEN_CALLS],
+    /// Who called mmap or mremap last.
+    pub map_caller: Registers,
+    /// The memory-mapping syscall under way.
+    pub syscall: OpenSyscall,
+    /// The piece of the stack that is being walked.
+    pub window: StackWindow,
+    /// Where a stack is walked into, ready to be sent.
+    pub stack: StackEvent,
+}
+
+/// The current thread's id.
+#[inline(always)]
+pub fn current_tid() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// The current thread's state, if it has one.
+#[inline(always)]
+pub fn existing(tid: u32) -> Option<&'static mut ThreadState> {
+    let thread = THREADS.get_ptr_mut(tid)?;
+    // SAFETY: the entry belongs to the current thread, which alone uses it, and is deleted only
+    // when that thread has exited.
+    Some(unsafe { &mut *thread })
+}
+
+/// The current thread's state, made if there is none; `None`, counted, when the table is full.
+#[inline(always)]
+pub fn current() -> Option<&'static mut ThreadState> {
+    let tid = current_tid();
+    if let Some(thread) = existing(tid) {
+        return Some(thread);
+    }
+    let empty = EMPTY_THREAD.get(0)?;
+    if THREADS.insert(tid, empty, 0).is_err() {
+        count(Counter::ThreadTableFull, 1);
+        return None;
+    }
+    existing(tid)
+}
+
+/// Where a new call stands to those that are open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Nesting {
+    /// No allocator call is under way: this one counts.
+    Outermost,
+    /// An allocator function made this call for its own purposes.
+    Inner,
+}
+
+impl ThreadState {
+    /// Closes the calls that can no longer return, and says whether a call with the stack pointer
+    /// `sp` is made by one that is still open.
+    #[inline(always)]
+    pub fn nesting(&mut self, process: &ProcessState, process_slot: u16, sp: u64) -> Nesting {
+        if self.depth == 0 {
+            return Nesting::Outermost;
+        }
+        self.nesting_below_open_calls(process, process_slot, sp)
+    }
+
+    #[inline(always)]
+    fn nesting_below_open_calls(
+        &mut self,
+        process: &ProcessState,
+        process_slot: u16,
+        sp: u64,
+    ) -> Nesting {
+        self.abandon_below(process_slot, sp);
+        let Some(top) = self.top() else {
+            return Nesting::Outermost;
+        };
+        let (open_sp, function) = (top.sp, top.function);
+        let caller = read_word(sp);
+        if open_sp == sp {
+            // A jump from the end of an allocator function leaves the kernel's trampoline where a
+            // call would have put its own return address.
+            if process.trampoline == 0 || caller == process.trampoline {
+                return Nesting::Inner;
+            }
+            self.abandon_top(process_slot);
+            return Nesting::Outermost;
+        }
+        let alive = process.trampoline == 0 || read_word(open_sp) == process.trampoline;
+        let in_allocator = FUNCTIONS
+            .get(function)
+            .is_some_and(|f| caller >= f.text_start && caller < f.text_end);
+        if alive && in_allocator && open_sp.wrapping_sub(sp) < MAX_ALLOCATOR_FRAME {
+            Nesting::Inner
+        } else {
+            Nesting::Outermost
+        }
+    }
+
+    /// Opens a call; counted as lost when too many are open.
+    #[inline(always)]
+    pub fn open(&mut self, call: OpenCall) {
+        let depth = self.depth as usize;
+        if depth >= MAX_OPEN_CALLS {
+            count(Counter::CallsNestedTooDeep, 1);
+            return;
+        }
+        *element(&mut self.calls, depth) = call;
+        self.depth = depth as u32 + 1;
+    }
+
+    /// Closes and returns the call of `function` whose return address lay at `sp`, if it was seen.
+    #[inline(always)]
+    pub fn close(&mut self, process_slot: u16, sp: u64, function: u32) -> Option<OpenCall> {
+        if self.top()?.sp < sp {
+            self.abandon_below(process_slot, sp);
+        }
+        let call = self.top()?;
+        if call.sp != sp || call.function != function {
+            return None;
+        }
+        self.depth -= 1;
+        Some(call)
+    }
+
+    #[inline(always)]
+    fn top(&mut self) -> Option<OpenCall> {
+        let depth = self.depth as usize;
+        (depth > 0).then(|| *element(&mut self.calls, depth - 1))
+    }
+
+    /// Drops the open calls whose frames lie below `sp`: the thread has left them.
+    #[inline(always)]
+    fn abandon_below(&mut self, process_slot: u16, sp: u64) {
+        for _ in 0..MAX_OPEN_CALLS {
+            match self.top() {
+                Some(top) if top.sp < sp => self.abandon_top(process_slot),
+                _ => break,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn abandon_top(&mut self, process_slot: u16) {
+        let Some(call) = self.top() else { return };
+        self.depth -= 1;
+        if call.flags & CALL_COUNTS != 0 {
+            count(Counter::CallsAbandoned, 1);
+        }
+        if call.flags & CALL_HOLDS != 0 {
+            restore(process_slot, call.pointer, &call.held);
+        }
+    }
+}
+
+/// Reads a word of the target; zero if it cannot be read.
+#[inline(always)]
+pub fn read_word(avma: u64) -> u64 {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user(avma as *const u64) }.unwrap_or(0)
+}
+
+/// A uprobe's registers.
+#[inline(always)]
+pub fn registers(ctx: &ProbeContext) -> Registers {
+    // SAFETY: a uprobe's context is the thread's pt_regs.
+    let regs = unsafe { &*ctx.as_ptr().cast::<aya_ebpf::bindings::pt_regs>() };
+    Registers {
+        ip: regs.rip,
+        sp: regs.rsp,
+        bp: regs.rbp,
+    }
+}

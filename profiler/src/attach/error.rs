@@ -1,0 +1,146 @@
+//! Why attaching failed, and what to do about it.
+
+use std::{io, num::NonZeroU32, path::PathBuf};
+
+use aya::{
+    EbpfError,
+    maps::MapError,
+    programs::{ProgramError, uprobe::UProbeError},
+    sys::SyscallError,
+};
+use thiserror::Error;
+
+use super::{Limits, ProbePoint};
+
+/// Why the kernel side could not be loaded or attached.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// The kernel does not let this user load BPF programs.
+    #[error(
+        "not allowed to load BPF programs: run residue as root (sudo), or give it CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE"
+    )]
+    NoPrivileges,
+    /// The maps did not fit into memory.
+    #[error(
+        "no kernel memory for a live set of {max_live} allocations: give a lower --max-live (each needs about 90 bytes)"
+    )]
+    NoMemory {
+        /// The limit that was asked for.
+        max_live: u32,
+    },
+    /// The kernel refused the object.
+    #[error("failed to load the BPF maps: is this kernel at least 6.1, with CONFIG_BPF_SYSCALL?")]
+    Load(#[source] Box<EbpfError>),
+    /// The kernel refused a program.
+    #[error("the kernel refused the BPF program {program}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// A tracepoint is missing or may not be used.
+    #[error(
+        "failed to attach to the tracepoint {name}: residue needs tracefs (mount -t tracefs nodev /sys/kernel/tracing) and CONFIG_FTRACE_SYSCALLS"
+    )]
+    Tracepoint {
+        /// `category:name`.
+        name: String,
+        /// What the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The process ended while probes were put into it.
+    #[error("process {pid} ended while residue attached to it")]
+    ProcessGone {
+        /// Its pid.
+        pid: NonZeroU32,
+    },
+    /// The kernel refused a probe.
+    #[error("failed to put a probe at {object}+{offset:#x}", object = object.display())]
+    Uprobe {
+        /// The object's file.
+        object: PathBuf,
+        /// Offset in that file.
+        offset: u64,
+        /// What the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// There are more functions than the kernel side has room for.
+    #[error("too many allocator functions to probe: record fewer processes at once")]
+    TooManyFunctions,
+    /// There are more processes than the kernel side has room for.
+    #[error("too many processes: record fewer at once")]
+    TooManyProcesses,
+    /// A map operation failed that cannot.
+    #[error("failed to use a BPF map")]
+    Map(#[from] MapError),
+}
+
+impl AttachError {
+    pub(super) fn load(source: EbpfError, limits: Limits) -> Self {
+        match os_error(&source) {
+            Some(libc::EPERM | libc::EACCES) => Self::NoPrivileges,
+            Some(libc::ENOMEM | libc::E2BIG) => Self::NoMemory {
+                max_live: limits.max_live,
+            },
+            _ => Self::Load(Box::new(source)),
+        }
+    }
+
+    pub(super) fn program(program: &'static str, source: ProgramError) -> Self {
+        match os_error(&source) {
+            Some(libc::EPERM | libc::EACCES) if !is_verifier_error(&source) => Self::NoPrivileges,
+            _ => Self::Program {
+                program,
+                source: Box::new(source),
+            },
+        }
+    }
+
+    pub(super) fn tracepoint(category: &str, name: &str, source: ProgramError) -> Self {
+        Self::Tracepoint {
+            name: format!("{category}:{name}"),
+            source: Box::new(source),
+        }
+    }
+
+    pub(super) fn uprobe(pid: NonZeroU32, point: &ProbePoint<'_>, source: ProgramError) -> Self {
+        // The object's path goes through /proc/PID, so it vanishes with the process.
+        let file_gone = matches!(
+            &source,
+            ProgramError::UProbeError(UProbeError::FileError { io_error, .. })
+                if io_error.kind() == io::ErrorKind::NotFound
+        );
+        if file_gone || matches!(os_error(&source), Some(libc::ESRCH | libc::ENOENT)) {
+            return Self::ProcessGone { pid };
+        }
+        Self::Uprobe {
+            object: point.object.to_owned(),
+            offset: point.file_offset,
+            source: Box::new(source),
+        }
+    }
+}
+
+/// A verifier rejection is EACCES too, but comes with a log.
+fn is_verifier_error(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { verifier_log, .. } if !verifier_log.to_string().is_empty())
+}
+
+/// The errno at the bottom of an error chain.
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(code);
+        }
+        if let Some(syscall) = error.downcast_ref::<SyscallError>() {
+            return syscall.io_error.raw_os_error();
+        }
+        next = error.source();
+    }
+    None
+}

@@ -1,0 +1,286 @@
+//! Loads the eBPF object and attaches its programs. Nearly all of aya is here and in
+//! [`drain`](crate::drain).
+//!
+//! A process is recorded from one definite instant to another: all its probes are put in while the
+//! kernel side still ignores it, then it is *opened*; at the end it is *closed* first, and the
+//! probes are taken out at leisure. Within that, probes that see memory released are attached
+//! before, and detached after, those that see it taken.
+
+mod error;
+mod kernel;
+mod programs;
+
+use std::{num::NonZeroU32, os::fd::AsFd as _};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    programs::{
+        TracePoint, UProbe,
+        trace_point::TracePointLink,
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
+    },
+};
+use residue_ebpf::abi::{
+    call_shape::Cookie,
+    heap::{FunctionInfo, ProcessState},
+};
+
+pub use error::AttachError;
+pub use kernel::ensure_tracefs;
+pub use programs::ProgramSet;
+
+/// The object that `build.rs` made from `profiler-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/residue-ebpf"));
+
+/// How much the kernel side may keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Live allocations, over all targets.
+    pub max_live: u32,
+    /// Distinct stacks, over all targets.
+    pub max_stacks: u32,
+}
+
+/// Where to put the probes of one function.
+#[derive(Clone, Debug)]
+pub struct ProbePoint<'a> {
+    /// A path that opens the object's file.
+    pub object: &'a std::path::Path,
+    /// Offset of the probed instruction in that file, bytes.
+    pub file_offset: u64,
+    /// The function's call shape.
+    pub shape: residue_ebpf::abi::call_shape::CallShape,
+}
+
+/// The loaded kernel side.
+pub struct Kernel {
+    ebpf: Ebpf,
+    programs: ProgramSet,
+    /// The probes, of every process, in the order in which they were attached.
+    probes: Vec<Probe>,
+    tracepoints: Vec<TracePointLink>,
+    processes: Array<MapData, ProcessState>,
+    targets: HashMap<MapData, u32, u32>,
+    functions: Array<MapData, FunctionInfo>,
+    next_function: u32,
+}
+
+struct Probe {
+    process: u16,
+    /// Held for its `Drop`, which takes the probe out.
+    _link: UProbeLink,
+}
+
+/// What [`drain`](crate::drain) reads from.
+pub struct Channels {
+    /// Frames of new stacks.
+    pub stacks: RingBuf<MapData>,
+    /// Range and process events.
+    pub events: RingBuf<MapData>,
+    /// Totals by stack id.
+    pub totals: Array<MapData, residue_ebpf::abi::heap::StackTotals>,
+    /// The next free stack id.
+    pub next_stack: Array<MapData, u64>,
+    /// Counters.
+    pub counters: PerCpuArray<MapData, u64>,
+}
+
+impl Kernel {
+    /// Loads the maps and puts nothing anywhere yet.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses: no privileges, no BPF, no memory for the maps.
+    pub fn load(limits: Limits, programs: ProgramSet) -> Result<(Self, Channels), AttachError> {
+        kernel::raise_memlock_limit();
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("LIVE", limits.max_live)
+            .map_max_entries("STACK_IDS", limits.max_stacks)
+            .map_max_entries("TOTALS", limits.max_stacks.saturating_add(1))
+            .load(OBJECT)
+            .map_err(|source| AttachError::load(source, limits))?;
+        // Messages of the kernel side are for debugging residue; without a logger they go nowhere.
+        let _ = aya_log::EbpfLogger::init(&mut ebpf);
+        let mut next_stack: Array<MapData, u64> = take(&mut ebpf, "NEXT_STACK");
+        next_stack.set(0, 1_u64, 0)?;
+        let channels = Channels {
+            stacks: take(&mut ebpf, "STACKS"),
+            events: take(&mut ebpf, "EVENTS"),
+            totals: take(&mut ebpf, "TOTALS"),
+            next_stack,
+            counters: take(&mut ebpf, "COUNTERS"),
+        };
+        let kernel = Self {
+            processes: take(&mut ebpf, "PROCESSES"),
+            targets: take(&mut ebpf, "TARGETS"),
+            functions: take(&mut ebpf, "FUNCTIONS"),
+            ebpf,
+            programs,
+            probes: Vec::new(),
+            tracepoints: Vec::new(),
+            next_function: 0,
+        };
+        Ok((kernel, channels))
+    }
+
+    /// Attaches the tracepoints that follow memory mappings and the ends of threads and programs.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no such tracepoints, or refuses.
+    pub fn attach_tracepoints(&mut self) -> Result<(), AttachError> {
+        if self.programs == ProgramSet::Empty {
+            return Ok(());
+        }
+        for (program, category, name) in programs::TRACEPOINTS {
+            let tracepoint: &mut TracePoint = program_mut(&mut self.ebpf, program);
+            tracepoint
+                .load()
+                .map_err(|source| AttachError::program(program, source))?;
+            let link = tracepoint
+                .attach(category, name)
+                .map_err(|source| AttachError::tracepoint(category, name, source))?;
+            let link = tracepoint.take_link(link).map_err(|source| AttachError::program(program, source))?;
+            self.tracepoints.push(link);
+        }
+        Ok(())
+    }
+
+    /// Attaches the programs for one function of one process.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or the process is gone.
+    pub fn attach_function(
+        &mut self,
+        process: u16,
+        pid: NonZeroU32,
+        point: &ProbePoint<'_>,
+        info: FunctionInfo,
+    ) -> Result<(), AttachError> {
+        let function = self.next_function;
+        self.functions
+            .set(function, info, 0)
+            .map_err(|_| AttachError::TooManyFunctions)?;
+        self.next_function += 1;
+        let cookie = Cookie { process, function }.to_bits();
+        let names = programs::for_shape(self.programs, point.shape);
+        // The return probe first: it does nothing without its entry.
+        for program in names.leave.into_iter().chain([names.enter]) {
+            self.attach_uprobe(program, process, pid, point, cookie)?;
+        }
+        Ok(())
+    }
+
+    fn attach_uprobe(
+        &mut self,
+        program: &'static str,
+        process: u16,
+        pid: NonZeroU32,
+        point: &ProbePoint<'_>,
+        cookie: u64,
+    ) -> Result<(), AttachError> {
+        let uprobe: &mut UProbe = program_mut(&mut self.ebpf, program);
+        if uprobe.fd().is_err() {
+            uprobe
+                .load()
+                .map_err(|source| AttachError::program(program, source))?;
+        }
+        let at = UProbeAttachPoint {
+            location: UProbeAttachLocation::AbsoluteOffset(point.file_offset),
+            cookie: Some(cookie),
+        };
+        let link = uprobe
+            .attach(at, point.object, UProbeScope::OneProcess(pid))
+            .and_then(|link| uprobe.take_link(link))
+            .map_err(|source| AttachError::uprobe(pid, point, source))?;
+        self.probes.push(Probe {
+            process,
+            _link: link,
+        });
+        Ok(())
+    }
+
+    /// Tells the kernel side about a process, and whether its events count.
+    ///
+    /// # Errors
+    ///
+    /// When there are more processes than the kernel side has room for.
+    pub fn set_process(&mut self, process: u16, state: ProcessState) -> Result<(), AttachError> {
+        self.targets
+            .insert(state.tgid, u32::from(process), 0)
+            .and_then(|()| self.processes.set(u32::from(process), state, 0))
+            .map_err(|_| AttachError::TooManyProcesses)
+    }
+
+    /// From here on, nothing that the process does counts. Its probes stay until [`Self::detach`].
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn close_process(&mut self, process: u16) -> Result<(), AttachError> {
+        let mut state = self.processes.get(&u32::from(process), 0)?;
+        state.flags = 0;
+        self.processes.set(u32::from(process), state, 0)?;
+        Ok(())
+    }
+
+    /// Takes out the probes of one process, which must be closed.
+    pub fn detach(&mut self, process: u16) {
+        let (gone, kept) = std::mem::take(&mut self.probes)
+            .into_iter()
+            .partition(|probe| probe.process == process);
+        self.probes = kept;
+        drop_in_parallel(gone);
+    }
+
+    /// Takes out everything. All processes must be closed.
+    pub fn detach_all(self) {
+        drop_in_parallel(self.probes);
+        drop_in_parallel(self.tracepoints);
+    }
+
+    /// How many syscall events the kernel did not give to our tracepoint programs, because another
+    /// BPF operation was under way on the CPU.
+    #[must_use]
+    pub fn skipped(&self) -> u64 {
+        programs::TRACEPOINTS
+            .iter()
+            .filter_map(|(name, ..)| self.ebpf.program(name)?.fd().ok())
+            .map(|fd| kernel::recursion_misses(fd.as_fd()))
+            .sum()
+    }
+}
+
+/// Drops each value in a thread of its own: the kernel waits out an RCU grace period for every
+/// probe it removes, tens of milliseconds, and the waits can overlap.
+fn drop_in_parallel<T: Send>(values: Vec<T>) {
+    std::thread::scope(|scope| {
+        for value in values {
+            scope.spawn(move || drop(value));
+        }
+    });
+}
+
+/// A map of the embedded object.
+fn take<T>(ebpf: &mut Ebpf, name: &str) -> T
+where
+    T: TryFrom<aya::maps::Map>,
+    T::Error: std::fmt::Debug,
+{
+    ebpf.take_map(name)
+        .and_then(|map| T::try_from(map).ok())
+        .expect("the embedded object has the maps of profiler-ebpf/src/maps.rs")
+}
+
+/// A program of the embedded object.
+fn program_mut<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut T
+where
+    &'a mut T: TryFrom<&'a mut aya::programs::Program>,
+{
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .expect("the embedded object has the programs of profiler-ebpf/src/main.rs")
+}
+

@@ -1,0 +1,39 @@
+//! The recording: one SQLite file, the only place where recording and reporting meet.
+//!
+//! The recorder hands a [`Writer`] what is new since the last interval; each interval is one
+//! transaction, so a kill at any moment loses at most the interval being written. A report calls
+//! [`read`] and gets the whole recording as plain data, on any machine and without privileges.
+//! `docs/capture.md` documents the tables for whoever queries them directly.
+//!
+//! ```no_run
+//! use residue::capture::{self, Interval, Meta, Writer};
+//!
+//! let path = "out.residue".as_ref();
+//! let mut writer = Writer::create(path, &Meta::default())?;
+//! writer.write_interval(&Interval { at_ns: 1, ..Interval::default() })?;
+//! writer.finish(2)?;
+//! assert!(capture::read(path)?.ended_ns.is_some());
+//! # Ok::<(), capture::CaptureError>(())
+//! ```
+
+mod error;
+mod file;
+mod load;
+mod reader;
+mod record;
+mod rows;
+mod schema;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::CaptureError;
+pub use crate::heap::{Figures, MappingOwner};
+pub use reader::{Capture, Ended, read};
+pub use record::{
+    Frame, Interval, MappingTotals, Meta, Module, Note, Process, Stack,
+    unix_ns,
+};
+pub use schema::SCHEMA_VERSION;
+pub use writer::Writer;

@@ -1,0 +1,129 @@
+//! What a recording is made of, in the terms of the recorder.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use residue_ebpf::abi::counters::Counter;
+use residue_ebpf::abi::event::WalkEnd;
+use residue_ebpf::abi::heap::StackTotals;
+
+use crate::heap::{Figures, MappingOwner};
+use crate::symbolize::Symbol;
+
+/// A moment as captures store it: nanoseconds since 1970 UTC. Earlier moments become zero.
+#[must_use]
+pub fn unix_ns(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
+}
+
+/// What is known before the first interval.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// The version of residue that records.
+    pub version: String,
+    /// The kernel's release, as `uname -r` prints it.
+    pub kernel: String,
+    /// The command line of the recorder.
+    pub command: String,
+    /// When recording began, nanoseconds since 1970 UTC.
+    pub started_ns: u64,
+    /// Settings that shaped the recording, such as `("max-live", "1000000")`.
+    pub options: Vec<(String, String)>,
+}
+
+/// A recorded process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// The process slot: the process's number in this recording.
+    pub slot: u16,
+    /// Thread group id, in the recorder's PID namespace.
+    pub pid: u32,
+    /// The short name, from `/proc/PID/comm`.
+    pub comm: String,
+    /// The executable, as the target sees it.
+    pub exe: String,
+    /// The command line, separated by spaces.
+    pub cmdline: String,
+    /// When its recording began, nanoseconds since 1970 UTC.
+    pub started_ns: u64,
+}
+
+/// An ELF file in which frames lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Module {
+    /// Its number in this recording.
+    pub id: u32,
+    /// Its path as the target sees it.
+    pub path: String,
+    /// Its GNU build id in hexadecimal, if it has one.
+    pub build_id: Option<String>,
+}
+
+/// A place in code, with what it is called once that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// Its number in this recording.
+    pub id: u32,
+    /// The module that holds it; none for code in no file, such as a JIT's.
+    pub module: Option<u32>,
+    /// File offset in the module, or the AVMA when there is none.
+    pub offset: u64,
+    /// Function and line, innermost inlined function first. Empty when nothing is known; writing
+    /// the frame again later replaces them.
+    pub symbols: Vec<Symbol>,
+}
+
+/// A stack seen for the first time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// Its number in this recording, as in the kernel's totals.
+    pub id: u32,
+    /// The process slot it was taken in.
+    pub process: u16,
+    /// Frame ids, leaf first.
+    pub frames: Vec<u32>,
+    /// Why the walk stopped.
+    pub end: WalkEnd,
+}
+
+/// What one stack has mapped. A block is one mapped range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MappingTotals {
+    /// The stack that mapped it.
+    pub stack: u32,
+    /// On whose behalf.
+    pub owner: MappingOwner,
+    /// How much, in bytes and ranges.
+    pub figures: Figures,
+}
+
+/// A remark on the recording, such as that a target was killed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Note {
+    /// When, nanoseconds since 1970 UTC.
+    pub at_ns: u64,
+    /// One sentence for a person.
+    pub text: String,
+}
+
+/// What is new since the last interval, and the figures as they are now.
+///
+/// The writer leaves out figures that did not change: hand it all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Interval {
+    /// When the figures were read, nanoseconds since 1970 UTC.
+    pub at_ns: u64,
+    /// Modules seen for the first time.
+    pub modules: Vec<Module>,
+    /// Frames seen for the first time, or whose symbols became known.
+    pub frames: Vec<Frame>,
+    /// Stacks seen for the first time.
+    pub stacks: Vec<Stack>,
+    /// Totals since attach, by stack id.
+    pub totals: Vec<(u32, StackTotals)>,
+    /// Mapped ranges since attach, by stack and owner.
+    pub mappings: Vec<MappingTotals>,
+    /// Counters since attach.
+    pub counters: Vec<(Counter, u64)>,
+}

@@ -1,0 +1,142 @@
+//! Puts rows into the tables.
+
+use residue_ebpf::abi::counters::Counter;
+use residue_ebpf::abi::heap::StackTotals;
+use rusqlite::{Transaction, params};
+
+use crate::capture::schema::walk_end_name;
+use crate::capture::{Figures, Frame, MappingOwner, Module, Stack};
+
+/// SQLite's integers are signed. No real figure comes near; a corrupt one must not stop recording.
+pub(super) fn stored(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(super) fn insert_meta(
+    transaction: &Transaction<'_>,
+    key: &str,
+    value: &str,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)")?
+        .execute(params![key, value])?;
+    Ok(())
+}
+
+pub(super) fn insert_modules(
+    transaction: &Transaction<'_>,
+    modules: &[Module],
+) -> rusqlite::Result<()> {
+    let mut insert = transaction
+        .prepare_cached("INSERT OR REPLACE INTO module (id, path, build_id) VALUES (?, ?, ?)")?;
+    for Module { id, path, build_id } in modules {
+        insert.execute(params![id, path, build_id])?;
+    }
+    Ok(())
+}
+
+pub(super) fn insert_frames(
+    transaction: &Transaction<'_>,
+    frames: &[Frame],
+) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO frame (id, module_id, file_offset) VALUES (?, ?, ?)",
+    )?;
+    let mut forget = transaction.prepare_cached("DELETE FROM symbol WHERE frame_id = ?")?;
+    let mut name = transaction.prepare_cached(
+        "INSERT INTO symbol (frame_id, depth, name, file, line) VALUES (?, ?, ?, ?, ?)",
+    )?;
+    for Frame {
+        id,
+        module,
+        offset,
+        symbols,
+    } in frames
+    {
+        insert.execute(params![id, module, stored(*offset)])?;
+        forget.execute(params![id])?;
+        for (depth, symbol) in symbols.iter().enumerate() {
+            name.execute(params![id, depth, symbol.name, symbol.file, symbol.line])?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn insert_stacks(
+    transaction: &Transaction<'_>,
+    stacks: &[Stack],
+) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO stack (id, process_id, frames, walk_end) VALUES (?, ?, ?, ?)",
+    )?;
+    for Stack {
+        id,
+        process,
+        frames,
+        end,
+    } in stacks
+    {
+        let blob: Vec<u8> = frames
+            .iter()
+            .flat_map(|frame| frame.to_le_bytes())
+            .collect();
+        insert.execute(params![id, process, blob, walk_end_name(*end)])?;
+    }
+    Ok(())
+}
+
+pub(super) fn insert_totals(
+    transaction: &Transaction<'_>,
+    snapshot: i64,
+    totals: &[(u32, StackTotals)],
+) -> rusqlite::Result<()> {
+    let mut insert =
+        transaction.prepare_cached("INSERT INTO total VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
+    for (stack, totals) in totals {
+        insert.execute(params![
+            stack,
+            snapshot,
+            stored(totals.alloc_bytes),
+            stored(totals.alloc_objects),
+            stored(totals.freed_bytes),
+            stored(totals.freed_objects),
+            stored(totals.lost_bytes),
+            stored(totals.lost_objects),
+        ])?;
+    }
+    Ok(())
+}
+
+pub(super) fn insert_mappings(
+    transaction: &Transaction<'_>,
+    snapshot: i64,
+    mappings: &[((MappingOwner, u32), Figures)],
+) -> rusqlite::Result<()> {
+    let mut insert =
+        transaction.prepare_cached("INSERT INTO mapping_total VALUES (?, ?, ?, ?, ?, ?, ?)")?;
+    for ((owner, stack), figures) in mappings {
+        insert.execute(params![
+            stack,
+            owner.name(),
+            snapshot,
+            stored(figures.inuse_bytes),
+            stored(figures.inuse_objects),
+            stored(figures.alloc_bytes),
+            stored(figures.alloc_objects),
+        ])?;
+    }
+    Ok(())
+}
+
+pub(super) fn insert_counters(
+    transaction: &Transaction<'_>,
+    snapshot: i64,
+    counters: &[(Counter, u64)],
+) -> rusqlite::Result<()> {
+    let mut insert = transaction
+        .prepare_cached("INSERT INTO counter (name, snapshot_id, value) VALUES (?, ?, ?)")?;
+    for (counter, value) in counters {
+        insert.execute(params![counter.name(), snapshot, stored(*value)])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! The tables, and how a capture is told from other files.
+
+use residue_ebpf::abi::event::WalkEnd;
+
+/// The schema this residue writes, and the newest it reads (SQLite's `user_version`).
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// SQLite's `application_id`: the letters `Rsdu`.
+pub(super) const APPLICATION_ID: u32 = u32::from_be_bytes(*b"Rsdu");
+
+/// How an SQLite file begins (<https://www.sqlite.org/fileformat.html>, "The Database Header").
+pub(super) const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Bytes of the database header.
+pub(super) const HEADER_BYTES: usize = 100;
+
+/// `WITHOUT ROWID` tables are stored in the order of their keys: all values of one stack lie
+/// together, the last one at the end, which is what the `latest_…` views jump to. They walk from
+/// stack to stack by the key, so their cost does not grow with the length of the recording.
+pub(super) const DDL: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE process (
+    id INTEGER PRIMARY KEY, pid INTEGER NOT NULL, comm TEXT NOT NULL, exe TEXT NOT NULL,
+    cmdline TEXT NOT NULL, started_ns INTEGER NOT NULL, ended_ns INTEGER, end_reason TEXT);
+CREATE TABLE module (id INTEGER PRIMARY KEY, path TEXT NOT NULL, build_id TEXT);
+CREATE TABLE frame (id INTEGER PRIMARY KEY, module_id INTEGER, file_offset INTEGER NOT NULL);
+CREATE TABLE symbol (
+    frame_id INTEGER NOT NULL, depth INTEGER NOT NULL, name TEXT NOT NULL, file TEXT,
+    line INTEGER, PRIMARY KEY (frame_id, depth)) WITHOUT ROWID;
+CREATE TABLE stack (
+    id INTEGER PRIMARY KEY, process_id INTEGER NOT NULL, frames BLOB NOT NULL,
+    walk_end TEXT NOT NULL);
+CREATE TABLE snapshot (id INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL);
+CREATE TABLE total (
+    stack_id INTEGER NOT NULL, snapshot_id INTEGER NOT NULL,
+    alloc_bytes INTEGER NOT NULL, alloc_objects INTEGER NOT NULL,
+    freed_bytes INTEGER NOT NULL, freed_objects INTEGER NOT NULL,
+    lost_bytes INTEGER NOT NULL, lost_objects INTEGER NOT NULL,
+    PRIMARY KEY (stack_id, snapshot_id)) WITHOUT ROWID;
+CREATE TABLE mapping_total (
+    stack_id INTEGER NOT NULL, owner TEXT NOT NULL, snapshot_id INTEGER NOT NULL,
+    inuse_bytes INTEGER NOT NULL, inuse_objects INTEGER NOT NULL,
+    alloc_bytes INTEGER NOT NULL, alloc_objects INTEGER NOT NULL,
+    PRIMARY KEY (owner, stack_id, snapshot_id)) WITHOUT ROWID;
+CREATE TABLE counter (
+    name TEXT NOT NULL, snapshot_id INTEGER NOT NULL, value INTEGER NOT NULL,
+    PRIMARY KEY (name, snapshot_id)) WITHOUT ROWID;
+CREATE TABLE note (id INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, text TEXT NOT NULL);
+
+CREATE VIEW latest_total AS
+WITH RECURSIVE seen(id) AS (
+    SELECT min(stack_id) FROM total
+    UNION ALL
+    SELECT (SELECT min(stack_id) FROM total WHERE stack_id > seen.id) FROM seen
+    WHERE seen.id IS NOT NULL)
+SELECT total.* FROM seen JOIN total ON stack_id = seen.id
+    AND snapshot_id = (SELECT max(snapshot_id) FROM total WHERE stack_id = seen.id);
+
+CREATE VIEW latest_mapping_total AS
+WITH RECURSIVE owners(owner) AS (VALUES ('application'), ('allocator')),
+seen(owner, id) AS (
+    SELECT owner, (SELECT min(stack_id) FROM mapping_total m WHERE m.owner = owners.owner)
+    FROM owners
+    UNION ALL
+    SELECT owner, (SELECT min(stack_id) FROM mapping_total m
+                   WHERE m.owner = seen.owner AND m.stack_id > seen.id)
+    FROM seen WHERE seen.id IS NOT NULL)
+SELECT m.* FROM seen JOIN mapping_total m ON m.owner = seen.owner AND m.stack_id = seen.id
+    AND m.snapshot_id = (SELECT max(snapshot_id) FROM mapping_total
+                         WHERE owner = seen.owner AND stack_id = seen.id);
+
+CREATE VIEW latest_counter AS
+SELECT name, value, max(snapshot_id) AS snapshot_id FROM counter GROUP BY name;
+";
+
+/// How the `walk_end` column spells a [`WalkEnd`].
+pub(super) const fn walk_end_name(end: WalkEnd) -> &'static str {
+    match end {
+        WalkEnd::ChainEnded => "chain-ended",
+        WalkEnd::Unreadable => "unreadable",
+        WalkEnd::TooDeep => "too-deep",
+    }
+}
+
+/// The [`WalkEnd`] spelled so, if there is one.
+pub(super) fn walk_end_from_name(name: &str) -> Option<WalkEnd> {
+    [WalkEnd::ChainEnded, WalkEnd::Unreadable, WalkEnd::TooDeep]
+        .into_iter()
+        .find(|end| walk_end_name(*end) == name)
+}

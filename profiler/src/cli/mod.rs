@@ -1,0 +1,50 @@
+//! The command line: one module a subcommand.
+
+use std::process::ExitCode;
+
+pub mod inspect;
+pub mod record;
+pub mod report;
+
+/// Exit code for usage and environment errors (clap uses the same).
+pub const EXIT_ERROR: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  What does this worker hold on to, and who allocated it?
+    sudo residue record -p 4242 -d 60s -o worker.residue
+    residue report worker.residue
+    residue report worker.residue --format flamegraph -o worker.svg
+  Which functions would be probed, and what does a probe cost there?
+    sudo residue inspect probes -p 4242";
+
+/// What a live server process leaves behind in memory, and which line of code left it there
+#[derive(Debug, clap::Parser)]
+#[command(version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Record(record::Args),
+    Report(report::Args),
+    Inspect(inspect::Args),
+}
+
+impl Cli {
+    /// Runs the command and says what to exit with.
+    ///
+    /// # Errors
+    ///
+    /// Those of the subcommand; each message names what to do.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        match &self.command {
+            Command::Record(args) => return record::run(args),
+            Command::Report(args) => report::run(args)?,
+            Command::Inspect(args) => inspect::run(args)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

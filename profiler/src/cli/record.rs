@@ -1,0 +1,247 @@
+//! `residue record`: attaches to live processes and writes a capture.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    attach::{Limits, ProgramSet, ensure_tracefs},
+    probes::SitePolicy,
+    session::{Config, Tally, Session, Update},
+    target::{self, Pid, Process},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  A minute of one worker:
+    sudo residue record -p 4242 -d 60s -o worker.residue
+  All workers of a server, until Ctrl-C:
+    sudo residue record -p $(pgrep -o gunicorn) --children -o workers.residue
+  What came out:
+    residue report worker.residue
+    residue report worker.residue --format flamegraph -o worker.svg";
+
+/// Attach to live processes and record what they allocate and do not free
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Process to record; may be given several times
+    #[arg(short, long = "pid", value_name = "PID", required = true)]
+    pids: Vec<Pid>,
+    /// Record all descendants that exist now as well
+    #[arg(long)]
+    children: bool,
+    /// End after this time (60s, 5m); without it, Ctrl-C ends the recording
+    #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// The capture to write [default: NAME-PID.residue]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Live allocations that can be tracked, each about 90 bytes of kernel memory
+    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..))]
+    max_live: u32,
+    /// Distinct stacks that can be told apart
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
+    max_stacks: u32,
+    /// How often figures are written; a kill loses at most this much
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// No progress, only warnings and errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// Run empty programs at the probe sites: what any tool would cost here (for benchmarks)
+    #[arg(long, hide = true)]
+    empty_programs: bool,
+    /// Put every probe at its function's first byte (for benchmarks)
+    #[arg(long, hide = true)]
+    function_start: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// When a process cannot be recorded, or the capture cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    // Before any thread is started: it changes what this thread and its children see.
+    ensure_tracefs();
+    let config = config(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the event loop")?;
+    runtime.block_on(record(&config, args.quiet))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn record(config: &Config, quiet: bool) -> anyhow::Result<()> {
+    let mut progress = Progress::new(config, quiet);
+    // From here on Ctrl-C ends the recording instead of residue.
+    let stop = stop_signals()?;
+    let mut tell = |update| progress.show(update);
+    let mut session = Session::start(config, &mut tell)?;
+    let recorded = session.run(stop).await;
+    let finished = session.finish();
+    recorded.and(finished)?;
+    progress.finish();
+    Ok(())
+}
+
+/// Ready at the first SIGINT or SIGTERM.
+fn stop_signals() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+fn config(args: &Args) -> anyhow::Result<Config> {
+    let mut pids = args.pids.clone();
+    if args.children {
+        for &pid in &args.pids {
+            pids.extend(target::children(pid));
+        }
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    if args.interval.is_zero() {
+        bail!("--interval must be above zero, for example 1s");
+    }
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => default_output(args.pids[0])?,
+    };
+    Ok(Config {
+        pids,
+        output,
+        duration: args.duration,
+        interval: args.interval,
+        limits: Limits {
+            max_live: args.max_live,
+            max_stacks: args.max_stacks,
+        },
+        programs: if args.empty_programs {
+            ProgramSet::Empty
+        } else {
+            ProgramSet::Counting
+        },
+        sites: if args.function_start {
+            SitePolicy::FunctionStart
+        } else {
+            SitePolicy::Cheapest
+        },
+    })
+}
+
+/// `NAME-PID.residue`, with what a file name cannot hold replaced.
+fn default_output(pid: Pid) -> anyhow::Result<PathBuf> {
+    let process = Process::open(pid)?;
+    let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name: String = process
+        .comm()
+        .chars()
+        .map(|c| if usable(c) { c } else { '_' })
+        .collect();
+    Ok(PathBuf::from(format!("{name}-{pid}.residue")))
+}
+
+/// What the person who records sees, on standard error.
+struct Progress {
+    quiet: bool,
+    output: PathBuf,
+    duration: Option<Duration>,
+    bar: ProgressBar,
+    last: Tally,
+}
+
+impl Progress {
+    fn new(config: &Config, quiet: bool) -> Self {
+        let bar = if quiet || !io::stderr().is_terminal() {
+            ProgressBar::hidden()
+        } else {
+            let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}")
+                .expect("the template is well formed");
+            ProgressBar::new_spinner().with_style(style)
+        };
+        Self {
+            quiet,
+            output: config.output.clone(),
+            duration: config.duration,
+            bar,
+            last: Tally::default(),
+        }
+    }
+
+    fn show(&mut self, update: Update) {
+        match update {
+            Update::Started {
+                processes,
+                functions,
+                took,
+            } => {
+                let until = self.duration.map_or_else(
+                    || "until Ctrl-C".to_owned(),
+                    |duration| format!("for {}", humantime::format_duration(duration)),
+                );
+                self.say(&format!(
+                    "recording {}: {functions} functions probed in {} ms; {until}, into {}",
+                    processes.join(", "),
+                    took.as_millis(),
+                    self.output.display()
+                ));
+                self.bar.enable_steady_tick(Duration::from_millis(200));
+            }
+            Update::Written(figures) => {
+                self.last = figures;
+                self.bar.set_message(summary(&figures));
+            }
+            Update::Note(text) => self.bar.suspend(|| eprintln!("note: {text}")),
+        }
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+        self.say(&format!(
+            "{}\nwrote {path}; next: residue report {path}",
+            summary(&self.last),
+            path = self.output.display()
+        ));
+    }
+
+    fn say(&self, text: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("{text}"));
+        }
+    }
+}
+
+fn summary(figures: &Tally) -> String {
+    let Tally {
+        outstanding_bytes,
+        outstanding_objects,
+        allocations,
+        stacks,
+        lost,
+    } = *figures;
+    let lost = match lost {
+        0 => String::new(),
+        lost => format!("; LOST {} events, see the report", HumanCount(lost)),
+    };
+    format!(
+        "{} outstanding in {} allocations, of {} seen from {stacks} stacks{lost}",
+        HumanBytes(outstanding_bytes),
+        HumanCount(outstanding_objects),
+        HumanCount(allocations),
+    )
+}

@@ -1,0 +1,105 @@
+//! `residue report`: renders a capture.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::capture;
+use crate::profile::Profile;
+use crate::report::{Format, Measure, Options};
+
+const EXAMPLES: &str = "\
+Examples:
+  The stacks that hold the most memory, as a table:
+    residue report out.residue
+  A flamegraph of what is still outstanding:
+    residue report out.residue --format flamegraph -o outstanding.svg
+  Everything that was allocated, for pprof:
+    residue report out.residue --format pprof -o heap.pb.gz
+    go tool pprof -sample_index=alloc_space heap.pb.gz";
+
+/// Render a capture; needs no privileges
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The file that `residue record -o` wrote
+    pub capture: PathBuf,
+    /// What to render it as
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// What to count; json and pprof always hold both
+    #[arg(long, value_enum, default_value_t = Measure::Outstanding)]
+    pub by: Measure,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// When the capture cannot be read, or the report cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let Args {
+        capture,
+        format,
+        by,
+        output,
+    } = args;
+    let terminal = output.is_none() && io::stdout().is_terminal();
+    if terminal && format.needs_file() {
+        bail!("this format is of no use on a terminal: name a file with -o, or pipe it on");
+    }
+    let profile = Profile::from(&capture::read(capture)?);
+    let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+    let options = Options { by: *by, colour };
+    match output {
+        Some(path) => write_file(&profile, *format, options, capture, path),
+        None => tolerate_closed_pipe(write_to(io::stdout().lock(), &profile, *format, options))
+            .context("cannot write the report to standard output"),
+    }
+}
+
+fn write_file(
+    profile: &Profile,
+    format: Format,
+    options: Options,
+    capture: &Path,
+    path: &Path,
+) -> anyhow::Result<()> {
+    let same = path
+        .canonicalize()
+        .ok()
+        .is_some_and(|it| Some(it) == capture.canonicalize().ok());
+    if same {
+        bail!(
+            "{} is the capture itself: choose another -o",
+            path.display()
+        );
+    }
+    File::create(path)
+        .and_then(|file| write_to(file, profile, format, options))
+        .with_context(|| format!("cannot write {}: choose another -o", path.display()))
+}
+
+fn write_to(
+    out: impl Write,
+    profile: &Profile,
+    format: Format,
+    options: Options,
+) -> io::Result<()> {
+    let mut out = BufWriter::new(out);
+    format.write(profile, options, &mut out)?;
+    out.flush()
+}
+
+/// `residue report … | head` is no error.
+fn tolerate_closed_pipe(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,189 @@
+//! From ring buffers and maps to values: what the kernel side has seen since last asked.
+//!
+//! Everything here was made by our own programs, but some of it (frames, addresses, lengths) by a
+//! target's behaviour; records of an unknown kind or the wrong size are dropped, never trusted.
+
+use aya::maps::{MapData, MapError, RingBuf};
+use residue_ebpf::abi::{
+    MAX_FRAMES, UNKNOWN_STACK,
+    counters::Counter,
+    event::{Event, EventKind, StackEvent, WalkEnd},
+    heap::StackTotals,
+};
+
+use crate::attach::Channels;
+
+/// A stack as the kernel side walked it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawStack {
+    /// Its id.
+    pub id: u32,
+    /// The process slot it was taken in.
+    pub process: u16,
+    /// Why the walk stopped.
+    pub end: WalkEnd,
+    /// AVMAs, leaf first.
+    pub frames: Vec<u64>,
+}
+
+/// Reads what the kernel side has written.
+pub struct Drain {
+    channels: Channels,
+    undelivered: u64,
+}
+
+impl Drain {
+    /// Of a loaded kernel side.
+    #[must_use]
+    pub const fn new(channels: Channels) -> Self {
+        Self {
+            channels,
+            undelivered: 0,
+        }
+    }
+
+    /// The stacks whose frames have arrived.
+    pub fn stacks(&mut self) -> Vec<RawStack> {
+        records(&mut self.channels.stacks, parse_stack)
+    }
+
+    /// What happened to ranges and processes, in order.
+    pub fn events(&mut self) -> Vec<(EventKind, Event)> {
+        records(&mut self.channels.events, parse_event)
+    }
+
+    /// The totals of every stack in use.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read, which the kernel has no reason for.
+    pub fn totals(&mut self) -> Result<Vec<(u32, StackTotals)>, MapError> {
+        let next = self.channels.next_stack.get(&0, 0)?;
+        let in_use = u32::try_from(next)
+            .unwrap_or(u32::MAX)
+            .min(self.channels.totals.len());
+        let totals: Vec<_> = (0..in_use)
+            .map(|id| Ok((id, self.channels.totals.get(&id, 0)?)))
+            .collect::<Result<_, MapError>>()?;
+        let waiting = |(id, totals): &&(u32, StackTotals)| {
+            *id != UNKNOWN_STACK && totals.delivered == 0 && totals.alloc_objects + totals.lost_objects > 0
+        };
+        self.undelivered = totals.iter().filter(waiting).count() as u64;
+        Ok(totals)
+    }
+
+    /// Stacks that were in use when [`Self::totals`] was last called, but whose frames the kernel
+    /// side had not been able to send.
+    #[must_use]
+    pub const fn undelivered(&self) -> u64 {
+        self.undelivered
+    }
+
+    /// Every counter that the kernel side keeps.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read, which the kernel has no reason for.
+    pub fn counters(&self) -> Result<Vec<(Counter, u64)>, MapError> {
+        Counter::ALL
+            .iter()
+            .map(|&counter| {
+                let values = self.channels.counters.get(&(counter as u32), 0)?;
+                Ok((counter, values.iter().sum()))
+            })
+            .collect()
+    }
+}
+
+fn records<T>(ring: &mut RingBuf<MapData>, parse: impl Fn(&[u8]) -> Option<T>) -> Vec<T> {
+    let mut parsed = Vec::new();
+    while let Some(record) = ring.next() {
+        parsed.extend(parse(&record));
+    }
+    parsed
+}
+
+fn parse_stack(mut record: &[u8]) -> Option<RawStack> {
+    use bytes::Buf as _;
+    if record.len() < StackEvent::HEADER_BYTES {
+        return None;
+    }
+    let id = record.get_u32_le();
+    let process = u16::try_from(record.get_u32_le()).ok()?;
+    let len = record.get_u32_le() as usize;
+    let end = WalkEnd::from_bits(record.get_u32_le())?;
+    if len > MAX_FRAMES || record.len() < 8 * len {
+        return None;
+    }
+    let frames = (0..len).map(|_| record.get_u64_le()).collect();
+    Some(RawStack {
+        id,
+        process,
+        end,
+        frames,
+    })
+}
+
+fn parse_event(mut record: &[u8]) -> Option<(EventKind, Event)> {
+    use bytes::Buf as _;
+    if record.len() < size_of::<Event>() {
+        return None;
+    }
+    let event = Event {
+        kind: record.get_u32_le(),
+        process: record.get_u32_le(),
+        tid: record.get_u32_le(),
+        stack: record.get_u32_le(),
+        address: record.get_u64_le(),
+        length: record.get_u64_le(),
+        flags: record.get_u32_le(),
+        reserved: record.get_u32_le(),
+    };
+    Some((EventKind::from_bits(event.kind)?, event))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_record_is_read_back() {
+        let mut record = Vec::new();
+        for word in [7_u32, 3, 2, WalkEnd::Unreadable as u32] {
+            record.extend(word.to_le_bytes());
+        }
+        for frame in [0x1000_u64, 0x2000] {
+            record.extend(frame.to_le_bytes());
+        }
+        let stack = parse_stack(&record).expect("the record is whole");
+        assert_eq!(stack.frames, [0x1000, 0x2000]);
+        assert_eq!((stack.id, stack.process), (7, 3));
+        assert_eq!(stack.end, WalkEnd::Unreadable);
+    }
+
+    #[test]
+    fn a_stack_record_that_claims_too_much_is_dropped() {
+        let claim = |len: u32, end: u32| {
+            let mut record = Vec::new();
+            for word in [7_u32, 3, len, end] {
+                record.extend(word.to_le_bytes());
+            }
+            record.extend([0; 8]);
+            parse_stack(&record)
+        };
+        assert!(claim(1, 0).is_some());
+        assert_eq!(claim(2, 0), None, "more frames than bytes");
+        assert_eq!(claim(u32::MAX, 0), None, "more frames than any stack has");
+        assert_eq!(claim(1, 99), None, "no such end");
+        assert_eq!(parse_stack(&[0; 15]), None, "no whole header");
+    }
+
+    #[test]
+    fn an_event_of_unknown_kind_is_dropped() {
+        let mut record = [0_u8; size_of::<Event>()];
+        assert!(parse_event(&record).is_some());
+        record[0] = 200;
+        assert_eq!(parse_event(&record), None);
+        assert_eq!(parse_event(&record[..20]), None);
+    }
+}

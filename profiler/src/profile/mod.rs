@@ -1,0 +1,163 @@
+//! The one symbolized model that every report reads.
+//!
+//! A [`Profile`] is a recording's end state: who was recorded, for how long, what was lost, and
+//! each distinct symbolized stack with its figures. Building it is pure; it never symbolizes and
+//! knows nothing of files. Stacks of one process whose frames read the same are one row, although
+//! their addresses differ.
+
+mod build;
+mod culprit;
+mod frames;
+
+#[cfg(test)]
+mod tests;
+
+use residue_ebpf::abi::counters::CounterKind;
+
+pub use crate::capture::{Figures, MappingOwner, Note};
+pub use frames::{Frame, FrameId};
+
+/// A recording as reports show it.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    /// The recorded processes, the first named first.
+    pub targets: Vec<Target>,
+    /// When it was recorded.
+    pub span: Span,
+    /// Every counter, those at zero included.
+    pub counters: Vec<CounterValue>,
+    /// Remarks made while recording.
+    pub notes: Vec<Note>,
+    /// Each distinct frame once; stacks refer to them.
+    pub frames: Vec<Frame>,
+    /// What each stack allocated, most outstanding bytes first.
+    pub stacks: Vec<StackProfile>,
+    /// What each stack mapped, most outstanding bytes first.
+    pub mappings: Vec<MappingProfile>,
+}
+
+/// A recorded process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Its number in the recording.
+    pub slot: u16,
+    /// Thread group id.
+    pub pid: u32,
+    /// The short name.
+    pub comm: String,
+    /// The executable, as the target sees it.
+    pub exe: String,
+    /// The command line.
+    pub cmdline: String,
+    /// Why it ended, if it did while it was recorded.
+    pub end_reason: Option<String>,
+}
+
+/// When a recording was made; nanoseconds since 1970 UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// When it began.
+    pub start_ns: u64,
+    /// The moment whose figures these are.
+    pub end_ns: u64,
+    /// Whether the recorder was cut off: what came after `end_ns` is missing.
+    pub cut_off: bool,
+}
+
+impl Span {
+    /// Nanoseconds from start to end.
+    #[must_use]
+    pub const fn duration_ns(self) -> u64 {
+        self.end_ns.saturating_sub(self.start_ns)
+    }
+}
+
+/// A counter of things lost or worth knowing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CounterValue {
+    /// Its stable name.
+    pub name: String,
+    /// What it counts, for a person.
+    pub meaning: String,
+    /// Whether a value above zero makes the report incomplete.
+    pub kind: CounterKind,
+    /// How often.
+    pub value: u64,
+}
+
+/// What one symbolized stack of one process allocated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StackProfile {
+    /// Index into [`Profile::targets`]; none when the stack, and so its process, is not known.
+    pub target: Option<usize>,
+    /// Leaf first.
+    pub frames: Vec<FrameId>,
+    /// How much.
+    pub figures: Figures,
+    /// Bytes that were allocated but not tracked.
+    pub lost_bytes: u64,
+    /// Allocations that were not tracked.
+    pub lost_objects: u64,
+}
+
+/// What one symbolized stack of one process mapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappingProfile {
+    /// Index into [`Profile::targets`]; none when the stack, and so its process, is not known.
+    pub target: Option<usize>,
+    /// Leaf first.
+    pub frames: Vec<FrameId>,
+    /// On whose behalf.
+    pub owner: MappingOwner,
+    /// How much; a block is a mapped range.
+    pub figures: Figures,
+}
+
+impl Profile {
+    /// The frame that a stack refers to.
+    ///
+    /// # Panics
+    ///
+    /// When `id` is another profile's.
+    #[must_use]
+    pub fn frame(&self, id: FrameId) -> &Frame {
+        &self.frames[id.index()]
+    }
+
+    /// All stacks together.
+    #[must_use]
+    pub fn total(&self) -> Figures {
+        sum(self.stacks.iter().map(|stack| stack.figures))
+    }
+
+    /// All mappings of one owner together.
+    #[must_use]
+    pub fn mapped(&self, owner: MappingOwner) -> Figures {
+        sum(self
+            .mappings
+            .iter()
+            .filter(|mapping| mapping.owner == owner)
+            .map(|it| it.figures))
+    }
+
+    /// What makes this profile incomplete: the counters of lost things that are above zero.
+    pub fn lost(&self) -> impl Iterator<Item = &CounterValue> {
+        self.counters
+            .iter()
+            .filter(|it| it.kind == CounterKind::Lost && it.value > 0)
+    }
+
+    /// The frame that a person wants to see first, as an index into `frames`: the innermost one
+    /// with a line that is not the runtime's or the allocator's own.
+    #[must_use]
+    pub fn culprit(&self, frames: &[FrameId]) -> usize {
+        culprit::find(frames.iter().map(|id| self.frame(*id)))
+    }
+}
+
+fn sum(figures: impl Iterator<Item = Figures>) -> Figures {
+    figures.fold(Figures::default(), |mut total, figures| {
+        total.add(figures);
+        total
+    })
+}

@@ -1,0 +1,233 @@
+//! Captures as plain data in, profiles out.
+
+use residue_ebpf::abi::counters::{Counter, CounterKind};
+use residue_ebpf::abi::event::WalkEnd;
+use residue_ebpf::abi::heap::StackTotals;
+
+use super::{Figures, Profile};
+use crate::capture::{Capture, Frame, Module, Process, Stack};
+use crate::symbolize::Symbol;
+
+fn symbol(name: &str, file: &str, line: u32) -> Symbol {
+    Symbol {
+        name: name.into(),
+        file: Some(file.into()),
+        line: Some(line),
+    }
+}
+
+fn stack(id: u32, frames: &[u32]) -> Stack {
+    Stack {
+        id,
+        process: 0,
+        frames: frames.to_vec(),
+        end: WalkEnd::ChainEnded,
+    }
+}
+
+fn totals(alloc: u64, freed: u64) -> StackTotals {
+    StackTotals {
+        alloc_bytes: alloc,
+        alloc_objects: alloc / 10,
+        freed_bytes: freed,
+        freed_objects: freed / 10,
+        ..StackTotals::default()
+    }
+}
+
+/// Two call sites on one line (frames 0 and 1), a frame without a symbol (2), one with an inlined
+/// function (3), one in no module (4).
+fn capture() -> Capture {
+    let frame = |id, module, symbols| Frame {
+        id,
+        module,
+        offset: 0x100 + u64::from(id),
+        symbols,
+    };
+    Capture {
+        processes: vec![(
+            Process {
+                slot: 0,
+                pid: 7,
+                comm: "app".into(),
+                ..Process::default()
+            },
+            None,
+        )],
+        modules: vec![Module {
+            id: 5,
+            path: "/opt/app/bin/app".into(),
+            build_id: None,
+        }],
+        frames: vec![
+            frame(0, Some(5), vec![symbol("keep", "/src/app.c", 7)]),
+            frame(1, Some(5), vec![symbol("keep", "/src/app.c", 7)]),
+            frame(2, Some(5), vec![]),
+            frame(
+                3,
+                Some(5),
+                vec![
+                    symbol("inner", "/src/i.h", 2),
+                    symbol("outer", "/src/app.c", 9),
+                ],
+            ),
+            frame(4, None, vec![]),
+        ],
+        ..Capture::default()
+    }
+}
+
+fn names(profile: &Profile, row: usize) -> Vec<String> {
+    profile.stacks[row]
+        .frames
+        .iter()
+        .map(|id| profile.frame(*id).to_string())
+        .collect()
+}
+
+#[test]
+fn frames_without_a_symbol_read_module_and_offset() {
+    let stacks = vec![stack(1, &[2, 4])];
+    let profile = Profile::from(&Capture {
+        stacks,
+        totals: vec![(1, totals(10, 0))],
+        ..capture()
+    });
+    assert_eq!(names(&profile, 0), ["app+0x102", "[no module]+0x104"]);
+}
+
+#[test]
+fn inlined_functions_are_frames_of_their_own() {
+    let stacks = vec![stack(1, &[3, 0])];
+    let profile = Profile::from(&Capture {
+        stacks,
+        totals: vec![(1, totals(10, 0))],
+        ..capture()
+    });
+    assert_eq!(
+        names(&profile, 0),
+        ["inner (i.h:2)", "outer (app.c:9)", "keep (app.c:7)"]
+    );
+    let inlined = profile.stacks[0]
+        .frames
+        .iter()
+        .map(|id| profile.frame(*id).inlined);
+    assert_eq!(inlined.collect::<Vec<_>>(), [true, false, false]);
+}
+
+#[test]
+fn stacks_that_read_the_same_are_one_row() {
+    let stacks = vec![stack(1, &[0, 2]), stack(2, &[1, 2]), stack(3, &[0])];
+    let totals = vec![
+        (1, totals(100, 40)),
+        (2, totals(50, 0)),
+        (3, totals(30, 30)),
+    ];
+    let profile = Profile::from(&Capture {
+        stacks,
+        totals,
+        ..capture()
+    });
+    assert_eq!(profile.stacks.len(), 2);
+    let merged = Figures {
+        inuse_bytes: 110,
+        inuse_objects: 11,
+        alloc_bytes: 150,
+        alloc_objects: 15,
+    };
+    assert_eq!(profile.stacks[0].figures, merged);
+    assert_eq!(profile.total().alloc_bytes, 180);
+}
+
+#[test]
+fn bytes_of_unknown_stacks_are_counted_under_a_name_that_says_so() {
+    let totals = vec![(0, totals(10, 0)), (77, totals(20, 0))];
+    let profile = Profile::from(&Capture {
+        totals,
+        ..capture()
+    });
+    assert_eq!(names(&profile, 0), ["[stack unknown]"]);
+    assert_eq!(profile.stacks[0].figures.inuse_bytes, 30);
+    assert_eq!(profile.stacks[0].target, None);
+}
+
+#[test]
+fn a_stack_that_was_cut_says_so_at_its_outer_end() {
+    let stacks = vec![Stack {
+        end: WalkEnd::TooDeep,
+        ..stack(1, &[0])
+    }];
+    let profile = Profile::from(&Capture {
+        stacks,
+        totals: vec![(1, totals(10, 0))],
+        ..capture()
+    });
+    assert_eq!(
+        names(&profile, 0),
+        ["keep (app.c:7)", "[cut: stack too deep]"]
+    );
+}
+
+#[test]
+fn a_free_seen_before_its_allocation_does_not_wrap() {
+    let totals = vec![(1, totals(10, 20))];
+    let profile = Profile::from(&Capture {
+        totals,
+        ..capture()
+    });
+    assert_eq!(profile.total().inuse_bytes, 0);
+}
+
+#[test]
+fn every_counter_is_there_and_unknown_ones_count_as_lost() {
+    let counters = vec![
+        ("missed_free".to_owned(), 2),
+        ("from_the_future".to_owned(), 1),
+    ];
+    let profile = Profile::from(&Capture {
+        counters,
+        ..capture()
+    });
+    assert_eq!(profile.counters.len(), Counter::COUNT + 1);
+    let lost: Vec<&str> = profile
+        .lost()
+        .map(|counter| counter.name.as_str())
+        .collect();
+    assert_eq!(lost, ["missed_free", "from_the_future"]);
+    assert_eq!(profile.counters[Counter::COUNT].kind, CounterKind::Lost);
+}
+
+#[test]
+fn the_culprit_is_the_innermost_line_outside_the_runtime() {
+    let mut capture = capture();
+    let rust = symbol(
+        "alloc::vec::Vec<T>::push",
+        "/rustc/abc/library/alloc/src/vec/mod.rs",
+        1,
+    );
+    capture.frames[2].symbols = vec![rust];
+    capture.stacks = vec![stack(1, &[2, 4, 3]), stack(2, &[2, 4]), stack(3, &[2])];
+    capture.totals = vec![(1, totals(30, 0)), (2, totals(20, 0)), (3, totals(10, 0))];
+    let profile = Profile::from(&capture);
+    let culprits = profile
+        .stacks
+        .iter()
+        .map(|stack| profile.culprit(&stack.frames));
+    assert_eq!(culprits.collect::<Vec<_>>(), [2, 1, 0]);
+}
+
+#[test]
+fn a_recording_that_was_cut_off_ends_at_its_last_interval() {
+    let profile = Profile::from(&Capture {
+        last_ns: 30,
+        ..capture()
+    });
+    assert!(profile.span.cut_off);
+    assert_eq!(profile.span.end_ns, 30);
+    let profile = Profile::from(&Capture {
+        last_ns: 30,
+        ended_ns: Some(40),
+        ..capture()
+    });
+    assert_eq!((profile.span.cut_off, profile.span.end_ns), (false, 40));
+}

@@ -1,0 +1,86 @@
+//! The flamegraph, drawn by inferno.
+
+use std::io::{self, Write};
+
+use inferno::flamegraph::color::{BasicPalette, Palette};
+use inferno::flamegraph::{self, TextTruncateDirection};
+
+use crate::profile::Profile;
+use crate::report::{Measure, folded, units};
+
+/// Pixels. Wide enough for names to be read in a picture; a browser scales it to its window.
+const WIDTH: usize = 1600;
+
+/// Per cent of the width below which a frame is left out: one pixel, which nobody could click.
+const MIN_WIDTH: f64 = 0.06;
+
+pub(super) fn write(profile: &Profile, by: Measure, out: &mut impl Write) -> io::Result<()> {
+    let lines = folded::lines(profile, by);
+    if lines.is_empty() {
+        return write_empty(profile, by, out);
+    }
+    let mut options = flamegraph::Options::default();
+    options.colors = Palette::Basic(BasicPalette::Mem);
+    options.deterministic = true;
+    options.title = title(profile, by);
+    options.subtitle = Some(subtitle(profile, by));
+    options.count_name = "bytes".to_owned();
+    options.name_type = "Function:".to_owned();
+    options.image_width = Some(WIDTH);
+    options.min_width = MIN_WIDTH;
+    options.text_truncate_direction = TextTruncateDirection::Right;
+    options.no_sort = true;
+    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out)
+}
+
+fn title(profile: &Profile, by: Measure) -> String {
+    let what = match by {
+        Measure::Outstanding => "Outstanding memory",
+        Measure::Allocated => "Allocated memory",
+    };
+    format!("{what} of {}", units::targets(profile))
+}
+
+/// What is counted, when, and what is missing.
+fn subtitle(profile: &Profile, by: Measure) -> String {
+    let total = profile.total();
+    let counted = match by {
+        Measure::Outstanding => "allocated since attach and not yet freed",
+        Measure::Allocated => "allocated since attach",
+    };
+    let mut lost: Vec<String> = profile
+        .lost()
+        .map(|counter| format!("{} {}", units::number(counter.value), counter.name))
+        .collect();
+    if lost.is_empty() {
+        lost.push("nothing".to_owned());
+    }
+    format!(
+        "{} in {} {counted} · {} · lost: {}",
+        units::bytes(by.bytes(&total)),
+        units::counted(by.objects(&total), "block"),
+        units::span(profile.span),
+        lost.join(", "),
+    )
+}
+
+/// inferno draws nothing without a stack; this says so in its place.
+fn write_empty(profile: &Profile, by: Measure, out: &mut impl Write) -> io::Result<()> {
+    let [title, subtitle] = [title(profile, by), subtitle(profile, by)].map(|it| xml(&it));
+    writeln!(
+        out,
+        r##"<?xml version="1.0" standalone="no"?>
+<svg version="1.1" width="{WIDTH}" height="96" viewBox="0 0 {WIDTH} 96" xmlns="http://www.w3.org/2000/svg" font-family="monospace" text-anchor="middle">
+<rect width="100%" height="100%" fill="#eef2ee"/>
+<text x="50%" y="32" font-size="17">{title}</text>
+<text x="50%" y="56" font-size="12">{subtitle}</text>
+<text x="50%" y="80" font-size="12">There is nothing to draw.</text>
+</svg>"##
+    )
+}
+
+fn xml(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}

@@ -1,0 +1,208 @@
+//! Everything as one JSON object. `docs/json.md` documents it; other tools read it, so names and
+//! meanings stay, and a change that breaks a reader raises [`SCHEMA`].
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use residue_ebpf::abi::counters::CounterKind;
+use serde::Serialize;
+
+use crate::profile::{Figures, FrameId, Profile, Target};
+
+/// The version of the object's shape.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: u32,
+    target: TargetObject<'a>,
+    span: SpanObject,
+    lost: BTreeMap<&'a str, u64>,
+    notes: BTreeMap<&'a str, u64>,
+    remarks: Vec<RemarkObject<'a>>,
+    stacks: Vec<StackObject<'a>>,
+    mappings: Vec<MappingObject<'a>>,
+}
+
+/// The first process, flattened, and all of them.
+#[derive(Serialize)]
+struct TargetObject<'a> {
+    #[serde(flatten)]
+    first: Option<ProcessObject<'a>>,
+    processes: Vec<ProcessObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct ProcessObject<'a> {
+    pid: u32,
+    comm: &'a str,
+    exe: &'a str,
+    cmdline: &'a str,
+    end_reason: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct SpanObject {
+    start_ns: u64,
+    end_ns: u64,
+    duration_ns: u64,
+    cut_off: bool,
+}
+
+#[derive(Serialize)]
+struct RemarkObject<'a> {
+    at_ns: u64,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+struct StackObject<'a> {
+    frames: Vec<FrameObject<'a>>,
+    #[serde(flatten)]
+    figures: FiguresObject,
+    lost_bytes: u64,
+    lost_objects: u64,
+    pid: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct MappingObject<'a> {
+    frames: Vec<FrameObject<'a>>,
+    #[serde(flatten)]
+    figures: FiguresObject,
+    owner: &'static str,
+    pid: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct FrameObject<'a> {
+    name: &'a str,
+    file: Option<&'a str>,
+    line: Option<u32>,
+    module: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct FiguresObject {
+    inuse_bytes: u64,
+    inuse_objects: u64,
+    alloc_bytes: u64,
+    alloc_objects: u64,
+}
+
+pub(super) fn write(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &report(profile))?;
+    writeln!(out)
+}
+
+fn report(profile: &Profile) -> Report<'_> {
+    let span = profile.span;
+    Report {
+        schema: SCHEMA,
+        target: TargetObject {
+            first: profile.targets.first().map(process),
+            processes: profile.targets.iter().map(process).collect(),
+        },
+        span: SpanObject {
+            start_ns: span.start_ns,
+            end_ns: span.end_ns,
+            duration_ns: span.duration_ns(),
+            cut_off: span.cut_off,
+        },
+        lost: counters(profile, CounterKind::Lost),
+        notes: counters(profile, CounterKind::Note),
+        remarks: profile
+            .notes
+            .iter()
+            .map(|note| RemarkObject {
+                at_ns: note.at_ns,
+                text: &note.text,
+            })
+            .collect(),
+        stacks: profile
+            .stacks
+            .iter()
+            .map(|stack| StackObject {
+                frames: frames(profile, &stack.frames),
+                figures: figures(stack.figures),
+                lost_bytes: stack.lost_bytes,
+                lost_objects: stack.lost_objects,
+                pid: pid(profile, stack.target),
+            })
+            .collect(),
+        mappings: profile
+            .mappings
+            .iter()
+            .map(|mapping| MappingObject {
+                frames: frames(profile, &mapping.frames),
+                figures: figures(mapping.figures),
+                owner: mapping.owner.name(),
+                pid: pid(profile, mapping.target),
+            })
+            .collect(),
+    }
+}
+
+fn process(target: &Target) -> ProcessObject<'_> {
+    let Target {
+        slot: _,
+        pid,
+        comm,
+        exe,
+        cmdline,
+        end_reason,
+    } = target;
+    ProcessObject {
+        pid: *pid,
+        comm,
+        exe,
+        cmdline,
+        end_reason: end_reason.as_deref(),
+    }
+}
+
+fn counters(profile: &Profile, kind: CounterKind) -> BTreeMap<&str, u64> {
+    let of_kind = profile
+        .counters
+        .iter()
+        .filter(|counter| counter.kind == kind);
+    of_kind
+        .map(|counter| (counter.name.as_str(), counter.value))
+        .collect()
+}
+
+fn frames<'a>(profile: &'a Profile, frames: &[FrameId]) -> Vec<FrameObject<'a>> {
+    frames
+        .iter()
+        .map(|id| {
+            let frame = profile.frame(*id);
+            FrameObject {
+                name: &frame.name,
+                file: frame.file.as_deref(),
+                line: frame.line,
+                module: frame.module.as_deref(),
+            }
+        })
+        .collect()
+}
+
+fn figures(figures: Figures) -> FiguresObject {
+    let Figures {
+        inuse_bytes,
+        inuse_objects,
+        alloc_bytes,
+        alloc_objects,
+    } = figures;
+    FiguresObject {
+        inuse_bytes,
+        inuse_objects,
+        alloc_bytes,
+        alloc_objects,
+    }
+}
+
+fn pid(profile: &Profile, target: Option<usize>) -> Option<u32> {
+    target
+        .and_then(|index| profile.targets.get(index))
+        .map(|target| target.pid)
+}

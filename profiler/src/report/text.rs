@@ -1,0 +1,240 @@
+//! The report for a terminal: what was lost, the totals, and the stacks that hold the most.
+
+use std::io::{self, Write};
+
+use crate::profile::{FrameId, MappingOwner, Profile, StackProfile};
+use crate::report::{Measure, Options, units};
+
+/// Columns that a line may take; a terminal half as wide as a screen shows it.
+const COLUMNS: usize = 100;
+
+/// Columns before the text of a stack.
+const INDENT: usize = 36;
+
+/// How many stacks are listed. More are for a flamegraph.
+const TOP_STACKS: usize = 20;
+
+/// How many callers are listed below the culprit.
+const CALLERS: usize = 3;
+
+pub(super) fn write(profile: &Profile, options: Options, out: &mut impl Write) -> io::Result<()> {
+    write_warnings(profile, options.colour, out)?;
+    write_header(profile, out)?;
+    write_table(profile, options, out)
+}
+
+/// What is wrong with the figures comes before them.
+fn write_warnings(profile: &Profile, colour: bool, out: &mut impl Write) -> io::Result<()> {
+    let warning = Style {
+        code: "1;31",
+        colour,
+    };
+    let mut warned = false;
+    for counter in profile.lost() {
+        let text = format!("LOST  {} {}", units::number(counter.value), counter.meaning);
+        write_wrapped(&text, warning, out)?;
+        warned = true;
+    }
+    if profile.span.cut_off {
+        let text = "NOTE  the recording was cut off: what came after its last interval is missing";
+        write_wrapped(text, warning, out)?;
+        warned = true;
+    }
+    if warned { writeln!(out) } else { Ok(()) }
+}
+
+fn write_header(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
+    let plain = Style {
+        code: "",
+        colour: false,
+    };
+    for target in &profile.targets {
+        let ended = target.end_reason.as_ref();
+        let ended = ended.map_or(String::new(), |reason| {
+            format!(", {}", units::printable(reason))
+        });
+        let exe = units::printable(&target.exe);
+        write_wrapped(
+            &format!("target       {} {exe}{ended}", units::target(target)),
+            plain,
+            out,
+        )?;
+    }
+    writeln!(out, "span         {}", units::span(profile.span))?;
+    let total = profile.total();
+    for by in [Measure::Outstanding, Measure::Allocated] {
+        writeln!(
+            out,
+            "{:<12} {} in {}",
+            by.noun(),
+            units::bytes(by.bytes(&total)),
+            units::counted(by.objects(&total), "block"),
+        )?;
+    }
+    write_mapped(profile, out)?;
+    for note in &profile.notes {
+        write_wrapped(
+            &format!("note         {}", units::printable(&note.text)),
+            plain,
+            out,
+        )?;
+    }
+    for counter in profile.counters.iter().filter(|it| it.value > 0) {
+        if profile.lost().all(|lost| lost.name != counter.name) {
+            let text = format!(
+                "note         {} {}",
+                units::number(counter.value),
+                counter.meaning
+            );
+            write_wrapped(&text, plain, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_mapped(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
+    let owners = [
+        (MappingOwner::Application, "beside the allocator (mmap)"),
+        (
+            MappingOwner::Allocator,
+            "by the allocator, to hold its blocks",
+        ),
+    ];
+    for (owner, what) in owners {
+        let mapped = profile.mapped(owner);
+        if mapped.inuse_objects > 0 {
+            let bytes = units::bytes(mapped.inuse_bytes);
+            let ranges = units::counted(mapped.inuse_objects, "range");
+            writeln!(out, "mapped       {bytes} outstanding in {ranges} {what}")?;
+        }
+    }
+    Ok(())
+}
+
+fn write_table(profile: &Profile, options: Options, out: &mut impl Write) -> io::Result<()> {
+    let by = options.by;
+    let mut stacks: Vec<&StackProfile> = profile
+        .stacks
+        .iter()
+        .filter(|stack| by.bytes(&stack.figures) > 0)
+        .collect();
+    stacks.sort_by_key(|stack| std::cmp::Reverse(by.bytes(&stack.figures)));
+    if stacks.is_empty() {
+        return writeln!(out, "\nNothing is {}.", by.noun());
+    }
+    let heading = Style {
+        code: "1",
+        colour: options.colour,
+    };
+    let titles = format!(
+        "{:>12}{:>8}{:>14}  WHERE",
+        by.noun().to_uppercase(),
+        "SHARE",
+        "BLOCKS"
+    );
+    writeln!(out, "\n{}", heading.paint(&titles))?;
+    let total = by.bytes(&profile.total());
+    for stack in stacks.iter().take(TOP_STACKS) {
+        write_stack(profile, stack, total, options, out)?;
+    }
+    match stacks.len().saturating_sub(TOP_STACKS) {
+        0 => Ok(()),
+        more => {
+            let more = units::counted(more as u64, "further stack");
+            writeln!(
+                out,
+                "\n{more}: `--format flamegraph -o FILE.svg` shows all of them"
+            )
+        }
+    }
+}
+
+fn write_stack(
+    profile: &Profile,
+    stack: &StackProfile,
+    total: u64,
+    options: Options,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let bytes = options.by.bytes(&stack.figures);
+    let share = 100.0 * bytes as f64 / total as f64;
+    let blocks = units::number(options.by.objects(&stack.figures));
+    let culprit = profile.culprit(&stack.frames);
+    let (callers, name) = (
+        &stack.frames[culprit + 1..],
+        label(profile, stack.frames[culprit]),
+    );
+    let emphasis = Style {
+        code: "1",
+        colour: options.colour,
+    };
+    let dim = Style {
+        code: "2",
+        colour: options.colour,
+    };
+    let name = emphasis.paint(&fit(&name, COLUMNS - INDENT));
+    writeln!(
+        out,
+        "{:>12}{share:>7.1}%{blocks:>14}  {name}",
+        units::bytes(bytes)
+    )?;
+    for caller in callers.iter().take(CALLERS) {
+        let text = fit(
+            &format!("< {}", label(profile, *caller)),
+            COLUMNS - INDENT - 2,
+        );
+        writeln!(out, "{:INDENT$}  {}", "", dim.paint(&text))?;
+    }
+    Ok(())
+}
+
+fn label(profile: &Profile, frame: FrameId) -> String {
+    units::printable(&profile.frame(frame).to_string())
+}
+
+/// Cuts what is too long in its middle: a name begins with its place and ends with its line.
+fn fit(text: &str, columns: usize) -> String {
+    let length = text.chars().count();
+    if length <= columns {
+        return text.to_owned();
+    }
+    let head = (columns - 1) / 2;
+    let tail = columns - 1 - head;
+    let start: String = text.chars().take(head).collect();
+    let end: String = text.chars().skip(length - tail).collect();
+    format!("{start}…{end}")
+}
+
+/// Breaks at blanks; further lines begin below the text of the first.
+fn write_wrapped(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
+    let indent = text
+        .find("  ")
+        .map_or(0, |at| text.len() - text[at..].trim_start().len());
+    let mut line = String::new();
+    for word in text.split(' ') {
+        if !line.trim().is_empty() && line.chars().count() + word.chars().count() > COLUMNS {
+            writeln!(out, "{}", style.paint(line.trim_end()))?;
+            line = " ".repeat(indent);
+        }
+        line.push_str(word);
+        line.push(' ');
+    }
+    writeln!(out, "{}", style.paint(line.trim_end()))
+}
+
+/// An ANSI style (ECMA-48, "Select Graphic Rendition").
+#[derive(Clone, Copy)]
+struct Style {
+    code: &'static str,
+    colour: bool,
+}
+
+impl Style {
+    fn paint(self, text: &str) -> String {
+        if self.colour {
+            format!("\x1b[{}m{text}\x1b[0m", self.code)
+        } else {
+            text.to_owned()
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Numbers and sentences as people read them.
+
+use std::time::{Duration, SystemTime};
+
+use crate::profile::{Profile, Span, Target};
+
+const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
+/// `1234567` as `1.2 MiB`.
+pub(super) fn bytes(count: u64) -> String {
+    let mut scaled = count as f64;
+    let mut unit = 0;
+    // From 1023.95 on, one decimal would print 1024.0.
+    while scaled >= 1023.95 && unit + 1 < UNITS.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{scaled:.1} {}", UNITS[unit])
+    }
+}
+
+/// `1234567` as `1,234,567`.
+pub(super) fn number(count: u64) -> String {
+    let digits = count.to_string();
+    let mut grouped = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// `1 block`, `2 blocks`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", number(count))
+}
+
+/// `gunicorn (pid 12)`, and how many more.
+pub(super) fn targets(profile: &Profile) -> String {
+    let Some(first) = profile.targets.first() else {
+        return "no process".to_owned();
+    };
+    match profile.targets.len() - 1 {
+        0 => target(first),
+        others => format!("{} and {} more", target(first), number(others as u64)),
+    }
+}
+
+/// `gunicorn (pid 12)`.
+pub(super) fn target(target: &Target) -> String {
+    let Target { pid, comm, .. } = target;
+    format!("{} (pid {pid})", printable(comm))
+}
+
+/// `60.0 s from 2026-11-23 22:40:01 UTC`, and whether the recording was cut off.
+pub(super) fn span(span: Span) -> String {
+    let seconds = Duration::from_nanos(span.duration_ns()).as_secs_f64();
+    let start = SystemTime::UNIX_EPOCH + Duration::from_nanos(span.start_ns);
+    let start = humantime::format_rfc3339_seconds(start).to_string();
+    let start = start.replace('T', " ").replace('Z', " UTC");
+    let cut_off = if span.cut_off { ", then cut off" } else { "" };
+    format!("{seconds:.1} s from {start}{cut_off}")
+}
+
+/// Names come from a target: a control character could drive the reader's terminal, a line break
+/// could forge a line of the report.
+pub(super) fn printable(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}

@@ -1,0 +1,379 @@
+//! A recording, from the first look at a process to the finished capture. The whole pipeline on
+//! one page: discover, plan, attach, drain, symbolize, write.
+
+mod error;
+mod followed;
+mod frames;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use residue_ebpf::abi::{counters::Counter, event::EventKind, heap::StackTotals};
+
+use crate::{
+    attach::{AttachError, Kernel, Limits, ProgramSet},
+    capture::{self, Interval, MappingTotals, Meta, Stack, Writer, unix_ns},
+    drain::Drain,
+    probes::SitePolicy,
+    target::{Pid, Process},
+};
+use followed::{Discovered, Followed};
+use frames::FrameTable;
+
+pub use error::SessionError;
+
+/// How often the ring buffers are emptied. They hold the stacks of a few thousand first-time
+/// callers; at this rate a hundred thousand a second get through.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What to record, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The processes.
+    pub pids: Vec<Pid>,
+    /// Where the capture goes.
+    pub output: PathBuf,
+    /// When to end by itself.
+    pub duration: Option<Duration>,
+    /// How often figures are written.
+    pub interval: Duration,
+    /// How much the kernel side may keep.
+    pub limits: Limits,
+    /// Which programs the probes run.
+    pub programs: ProgramSet,
+    /// Where in a function a probe goes.
+    pub sites: SitePolicy,
+}
+
+/// What a recording tells while it goes on.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// All probes are in, and everything counts from now on.
+    Started {
+        /// For each process: what it is.
+        processes: Vec<String>,
+        /// How many functions are probed.
+        functions: usize,
+        /// From the start of residue to the first moment that counts.
+        took: Duration,
+    },
+    /// Tally were written.
+    Written(Tally),
+    /// Something that whoever records should know.
+    Note(String),
+}
+
+/// Where a recording stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Bytes allocated since attach and not yet freed.
+    pub outstanding_bytes: u64,
+    /// Allocations not yet freed.
+    pub outstanding_objects: u64,
+    /// Allocations since attach.
+    pub allocations: u64,
+    /// Distinct stacks.
+    pub stacks: usize,
+    /// Events that could not be recorded.
+    pub lost: u64,
+}
+
+/// A recording under way.
+pub struct Session<'a> {
+    config: &'a Config,
+    kernel: Kernel,
+    drain: Drain,
+    writer: Writer,
+    followed: Vec<Followed>,
+    frames: FrameTable,
+    stacks: Vec<Stack>,
+    stacks_seen: usize,
+    tell: &'a mut dyn FnMut(Update),
+}
+
+impl<'a> Session<'a> {
+    /// Looks at the processes, puts the probes in, and begins to count. Either all of that happens
+    /// or nothing: an error leaves no probe behind.
+    ///
+    /// # Errors
+    ///
+    /// Each [`SessionError`] names what to do about it.
+    pub fn start(
+        config: &'a Config,
+        tell: &'a mut dyn FnMut(Update),
+    ) -> Result<Self, SessionError> {
+        let began = Instant::now();
+        let mut frames = FrameTable::default();
+        let mut followed = Vec::new();
+        for (slot, &pid) in (0..).zip(&config.pids) {
+            let process = Process::open(pid)?;
+            let discovered = Discovered::of(&process, config.sites)?;
+            frames.open_modules(&process, &discovered.objects);
+            followed.push((Followed::new(process, slot), discovered));
+        }
+        let (mut kernel, channels) = Kernel::load(config.limits, config.programs)?;
+        kernel.attach_tracepoints()?;
+        let mut functions = 0;
+        for (process, discovered) in &mut followed {
+            functions += process.attach(&mut kernel, discovered)?;
+        }
+        let (followed, discovered): (Vec<_>, Vec<_>) = followed.into_iter().unzip();
+        let mut session = Self {
+            writer: Writer::create(&config.output, &meta(config))?,
+            config,
+            kernel,
+            drain: Drain::new(channels),
+            followed,
+            frames,
+            stacks: Vec::new(),
+            stacks_seen: 0,
+            tell,
+        };
+        session.open_all()?;
+        for unreadable in discovered.iter().flat_map(|discovered| &discovered.unreadable) {
+            session.note(unreadable.to_string())?;
+        }
+        (session.tell)(Update::Started {
+            processes: session.followed.iter().map(describe).collect(),
+            functions,
+            took: began.elapsed(),
+        });
+        Ok(session)
+    }
+
+    /// Records until `stop` is ready, the configured time is over, or every process has ended.
+    ///
+    /// # Errors
+    ///
+    /// When the capture cannot be written. What was written before is safe.
+    pub async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<(), SessionError> {
+        let mut poll = tokio::time::interval(POLL);
+        let mut write = tokio::time::interval(self.config.interval);
+        let over = async {
+            match self.config.duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(stop, over);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => return Ok(()),
+                () = &mut over => return Ok(()),
+                _ = write.tick() => self.write()?,
+                _ = poll.tick() => {
+                    self.poll()?;
+                    if self.followed.iter().all(|process| !process.open) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops counting, writes the last figures, and takes the probes out.
+    ///
+    /// # Errors
+    ///
+    /// When the capture cannot be written. The probes are taken out all the same.
+    pub fn finish(mut self) -> Result<(), SessionError> {
+        let written = self.write_last();
+        self.kernel.detach_all();
+        written?;
+        Ok(self.writer.finish(now())?)
+    }
+
+    fn write_last(&mut self) -> Result<(), SessionError> {
+        let Self { followed, kernel, .. } = self;
+        for process in followed.iter_mut().filter(|process| process.open) {
+            process.close(kernel)?;
+        }
+        self.note_forks()?;
+        self.poll()?;
+        self.write()
+    }
+
+    fn open_all(&mut self) -> Result<(), SessionError> {
+        for followed in &mut self.followed {
+            self.writer.add_process(&row(followed))?;
+            followed.open(&mut self.kernel)?;
+        }
+        Ok(())
+    }
+
+    /// Empties the ring buffers and sees who has ended.
+    fn poll(&mut self) -> Result<(), SessionError> {
+        let stacks = self.drain.stacks();
+        for stack in stacks {
+            if let Some(followed) = self.followed.get(usize::from(stack.process)) {
+                self.stacks.push(self.frames.intern(&followed.process, &stack));
+            }
+        }
+        for (kind, event) in self.drain.events() {
+            let Some(followed) = self.followed.get_mut(event.process as usize) else {
+                continue;
+            };
+            followed.apply(kind, &event);
+            match kind {
+                EventKind::CodeMapped => self.attach_new_code(event.process as usize)?,
+                EventKind::Executed => {
+                    self.end(event.process as usize, "replaced its program (exec)")?;
+                }
+                _ => {}
+            }
+        }
+        for slot in 0..self.followed.len() {
+            let followed = &mut self.followed[slot];
+            followed.find_trampoline(&mut self.kernel)?;
+            if followed.open && followed.process.has_exited() {
+                self.end(slot, "ended")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A library was loaded: it may hold an allocator, and frames will lie in it.
+    fn attach_new_code(&mut self, slot: usize) -> Result<(), SessionError> {
+        let followed = &mut self.followed[slot];
+        if !followed.open || followed.process.refresh().is_err() {
+            return Ok(());
+        }
+        // What was found before is still there; only something new would matter.
+        let Ok(discovered) = Discovered::of(&followed.process, self.config.sites) else {
+            return Ok(());
+        };
+        self.frames.open_modules(&followed.process, &discovered.objects);
+        match followed.attach(&mut self.kernel, &discovered) {
+            Ok(0) => Ok(()),
+            Ok(added) => {
+                let pid = followed.process.pid();
+                self.note(format!("pid {pid} loaded a library: {added} more functions are probed"))
+            }
+            // It ended meanwhile; the next poll sees that.
+            Err(AttachError::ProcessGone { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A process's recording is over before ours.
+    fn end(&mut self, slot: usize, how: &str) -> Result<(), SessionError> {
+        let followed = &mut self.followed[slot];
+        followed.close(&mut self.kernel)?;
+        self.writer.end_process(followed.slot, now(), how)?;
+        let text = format!("pid {} ({}) {how}", followed.process.pid(), followed.process.comm());
+        self.note(format!("{text}; the report shows what it held then"))
+    }
+
+    fn note_forks(&mut self) -> Result<(), SessionError> {
+        let followed: Vec<Pid> = self.followed.iter().map(|f| f.process.pid()).collect();
+        let mut unfollowed: Vec<Pid> = followed
+            .iter()
+            .flat_map(|&pid| crate::target::children(pid))
+            .filter(|pid| !followed.contains(pid))
+            .collect();
+        unfollowed.sort_unstable();
+        unfollowed.dedup();
+        if unfollowed.is_empty() {
+            return Ok(());
+        }
+        self.note(format!(
+            "child processes that were not recorded: {unfollowed:?}; give --children or their pids"
+        ))
+    }
+
+    /// Writes what is new since the last time, and the figures as they are now.
+    fn write(&mut self) -> Result<(), SessionError> {
+        let totals = self.drain.totals()?;
+        let mut counters = self.drain.counters()?;
+        set(&mut counters, Counter::StacksUndelivered, self.drain.undelivered());
+        set(&mut counters, Counter::KernelSkipped, self.kernel.skipped());
+        let (modules, frames) = self.frames.take_new();
+        let stacks = std::mem::take(&mut self.stacks);
+        self.stacks_seen += stacks.len();
+        let figures = tally(&totals, &counters, self.stacks_seen);
+        self.writer.write_interval(&Interval {
+            at_ns: now(),
+            modules,
+            frames,
+            stacks,
+            totals,
+            mappings: self.mappings(),
+            counters,
+        })?;
+        (self.tell)(Update::Written(figures));
+        Ok(())
+    }
+
+    fn mappings(&self) -> Vec<MappingTotals> {
+        let ranges = self.followed.iter().flat_map(|followed| followed.ranges.totals());
+        ranges
+            .map(|((stack, owner), figures)| MappingTotals { stack, owner, figures })
+            .collect()
+    }
+
+    fn note(&mut self, text: String) -> Result<(), SessionError> {
+        self.writer.note(now(), &text)?;
+        (self.tell)(Update::Note(text));
+        Ok(())
+    }
+}
+
+fn tally(totals: &[(u32, StackTotals)], counters: &[(Counter, u64)], stacks: usize) -> Tally {
+    use residue_ebpf::abi::counters::CounterKind;
+    let mut figures = Tally {
+        stacks,
+        ..Tally::default()
+    };
+    for (_, totals) in totals {
+        figures.outstanding_bytes += totals.alloc_bytes.saturating_sub(totals.freed_bytes);
+        figures.outstanding_objects += totals.alloc_objects.saturating_sub(totals.freed_objects);
+        figures.allocations += totals.alloc_objects;
+    }
+    let lost = counters.iter().filter(|(counter, _)| {
+        counter.kind() == CounterKind::Lost && *counter != Counter::LiveSetFullBytes
+    });
+    figures.lost = lost.map(|(_, value)| value).sum();
+    figures
+}
+
+fn set(counters: &mut [(Counter, u64)], which: Counter, to: u64) {
+    if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
+        *value = to;
+    }
+}
+
+fn describe(followed: &Followed) -> String {
+    format!("{} ({})", followed.process.pid(), followed.process.comm())
+}
+
+fn row(followed: &Followed) -> capture::Process {
+    let process = &followed.process;
+    capture::Process {
+        slot: followed.slot,
+        pid: process.pid().unsigned_abs(),
+        comm: process.comm().to_owned(),
+        exe: process.exe().display().to_string(),
+        cmdline: process.cmdline().join(" "),
+        started_ns: now(),
+    }
+}
+
+fn meta(config: &Config) -> Meta {
+    Meta {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        started_ns: now(),
+        options: vec![
+            ("max-live".to_owned(), config.limits.max_live.to_string()),
+            ("max-stacks".to_owned(), config.limits.max_stacks.to_string()),
+        ],
+    }
+}
+
+fn now() -> u64 {
+    unix_ns(SystemTime::now())
+}

@@ -1,0 +1,25 @@
+//! Why a recording could not start or go on.
+
+use thiserror::Error;
+
+use crate::{attach::AttachError, capture::CaptureError, probes::PlanError, target::Refusal};
+
+/// See the module documentation. Each message names what to do.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// A process cannot or must not be recorded.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nothing to probe was found.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The kernel refused.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The capture cannot be written.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The kernel's maps cannot be read.
+    #[error("failed to read the kernel's maps")]
+    Drain(#[from] aya::maps::MapError),
+}

@@ -1,0 +1,195 @@
+//! A process that is being recorded: what it is, which of its functions are probed, what it mapped.
+
+use std::{collections::HashSet, num::NonZeroU32};
+
+use residue_ebpf::abi::{
+    event::{Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE},
+    heap::{FunctionInfo, PROCESS_OPEN, ProcessState},
+};
+
+use crate::{
+    attach::{AttachError, Kernel, ProbePoint},
+    heap::{MappingOwner, Ranges},
+    probes::{Plan, PlanError, PlannedFunction, ScopeObject, SitePolicy, plan},
+    target::{FileKey, FileOffset, LoadedObject, Process, UnreadableObject},
+};
+
+/// The code of a process, and what to probe in it.
+pub struct Discovered {
+    /// Its files, in search order; the plan's indices are into these.
+    pub objects: Vec<LoadedObject>,
+    /// What to probe.
+    pub plan: Plan,
+    /// Files that could not be read: an allocator in one of them is not seen.
+    pub unreadable: Vec<UnreadableObject>,
+}
+
+impl Discovered {
+    /// Looks at a process's code as of its last snapshot.
+    ///
+    /// # Errors
+    ///
+    /// When there is nothing to probe.
+    pub fn of(process: &Process, sites: SitePolicy) -> Result<Self, PlanError> {
+        let found = process.loaded_objects();
+        let mut unreadable = found.unreadable;
+        let mut objects = Vec::new();
+        let mut scope: Vec<ScopeObject> = Vec::new();
+        for object in found.objects {
+            match object.scope_object() {
+                Ok(readable) => {
+                    scope.push(readable);
+                    objects.push(object);
+                }
+                Err(error) => unreadable.push(error),
+            }
+        }
+        Ok(Self {
+            plan: plan(&scope, sites)?,
+            objects,
+            unreadable,
+        })
+    }
+}
+
+/// See the module documentation.
+pub struct Followed {
+    /// The process.
+    pub process: Process,
+    /// Its slot.
+    pub slot: u16,
+    /// What it has mapped.
+    pub ranges: Ranges,
+    /// Whether its events still count.
+    pub open: bool,
+    probed: HashSet<(FileKey, FileOffset)>,
+    trampoline: u64,
+}
+
+impl Followed {
+    /// Nothing is attached yet.
+    pub fn new(process: Process, slot: u16) -> Self {
+        let break_end = process.mappings().heap_end().map(|end| end.0);
+        Self {
+            ranges: Ranges::new(break_end),
+            process,
+            slot,
+            open: false,
+            probed: HashSet::new(),
+            trampoline: 0,
+        }
+    }
+
+    /// Puts probes on what is not probed yet, and returns how many functions that were.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or the process is gone.
+    pub fn attach(
+        &mut self,
+        kernel: &mut Kernel,
+        discovered: &Discovered,
+    ) -> Result<usize, AttachError> {
+        let mut added = 0;
+        for function in &discovered.plan.functions {
+            if self.probed.insert(function.key()) {
+                let object = &discovered.objects[function.object];
+                self.attach_function(kernel, object, function)?;
+                added += 1;
+            }
+        }
+        Ok(added)
+    }
+
+    fn attach_function(
+        &self,
+        kernel: &mut Kernel,
+        object: &LoadedObject,
+        function: &PlannedFunction,
+    ) -> Result<(), AttachError> {
+        let text = self.process.mappings().text(object.file, function.site.file_offset);
+        let info = text.map_or_else(FunctionInfo::default, |text| FunctionInfo {
+            text_start: text.start.0,
+            text_end: text.end.0,
+        });
+        let point = ProbePoint {
+            object: &object.open_path,
+            file_offset: function.site.file_offset.0,
+            shape: function.shape,
+        };
+        kernel.attach_function(self.slot, self.pid(), &point, info)
+    }
+
+    /// From here on its events count.
+    ///
+    /// # Errors
+    ///
+    /// When there are more processes than the kernel side has room for.
+    pub fn open(&mut self, kernel: &mut Kernel) -> Result<(), AttachError> {
+        self.open = true;
+        kernel.set_process(self.slot, self.state())
+    }
+
+    /// From here on its events do not count.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn close(&mut self, kernel: &mut Kernel) -> Result<(), AttachError> {
+        self.open = false;
+        kernel.close_process(self.slot)
+    }
+
+    /// Tells the kernel side where the return trampoline is, once the kernel has made it: it does
+    /// so at the first hit of a return probe.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update.
+    pub fn find_trampoline(&mut self, kernel: &mut Kernel) -> Result<(), AttachError> {
+        if self.trampoline != 0 || !self.open || self.process.refresh().is_err() {
+            return Ok(());
+        }
+        if let Some(page) = self.process.mappings().uprobes() {
+            self.trampoline = page.start.0;
+            kernel.set_process(self.slot, self.state())?;
+        }
+        Ok(())
+    }
+
+    /// Applies a range event.
+    pub fn apply(&mut self, kind: EventKind, event: &Event) {
+        let owner = if event.flags & RANGE_BACKS_ALLOCATOR == 0 {
+            MappingOwner::Application
+        } else {
+            MappingOwner::Allocator
+        };
+        let origin = (event.stack, owner);
+        match kind {
+            EventKind::RangeMapped => {
+                let own_memory = event.flags & RANGE_IS_FILE == 0;
+                self.ranges
+                    .map(event.address, event.length, own_memory.then_some(origin));
+            }
+            EventKind::RangeTaken => self.ranges.take(event.tid, event.address, event.length),
+            EventKind::RangeRestored => self.ranges.restore(event.tid),
+            EventKind::BreakMoved => self.ranges.move_break(event.address, origin),
+            EventKind::CodeMapped | EventKind::Executed => {}
+        }
+    }
+
+    fn state(&self) -> ProcessState {
+        ProcessState {
+            tgid: self.pid().get(),
+            flags: PROCESS_OPEN,
+            trampoline: self.trampoline,
+        }
+    }
+
+    fn pid(&self) -> NonZeroU32 {
+        u32::try_from(self.process.pid())
+            .ok()
+            .and_then(NonZeroU32::new)
+            .expect("Process::open refuses pids below 1")
+    }
+}
