@@ -1,0 +1,5 @@
+//! On the system allocator.
+
+fn main() {
+    residue_rust_targets::live();
+}
