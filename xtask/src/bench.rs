@@ -1,0 +1,18 @@
+//! `cargo xtask bench`: what residue costs its target. The benchmark itself is a program of the
+//! package `residue-tests`, beside the targets that it measures.
+
+use anyhow::Result;
+
+use crate::{command, setup};
+
+/// Builds the profiler and the benchmark, and runs it with `args`.
+pub fn run(args: &[String]) -> Result<()> {
+    setup::run()?;
+    command::run(&mut command::cargo(&[
+        "build",
+        "--release",
+        "--package=residue",
+    ]))?;
+    let mut bench = command::cargo(&["run", "--release", "--package=residue-tests"]);
+    command::run(bench.args(["--bin", "bench", "--"]).args(args))
+}

@@ -1,0 +1,153 @@
+//! Whether the demo found what it planted.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+/// The least that must be outstanding after the load, in bytes; it leaves some tens of megabytes.
+const LEAST_OUTSTANDING: u64 = 4 << 20;
+/// The clean twin may be in the middle of a request, once in each of the few workers.
+const MOST_IN_FLIGHT: u64 = 4;
+
+/// What one function and all it calls hold and have allocated.
+#[derive(Debug, Default, PartialEq)]
+struct Held {
+    inuse_bytes: u64,
+    inuse_objects: u64,
+    alloc_objects: u64,
+}
+
+/// Reads the reports as any other program would.
+pub fn reports(out: &Path) -> Result<()> {
+    let report = fs::read(out.join("report.json")).context("failed to read report.json")?;
+    let report = serde_json::from_slice(&report).context("report.json is no JSON")?;
+    findings(&report)?;
+    is_like(out, "leak.svg", |bytes| contains(bytes, b"<svg"))?;
+    is_like(out, "leak.folded", |bytes| {
+        contains(bytes, b"leak_thumbnail")
+    })?;
+    is_like(out, "leak.pb.gz", |bytes| bytes.starts_with(&[0x1f, 0x8b]))
+}
+
+fn findings(report: &Value) -> Result<()> {
+    let all = held(report, |_| true)?;
+    ensure!(
+        all.inuse_bytes >= LEAST_OUTSTANDING,
+        "only {} bytes are outstanding, where tens of megabytes were leaked",
+        all.inuse_bytes
+    );
+    let leak = held(report, |name| name.starts_with("leak_thumbnail"))?;
+    ensure!(
+        leak.inuse_bytes > 0,
+        "the native leak `leak_thumbnail` was not found"
+    );
+    let clean = held(report, |name| name.starts_with("draw_thumbnail"))?;
+    ensure!(
+        clean.alloc_objects > 0,
+        "the clean twin `draw_thumbnail` was not seen"
+    );
+    ensure!(
+        clean.inuse_objects <= MOST_IN_FLIGHT,
+        "the clean twin `draw_thumbnail` seems to hold memory: {clean:?}"
+    );
+    println!(
+        "    outstanding {} bytes in {} objects",
+        all.inuse_bytes, all.inuse_objects
+    );
+    println!(
+        "    leak_thumbnail holds {} bytes of them",
+        leak.inuse_bytes
+    );
+    println!(
+        "    draw_thumbnail, its clean twin, holds {}",
+        clean.inuse_bytes
+    );
+    Ok(())
+}
+
+/// Sums the stacks that have a frame of which `is_wanted` is true.
+fn held(report: &Value, is_wanted: impl Fn(&str) -> bool) -> Result<Held> {
+    let stacks = report["stacks"]
+        .as_array()
+        .context("report.json has no list `stacks`")?;
+    let mut sum = Held::default();
+    for stack in stacks {
+        let frames = stack["frames"]
+            .as_array()
+            .context("a stack in report.json has no frames")?;
+        if !frames
+            .iter()
+            .any(|frame| frame["name"].as_str().is_some_and(&is_wanted))
+        {
+            continue;
+        }
+        sum.inuse_bytes += number(stack, "inuse_bytes")?;
+        sum.inuse_objects += number(stack, "inuse_objects")?;
+        sum.alloc_objects += number(stack, "alloc_objects")?;
+    }
+    Ok(sum)
+}
+
+fn number(stack: &Value, name: &str) -> Result<u64> {
+    let number = stack[name].as_u64();
+    number.with_context(|| format!("a stack in report.json has no number `{name}`"))
+}
+
+fn is_like(out: &Path, name: &str, looks_right: impl Fn(&[u8]) -> bool) -> Result<()> {
+    let bytes = fs::read(out.join(name)).with_context(|| format!("failed to read {name}"))?;
+    ensure!(
+        looks_right(&bytes),
+        "{name} does not look like what it should be"
+    );
+    Ok(())
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn stack(function: &str, inuse: u64) -> Value {
+        json!({
+            "frames": [{"name": "allocate_pixels"}, {"name": function}],
+            "inuse_bytes": inuse << 20, "inuse_objects": inuse, "alloc_objects": 100,
+        })
+    }
+
+    fn report(leaked: u64, clean: u64) -> Value {
+        let stacks = [
+            stack("leak_thumbnail", leaked),
+            stack("draw_thumbnail", clean),
+        ];
+        json!({ "stacks": stacks })
+    }
+
+    #[test]
+    fn a_leak_and_a_clean_twin_pass() {
+        assert!(findings(&report(30, 1)).is_ok());
+    }
+
+    #[test]
+    fn nothing_outstanding_fails() {
+        let error = findings(&report(0, 0)).unwrap_err();
+        assert!(error.to_string().contains("only 0 bytes"));
+    }
+
+    #[test]
+    fn a_clean_twin_that_holds_memory_fails() {
+        let error = findings(&report(30, 90)).unwrap_err();
+        assert!(error.to_string().contains("draw_thumbnail"));
+    }
+
+    #[test]
+    fn a_report_of_another_shape_fails() {
+        assert!(findings(&json!({"stacks": [{"frames": []}]})).is_err());
+        assert!(findings(&json!([])).is_err());
+    }
+}

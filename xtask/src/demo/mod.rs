@@ -1,0 +1,153 @@
+//! `cargo xtask demo`: a Django service leaks in four ways under load; residue attaches to its live
+//! workers, and leaves its reports in `demo-out/`.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{command, setup, step::Steps, workspace};
+
+mod check;
+mod load;
+mod server;
+mod venv;
+
+use load::{Limits, Load};
+use server::Server;
+
+/// Long enough for the leaks to stand out, short enough to sit through.
+const RECORD: Duration = Duration::from_secs(20);
+/// Load before residue attaches: the server is live and warm, as it would be found.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// Attaching, symbolizing and writing, beyond the recording itself.
+const GRACE: Duration = Duration::from_secs(40);
+
+/// File names and the formats they hold.
+const REPORTS: [(&str, &str); 4] = [
+    ("leak.svg", "flamegraph"),
+    ("leak.folded", "folded"),
+    ("leak.pb.gz", "pprof"),
+    ("report.json", "json"),
+];
+
+/// Runs the demo.
+pub fn run() -> Result<()> {
+    ensure!(
+        setup::is_root(),
+        "attaching needs root. Run: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask demo"
+    );
+    let mut steps = Steps::default();
+    let out = empty_output_dir()?;
+    steps.run("setup", setup::run)?;
+    steps.run("build residue", || {
+        command::run(&mut command::cargo(&[
+            "build",
+            "--release",
+            "--package",
+            "residue",
+        ]))
+    })?;
+    let app = steps.run("prepare the demo application", venv::prepare)?;
+    let mut server = steps.run("start gunicorn", || Server::start(&app, &out))?;
+    let capture = out.join("leak.residue");
+    let summary = steps.run("record the live workers under load", || {
+        record_under_load(&mut server, &capture)
+    })?;
+    println!("    {summary}");
+    steps.run("render the reports", || render(&capture, &out))?;
+    steps.run("check what was found", || check::reports(&out))?;
+    steps.run("stop gunicorn", || server.stop())?;
+    steps.summarize();
+    conclude(&capture, &out)
+}
+
+/// Results of an earlier run must not pass for those of this one.
+fn empty_output_dir() -> Result<PathBuf> {
+    let out = workspace::root().join("demo-out");
+    if out.exists() {
+        fs::remove_dir_all(&out).with_context(|| format!("failed to empty {}", out.display()))?;
+    }
+    fs::create_dir_all(&out).with_context(|| format!("failed to make {}", out.display()))?;
+    Ok(out)
+}
+
+fn record_under_load(server: &mut Server, capture: &Path) -> Result<load::Summary> {
+    let limits = Limits {
+        threads: 4,
+        per_second: 40,
+        total: 4000,
+        lasting: WARM_UP + RECORD + GRACE,
+    };
+    let load = Load::start(server.address(), limits);
+    thread::sleep(WARM_UP);
+    let recorded = server
+        .workers()
+        .and_then(|workers| record(&workers, capture));
+    let summary = load.stop();
+    recorded?;
+    ensure!(
+        summary.answered > 0,
+        "the server answered no request; see demo-out/gunicorn.log"
+    );
+    ensure!(
+        summary.failed == 0,
+        "requests failed: {summary}; see demo-out/gunicorn.log"
+    );
+    Ok(summary)
+}
+
+fn record(workers: &[u32], capture: &Path) -> Result<()> {
+    let mut residue = command::new("setpriv", &["--pdeathsig", "INT"]);
+    residue.arg(workspace::residue()).arg("record");
+    for worker in workers {
+        residue.args(["-p", &worker.to_string()]);
+    }
+    residue
+        .args(["-d", &format!("{}s", RECORD.as_secs())])
+        .arg("-o")
+        .arg(capture);
+    println!("    {}", command::line(&residue));
+    command::run_within(&mut residue, RECORD + GRACE)
+}
+
+fn render(capture: &Path, out: &Path) -> Result<()> {
+    for (name, format) in REPORTS {
+        let path = out.join(name);
+        let file = File::create(&path).with_context(|| format!("failed to make {name}"))?;
+        command::run(report(capture, format).stdout(Stdio::from(file)))?;
+    }
+    Ok(())
+}
+
+fn report(capture: &Path, format: &str) -> Command {
+    let mut command = Command::new(workspace::residue());
+    command
+        .arg("report")
+        .arg(capture)
+        .args(["--format", format]);
+    command
+}
+
+fn conclude(capture: &Path, out: &Path) -> Result<()> {
+    println!("\n==> the stacks that hold the most memory\n");
+    command::run(&mut report(capture, "text"))?;
+    println!("\n==> in {}", out.display());
+    println!("    leak.svg      open it in a browser: width is memory still held at the end");
+    println!("    leak.folded   one line a stack, for flamegraph tools and grep");
+    println!("    leak.pb.gz    for `go tool pprof`, Pyroscope, speedscope");
+    println!("    report.json   every number, for programs; docs/json.md says what they mean");
+    println!("    leak.residue  the capture itself: `residue report` renders it again, anywhere");
+    println!("\n    Look for `leak_thumbnail`: native code that forgets to free. Its clean twin");
+    println!(
+        "    `draw_thumbnail` does the same work and holds nothing. The three leaks in Python"
+    );
+    println!("    code appear as the interpreter's own functions, because Python frames are not");
+    println!("    unwound yet.");
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Counts what `cargo test` reports, while its output goes by.
+
+use std::{
+    fmt,
+    io::{BufRead as _, BufReader},
+    ops::AddAssign,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::command;
+
+/// The sums over all test binaries of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    passed: u32,
+    failed: u32,
+    ignored: u32,
+    /// Tests that said `SKIPPED`, because the machine lacks something; they count as passed above.
+    skipped: u32,
+}
+
+/// Runs `cargo test`, shows its output, and adds up its results.
+pub fn run(cargo_test: &mut Command) -> Result<Tally> {
+    let line = command::line(cargo_test);
+    let mut child = cargo_test
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("failed to start `{line}`"))?;
+    let stdout = child
+        .stdout
+        .take()
+        .context("cargo has no standard output")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("failed to read cargo's output")?;
+        println!("{line}");
+        tally.read(&line);
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "`{line}` failed: {tally}");
+    Ok(tally)
+}
+
+impl Tally {
+    /// Takes in `test result: ok. 3 passed; 0 failed; 1 ignored; …` and `SKIPPED name: reason`.
+    fn read(&mut self, line: &str) {
+        if line.contains("SKIPPED ") {
+            self.skipped += 1;
+        }
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let result = result.split_once(". ").map_or(result, |(_, counts)| counts);
+        for count in result.split("; ") {
+            let Some((number, what)) = count.split_once(' ') else {
+                continue;
+            };
+            let number = number.parse().unwrap_or(0);
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            passed,
+            failed,
+            ignored,
+            skipped,
+        } = other;
+        self.passed += passed;
+        self.failed += failed;
+        self.ignored += ignored;
+        self.skipped += skipped;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            ignored,
+            skipped,
+        } = self;
+        write!(
+            f,
+            "{passed} passed; {failed} failed; {ignored} ignored; {skipped} skipped for lack of something"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_several_binaries_are_added() {
+        let mut tally = Tally::default();
+        tally.read("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s");
+        tally.read("test heap::tests::passed ... ok");
+        tally
+            .read("test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out");
+        assert_eq!(
+            tally,
+            Tally {
+                passed: 5,
+                failed: 1,
+                ignored: 1,
+                skipped: 0
+            }
+        );
+    }
+
+    #[test]
+    fn a_skipped_test_is_counted_as_such() {
+        let mut tally = Tally::default();
+        tally.read("SKIPPED redis_is_counted: needs redis-server");
+        assert_eq!(tally.skipped, 1);
+    }
+
+    #[test]
+    fn a_run_that_fails_is_an_error_with_its_counts() {
+        let script = "echo 'test result: FAILED. 0 passed; 2 failed; 0 ignored'; exit 101";
+        let error = run(&mut command::new("sh", &["-c", script])).unwrap_err();
+        assert!(error.to_string().contains("2 failed"));
+    }
+}

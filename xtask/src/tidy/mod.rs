@@ -1,0 +1,120 @@
+//! `cargo xtask tidy`: the house rules that a program can check.
+//!
+//! Each rule is a pure function from one file to its findings, and one entry in [`RULES`].
+
+use std::{fmt, fs, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{command, workspace};
+
+mod architecture;
+mod readme;
+mod source;
+mod text;
+
+use source::Source;
+
+/// Something that a rule does not allow.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    /// Counted from 1; 1 also stands for the file as a whole.
+    line: usize,
+    /// What is wrong, and what to do instead.
+    message: String,
+}
+
+impl Finding {
+    fn new(line: usize, message: impl Into<String>) -> Self {
+        Self {
+            line,
+            message: message.into(),
+        }
+    }
+}
+
+type Rule = fn(&Source) -> Vec<Finding>;
+
+/// Every rule. A new one needs a test that shows it finding something.
+const RULES: &[Rule] = &[
+    architecture::pure_modules_stay_pure,
+    architecture::reports_are_made_from_the_profile_alone,
+    architecture::recording_and_reporting_meet_in_the_capture,
+    architecture::every_counter_reaches_the_profile,
+    text::every_unsafe_has_its_safety,
+    text::no_unwrap_in_the_profiler,
+    text::nothing_is_left_for_later,
+    text::no_paths_of_one_machine,
+    text::no_trailing_whitespace,
+    text::files_stay_short,
+    text::no_drawers_for_odds_and_ends,
+];
+
+/// Checks every file that is, or is about to be, in the repository.
+pub fn run() -> Result<()> {
+    let sources = sources()?;
+    let mut findings = Vec::new();
+    for source in &sources {
+        findings.extend(
+            RULES
+                .iter()
+                .flat_map(|rule| rule(source))
+                .map(|it| located(source, &it)),
+        );
+    }
+    findings.extend(
+        readme::commands_exist(&sources)
+            .iter()
+            .map(|it| format!("README.md:{it}")),
+    );
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    if !findings.is_empty() {
+        bail!(
+            "{} findings against the house rules (CONTRIBUTING.md)",
+            findings.len()
+        );
+    }
+    println!("tidy: {} files, {} rules", sources.len(), RULES.len() + 1);
+    Ok(())
+}
+
+fn located(source: &Source, finding: &Finding) -> String {
+    format!("{}:{finding}", source.path)
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.line, self.message)
+    }
+}
+
+/// The text files that git tracks, or would if asked.
+fn sources() -> Result<Vec<Source>> {
+    let listed = command::output(&mut command::new(
+        "git",
+        &[
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ],
+    ))?;
+    let listed = String::from_utf8(listed).context("a file name is not UTF-8")?;
+    let names = listed
+        .split_terminator('\0')
+        .filter(|name| source::is_ours(name));
+    names.filter_map(|name| read(name).transpose()).collect()
+}
+
+/// `None` for a file that was deleted but is still tracked.
+fn read(name: &str) -> Result<Option<Source>> {
+    let path: PathBuf = workspace::root().join(name);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = fs::read_to_string(&path).with_context(|| format!("failed to read {name}"))?;
+    Ok(Some(Source::new(name, text)))
+}

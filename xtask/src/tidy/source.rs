@@ -1,0 +1,114 @@
+//! A file of this repository, as the rules see it.
+
+/// What people write; generated files and recorded data follow their own rules.
+const EXTENSIONS: [&str; 13] = [
+    "rs", "toml", "md", "py", "c", "cc", "h", "S", "html", "yml", "sh", "txt", "sql",
+];
+
+/// One text file.
+pub struct Source {
+    /// Relative to the root of the repository, with `/`.
+    pub path: String,
+    text: String,
+}
+
+/// Whether the rules apply to a file of this name.
+pub fn is_ours(path: &str) -> bool {
+    let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
+    (EXTENSIONS.contains(&extension) || path == ".ci/run") && !path.starts_with("tests/data/")
+}
+
+impl Source {
+    /// A file with this text.
+    pub fn new(path: &str, text: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            text: text.into(),
+        }
+    }
+
+    /// All of it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it is Rust.
+    pub fn is_rust(&self) -> bool {
+        self.path.ends_with(".rs")
+    }
+
+    /// Whether it lies in one of these directories, or is the module file beside one.
+    pub fn is_in(&self, modules: &[&str]) -> bool {
+        modules.iter().any(|module| {
+            let rest = self.path.strip_prefix(module);
+            rest.is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
+        })
+    }
+
+    /// Lines with their numbers, from 1.
+    pub fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.text
+            .lines()
+            .enumerate()
+            .map(|(index, line)| (index + 1, line))
+    }
+
+    /// The lines that are compiled into the program: without comments, and without test modules,
+    /// which stand at the end of a file or in a file of their own.
+    pub fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let is_tests = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
+        let end = if is_tests { 0 } else { self.first_test_line() };
+        self.lines()
+            .take_while(move |(number, _)| *number < end)
+            .map(|(number, line)| (number, without_comment(line)))
+    }
+
+    /// The number of the first line of the test module, or one that no line has.
+    fn first_test_line(&self) -> usize {
+        let numbered: Vec<_> = self.lines().collect();
+        let found = numbered.windows(2).find(|pair| {
+            let [(_, first), (_, second)] = pair else {
+                return false;
+            };
+            first.trim() == "#[cfg(test)]" && second.trim_start().starts_with("mod ")
+        });
+        found.map_or(usize::MAX, |pair| pair[0].0)
+    }
+}
+
+/// The line up to `//`, unless that stands in a string, as in `"https://…"`.
+fn without_comment(line: &str) -> &str {
+    let is_comment = |at: &usize| line[..*at].matches('"').count().is_multiple_of(2);
+    let found = line.match_indices("//").map(|(at, _)| at).find(is_comment);
+    found.map_or(line, |at| &line[..at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_has_neither_comments_nor_tests() {
+        let text =
+            "//! docs\nfn a() {} // why\nlet u = \"https://x\";\n#[cfg(test)]\nmod tests {\n}\n";
+        let code: Vec<_> = Source::new("a.rs", text)
+            .code()
+            .map(|(n, l)| (n, l.to_owned()))
+            .collect();
+        let expected = [(1, ""), (2, "fn a() {} "), (3, "let u = \"https://x\";")];
+        assert_eq!(code, expected.map(|(n, l)| (n, l.to_owned())));
+    }
+
+    #[test]
+    fn a_module_is_its_directory_and_its_file_and_no_other() {
+        let is_in = |path| Source::new(path, "").is_in(&["profiler/src/heap"]);
+        assert!(is_in("profiler/src/heap/mod.rs") && is_in("profiler/src/heap.rs"));
+        assert!(!is_in("profiler/src/heapster.rs"));
+    }
+
+    #[test]
+    fn recorded_data_and_lock_files_are_not_ours() {
+        assert!(is_ours("profiler/src/main.rs") && is_ours(".ci/run"));
+        assert!(!is_ours("tests/data/golden.txt") && !is_ours("Cargo.lock"));
+    }
+}
