@@ -108,8 +108,12 @@ pub const MARKERS: &[(&str, &str)] = &[
     ("_dlstart", "musl"),
 ];
 
-/// What rustc's shims call when a program sets a `#[global_allocator]`.
-pub const RUST_CUSTOM_ALLOCATOR: &str = "__rg_alloc";
+/// What rustc's shims call when a program sets a `#[global_allocator]`. In recent versions they
+/// call nothing of that kind: `__rust_alloc` is then the program's own, and [`RUST_DEFAULT`] is
+/// missing.
+pub const RUST_CUSTOM: &str = "__rg_alloc";
+/// What rustc's shims call otherwise: the allocator of the C library.
+pub const RUST_DEFAULT: &str = "__rdl_alloc";
 
 const fn function(symbol: &'static str, shape: CallShape) -> AllocFn {
     AllocFn { symbol, shape }
@@ -335,7 +339,7 @@ mod tests {
         assert_eq!(shape(zeroed), Some(("rust", Malloc)));
         assert_eq!(
             unmangled("_RNvCs5QKde7ScR4H_7___rustc10___rg_alloc"),
-            RUST_CUSTOM_ALLOCATOR
+            RUST_CUSTOM
         );
         assert_eq!(shape("_RNvCs5QKde7ScR4H_7___rustc"), None);
     }

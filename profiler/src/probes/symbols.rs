@@ -7,7 +7,7 @@ use object::elf::{self, FileHeader64, SectionHeader64, Sym64, Versym};
 use object::read::ReadRef;
 use object::read::elf::{FileHeader as _, SectionHeader as _, SectionTable, Sym as _};
 
-use super::allocators::{self, Known, MARKERS, RUST_CUSTOM_ALLOCATOR};
+use super::allocators::{self, Known, MARKERS, RUST_CUSTOM, RUST_DEFAULT};
 use super::plt::Plt;
 use super::site;
 use crate::target::address::TextSegments;
@@ -79,7 +79,7 @@ pub struct ObjectSymbols {
     pub functions: Vec<AllocatorSymbol>,
     /// The allocator that its other symbols tell of, if any.
     pub marked: Option<&'static str>,
-    /// Whether it holds a Rust program's own `#[global_allocator]`.
+    /// Whether Rust code in it, if there is any, has its own `#[global_allocator]`.
     pub has_rust_allocator: bool,
     /// Whether it has any symbols at all.
     pub has_symbols: bool,
@@ -103,6 +103,7 @@ impl ObjectSymbols {
             }
         }
         let mut symbols = found.symbols;
+        symbols.has_rust_allocator = found.rust_custom || !found.rust_default;
         symbols.functions = found.by_name.into_values().collect();
         symbols
             .functions
@@ -144,6 +145,10 @@ fn forward<'data, R: ReadRef<'data>>(
     function: &AllocatorSymbol,
     plt: &Plt<'_, 'data, R>,
 ) -> Option<Forward> {
+    // Compiled without a linkage table, the function jumps through a slot itself.
+    if let Some(symbol) = plt.symbol(function.address) {
+        return Some(Forward::Symbol(symbol));
+    }
     let distance = site::forwards_to(&function.code)?;
     let target = Svma(function.address.0.wrapping_add_signed(distance));
     let symbol = plt.symbol(target).map(Forward::Symbol);
@@ -155,6 +160,8 @@ struct Found {
     symbols: ObjectSymbols,
     by_name: HashMap<String, AllocatorSymbol>,
     sizes: HashMap<String, u64>,
+    rust_custom: bool,
+    rust_default: bool,
 }
 
 impl Found {
@@ -193,7 +200,11 @@ impl Found {
         if let Some((_, allocator)) = MARKERS.iter().find(|(marker, _)| *marker == name) {
             self.symbols.marked.get_or_insert(allocator);
         }
-        self.symbols.has_rust_allocator |= allocators::unmangled(name) == RUST_CUSTOM_ALLOCATOR;
+        match allocators::unmangled(name) {
+            RUST_CUSTOM => self.rust_custom = true,
+            RUST_DEFAULT => self.rust_default = true,
+            _ => {}
+        }
         let indirect = symbol.st_type() == elf::STT_GNU_IFUNC;
         if !(indirect || symbol.st_type() == elf::STT_FUNC) {
             return;
