@@ -84,11 +84,7 @@ impl Recorder {
         let directory =
             tempfile::tempdir().context("failed to make a directory for the capture")?;
         let mut record = record(&[], &capture_in(&directory))?;
-        record
-            .arg("--")
-            .args(command)
-            .stdin(Stdio::null())
-            .stdout(output);
+        record.arg("--").args(command).stdin(input).stdout(output);
         Self::spawn(&mut record, directory)?.once_recording()
     }
 
