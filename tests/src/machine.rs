@@ -1,0 +1,97 @@
+//! What the tests need of the machine, and how much of it they use.
+
+use std::{
+    env,
+    io::Write as _,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How long anything may take that is not itself a measured load.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How much the tests do, from the environment.
+#[derive(Clone, Copy, Debug)]
+pub struct Knobs {
+    /// `RESIDUE_TEST_RUNS`: how often each exactness test is repeated. Default 2.
+    pub runs: u32,
+    /// `RESIDUE_TEST_CYCLES`: attach/detach cycles under load. Default 20.
+    pub cycles: u32,
+    /// `RESIDUE_TEST_CALLS`: allocator calls of a threaded target. Default 200,000.
+    pub calls: u32,
+}
+
+impl Knobs {
+    /// Reads them.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let number = |name, default| {
+            env::var(name)
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(default)
+        };
+        Self {
+            runs: number("RESIDUE_TEST_RUNS", 2),
+            cycles: number("RESIDUE_TEST_CYCLES", 20),
+            calls: number("RESIDUE_TEST_CALLS", 200_000),
+        }
+    }
+}
+
+/// Keeps all other tests waiting while it lives.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed leaves nothing behind that another could stumble over.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Something outside the workspace that a test needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Needed {
+    /// The program, looked up in `PATH`.
+    pub program: &'static str,
+    /// The Debian package that has it; all of them are in `tests/packages.txt`.
+    pub package: &'static str,
+}
+
+/// Whether `program` can be run. When not, says on standard error which package `test` lacks.
+#[must_use]
+pub fn has(test: &str, needed: Needed) -> bool {
+    let found = find_in_path(needed.program).is_some();
+    if !found {
+        skipped(test, &format!("the package {}", needed.package));
+    }
+    found
+}
+
+/// Says that a test did not run. Around the test runner's capture, so that it is seen.
+pub fn skipped(test: &str, needs: &str) {
+    let line = format!("SKIPPED {test}: needs {needs}\n");
+    // Standard error that is closed leaves nowhere to say it.
+    drop(std::io::stderr().write_all(line.as_bytes()));
+}
+
+/// The full path of a program.
+#[must_use]
+pub fn find_in_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Asks `condition` until it holds or `limit` has passed; returns whether it held.
+pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,172 @@
+//! `residue report --format json`, as far as the tests read it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::truth::Held;
+
+/// One report.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Report {
+    /// What could not be recorded, by counter.
+    pub lost: BTreeMap<String, u64>,
+    /// What is worth knowing, by counter.
+    pub notes: BTreeMap<String, u64>,
+    /// The allocator's blocks.
+    pub stacks: Vec<Stack>,
+    /// Memory mappings.
+    pub mappings: Vec<Stack>,
+}
+
+/// One stack and what it has allocated.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Stack {
+    /// Leaf first.
+    pub frames: Vec<Frame>,
+    /// Bytes outstanding.
+    pub inuse_bytes: u64,
+    /// Blocks outstanding.
+    pub inuse_objects: u64,
+    /// Bytes allocated since the recording began.
+    pub alloc_bytes: u64,
+    /// Blocks allocated since the recording began.
+    pub alloc_objects: u64,
+    /// Of a mapping: `application` or `allocator`.
+    #[serde(default)]
+    pub owner: Option<String>,
+}
+
+/// One frame.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Frame {
+    /// Function, or `module+0xoffset`.
+    pub name: String,
+}
+
+/// The name under which everything counts that no site is responsible for.
+pub const NO_SITE: &str = "(no site)";
+
+impl Stack {
+    /// The leaf-most frame that is a site, without what a compiler may have added to its name: a
+    /// C++ parameter list, a Rust path.
+    #[must_use]
+    pub fn site(&self) -> Option<&str> {
+        self.frames.iter().find_map(|frame| {
+            let name = frame.name.split('(').next()?;
+            let name = name.rsplit("::").next()?;
+            name.starts_with("site_").then_some(name)
+        })
+    }
+
+    fn held(&self) -> Held {
+        Held {
+            bytes: self.inuse_bytes,
+            objects: self.inuse_objects,
+            allocated_bytes: Some(self.alloc_bytes),
+            allocated_objects: Some(self.alloc_objects),
+        }
+    }
+}
+
+impl Report {
+    /// Blocks by site, [`NO_SITE`] included.
+    #[must_use]
+    pub fn by_site(&self) -> BTreeMap<String, Held> {
+        sum(self.stacks.iter())
+    }
+
+    /// The application's own mappings by site, [`NO_SITE`] included.
+    #[must_use]
+    pub fn mappings_by_site(&self) -> BTreeMap<String, Held> {
+        let own = |stack: &&Stack| stack.owner.as_deref() == Some("application");
+        sum(self.mappings.iter().filter(own))
+    }
+
+    /// Without the stacks and mappings that are in no site: what a program did before `ready`.
+    #[must_use]
+    pub fn only_sites(mut self) -> Self {
+        self.stacks.retain(|stack| stack.site().is_some());
+        self.mappings.retain(|mapping| mapping.site().is_some());
+        self
+    }
+
+    /// Bytes outstanding, of all stacks.
+    #[must_use]
+    pub fn outstanding_bytes(&self) -> u64 {
+        self.stacks.iter().map(|stack| stack.inuse_bytes).sum()
+    }
+
+    /// Blocks outstanding, of all stacks.
+    #[must_use]
+    pub fn outstanding_objects(&self) -> u64 {
+        self.stacks.iter().map(|stack| stack.inuse_objects).sum()
+    }
+
+    /// A counter of what was lost; zero when the report does not have it.
+    #[must_use]
+    pub fn lost(&self, counter: &str) -> u64 {
+        self.lost.get(counter).copied().unwrap_or(0)
+    }
+
+    /// The counters of what was lost that are not zero.
+    #[must_use]
+    pub fn losses(&self) -> BTreeMap<&str, u64> {
+        self.lost
+            .iter()
+            .filter(|&(_, &amount)| amount != 0)
+            .map(|(name, &amount)| (name.as_str(), amount))
+            .collect()
+    }
+}
+
+fn sum<'a>(stacks: impl Iterator<Item = &'a Stack>) -> BTreeMap<String, Held> {
+    let mut sites: BTreeMap<String, Held> = BTreeMap::new();
+    for stack in stacks {
+        let site = stack.site().unwrap_or(NO_SITE);
+        let total = sites.entry(site.to_owned()).or_default();
+        let held = stack.held();
+        total.bytes += held.bytes;
+        total.objects += held.objects;
+        *total.allocated_bytes.get_or_insert(0) += stack.alloc_bytes;
+        *total.allocated_objects.get_or_insert(0) += stack.alloc_objects;
+    }
+    sites
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack(frames: &[&str], bytes: u64) -> Stack {
+        Stack {
+            frames: frames
+                .iter()
+                .map(|&name| Frame {
+                    name: name.to_owned(),
+                })
+                .collect(),
+            inuse_bytes: bytes,
+            inuse_objects: 1,
+            alloc_bytes: bytes,
+            alloc_objects: 1,
+            owner: None,
+        }
+    }
+
+    #[test]
+    fn a_stack_counts_for_its_leafmost_site() {
+        let stacks = [
+            stack(&["helper", "site_b", "site_a", "main"], 5),
+            stack(&["site_b", "main"], 7),
+            stack(&["app::site_c(unsigned long)", "main"], 1),
+            stack(&["main", "not_site_d"], 2),
+        ];
+        let sites = sum(stacks.iter());
+        assert_eq!(sites["site_b"].bytes, 12);
+        assert_eq!(sites["site_b"].objects, 2);
+        assert_eq!(sites["site_c"].bytes, 1);
+        assert_eq!(sites[NO_SITE].bytes, 2);
+        assert!(!sites.contains_key("site_a"));
+    }
+}

@@ -1,0 +1,12 @@
+//! Residue against real processes. One binary, one module a promise.
+//!
+//! Needs root (the kernel lets nobody else load probes), `cargo build --release -p residue`, and
+//! the packages in `tests/packages.txt`; a test that lacks one says `SKIPPED` and its name. The
+//! knobs are in `residue_tests::machine`.
+
+mod bounded;
+mod exactness;
+mod harmless;
+mod redis;
+mod refusals;
+mod targets;
