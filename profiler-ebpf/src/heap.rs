@@ -16,7 +16,9 @@ use crate::{
     atomic, count,
     maps::{LIVE, PROCESSES},
     stack::intern::{stack_at, totals},
-    thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
+    thread::{
+        self, CALL_COUNTS, CALL_FOR_CALLER, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState,
+    },
 };
 
 /// An allocator function was entered.
@@ -30,12 +32,17 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
         sp,
         size: size_argument(ctx, shape),
         pointer: ctx.arg(0).unwrap_or(0),
+        caller: Registers::default(),
         held: LiveAllocation::default(),
         function: cookie.function,
         flags: 0,
     };
     if nesting == Nesting::Outermost {
         call.flags = CALL_COUNTS;
+        if let Some(caller) = thread.take_noted_caller(sp) {
+            call.caller = caller;
+            call.flags |= CALL_FOR_CALLER;
+        }
         if takes_old_block(shape)
             && call.pointer != 0
             && let Some(held) = take(cookie.process, call.pointer)
@@ -44,7 +51,7 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
             call.flags |= CALL_HOLDS;
         }
     }
-    thread.open(call);
+    thread.open(cookie.process, call);
     Some(())
 }
 
@@ -59,10 +66,14 @@ pub fn leave(ctx: &RetProbeContext, shape: CallShape) -> Option<()> {
     if call.flags & CALL_COUNTS == 0 {
         return None;
     }
-    let caller = Registers {
-        ip: regs.rip,
-        sp: regs.rsp,
-        bp: regs.rbp,
+    let caller = if call.flags & CALL_FOR_CALLER != 0 {
+        call.caller
+    } else {
+        Registers {
+            ip: regs.rip,
+            sp: regs.rsp,
+            bp: regs.rbp,
+        }
     };
     commit(thread, cookie.process, shape, &call, regs.rax, caller)
 }
@@ -85,6 +96,20 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
         Some(allocation) => account_free(&allocation),
         None => count(Counter::FreeUnmatched, 1),
     }
+    Some(())
+}
+
+/// A function was entered that gets memory through another one: note by whom, because a walk that
+/// started inside would lose the caller.
+#[inline(always)]
+pub fn note_caller(ctx: &ProbeContext) -> Option<()> {
+    open_process(ctx.as_ptr())?;
+    let regs = thread::registers(ctx);
+    thread::current()?.note_caller(Registers {
+        ip: thread::read_word(regs.sp),
+        sp: regs.sp.wrapping_add(8),
+        bp: regs.bp,
+    });
     Some(())
 }
 
@@ -240,7 +265,7 @@ fn account_free(allocation: &LiveAllocation) {
 
 /// The probe's cookie and its process, if events of that process count.
 #[inline(always)]
-pub fn open_process(ctx: *mut core::ffi::c_void) -> Option<(Cookie, &'static ProcessState)> {
+fn open_process(ctx: *mut core::ffi::c_void) -> Option<(Cookie, &'static ProcessState)> {
     // SAFETY: a plain helper call on the program's own context.
     let cookie = Cookie::from_bits(unsafe { bpf_get_attach_cookie(ctx) });
     let process = PROCESSES.get(u32::from(cookie.process))?;
@@ -269,6 +294,6 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
         CallShape::ReallocArray => arg(1).wrapping_mul(arg(2)),
         CallShape::PosixMemalign => arg(2),
         CallShape::RustRealloc => arg(3),
-        CallShape::Free | CallShape::MapMemory => 0,
+        CallShape::Free | CallShape::NoteCaller => 0,
     }
 }

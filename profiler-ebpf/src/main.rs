@@ -57,8 +57,8 @@ pub fn enter_free(ctx: ProbeContext) -> u32 {
 }
 
 #[uprobe]
-pub fn enter_map_memory(ctx: ProbeContext) -> u32 {
-    let _ = ranges::note_caller(&ctx);
+pub fn note_caller(ctx: ProbeContext) -> u32 {
+    let _ = heap::note_caller(&ctx);
     0
 }
 

@@ -5,13 +5,12 @@
 //! events about one address are in the order in which they happened, whichever thread made them.
 
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::pt_regs,
     helpers::{
         bpf_get_current_pid_tgid, bpf_probe_read_kernel,
         generated::{bpf_get_current_task_btf, bpf_send_signal, bpf_task_pt_regs},
     },
-    programs::{ProbeContext, TracePointContext},
+    programs::TracePointContext,
 };
 use aya_log_ebpf::info;
 use residue_ebpf::abi::{
@@ -23,10 +22,9 @@ use residue_ebpf::abi::{
 
 use crate::{
     count,
-    heap::open_process,
     maps::{EVENTS, PROCESSES, TARGETS, THREADS},
     stack::intern::stack_at,
-    thread::{self, Nesting, OpenSyscall, Registers, ThreadState},
+    thread::{self, OpenSyscall, Registers, ThreadState},
 };
 
 /// Arguments of a syscall tracepoint begin here, and so does the result
@@ -36,26 +34,8 @@ const FIRST_FIELD: usize = 16;
 const PROT_EXEC: u64 = 4;
 /// asm-generic/mman-common.h
 const MAP_ANONYMOUS: u64 = 0x20;
-/// How far below mmap's own frame its syscall can be, bytes.
-const MAX_WRAPPER_FRAME: u64 = 512;
 /// asm/signal.h
 const SIGSTOP: u32 = 19;
-
-/// mmap or mremap was called through the C library: note by whom. Its own code has no frame
-/// pointer, so a walk that started at the syscall would skip the caller.
-#[inline(always)]
-pub fn note_caller(ctx: &ProbeContext) -> Option<()> {
-    open_process(ctx.as_ptr())?;
-    let thread = thread::current()?;
-    let regs = thread::registers(ctx);
-    thread.map_caller = Registers {
-        ip: thread::read_word(regs.sp),
-        sp: regs.sp.wrapping_add(8),
-        bp: regs.bp,
-    };
-    thread.map_caller_noted = 1;
-    Some(())
-}
 
 /// mmap(address, length, protection, flags, …) begins.
 #[inline(always)]
@@ -241,25 +221,14 @@ fn send_with_stack(
 ) -> Option<()> {
     let user = user_registers()?;
     let slot = event.process as u16;
-    if thread.depth != 0 && thread.nesting(process, slot, user.sp) == Nesting::Inner {
+    if thread.depth != 0 && thread.is_in_allocator(process, slot, user.sp) {
         event.flags |= RANGE_BACKS_ALLOCATOR;
     }
-    let start = map_caller(thread, user.sp).unwrap_or(user);
+    let start = thread.take_noted_caller(user.sp).unwrap_or(user);
     event.tid = thread::current_tid();
     event.stack = stack_at(thread, slot, start).map_or(UNKNOWN_STACK, |(id, _)| id);
     send(&event);
     Some(())
-}
-
-/// The noted caller of mmap, if this syscall lies just below it.
-#[inline(always)]
-fn map_caller(thread: &mut ThreadState, syscall_sp: u64) -> Option<Registers> {
-    if thread.map_caller_noted == 0 {
-        return None;
-    }
-    thread.map_caller_noted = 0;
-    let caller = thread.map_caller;
-    (caller.sp.wrapping_sub(syscall_sp) <= MAX_WRAPPER_FRAME).then_some(caller)
 }
 
 /// The registers with which the current thread entered the kernel.

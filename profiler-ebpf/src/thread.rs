@@ -31,6 +31,9 @@ pub const MAX_OPEN_CALLS: usize = 8;
 /// keep small frames; what lies deeper is not their own call.
 const MAX_ALLOCATOR_FRAME: u64 = 16 << 10;
 
+/// How far below its caller a function that gets memory through another one can call that, bytes.
+const MAX_WRAPPER_FRAME: u64 = 512;
+
 /// An allocator call between its entry and its return.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -41,6 +44,8 @@ pub struct OpenCall {
     pub size: u64,
     /// Old block (reallocations) or out-pointer (posix_memalign). AVMA.
     pub pointer: u64,
+    /// Where the stack begins, if not where the call returns to.
+    pub caller: Registers,
     /// The old block's entry, taken out of the live set until the call returns: as soon as the
     /// allocator has freed the block, another thread may be given its address.
     pub held: LiveAllocation,
@@ -54,9 +59,11 @@ pub struct OpenCall {
 pub const CALL_COUNTS: u32 = 1;
 /// `held` is in use.
 pub const CALL_HOLDS: u32 = 2;
+/// The stack begins at `caller`: the function was called on behalf of another one.
+pub const CALL_FOR_CALLER: u32 = 4;
 
 /// The registers a stack walk starts from. AVMAs.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub struct Registers {
     /// The leaf-most frame's address: a return address, or where a syscall returns to.
@@ -84,12 +91,12 @@ pub struct OpenSyscall {
 pub struct ThreadState {
     /// How many of `calls` are open.
     pub depth: u32,
-    /// Not zero when `map_caller` was noted and no syscall has used it yet.
-    pub map_caller_noted: u32,
+    /// Not zero when `noted_caller` is new.
+    noted: u32,
     /// Open calls, outermost first.
     pub calls: [OpenCall; MAX_OPEN_CALLS],
-    /// Who called mmap or mremap last.
-    pub map_caller: Registers,
+    /// Who called a function last that gets memory through another one.
+    noted_caller: Registers,
     /// The memory-mapping syscall under way.
     pub syscall: OpenSyscall,
     /// The piece of the stack that is being walked.
@@ -159,9 +166,8 @@ impl ThreadState {
         let Some(top) = self.top() else {
             return Nesting::Outermost;
         };
-        let (open_sp, function) = (top.sp, top.function);
         let caller = read_word(sp);
-        if open_sp == sp {
+        if top.sp == sp {
             // A jump from the end of an allocator function leaves the kernel's trampoline where a
             // call would have put its own return address.
             if process.trampoline == 0 || caller == process.trampoline {
@@ -170,27 +176,55 @@ impl ThreadState {
             self.abandon_top(process_slot);
             return Nesting::Outermost;
         }
-        let alive = process.trampoline == 0 || read_word(open_sp) == process.trampoline;
         let in_allocator = FUNCTIONS
-            .get(function)
+            .get(top.function)
             .is_some_and(|f| caller >= f.text_start && caller < f.text_end);
-        if alive && in_allocator && open_sp.wrapping_sub(sp) < MAX_ALLOCATOR_FRAME {
+        if in_allocator && is_under_way(&top, process, sp) {
             Nesting::Inner
         } else {
             Nesting::Outermost
         }
     }
 
-    /// Opens a call; counted as lost when too many are open.
+    /// Whether code at the stack pointer `sp` runs on behalf of an open allocator call.
     #[inline(always)]
-    pub fn open(&mut self, call: OpenCall) {
-        let depth = self.depth as usize;
-        if depth >= MAX_OPEN_CALLS {
-            count(Counter::CallsNestedTooDeep, 1);
-            return;
+    pub fn is_in_allocator(&mut self, process: &ProcessState, process_slot: u16, sp: u64) -> bool {
+        self.abandon_below(process_slot, sp);
+        self.top()
+            .is_some_and(|top| is_under_way(&top, process, sp))
+    }
+
+    /// Notes who is about to get memory.
+    #[inline(always)]
+    pub fn note_caller(&mut self, caller: Registers) {
+        self.noted_caller = caller;
+        self.noted = 1;
+    }
+
+    /// The noted caller, if code at the stack pointer `sp` runs just below it. A note serves once.
+    #[inline(always)]
+    pub fn take_noted_caller(&mut self, sp: u64) -> Option<Registers> {
+        if self.noted == 0 {
+            return None;
         }
-        *element(&mut self.calls, depth) = call;
-        self.depth = depth as u32 + 1;
+        self.noted = 0;
+        let caller = self.noted_caller;
+        (caller.sp.wrapping_sub(sp) <= MAX_WRAPPER_FRAME).then_some(caller)
+    }
+
+    /// Opens a call. When too many are open, the outermost gives way: allocators nest two or three
+    /// calls deep, so it must be one that a longjmp left behind.
+    #[inline(always)]
+    pub fn open(&mut self, process_slot: u16, call: OpenCall) {
+        if self.depth as usize >= MAX_OPEN_CALLS {
+            abandon(process_slot, &self.calls[0]);
+            for index in 1..MAX_OPEN_CALLS {
+                self.calls[index - 1] = self.calls[index];
+            }
+            self.depth = MAX_OPEN_CALLS as u32 - 1;
+        }
+        *element(&mut self.calls, self.depth as usize) = call;
+        self.depth += 1;
     }
 
     /// Closes and returns the call of `function` whose return address lay at `sp`, if it was seen.
@@ -226,15 +260,30 @@ impl ThreadState {
 
     #[inline(always)]
     fn abandon_top(&mut self, process_slot: u16) {
-        let Some(call) = self.top() else { return };
-        self.depth -= 1;
-        if call.flags & CALL_COUNTS != 0 {
-            count(Counter::CallsAbandoned, 1);
-        }
-        if call.flags & CALL_HOLDS != 0 {
-            restore(process_slot, call.pointer, &call.held);
+        if let Some(call) = self.top() {
+            self.depth -= 1;
+            abandon(process_slot, &call);
         }
     }
+}
+
+/// A call will not return. A block that it held is as it was before, as far as can be known.
+#[inline(always)]
+fn abandon(process_slot: u16, call: &OpenCall) {
+    if call.flags & CALL_COUNTS != 0 {
+        count(Counter::CallsAbandoned, 1);
+    }
+    if call.flags & CALL_HOLDS != 0 {
+        restore(process_slot, call.pointer, &call.held);
+    }
+}
+
+/// Whether an open call can still return, and code at `sp` is close enough below it to be its own:
+/// its return address must still be the kernel's trampoline.
+#[inline(always)]
+fn is_under_way(call: &OpenCall, process: &ProcessState, sp: u64) -> bool {
+    call.sp.wrapping_sub(sp) < MAX_ALLOCATOR_FRAME
+        && (process.trampoline == 0 || read_word(call.sp) == process.trampoline)
 }
 
 /// Reads a word of the target; zero if it cannot be read.

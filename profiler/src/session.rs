@@ -132,8 +132,8 @@ impl<'a> Session<'a> {
             tell,
         };
         session.open_all()?;
-        for unreadable in discovered.iter().flat_map(|discovered| &discovered.unreadable) {
-            session.note(unreadable.to_string())?;
+        for gap in discovered.iter().flat_map(Discovered::gaps) {
+            session.note(gap)?;
         }
         (session.tell)(Update::Started {
             processes: session.followed.iter().map(describe).collect(),
@@ -210,7 +210,8 @@ impl<'a> Session<'a> {
         let stacks = self.drain.stacks();
         for stack in stacks {
             if let Some(followed) = self.followed.get(usize::from(stack.process)) {
-                self.stacks.push(self.frames.intern(&followed.process, &stack));
+                self.stacks
+                    .push(self.frames.intern(&followed.process, &stack));
             }
         }
         for (kind, event) in self.drain.events() {
@@ -247,12 +248,15 @@ impl<'a> Session<'a> {
         let Ok(discovered) = Discovered::of(&followed.process, self.config.sites) else {
             return Ok(());
         };
-        self.frames.open_modules(&followed.process, &discovered.objects);
+        self.frames
+            .open_modules(&followed.process, &discovered.objects);
         match followed.attach(&mut self.kernel, &discovered) {
             Ok(0) => Ok(()),
             Ok(added) => {
                 let pid = followed.process.pid();
-                self.note(format!("pid {pid} loaded a library: {added} more functions are probed"))
+                self.note(format!(
+                    "pid {pid} loaded a library: {added} more functions are probed"
+                ))
             }
             // It ended meanwhile; the next poll sees that.
             Err(AttachError::ProcessGone { .. }) => Ok(()),
@@ -265,7 +269,11 @@ impl<'a> Session<'a> {
         let followed = &mut self.followed[slot];
         followed.close(&mut self.kernel)?;
         self.writer.end_process(followed.slot, now(), how)?;
-        let text = format!("pid {} ({}) {how}", followed.process.pid(), followed.process.comm());
+        let text = format!(
+            "pid {} ({}) {how}",
+            followed.process.pid(),
+            followed.process.comm()
+        );
         self.note(format!("{text}; the report shows what it held then"))
     }
 
@@ -290,7 +298,11 @@ impl<'a> Session<'a> {
     fn write(&mut self) -> Result<(), SessionError> {
         let totals = self.drain.totals()?;
         let mut counters = self.drain.counters()?;
-        set(&mut counters, Counter::StacksUndelivered, self.drain.undelivered());
+        set(
+            &mut counters,
+            Counter::StacksUndelivered,
+            self.drain.undelivered(),
+        );
         set(&mut counters, Counter::KernelSkipped, self.kernel.skipped());
         let (modules, frames) = self.frames.take_new();
         let stacks = std::mem::take(&mut self.stacks);
@@ -310,9 +322,16 @@ impl<'a> Session<'a> {
     }
 
     fn mappings(&self) -> Vec<MappingTotals> {
-        let ranges = self.followed.iter().flat_map(|followed| followed.ranges.totals());
+        let ranges = self
+            .followed
+            .iter()
+            .flat_map(|followed| followed.ranges.totals());
         ranges
-            .map(|((stack, owner), figures)| MappingTotals { stack, owner, figures })
+            .map(|((stack, owner), figures)| MappingTotals {
+                stack,
+                owner,
+                figures,
+            })
             .collect()
     }
 
@@ -366,12 +385,18 @@ fn row(followed: &Followed) -> capture::Process {
 fn meta(config: &Config) -> Meta {
     Meta {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        kernel: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
         started_ns: now(),
         options: vec![
             ("max-live".to_owned(), config.limits.max_live.to_string()),
-            ("max-stacks".to_owned(), config.limits.max_stacks.to_string()),
+            (
+                "max-stacks".to_owned(),
+                config.limits.max_stacks.to_string(),
+            ),
         ],
     }
 }

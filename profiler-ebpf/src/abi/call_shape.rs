@@ -26,9 +26,10 @@ pub enum CallShape {
     RustRealloc,
     /// `void f(void *block, …)`: free, sized or not, operator delete, dallocx, sdallocx.
     Free,
-    /// `void *f(void *hint, size_t length, …)` that maps memory: mmap, mremap. The probe only
-    /// notes who called; the syscall tracepoints do the accounting.
-    MapMemory,
+    /// Any signature: a function that gets memory through another one that is counted, and in
+    /// which the chain of frame pointers breaks (mmap around its syscall, aligned operator new
+    /// around malloc). The probe only notes who called.
+    NoteCaller,
 }
 
 /// When a function must be attached relative to others, lowest first; detaching goes the other way.
@@ -57,7 +58,7 @@ impl CallShape {
         Self::ResizeInPlace,
         Self::RustRealloc,
         Self::Free,
-        Self::MapMemory,
+        Self::NoteCaller,
     ];
 
     /// When to attach functions of this shape.
@@ -72,14 +73,14 @@ impl CallShape {
             | Self::Calloc
             | Self::AlignedAlloc
             | Self::PosixMemalign
-            | Self::MapMemory => AttachRank::Takes,
+            | Self::NoteCaller => AttachRank::Takes,
         }
     }
 
     /// Whether the function's return must be seen too.
     #[must_use]
     pub const fn has_return(self) -> bool {
-        !matches!(self, Self::Free | Self::MapMemory)
+        !matches!(self, Self::Free | Self::NoteCaller)
     }
 
     /// How many leading integer arguments the entry program reads. A probe site behind the first
@@ -91,7 +92,7 @@ impl CallShape {
             Self::Calloc | Self::Realloc | Self::AlignedAlloc | Self::ResizeInPlace => 2,
             Self::ReallocArray | Self::PosixMemalign => 3,
             Self::RustRealloc => 4,
-            Self::MapMemory => 0,
+            Self::NoteCaller => 0,
         }
     }
 }

@@ -53,8 +53,6 @@ counters! {
     StackTableFull = "stack_table_full", Lost;
     /// calls not followed because the thread table was full
     ThreadTableFull = "thread_table_full", Lost;
-    /// calls not followed because too many allocator calls were open in one thread
-    CallsNestedTooDeep = "calls_nested_too_deep", Lost;
     /// allocations found at an address that was already live: their earlier free was not seen
     MissedFree = "missed_free", Lost;
     /// results of posix_memalign that could not be read from the target

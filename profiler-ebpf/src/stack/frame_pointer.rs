@@ -65,12 +65,7 @@ impl StackWindow {
 ///
 /// `start.ip` becomes the first frame.
 #[inline(always)]
-pub fn walk(
-    start: Registers,
-    seed: u64,
-    window: &mut StackWindow,
-    out: &mut StackEvent,
-) -> u64 {
+pub fn walk(start: Registers, seed: u64, window: &mut StackWindow, out: &mut StackEvent) -> u64 {
     window.start = 0;
     let mut hash = mix(seed, start.ip);
     let mut end = WalkEnd::TooDeep;

@@ -143,7 +143,9 @@ impl Kernel {
             let link = tracepoint
                 .attach(category, name)
                 .map_err(|source| AttachError::tracepoint(category, name, source))?;
-            let link = tracepoint.take_link(link).map_err(|source| AttachError::program(program, source))?;
+            let link = tracepoint
+                .take_link(link)
+                .map_err(|source| AttachError::program(program, source))?;
             self.tracepoints.push(link);
         }
         Ok(())
@@ -290,4 +292,3 @@ where
         .and_then(|program| program.try_into().ok())
         .expect("the embedded object has the programs of profiler-ebpf/src/main.rs")
 }
-

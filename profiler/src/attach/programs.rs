@@ -43,7 +43,7 @@ pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
         CallShape::ResizeInPlace => ("enter_resize_in_place", "leave_resize_in_place"),
         CallShape::RustRealloc => ("enter_rust_realloc", "leave_rust_realloc"),
         CallShape::Free => ("enter_free", ""),
-        CallShape::MapMemory => ("enter_map_memory", ""),
+        CallShape::NoteCaller => ("note_caller", ""),
     };
     match (set, shape.has_return()) {
         (ProgramSet::Counting, true) => Names {

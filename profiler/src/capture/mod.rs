@@ -28,12 +28,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use error::CaptureError;
 pub use crate::heap::{Figures, MappingOwner};
+pub use error::CaptureError;
 pub use reader::{Capture, Ended, read};
-pub use record::{
-    Frame, Interval, MappingTotals, Meta, Module, Note, Process, Stack,
-    unix_ns,
-};
+pub use record::{Frame, Interval, MappingTotals, Meta, Module, Note, Process, Stack, unix_ns};
 pub use schema::SCHEMA_VERSION;
 pub use writer::Writer;

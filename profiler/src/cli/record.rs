@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     attach::{Limits, ProgramSet, ensure_tracefs},
     probes::SitePolicy,
-    session::{Config, Tally, Session, Update},
+    session::{Config, Session, Tally, Update},
     target::{self, Pid, Process},
 };
 

@@ -66,7 +66,9 @@ impl Drain {
             .map(|id| Ok((id, self.channels.totals.get(&id, 0)?)))
             .collect::<Result<_, MapError>>()?;
         let waiting = |(id, totals): &&(u32, StackTotals)| {
-            *id != UNKNOWN_STACK && totals.delivered == 0 && totals.alloc_objects + totals.lost_objects > 0
+            *id != UNKNOWN_STACK
+                && totals.delivered == 0
+                && totals.alloc_objects + totals.lost_objects > 0
         };
         self.undelivered = totals.iter().filter(waiting).count() as u64;
         Ok(totals)

@@ -87,7 +87,9 @@ impl Ranges {
 
     /// What each origin has mapped, in bytes and ranges. A range that was cut in two counts as two.
     pub fn totals(&self) -> impl Iterator<Item = (Origin, Figures)> {
-        self.totals.iter().map(|(&origin, &totals)| (origin, totals))
+        self.totals
+            .iter()
+            .map(|(&origin, &totals)| (origin, totals))
     }
 
     /// Takes `[start, end)` out and returns what was there.
@@ -96,7 +98,13 @@ impl Ranges {
         for (at, range) in self.overlapping(start, end) {
             self.remove(at, range);
             if at < start {
-                self.insert(at, Range { end: start, ..range });
+                self.insert(
+                    at,
+                    Range {
+                        end: start,
+                        ..range
+                    },
+                );
             }
             if range.end > end {
                 self.insert(end, range);
@@ -177,7 +185,11 @@ mod tests {
         assert_eq!(inuse(&ranges, A), (5, 1));
         assert_eq!(inuse(&ranges, B), (10, 1));
         ranges.map(12 * PAGE, PAGE, None);
-        assert_eq!(inuse(&ranges, A), (4, 2), "a file over it counts for nobody");
+        assert_eq!(
+            inuse(&ranges, A),
+            (4, 2),
+            "a file over it counts for nobody"
+        );
     }
 
     #[test]
@@ -188,7 +200,11 @@ mod tests {
         ranges.restore(1);
         assert_eq!(inuse(&ranges, A).0, 10);
         ranges.take(1, 12 * PAGE + 1, PAGE);
-        assert_eq!(inuse(&ranges, A).0, 10, "the kernel refuses unaligned addresses");
+        assert_eq!(
+            inuse(&ranges, A).0,
+            10,
+            "the kernel refuses unaligned addresses"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!   the probe there sees the call, with the right caller.
 //! - `__libc_malloc` and its kin: other names of the same code. Names that share a file offset, as
 //!   glibc's `memalign` and `aligned_alloc` do, are probed once.
-//! - libstdc++'s `operator new`: it calls `malloc`.
+//! - libstdc++'s plain `operator new`: it calls `malloc`, and leaves the frame pointer alone.
 //! - `malloc_usable_size`, `mallctl` and so on: they move no memory.
 //! - mimalloc's `mi_heap_calloc`, `mi_heap_realloc` and their kin, `mi_expand` and `mi_strdup`:
 //!   their arguments fit no shape. Rust's mimalloc crate calls none of them.
@@ -22,6 +22,10 @@ pub struct AllocFn {
     pub symbol: &'static str,
     /// How it is called.
     pub shape: CallShape,
+    /// Whether it reports failure by a C++ exception. Such a function must never get a return
+    /// probe: the probe replaces the return address, the unwinder then finds no caller, and the
+    /// program is terminated instead of catching `bad_alloc`.
+    pub throws: bool,
 }
 
 /// Which definitions of a function count.
@@ -31,6 +35,8 @@ pub enum Found {
     Resolved,
     /// As `Resolved`, if the object brings its own allocator. Elsewhere these functions call it.
     ResolvedInAllocator,
+    /// As `Resolved`, unless the object brings its own allocator: elsewhere these functions call one.
+    ResolvedAroundAllocator,
     /// Each one, in whichever object: the prefix makes the name the allocator's own.
     Anywhere,
     /// Each one, if nothing that it calls is visible.
@@ -60,6 +66,12 @@ pub const ALLOCATORS: &[AllocatorSpec] = &[
         prefixes: &[""],
         found: Found::Resolved,
         functions: &[C_FAMILY, C_MAPPING],
+    },
+    AllocatorSpec {
+        name: PROVIDER,
+        prefixes: &[""],
+        found: Found::ResolvedAroundAllocator,
+        functions: &[CXX_ALIGNED_NEW],
     },
     AllocatorSpec {
         name: "jemalloc",
@@ -116,7 +128,19 @@ pub const RUST_CUSTOM: &str = "__rg_alloc";
 pub const RUST_DEFAULT: &str = "__rdl_alloc";
 
 const fn function(symbol: &'static str, shape: CallShape) -> AllocFn {
-    AllocFn { symbol, shape }
+    AllocFn {
+        symbol,
+        shape,
+        throws: false,
+    }
+}
+
+const fn throwing(symbol: &'static str, shape: CallShape) -> AllocFn {
+    AllocFn {
+        symbol,
+        shape,
+        throws: true,
+    }
 }
 
 const C_FAMILY: &[AllocFn] = &[
@@ -135,11 +159,21 @@ const C_FAMILY: &[AllocFn] = &[
     function("free_aligned_sized", Free),
 ];
 
-/// Entry only: they note who calls, and the syscall tracepoints account for the range.
+/// They note who calls; the syscall tracepoints account for the range.
 const C_MAPPING: &[AllocFn] = &[
-    function("mmap", MapMemory),
-    function("mmap64", MapMemory),
-    function("mremap", MapMemory),
+    function("mmap", NoteCaller),
+    function("mmap64", NoteCaller),
+    function("mremap", NoteCaller),
+    function("sbrk", NoteCaller),
+];
+
+/// They note who calls. Aligned `operator new` calls an allocator, which is counted, but in
+/// libstdc++ it keeps other things in the frame pointer meanwhile.
+const CXX_ALIGNED_NEW: &[AllocFn] = &[
+    function("_ZnwmSt11align_val_t", NoteCaller),
+    function("_ZnamSt11align_val_t", NoteCaller),
+    function("_ZnwmSt11align_val_tRKSt9nothrow_t", NoteCaller),
+    function("_ZnamSt11align_val_tRKSt9nothrow_t", NoteCaller),
 ];
 
 const JEMALLOC_EXTENSIONS: &[AllocFn] = &[
@@ -150,16 +184,13 @@ const JEMALLOC_EXTENSIONS: &[AllocFn] = &[
     function("sdallocx", Free),
 ];
 
-/// Itanium mangling: `_Znw` new, `_Zna` new[], `_Zdl` delete, `_Zda` delete[].
+/// Itanium mangling: `_Znw` new, `_Zna` new[], `_Zdl` delete, `_Zda` delete[]. Aligned new is among
+/// [`CXX_ALIGNED_NEW`].
 const CXX_OPERATORS: &[AllocFn] = &[
-    function("_Znwm", Malloc),
-    function("_Znam", Malloc),
+    throwing("_Znwm", Malloc),
+    throwing("_Znam", Malloc),
     function("_ZnwmRKSt9nothrow_t", Malloc),
     function("_ZnamRKSt9nothrow_t", Malloc),
-    function("_ZnwmSt11align_val_t", Malloc),
-    function("_ZnamSt11align_val_t", Malloc),
-    function("_ZnwmSt11align_val_tRKSt9nothrow_t", Malloc),
-    function("_ZnamSt11align_val_tRKSt9nothrow_t", Malloc),
     function("_ZdlPv", Free),
     function("_ZdaPv", Free),
     function("_ZdlPvm", Free),
@@ -200,13 +231,13 @@ const MIMALLOC_EXTENSIONS: &[AllocFn] = &[
     function("free_size", Free),
     function("free_size_aligned", Free),
     function("free_aligned", Free),
-    function("new", Malloc),
-    function("new_aligned", Malloc),
+    throwing("new", Malloc),
+    throwing("new_aligned", Malloc),
     function("new_nothrow", Malloc),
     function("new_aligned_nothrow", Malloc),
-    function("new_n", Calloc),
-    function("new_realloc", Realloc),
-    function("new_reallocn", ReallocArray),
+    throwing("new_n", Calloc),
+    throwing("new_realloc", Realloc),
+    throwing("new_reallocn", ReallocArray),
 ];
 
 /// `f(heap, size, …)`: like `aligned_alloc`, whose first argument the probe does not use either.
@@ -224,12 +255,12 @@ const MIMALLOC_HEAPS: &[AllocFn] = &[
 /// gperftools/tcmalloc.h.
 const TCMALLOC_OPERATORS: &[AllocFn] = &[
     function("malloc_skip_new_handler", Malloc),
-    function("new", Malloc),
-    function("newarray", Malloc),
+    throwing("new", Malloc),
+    throwing("newarray", Malloc),
     function("new_nothrow", Malloc),
     function("newarray_nothrow", Malloc),
-    function("new_aligned", Malloc),
-    function("newarray_aligned", Malloc),
+    throwing("new_aligned", Malloc),
+    throwing("newarray_aligned", Malloc),
     function("new_aligned_nothrow", Malloc),
     function("newarray_aligned_nothrow", Malloc),
     function("delete", Free),
@@ -261,6 +292,8 @@ pub struct Known {
     pub spec: &'static AllocatorSpec,
     /// How it is called.
     pub shape: CallShape,
+    /// Whether it reports failure by a C++ exception.
+    pub throws: bool,
     /// Place in [`ALLOCATORS`], for choosing among names of one function.
     pub rank: usize,
 }
@@ -278,6 +311,7 @@ static BY_NAME: LazyLock<HashMap<String, Known>> = LazyLock::new(|| {
             let known = Known {
                 spec,
                 shape: function.shape,
+                throws: function.throws,
                 rank: by_name.len(),
             };
             by_name

@@ -140,7 +140,7 @@ impl PlannedFunction {
 }
 
 fn is_heap(shape: CallShape) -> bool {
-    shape != CallShape::MapMemory
+    shape != CallShape::NoteCaller
 }
 
 /// A definition that calls go to.
@@ -170,6 +170,12 @@ impl Candidate<'_> {
             object: index,
             reason,
         };
+        if symbol.known.throws {
+            return Err(skipped(
+                "it may throw a C++ exception, which a return probe would break; \
+                 its allocations are not counted",
+            ));
+        }
         if symbol.indirect {
             return Err(skipped("it is chosen at run time (IFUNC)"));
         }
@@ -260,6 +266,9 @@ fn choose(objects: &[ScopeObject]) -> Vec<Candidate<'_>> {
             Found::Resolved => is_resolved(candidate),
             Found::ResolvedInAllocator => {
                 is_resolved(candidate) && candidate.object.brings_own_allocator()
+            }
+            Found::ResolvedAroundAllocator => {
+                is_resolved(candidate) && !candidate.object.brings_own_allocator()
             }
             Found::Anywhere => true,
             Found::NothingBelow => false,

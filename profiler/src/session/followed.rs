@@ -11,8 +11,12 @@ use crate::{
     attach::{AttachError, Kernel, ProbePoint},
     heap::{MappingOwner, Ranges},
     probes::{Plan, PlanError, PlannedFunction, ScopeObject, SitePolicy, plan},
-    target::{FileKey, FileOffset, LoadedObject, Process, UnreadableObject},
+    target::{FileKey, FileOffset, Load, LoadedObject, Process, UnreadableObject},
 };
+
+/// How far the last function of an allocator may reach, bytes. Beyond it the executable's own code
+/// may begin.
+const MAX_FUNCTION_BYTES: u64 = 4 << 10;
 
 /// The code of a process, and what to probe in it.
 pub struct Discovered {
@@ -49,6 +53,19 @@ impl Discovered {
             objects,
             unreadable,
         })
+    }
+
+    /// What will not be seen, one sentence each.
+    pub fn gaps(&self) -> impl Iterator<Item = String> {
+        let unreadable = self.unreadable.iter().map(ToString::to_string);
+        let skipped = self.plan.skipped.iter().map(|skipped| {
+            let object = self.objects[skipped.object].path.display();
+            format!(
+                "{} in {object} is not probed: {}",
+                skipped.symbol, skipped.reason
+            )
+        });
+        unreadable.chain(skipped)
     }
 }
 
@@ -94,11 +111,36 @@ impl Followed {
         for function in &discovered.plan.functions {
             if self.probed.insert(function.key()) {
                 let object = &discovered.objects[function.object];
-                self.attach_function(kernel, object, function)?;
+                let code = self.allocator_code(discovered, function);
+                self.attach_function(kernel, object, function, code)?;
                 added += 1;
             }
         }
         Ok(added)
+    }
+
+    /// Where calls come from that an allocator makes to itself: its library, or, in an executable,
+    /// which holds everything, the neighbourhood of its functions.
+    fn allocator_code(&self, discovered: &Discovered, function: &PlannedFunction) -> FunctionInfo {
+        let mappings = self.process.mappings();
+        let Some(text) = mappings.text(function.file, function.file_offset) else {
+            return FunctionInfo::default();
+        };
+        let (mut start, mut end) = (text.start.0, text.end.0);
+        if discovered.objects[function.object].load == Load::Executable {
+            let neighbours = discovered.plan.functions.iter().filter(|other| {
+                other.object == function.object && other.allocator == function.allocator
+            });
+            let offsets = neighbours.map(|other| other.file_offset.0);
+            let avma = |offset: u64| offset.saturating_sub(text.offset.0).saturating_add(start);
+            let first = offsets.clone().min().map_or(start, avma);
+            let last = offsets.max().map_or(end, avma);
+            (start, end) = (first, end.min(last.saturating_add(MAX_FUNCTION_BYTES)));
+        }
+        FunctionInfo {
+            text_start: start,
+            text_end: end,
+        }
     }
 
     fn attach_function(
@@ -106,18 +148,14 @@ impl Followed {
         kernel: &mut Kernel,
         object: &LoadedObject,
         function: &PlannedFunction,
+        code: FunctionInfo,
     ) -> Result<(), AttachError> {
-        let text = self.process.mappings().text(object.file, function.site.file_offset);
-        let info = text.map_or_else(FunctionInfo::default, |text| FunctionInfo {
-            text_start: text.start.0,
-            text_end: text.end.0,
-        });
         let point = ProbePoint {
             object: &object.open_path,
             file_offset: function.site.file_offset.0,
             shape: function.shape,
         };
-        kernel.attach_function(self.slot, self.pid(), &point, info)
+        kernel.attach_function(self.slot, self.pid(), &point, code)
     }
 
     /// From here on its events count.

@@ -75,12 +75,17 @@ impl FrameTable {
         }
         for (module, places) in by_module {
             let symbols = self.symbols(module, &places);
-            frames.extend(places.into_iter().zip(symbols).map(|((id, offset), symbols)| Frame {
-                id,
-                module,
-                offset,
-                symbols,
-            }));
+            frames.extend(
+                places
+                    .into_iter()
+                    .zip(symbols)
+                    .map(|((id, offset), symbols)| Frame {
+                        id,
+                        module,
+                        offset,
+                        symbols,
+                    }),
+            );
         }
         (std::mem::take(&mut self.new_modules), frames)
     }
@@ -88,7 +93,8 @@ impl FrameTable {
     fn symbols(&mut self, module: Option<u32>, places: &[(u32, u64)]) -> Vec<Vec<Symbol>> {
         let nothing = || vec![Vec::new(); places.len()];
         let known = module.and_then(|id| self.modules.get(id as usize));
-        let Some((known, file)) = known.and_then(|known| Some((known, known.file.as_ref()?))) else {
+        let Some((known, file)) = known.and_then(|known| Some((known, known.file.as_ref()?)))
+        else {
             return nothing();
         };
         let open = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -112,9 +118,10 @@ impl FrameTable {
         // A return address may lie just behind its mapping, the call just before.
         let call = Avma(address.0.saturating_sub(1));
         let (module, offset) = match process.mappings().locate(call) {
-            Some((mapping, offset)) if !mapping.path.as_os_str().is_empty() => {
-                (Some(self.module(process, mapping)), offset.0.saturating_add(1))
-            }
+            Some((mapping, offset)) if !mapping.path.as_os_str().is_empty() => (
+                Some(self.module(process, mapping)),
+                offset.0.saturating_add(1),
+            ),
             _ => (None, address.0),
         };
         let next = self.frame_ids.len() as u32;
@@ -152,7 +159,9 @@ impl FrameTable {
 }
 
 fn root_of(process: &Process) -> PathBuf {
-    Path::new("/proc").join(process.pid().to_string()).join("root")
+    Path::new("/proc")
+        .join(process.pid().to_string())
+        .join("root")
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -105,11 +105,11 @@ fn entry_and_return_share_a_site_behind_a_comparison() {
 
 #[test]
 fn mapping_functions_keep_the_stack_of_their_caller() {
-    let (offset, cost, _) = site(GLIBC_MMAP, MapMemory);
+    let (offset, cost, _) = site(GLIBC_MMAP, NoteCaller);
     assert_eq!((offset, cost), (10, Emulated));
     let expected = at(0, SingleStepped, "sub rsp, 0x58");
     assert_eq!(
-        site(GLIBC_MREMAP, MapMemory),
+        site(GLIBC_MREMAP, NoteCaller),
         expected,
         "the stack pointer has moved"
     );
