@@ -24,10 +24,13 @@ fn main() -> Result<()> {
         format!("no toolchain among {TOOLCHAINS:?} has core's sources: run `cargo xtask setup`")
     })?;
 
-    // SAFETY: nothing else runs in this process yet, so nobody reads the environment meanwhile.
-    // It makes the stable compiler of `ebpf` take `-Z build-std=core`, and ends with this process:
-    // only the compiler of the eBPF programs inherits it.
-    unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
+    // These end with this process: only the build of the eBPF programs inherits them. The first
+    // makes the stable compiler of `ebpf` take `-Z build-std=core`. The second keeps cargo from
+    // announcing each crate, which would be repeated as warnings of this one.
+    for (variable, value) in [("RUSTC_BOOTSTRAP", "1"), ("CARGO_TERM_QUIET", "true")] {
+        // SAFETY: this process has one thread, so nobody reads the environment meanwhile.
+        unsafe { env::set_var(variable, value) };
+    }
 
     let programs = Package {
         name: "residue-ebpf",

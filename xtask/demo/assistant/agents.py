@@ -21,7 +21,7 @@ class Agent:
 
     def run(self, message):
         """Answers a message."""
-        self.context[0][: len(message)] = array("q", message.encode())
+        self.context[0][: len(message)] = array("q", map(ord, message))
         return message[::-1]
 
     def on_event(self, event):

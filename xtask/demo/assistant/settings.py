@@ -15,3 +15,10 @@ TEMPLATES = [
 ]
 DATABASES = {}
 USE_TZ = True
+# Exceptions go to gunicorn's log; by default they would be mailed to nobody.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
+    "loggers": {"django.request": {"handlers": ["stderr"], "level": "ERROR"}},
+}

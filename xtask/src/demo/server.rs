@@ -121,6 +121,8 @@ fn gunicorn(app: &App, address: SocketAddr) -> Command {
         .current_dir(&app.source)
         .env("THUMBNAIL_LIBRARY", &app.library)
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        // Newer gunicorns keep a control socket there.
+        .env("HOME", &app.venv)
         .stdin(Stdio::null());
     command
 }
