@@ -4,16 +4,22 @@
 mod error;
 mod followed;
 mod frames;
+mod launch;
 
 use std::{
+    ffi::OsString,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
-use residue_ebpf::abi::{counters::Counter, event::EventKind, heap::StackTotals};
+use residue_ebpf::abi::{
+    counters::Counter,
+    event::EventKind,
+    heap::{PROCESS_LAUNCHING, ProcessState, StackTotals},
+};
 
 use crate::{
-    attach::{AttachError, Kernel, Limits, ProgramSet},
+    attach::{AttachError, Channels, Kernel, Limits, ProgramSet},
     capture::{self, Interval, MappingTotals, Meta, Stack, Writer, unix_ns},
     drain::Drain,
     probes::SitePolicy,
@@ -21,6 +27,7 @@ use crate::{
 };
 use followed::{Discovered, Followed};
 use frames::FrameTable;
+use launch::{Launch, resume};
 
 pub use error::SessionError;
 
@@ -33,6 +40,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Config {
     /// The processes.
     pub pids: Vec<Pid>,
+    /// A command to start and record as well; may be empty.
+    pub command: Vec<OsString>,
     /// Where the capture goes.
     pub output: PathBuf,
     /// When to end by itself.
@@ -105,21 +114,52 @@ impl<'a> Session<'a> {
         tell: &'a mut dyn FnMut(Update),
     ) -> Result<Self, SessionError> {
         let began = Instant::now();
-        let mut frames = FrameTable::default();
-        let mut followed = Vec::new();
-        for (slot, &pid) in (0..).zip(&config.pids) {
+        let mut found = Vec::new();
+        for &pid in &config.pids {
             let process = Process::open(pid)?;
             let discovered = Discovered::of(&process, config.sites)?;
-            frames.open_modules(&process, &discovered.objects);
-            followed.push((Followed::new(process, slot), discovered));
+            found.push((process, discovered));
         }
+        let launch = match &*config.command {
+            [] => None,
+            command => Some(Launch::prepare(command)?),
+        };
         let (mut kernel, channels) = Kernel::load(config.limits, config.programs)?;
         kernel.attach_tracepoints()?;
-        let mut functions = 0;
-        for (process, discovered) in &mut followed {
-            functions += process.attach(&mut kernel, discovered)?;
+        let launched = launch.as_ref().map(Launch::pid);
+        if let Some(launch) = launch {
+            let state = ProcessState {
+                tgid: launch.pid().as_raw_nonzero().get().unsigned_abs(),
+                flags: PROCESS_LAUNCHING,
+                ..ProcessState::default()
+            };
+            kernel.set_process(found.len() as u16, state)?;
+            found.push(launch.run_to_c_library(config.sites)?);
         }
-        let (followed, discovered): (Vec<_>, Vec<_>) = followed.into_iter().unzip();
+        let session = Self::attach(config, tell, kernel, channels, found, began);
+        launched.map(resume);
+        session
+    }
+
+    fn attach(
+        config: &'a Config,
+        tell: &'a mut dyn FnMut(Update),
+        mut kernel: Kernel,
+        channels: Channels,
+        found: Vec<(Process, Discovered)>,
+        began: Instant,
+    ) -> Result<Self, SessionError> {
+        let mut frames = FrameTable::default();
+        let mut followed = Vec::new();
+        let mut gaps = Vec::new();
+        let mut functions = 0;
+        for (slot, (process, discovered)) in (0..).zip(found) {
+            frames.open_modules(&process, &discovered.objects);
+            gaps.extend(discovered.gaps());
+            let mut process = Followed::new(process, slot);
+            functions += process.attach(&mut kernel, &discovered)?;
+            followed.push(process);
+        }
         let mut session = Self {
             writer: Writer::create(&config.output, &meta(config))?,
             config,
@@ -132,14 +172,12 @@ impl<'a> Session<'a> {
             tell,
         };
         session.open_all()?;
-        for gap in discovered.iter().flat_map(Discovered::gaps) {
-            session.note(gap)?;
-        }
         (session.tell)(Update::Started {
             processes: session.followed.iter().map(describe).collect(),
             functions,
             took: began.elapsed(),
         });
+        gaps.into_iter().try_for_each(|gap| session.note(gap))?;
         Ok(session)
     }
 
@@ -207,13 +245,9 @@ impl<'a> Session<'a> {
 
     /// Empties the ring buffers and sees who has ended.
     fn poll(&mut self) -> Result<(), SessionError> {
+        // A stack is older than what is in the event ring by the time it is read, so the events
+        // tell where its code is.
         let stacks = self.drain.stacks();
-        for stack in stacks {
-            if let Some(followed) = self.followed.get(usize::from(stack.process)) {
-                self.stacks
-                    .push(self.frames.intern(&followed.process, &stack));
-            }
-        }
         for (kind, event) in self.drain.events() {
             let Some(followed) = self.followed.get_mut(event.process as usize) else {
                 continue;
@@ -225,6 +259,12 @@ impl<'a> Session<'a> {
                     self.end(event.process as usize, "replaced its program (exec)")?;
                 }
                 _ => {}
+            }
+        }
+        for stack in stacks {
+            if let Some(followed) = self.followed.get(usize::from(stack.process)) {
+                self.stacks
+                    .push(self.frames.intern(&followed.process, &stack));
             }
         }
         self.kernel.flush_messages();

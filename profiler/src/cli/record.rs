@@ -1,8 +1,9 @@
 //! `residue record`: attaches to live processes and writes a capture.
 
 use std::{
+    ffi::OsString,
     io::{self, IsTerminal as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -24,6 +25,8 @@ Examples:
     sudo residue record -p 4242 -d 60s -o worker.residue
   All workers of a server, until Ctrl-C:
     sudo residue record -p $(pgrep -o gunicorn) --children -o workers.residue
+  A command, from its first allocation to its end:
+    sudo residue record -o job.residue -- ./job --input data.csv
   What came out:
     residue report worker.residue
     residue report worker.residue --format flamegraph -o worker.svg";
@@ -33,7 +36,12 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Process to record; may be given several times
-    #[arg(short, long = "pid", value_name = "PID", required = true)]
+    #[arg(
+        short,
+        long = "pid",
+        value_name = "PID",
+        required_unless_present = "command"
+    )]
     pids: Vec<Pid>,
     /// Record all descendants that exist now as well
     #[arg(long)]
@@ -56,6 +64,9 @@ pub struct Args {
     /// No progress, only warnings and errors
     #[arg(short, long)]
     quiet: bool,
+    /// Start this command and record it from its first allocation until it ends
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<OsString>,
     /// Run empty programs at the probe sites: what any tool would cost here (for benchmarks)
     #[arg(long, hide = true)]
     empty_programs: bool,
@@ -120,10 +131,11 @@ fn config(args: &Args) -> anyhow::Result<Config> {
     }
     let output = match &args.output {
         Some(output) => output.clone(),
-        None => default_output(args.pids[0])?,
+        None => default_output(args)?,
     };
     Ok(Config {
         pids,
+        command: args.command.clone(),
         output,
         duration: args.duration,
         interval: args.interval,
@@ -144,16 +156,22 @@ fn config(args: &Args) -> anyhow::Result<Config> {
     })
 }
 
-/// `NAME-PID.residue`, with what a file name cannot hold replaced.
-fn default_output(pid: Pid) -> anyhow::Result<PathBuf> {
-    let process = Process::open(pid)?;
+/// `NAME-PID.residue`, or `NAME.residue` for a command, with what a file name cannot hold replaced.
+fn default_output(args: &Args) -> anyhow::Result<PathBuf> {
     let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let name: String = process
-        .comm()
-        .chars()
-        .map(|c| if usable(c) { c } else { '_' })
-        .collect();
-    Ok(PathBuf::from(format!("{name}-{pid}.residue")))
+    let safe = |name: &str| -> String {
+        let chars = name.chars().map(|c| if usable(c) { c } else { '_' });
+        chars.collect()
+    };
+    let name = match (args.pids.first(), args.command.first()) {
+        (Some(&pid), _) => format!("{}-{pid}", safe(Process::open(pid)?.comm())),
+        (None, Some(command)) => {
+            let program = Path::new(command).file_name().unwrap_or(command);
+            safe(&program.to_string_lossy())
+        }
+        (None, None) => bail!("nothing to record: give -p PID, or a command after --"),
+    };
+    Ok(PathBuf::from(format!("{name}.residue")))
 }
 
 /// What the person who records sees, on standard error.

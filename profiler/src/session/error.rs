@@ -16,6 +16,17 @@ pub enum SessionError {
     /// The kernel refused.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// Neither a process nor a command was given.
+    #[error("nothing to record: give -p PID, or a command after --")]
+    NoCommand,
+    /// The command could not be started.
+    #[error("failed to run {name}: {source}; check the command after --")]
+    Launch {
+        /// The command.
+        name: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// The capture cannot be written.
     #[error(transparent)]
     Capture(#[from] CaptureError),

@@ -1,0 +1,171 @@
+//! Starts a command so that its very first allocation counts.
+//!
+//! The child waits before its exec until the kernel side knows it as *launching*. From then on the
+//! kernel side stops it (SIGSTOP) at exec and whenever it maps code, until the C library is there:
+//! nothing can allocate before that, and after it the probes are in.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    process::{Child, Command},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    pipe::{PipeFlags, pipe_with},
+    process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, waitid},
+};
+
+use super::{SessionError, followed::Discovered};
+use crate::{probes::SitePolicy, target::Process};
+
+/// How long a program may take from exec until its C library is mapped. Loading hundreds of
+/// libraries, each with a stop, takes under a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the child's state is looked at.
+const POLL: Duration = Duration::from_micros(500);
+/// File names of C libraries: glibc's, and musl's, which is its dynamic linker as well.
+const C_LIBRARIES: [&str; 3] = ["libc.so", "ld-musl", "libc.musl"];
+
+/// A child that has not run its program yet.
+pub struct Launch {
+    pid: Pid,
+    name: String,
+    go: OwnedFd,
+    /// `Command::spawn` returns only after the exec, so it waits in a thread of its own.
+    spawned: JoinHandle<io::Result<Child>>,
+}
+
+impl Launch {
+    /// Forks. The child waits.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for another process.
+    pub fn prepare(command: &[OsString]) -> Result<Self, SessionError> {
+        let (program, arguments) = command.split_first().ok_or(SessionError::NoCommand)?;
+        let name = program.to_string_lossy().into_owned();
+        let failed = |source: io::Error| SessionError::Launch {
+            name: name.clone(),
+            source,
+        };
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()));
+        let (pid_out, pid_in) = pipe()?;
+        let (wait, go) = pipe()?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        let tell_and_wait = move || {
+            rustix::io::write(&pid_in, &getpid().as_raw_nonzero().get().to_ne_bytes())?;
+            match rustix::io::read(&wait, &mut [0])? {
+                0 => Err(io::ErrorKind::Interrupted.into()),
+                _ => Ok(()),
+            }
+        };
+        // SAFETY: only system calls on descriptors that the child has inherited.
+        unsafe { command.pre_exec(tell_and_wait) };
+        let spawned = std::thread::spawn(move || command.spawn());
+        let mut pid = [0; 4];
+        let read = rustix::io::read(&pid_out, &mut pid).map_err(|error| failed(error.into()))?;
+        let pid = Pid::from_raw(i32::from_ne_bytes(pid)).filter(|_| read == pid.len());
+        Ok(Self {
+            pid: pid.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?,
+            name,
+            go,
+            spawned,
+        })
+    }
+
+    /// The child's pid.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Lets the child run its program, up to where its C library is mapped; there it stands still
+    /// until [`resume`].
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot be run, or must not be recorded.
+    pub fn run_to_c_library(
+        self,
+        sites: SitePolicy,
+    ) -> Result<(Process, Discovered), SessionError> {
+        let failed = |source: io::Error| SessionError::Launch {
+            name: self.name.clone(),
+            source,
+        };
+        rustix::io::write(self.go.as_fd(), &[1]).map_err(|error| failed(error.into()))?;
+        let deadline = Instant::now() + PATIENCE;
+        let ready = loop {
+            if Instant::now() > deadline {
+                break Err(failed(io::ErrorKind::TimedOut.into()));
+            }
+            match stopped(self.pid) {
+                Ok(true) => match look(self.pid, sites) {
+                    Ok(None) => resume(self.pid),
+                    Ok(Some(ready)) => break Ok(ready),
+                    Err(error) => break Err(error),
+                },
+                Ok(false) => {}
+                Err(gone) => break Err(failed(gone)),
+            }
+            std::thread::sleep(POLL);
+        };
+        if ready.is_err() {
+            // It is ours, has not begun its work, and would stand still for ever.
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
+        match self.spawned.join() {
+            Ok(Err(source)) => Err(SessionError::Launch {
+                name: self.name,
+                source,
+            }),
+            _ => ready,
+        }
+    }
+}
+
+/// Lets a stopped child go on.
+pub fn resume(pid: Pid) {
+    // If it is gone, that is found out where it is waited for.
+    let _ = kill_process(pid, Signal::CONT);
+}
+
+/// Whether the child stands still; an error when it has ended.
+fn stopped(pid: Pid) -> io::Result<bool> {
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+    match waitid(WaitId::Pid(pid), options)? {
+        Some(_) => Ok(true),
+        None => {
+            let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            match waitid(WaitId::Pid(pid), ended)? {
+                Some(_) => Err(io::Error::other("it ended before it could be recorded")),
+                None => Ok(false),
+            }
+        }
+    }
+}
+
+/// The process and what to probe, if its C library is there.
+fn look(pid: Pid, sites: SitePolicy) -> Result<Option<(Process, Discovered)>, SessionError> {
+    let process = Process::open(pid.as_raw_nonzero().get())?;
+    let objects = process.loaded_objects().objects;
+    let is_static = objects
+        .first()
+        .is_some_and(|executable| executable.facts.dynamic.is_none());
+    let has_c_library = objects.iter().any(|object| {
+        let name = object.path.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| C_LIBRARIES.iter().any(|library| name.starts_with(library)))
+    });
+    if !is_static && !has_c_library {
+        return Ok(None);
+    }
+    let discovered = Discovered::of(&process, sites)?;
+    Ok(Some((process, discovered)))
+}
