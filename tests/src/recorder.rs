@@ -71,6 +71,15 @@ impl Recorder {
     pub fn start(pids: &[u32], arguments: &[&str]) -> Result<Self> {
         let directory =
             tempfile::tempdir().context("failed to make a directory for the capture")?;
+        Self::start_in(directory, pids, arguments)
+    }
+
+    /// As [`start`](Self::start), with the capture in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_in(directory: TempDir, pids: &[u32], arguments: &[&str]) -> Result<Self> {
         let mut command = record(pids, &capture_in(&directory))?;
         Self::spawn(command.args(arguments), directory)?.once_recording()
     }
@@ -202,6 +211,15 @@ impl Recording {
         self.status.signal()
     }
 
+    /// How residue ended, as a refusal.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        Refusal {
+            code: self.status.code(),
+            stderr: self.stderr.clone(),
+        }
+    }
+
     /// The report of a recording that ended well.
     ///
     /// # Errors
@@ -289,11 +307,9 @@ impl Refusal {
     pub fn of(command: &mut Command) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let recording = Recorder::spawn(command, directory)?.wait(PATIENCE)?;
-        Ok(Self {
-            code: recording.status.code(),
-            stderr: recording.stderr,
-        })
+        Ok(Recorder::spawn(command, directory)?
+            .wait(PATIENCE)?
+            .refusal())
     }
 
     /// Panics unless it was a refusal that says all of `words`, in any case of letters.

@@ -22,10 +22,17 @@
 // Keeps the call before it from becoming a jump, which would take its caller off the stack.
 #define NOT_A_TAIL_CALL() __asm__ volatile("" ::: "memory")
 
+enum kind {
+  BLOCKS,
+  // Blocks, but what the site ever got is not known: a call that throws allocates its exception.
+  BLOCKS_AND_EXCEPTIONS,
+  // Memory mappings, which are listed apart.
+  MAPPINGS,
+};
+
 struct site {
   const char *name;
-  // Memory mappings are listed apart from the allocator's blocks.
-  size_t is_mapping;
+  size_t kind;
   // Requested bytes (mappings: whole pages), and how many blocks.
   size_t bytes, objects;
   // The same, of everything it ever got.
@@ -36,8 +43,10 @@ struct site {
 extern struct site __start_sites[], __stop_sites[];
 
 #define IN_SITES __attribute__((section("sites"), used))
-#define SITE(function) static struct site function##_totals IN_SITES = {#function, 0, 0, 0, 0, 0}
-#define MAPPING_SITE(function) static struct site function##_totals IN_SITES = {#function, 1, 0, 0, 0, 0}
+#define SITE_OF(kind, function) \
+  static struct site function##_totals IN_SITES = {#function, kind, 0, 0, 0, 0}
+#define SITE(function) SITE_OF(BLOCKS, function)
+#define MAPPING_SITE(function) SITE_OF(MAPPINGS, function)
 
 static inline void add_to(size_t *total, size_t amount) {
   __atomic_fetch_add(total, amount, __ATOMIC_RELAXED);
@@ -95,18 +104,26 @@ static inline void await_line(void) {
   if (!hear(line, sizeof line)) _exit(0);
 }
 
-static inline void put_sites(size_t is_mapping) {
+static inline void put_site(const struct site *site) {
   char text[512];
-  const char *separator = "";
-  for (struct site *site = __start_sites; site < __stop_sites; site++) {
-    if (site->is_mapping != is_mapping) continue;
-    int length = snprintf(text, sizeof text,
-                          "%s\"%s\":{\"bytes\":%zu,\"objects\":%zu,"
-                          "\"allocated_bytes\":%zu,\"allocated_objects\":%zu}",
-                          separator, site->name, site->bytes, site->objects,
-                          site->allocated_bytes, site->allocated_objects);
-    put(text, (size_t)length);
-    separator = ",";
+  int length = snprintf(text, sizeof text, "\"%s\":{\"bytes\":%zu,\"objects\":%zu", site->name,
+                        site->bytes, site->objects);
+  if (site->kind == BLOCKS) {
+    length += snprintf(text + length, sizeof text - (size_t)length,
+                       ",\"allocated_bytes\":%zu,\"allocated_objects\":%zu",
+                       site->allocated_bytes, site->allocated_objects);
+  }
+  put(text, (size_t)length);
+  put("}", 1);
+}
+
+static inline void put_sites(int mappings) {
+  int first = 1;
+  for (const struct site *site = __start_sites; site < __stop_sites; site++) {
+    if ((site->kind == MAPPINGS) != mappings) continue;
+    if (!first) put(",", 1);
+    put_site(site);
+    first = 0;
   }
 }
 

@@ -41,8 +41,9 @@ void array_delete(void *block, size_t) { operator delete[](block); }
 void sized_array_delete(void *block, size_t size) { operator delete[](block, size); }
 void aligned_array_delete(void *block, size_t) { operator delete[](block, ALIGNMENT); }
 
-#define SITE_BY(name, call, how)                                   \
-  SITE(name);                                                      \
+#define SITE_BY(name, call, how) SITE_OF_KIND(BLOCKS, name, call, how)
+#define SITE_OF_KIND(kind, name, call, how)                        \
+  SITE_OF(kind, name);                                             \
   SITE_FUNCTION void *call_of_##name(size_t size) {                \
     void *block = call;                                            \
     NOT_A_TAIL_CALL();                                             \
@@ -63,10 +64,14 @@ SITE_BY(site_new_array, operator new[](size), array_delete)
 SITE_BY(site_new_array_sized_delete, operator new[](size), sized_array_delete)
 SITE_BY(site_new_array_nothrow, operator new[](size, std::nothrow), array_delete)
 SITE_BY(site_new_array_aligned, operator new[](size, ALIGNMENT), aligned_array_delete)
-SITE_BY(site_new_nothrow_fails, operator new(HUGE_SIZE + 0 * size, std::nothrow), plain_delete)
-SITE_BY(site_new_throws, operator new(HUGE_SIZE + 0 * size), plain_delete)
-SITE_BY(site_new_array_throws, operator new[](HUGE_SIZE + 0 * size), plain_delete)
-SITE_BY(site_new_aligned_throws, operator new(HUGE_SIZE + 0 * size, ALIGNMENT), plain_delete)
+SITE_OF_KIND(BLOCKS_AND_EXCEPTIONS, site_new_nothrow_fails,
+             operator new(HUGE_SIZE + 0 * size, std::nothrow), plain_delete)
+SITE_OF_KIND(BLOCKS_AND_EXCEPTIONS, site_new_throws,
+             operator new(HUGE_SIZE + 0 * size), plain_delete)
+SITE_OF_KIND(BLOCKS_AND_EXCEPTIONS, site_new_array_throws,
+             operator new[](HUGE_SIZE + 0 * size), plain_delete)
+SITE_OF_KIND(BLOCKS_AND_EXCEPTIONS, site_new_aligned_throws,
+             operator new(HUGE_SIZE + 0 * size, ALIGNMENT), plain_delete)
 
 using Allocate = Held (*)(size_t);
 

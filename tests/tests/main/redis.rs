@@ -112,6 +112,7 @@ impl Redis {
         self.set_all(&"x".repeat(2000))?;
         self.ask(&["DEBUG", "REPLYBUFFER", "RESIZING", "0"])?;
         self.set_all("7")?;
+        self.used_memory()?;
         thread::sleep(SETTLING);
         self.set_all("7")
     }

@@ -14,9 +14,10 @@ use residue_tests::{
     code_bytes::assert_clean,
     fixtures::Fixture,
     machine::{self, Needed, PATIENCE, find_in_path, wait_until},
-    recorder::{REFUSED, Recorder, Refusal, record, report, residue_for_everyone},
+    recorder::{REFUSED, Recorder, Recording, Refusal, record, report, residue_for_everyone},
     target::Target,
 };
+use tempfile::TempDir;
 
 /// What `residue record` says to one pid. It has a second to count, should it not refuse.
 fn refusal(pid: u32) -> Result<Refusal> {
@@ -167,13 +168,13 @@ fn a_process_that_ends_while_residue_attaches_is_no_accident() -> Result<()> {
 }
 
 /// A small file system, unmounted when dropped.
-struct SmallDisk(tempfile::TempDir);
+struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    fn mount() -> Result<Self> {
+    fn mount(size: &str) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64k", "residue-test"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "residue-test"])
             .arg(directory.path())
             .status()?;
         ensure!(
@@ -182,29 +183,49 @@ impl SmallDisk {
         );
         Ok(Self(directory))
     }
+
+    /// A directory on it, for one recorder.
+    fn directory(&self) -> Result<TempDir> {
+        Ok(TempDir::new_in(self.0.path())?)
+    }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // What fails here leaves 64 KiB behind.
+        // What fails here leaves a few KiB behind.
         drop(Command::new("umount").arg(self.0.path()).status());
     }
 }
 
 #[test]
-fn a_full_disk_ends_the_recording_with_the_reason() -> Result<()> {
+fn a_disk_that_is_full_from_the_start_is_named_as_the_reason() -> Result<()> {
     let _turn = machine::alone();
-    let disk = SmallDisk::mount()?;
+    let disk = SmallDisk::mount("64k")?;
+    let directory = disk.directory()?;
+    let mut filler = File::create(directory.path().join("filler"))?;
+    while filler.write_all(&[0; 4096]).is_ok() {}
+    let mut target = Target::start(&Fixture::Churn.build()?, &["1", "10", "1"])?;
+    let mut command = record(&[target.pid()], &directory.path().join("full.residue"))?;
+    Refusal::of(command.args(["-d", "1s"]))?.assert_says(&["full", "-o"]);
+    assert_untouched(&mut target)
+}
+
+/// The empty capture fits, the ten thousand stacks of the workload do not.
+#[test]
+fn a_disk_that_fills_up_ends_the_recording_with_the_reason() -> Result<()> {
+    let _turn = machine::alone();
+    let disk = SmallDisk::mount("256k")?;
     let mut target = Target::start(&Fixture::Stacks.build()?, &[])?;
-    let mut command = record(&[target.pid()], &disk.0.path().join("full.residue"))?;
-    // The workload's ten thousand stacks do not fit, if the empty capture does.
-    target.tell("go")?;
-    Refusal::of(command.args(["-d", "5s", "--interval", "200ms"]))?.assert_says(&["full", "-o"]);
+    let pids = [target.pid()];
+    let recorder = Recorder::start_in(disk.directory()?, &pids, &["--interval", "200ms"])?;
+    target.go()?;
+    let recording = recorder.wait(PATIENCE)?;
+    recording.refusal().assert_says(&["full", "-o"]);
     assert_untouched(&mut target)
 }
 
 /// A small capture that is complete.
-fn a_capture() -> Result<residue_tests::recorder::Recording> {
+fn a_capture() -> Result<Recording> {
     let mut target = Target::start(&Fixture::Churn.build()?, &["1", "100", "3"])?;
     let recorder = Recorder::start(&[target.pid()], &[])?;
     target.ask("fill", "filled")?;
