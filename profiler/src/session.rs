@@ -248,16 +248,23 @@ impl<'a> Session<'a> {
         // A stack is older than what is in the event ring by the time it is read, so the events
         // tell where its code is.
         let stacks = self.drain.stacks();
-        for (kind, event) in self.drain.events() {
-            let Some(followed) = self.followed.get_mut(event.process as usize) else {
+        let events = self.drain.events();
+        let executed: Vec<u32> = events
+            .iter()
+            .filter(|(kind, _)| *kind == EventKind::Executed)
+            .map(|(_, event)| event.process)
+            .collect();
+        for (kind, event) in events {
+            let slot = event.process as usize;
+            let Some(followed) = self.followed.get_mut(slot) else {
                 continue;
             };
             followed.apply(kind, &event);
             match kind {
-                EventKind::CodeMapped => self.attach_new_code(event.process as usize)?,
-                EventKind::Executed => {
-                    self.end(event.process as usize, "replaced its program (exec)")?;
-                }
+                // What is mapped now is the next program's.
+                EventKind::CodeMapped if executed.contains(&event.process) => {}
+                EventKind::CodeMapped => self.attach_new_code(slot)?,
+                EventKind::Executed => self.end(slot, "replaced its program (exec)")?,
                 _ => {}
             }
         }
@@ -307,6 +314,9 @@ impl<'a> Session<'a> {
     /// A process's recording is over before ours.
     fn end(&mut self, slot: usize, how: &str) -> Result<(), SessionError> {
         let followed = &mut self.followed[slot];
+        if !followed.open {
+            return Ok(());
+        }
         followed.close(&mut self.kernel)?;
         self.writer.end_process(followed.slot, now(), how)?;
         let text = format!(

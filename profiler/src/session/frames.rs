@@ -56,6 +56,7 @@ impl FrameTable {
         let frames = stack
             .frames
             .iter()
+            .take_while(|&&address| may_be_code(process, Avma(address)))
             .map(|&address| self.frame(process, Avma(address)))
             .collect();
         Stack {
@@ -155,6 +156,17 @@ impl FrameTable {
         self.modules.push(known);
         self.module_ids.insert(key, id);
         id
+    }
+}
+
+/// Whether a return address can be one. Code without frame pointers leads the walk to words that
+/// are none; the stack ends before them.
+fn may_be_code(process: &Process, address: Avma) -> bool {
+    match process.mappings().at(address) {
+        Some(mapping) => mapping.executable,
+        // Maybe code that was unmapped meanwhile; but nothing is mapped this low
+        // (vm.mmap_min_addr).
+        None => address.0 >= 64 << 10,
     }
 }
 
