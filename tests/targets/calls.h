@@ -31,7 +31,6 @@ static void release(struct held *held) {
     return hold(&name##_totals, call, size);                       \
   }
 
-
 ALLOCATING(site_malloc, malloc(size))
 ALLOCATING(site_calloc, calloc(1, size))
 ALLOCATING(site_realloc_of_null, realloc(NULL, size))
