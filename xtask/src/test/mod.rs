@@ -17,6 +17,8 @@ use tally::Tally;
 const INTEGRATION: &str = "residue-tests";
 
 /// Runs all checks; stops at the first that fails.
+///
+/// Every step uses the release profile, so that dependencies and the eBPF object are built once.
 pub fn run() -> Result<()> {
     let mut steps = Steps::default();
     steps.run("setup", setup::run)?;
@@ -25,12 +27,18 @@ pub fn run() -> Result<()> {
     })?;
     steps.run("house rules", tidy::run)?;
     steps.run("lints", || {
-        let clippy = ["clippy", "--workspace", "--all-targets", "--quiet"];
+        let clippy = [
+            "clippy",
+            "--release",
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+        ];
         command::run(cargo(&clippy).args(["--", "-D", "warnings"]))
     })?;
     steps.run("lints of the eBPF programs", lint_programs)?;
     steps.run("documentation", || {
-        let doc = ["doc", "--workspace", "--no-deps", "--quiet"];
+        let doc = ["doc", "--release", "--workspace", "--no-deps", "--quiet"];
         command::run(cargo(&doc).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     steps.run("release build", || {
@@ -39,6 +47,7 @@ pub fn run() -> Result<()> {
     let mut tally = steps.run("unit tests", || {
         tally::run(&mut cargo(&[
             "test",
+            "--release",
             "--workspace",
             "--exclude",
             INTEGRATION,
