@@ -9,7 +9,7 @@ use aya_ebpf::{
 use residue_ebpf::abi::{
     call_shape::{CallShape, Cookie},
     counters::Counter,
-    heap::{LiveAllocation, PROCESS_OPEN, ProcessState, StackTotals, live_key},
+    heap::{LiveAllocation, PROCESS_OPEN, StackTotals, live_key},
 };
 
 use crate::{
@@ -24,10 +24,10 @@ use crate::{
 /// An allocator function was entered.
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
-    let (cookie, process) = open_process(ctx.as_ptr())?;
+    let cookie = open_process(ctx.as_ptr())?;
     let thread = thread::current()?;
     let sp = thread::registers(ctx).sp;
-    let nesting = thread.nesting(process, cookie.process, sp);
+    let nesting = thread.nesting(cookie.process, sp);
     let mut call = OpenCall {
         sp,
         size: size_argument(ctx, shape),
@@ -58,7 +58,7 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
 /// An allocator function returned.
 #[inline(always)]
 pub fn leave(ctx: &RetProbeContext, shape: CallShape) -> Option<()> {
-    let (cookie, _) = open_process(ctx.as_ptr())?;
+    let cookie = open_process(ctx.as_ptr())?;
     let thread = thread::existing(thread::current_tid())?;
     // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
     let regs = unsafe { &*ctx.regs };
@@ -85,10 +85,10 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
     if block == 0 {
         return None;
     }
-    let (cookie, process) = open_process(ctx.as_ptr())?;
+    let cookie = open_process(ctx.as_ptr())?;
     if let Some(thread) = thread::existing(thread::current_tid())
         && thread.depth != 0
-        && thread.nesting(process, cookie.process, thread::registers(ctx).sp) == Nesting::Inner
+        && thread.nesting(cookie.process, thread::registers(ctx).sp) == Nesting::Inner
     {
         return None;
     }
@@ -263,13 +263,13 @@ fn account_free(allocation: &LiveAllocation) {
     }
 }
 
-/// The probe's cookie and its process, if events of that process count.
+/// The probe's cookie, if events of its process count.
 #[inline(always)]
-fn open_process(ctx: *mut core::ffi::c_void) -> Option<(Cookie, &'static ProcessState)> {
+fn open_process(ctx: *mut core::ffi::c_void) -> Option<Cookie> {
     // SAFETY: a plain helper call on the program's own context.
     let cookie = Cookie::from_bits(unsafe { bpf_get_attach_cookie(ctx) });
     let process = PROCESSES.get(u32::from(cookie.process))?;
-    (process.flags & PROCESS_OPEN != 0).then_some((cookie, process))
+    (process.flags & PROCESS_OPEN != 0).then_some(cookie)
 }
 
 #[inline(always)]

@@ -19,6 +19,12 @@ use crate::thread::ThreadState;
 #[map]
 pub static PROCESSES: Array<ProcessState> = Array::with_max_entries(1024, 0);
 
+/// Process slot to the AVMA of the kernel's return trampoline in that process; zero while it is not
+/// known. Written by user space. Apart from [`PROCESSES`], so that writing it can never undo an
+/// exec's closing of the slot.
+#[map]
+pub static TRAMPOLINES: Array<u64> = Array::with_max_entries(1024, 0);
+
 /// tgid to process slot, for tracepoints, which have no cookie. Written by user space.
 #[map]
 pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);

@@ -66,7 +66,6 @@ pub fn leave_mmap(ctx: &TracePointContext) -> Option<()> {
     let file = if anonymous { 0 } else { RANGE_IS_FILE };
     send_with_stack(
         thread,
-        process,
         Event {
             kind: EventKind::RangeMapped as u32,
             process: slot,
@@ -81,7 +80,7 @@ pub fn leave_mmap(ctx: &TracePointContext) -> Option<()> {
 /// munmap(address, length) begins.
 #[inline(always)]
 pub fn enter_munmap(ctx: &TracePointContext) -> Option<()> {
-    let (slot, _) = open_target()?;
+    let slot = open_target()?;
     take_range(slot, argument(ctx, 0)?, argument(ctx, 1)?);
     Some(())
 }
@@ -89,7 +88,7 @@ pub fn enter_munmap(ctx: &TracePointContext) -> Option<()> {
 /// munmap ends.
 #[inline(always)]
 pub fn leave_munmap(ctx: &TracePointContext) -> Option<()> {
-    let (slot, _) = open_target()?;
+    let slot = open_target()?;
     if result(ctx).is_none() {
         restore_range(slot);
     }
@@ -99,7 +98,7 @@ pub fn leave_munmap(ctx: &TracePointContext) -> Option<()> {
 /// mremap(address, old_length, new_length, …) begins.
 #[inline(always)]
 pub fn enter_mremap(ctx: &TracePointContext) -> Option<()> {
-    let (slot, _) = open_target()?;
+    let slot = open_target()?;
     thread::current()?.syscall = OpenSyscall {
         address: argument(ctx, 0)?,
         length: argument(ctx, 2)?,
@@ -112,7 +111,7 @@ pub fn enter_mremap(ctx: &TracePointContext) -> Option<()> {
 /// mremap ends.
 #[inline(always)]
 pub fn leave_mremap(ctx: &TracePointContext) -> Option<()> {
-    let (slot, process) = open_target()?;
+    let slot = open_target()?;
     let Some(address) = result(ctx) else {
         restore_range(slot);
         return None;
@@ -121,7 +120,6 @@ pub fn leave_mremap(ctx: &TracePointContext) -> Option<()> {
     let length = thread.syscall.length;
     send_with_stack(
         thread,
-        process,
         Event {
             kind: EventKind::RangeMapped as u32,
             process: slot,
@@ -135,11 +133,10 @@ pub fn leave_mremap(ctx: &TracePointContext) -> Option<()> {
 /// brk ends. The kernel's brk returns the program break, moved or not.
 #[inline(always)]
 pub fn leave_brk(ctx: &TracePointContext) -> Option<()> {
-    let (slot, process) = open_target()?;
+    let slot = open_target()?;
     let address = result(ctx)?;
     send_with_stack(
         thread::current()?,
-        process,
         Event {
             kind: EventKind::BreakMoved as u32,
             process: slot,
@@ -214,14 +211,10 @@ fn restore_range(process: u32) {
 
 /// Sends `event` with the stack of whoever made the syscall, and whether an allocator made it.
 #[inline(always)]
-fn send_with_stack(
-    thread: &mut ThreadState,
-    process: &ProcessState,
-    mut event: Event,
-) -> Option<()> {
+fn send_with_stack(thread: &mut ThreadState, mut event: Event) -> Option<()> {
     let user = user_registers()?;
     let slot = event.process as u16;
-    if thread.depth != 0 && thread.is_in_allocator(process, slot, user.sp) {
+    if thread.depth != 0 && thread.is_in_allocator(slot, user.sp) {
         event.flags |= RANGE_BACKS_ALLOCATOR;
     }
     let start = thread.take_noted_caller(user.sp).unwrap_or(user);
@@ -262,8 +255,9 @@ fn target() -> Option<(u32, &'static ProcessState)> {
 }
 
 #[inline(always)]
-fn open_target() -> Option<(u32, &'static ProcessState)> {
-    target().filter(|(_, process)| process.flags & PROCESS_OPEN != 0)
+fn open_target() -> Option<u32> {
+    let (slot, process) = target()?;
+    (process.flags & PROCESS_OPEN != 0).then_some(slot)
 }
 
 #[inline(always)]

@@ -9,16 +9,12 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
     programs::ProbeContext,
 };
-use residue_ebpf::abi::{
-    counters::Counter,
-    event::StackEvent,
-    heap::{LiveAllocation, ProcessState},
-};
+use residue_ebpf::abi::{counters::Counter, event::StackEvent, heap::LiveAllocation};
 
 use crate::{
     count,
     heap::restore,
-    maps::{EMPTY_THREAD, FUNCTIONS, THREADS},
+    maps::{EMPTY_THREAD, FUNCTIONS, THREADS, TRAMPOLINES},
     stack::frame_pointer::StackWindow,
     verifier::element,
 };
@@ -148,29 +144,25 @@ impl ThreadState {
     /// Closes the calls that can no longer return, and says whether a call with the stack pointer
     /// `sp` is made by one that is still open.
     #[inline(always)]
-    pub fn nesting(&mut self, process: &ProcessState, process_slot: u16, sp: u64) -> Nesting {
+    pub fn nesting(&mut self, process_slot: u16, sp: u64) -> Nesting {
         if self.depth == 0 {
             return Nesting::Outermost;
         }
-        self.nesting_below_open_calls(process, process_slot, sp)
+        self.nesting_below_open_calls(process_slot, sp)
     }
 
     #[inline(always)]
-    fn nesting_below_open_calls(
-        &mut self,
-        process: &ProcessState,
-        process_slot: u16,
-        sp: u64,
-    ) -> Nesting {
+    fn nesting_below_open_calls(&mut self, process_slot: u16, sp: u64) -> Nesting {
         self.abandon_below(process_slot, sp);
         let Some(top) = self.top() else {
             return Nesting::Outermost;
         };
         let caller = read_word(sp);
+        let trampoline = trampoline(process_slot);
         if top.sp == sp {
             // A jump from the end of an allocator function leaves the kernel's trampoline where a
             // call would have put its own return address.
-            if process.trampoline == 0 || caller == process.trampoline {
+            if trampoline == 0 || caller == trampoline {
                 return Nesting::Inner;
             }
             self.abandon_top(process_slot);
@@ -179,7 +171,7 @@ impl ThreadState {
         let in_allocator = FUNCTIONS
             .get(top.function)
             .is_some_and(|f| caller >= f.text_start && caller < f.text_end);
-        if in_allocator && is_under_way(&top, process, sp) {
+        if in_allocator && is_under_way(&top, trampoline, sp) {
             Nesting::Inner
         } else {
             Nesting::Outermost
@@ -188,10 +180,10 @@ impl ThreadState {
 
     /// Whether code at the stack pointer `sp` runs on behalf of an open allocator call.
     #[inline(always)]
-    pub fn is_in_allocator(&mut self, process: &ProcessState, process_slot: u16, sp: u64) -> bool {
+    pub fn is_in_allocator(&mut self, process_slot: u16, sp: u64) -> bool {
         self.abandon_below(process_slot, sp);
         self.top()
-            .is_some_and(|top| is_under_way(&top, process, sp))
+            .is_some_and(|top| is_under_way(&top, trampoline(process_slot), sp))
     }
 
     /// Notes who is about to get memory.
@@ -281,9 +273,18 @@ fn abandon(process_slot: u16, call: &OpenCall) {
 /// Whether an open call can still return, and code at `sp` is close enough below it to be its own:
 /// its return address must still be the kernel's trampoline.
 #[inline(always)]
-fn is_under_way(call: &OpenCall, process: &ProcessState, sp: u64) -> bool {
+fn is_under_way(call: &OpenCall, trampoline: u64, sp: u64) -> bool {
     call.sp.wrapping_sub(sp) < MAX_ALLOCATOR_FRAME
-        && (process.trampoline == 0 || read_word(call.sp) == process.trampoline)
+        && (trampoline == 0 || read_word(call.sp) == trampoline)
+}
+
+/// AVMA of the kernel's return trampoline; zero while it is not known.
+#[inline(always)]
+fn trampoline(process_slot: u16) -> u64 {
+    TRAMPOLINES
+        .get(u32::from(process_slot))
+        .copied()
+        .unwrap_or(0)
 }
 
 /// Reads a word of the target; zero if it cannot be read.

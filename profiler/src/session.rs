@@ -131,7 +131,6 @@ impl<'a> Session<'a> {
             let state = ProcessState {
                 tgid: launch.pid().as_raw_nonzero().get().unsigned_abs(),
                 flags: PROCESS_LAUNCHING,
-                ..ProcessState::default()
             };
             kernel.set_process(found.len() as u16, state)?;
             found.push(launch.run_to_c_library(config.sites)?);
@@ -187,8 +186,8 @@ impl<'a> Session<'a> {
     ///
     /// When the capture cannot be written. What was written before is safe.
     pub async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<(), SessionError> {
-        let mut poll = tokio::time::interval(POLL);
-        let mut write = tokio::time::interval(self.config.interval);
+        let mut poll = ticks(POLL);
+        let mut write = ticks(self.config.interval);
         let over = async {
             match self.config.duration {
                 Some(duration) => tokio::time::sleep(duration).await,
@@ -318,12 +317,12 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         followed.close(&mut self.kernel)?;
-        self.writer.end_process(followed.slot, now(), how)?;
-        let text = format!(
-            "pid {} ({}) {how}",
-            followed.process.pid(),
-            followed.process.comm()
-        );
+        let (slot, pid) = (followed.slot, followed.process.pid());
+        let text = format!("pid {pid} ({}) {how}", followed.process.comm());
+        if self.followed.iter().any(|followed| followed.open) {
+            self.kernel.forget_allocations(slot)?;
+        }
+        self.writer.end_process(slot, now(), how)?;
         self.note(format!("{text}; the report shows what it held then"))
     }
 
@@ -408,6 +407,13 @@ fn tally(totals: &[(u32, StackTotals)], counters: &[(Counter, u64)], stacks: usi
     });
     figures.lost = lost.map(|(_, value)| value).sum();
     figures
+}
+
+/// Ticks that are skipped, not made up for, when work took longer.
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    ticks
 }
 
 fn set(counters: &mut [(Counter, u64)], which: Counter, to: u64) {

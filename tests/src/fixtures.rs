@@ -21,6 +21,7 @@ pub enum Fixture {
     HeapWalkCpp,
     Churn,
     ForkExec,
+    Sandboxed,
     Dlopen,
     Plugin,
     Bundled,
@@ -102,6 +103,7 @@ impl Fixture {
             },
             Self::Churn => by_cc("churn.c", "churn", &["-O2"]),
             Self::ForkExec => by_cc("fork_exec.c", "fork_exec", &["-O2"]),
+            Self::Sandboxed => by_cc("sandboxed.c", "sandboxed", &["-O2"]),
             Self::Dlopen => by_cc("dlopen.c", "dlopen", &["-O2", "-ldl"]),
             Self::Plugin => by_cc("plugin.c", "libplugin.so", &["-O2", "-fPIC", "-shared"]),
             Self::Bundled => by_cc(

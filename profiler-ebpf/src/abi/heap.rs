@@ -13,6 +13,12 @@ pub const fn live_key(process: u16, address: u64) -> u64 {
     ((process as u64) << ADDRESS_BITS) | (address & ((1 << ADDRESS_BITS) - 1))
 }
 
+/// The process slot in a [`live_key`].
+#[must_use]
+pub const fn process_of(key: u64) -> u16 {
+    (key >> ADDRESS_BITS) as u16
+}
+
 /// A live allocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -61,8 +67,6 @@ pub struct ProcessState {
     pub tgid: u32,
     /// `PROCESS_…` bits.
     pub flags: u32,
-    /// AVMA of the kernel's return trampoline in this process, zero while not known.
-    pub trampoline: u64,
 }
 
 /// What the kernel side knows of a probed function.
@@ -78,7 +82,7 @@ pub struct FunctionInfo {
 const _: () = {
     assert!(size_of::<LiveAllocation>() == 16);
     assert!(size_of::<StackTotals>() == 64);
-    assert!(size_of::<ProcessState>() == 16);
+    assert!(size_of::<ProcessState>() == 8);
     assert!(size_of::<FunctionInfo>() == 16);
 };
 

@@ -24,7 +24,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use residue_ebpf::abi::{
     call_shape::Cookie,
-    heap::{FunctionInfo, ProcessState},
+    heap::{FunctionInfo, LiveAllocation, ProcessState, process_of},
 };
 
 pub use error::AttachError;
@@ -63,7 +63,9 @@ pub struct Kernel {
     probes: Vec<Probe>,
     tracepoints: Vec<TracePointLink>,
     processes: Array<MapData, ProcessState>,
+    trampolines: Array<MapData, u64>,
     targets: HashMap<MapData, u32, u32>,
+    live: HashMap<MapData, u64, LiveAllocation>,
     functions: Array<MapData, FunctionInfo>,
     next_function: u32,
 }
@@ -114,7 +116,9 @@ impl Kernel {
         };
         let kernel = Self {
             processes: take(&mut ebpf, "PROCESSES"),
+            trampolines: take(&mut ebpf, "TRAMPOLINES"),
             targets: take(&mut ebpf, "TARGETS"),
+            live: take(&mut ebpf, "LIVE"),
             functions: take(&mut ebpf, "FUNCTIONS"),
             ebpf,
             messages,
@@ -216,6 +220,33 @@ impl Kernel {
             .insert(state.tgid, u32::from(process), 0)
             .and_then(|()| self.processes.set(u32::from(process), state, 0))
             .map_err(|_| AttachError::TooManyProcesses)
+    }
+
+    /// Tells the kernel side where its return trampoline is in a process, AVMA.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn set_trampoline(&mut self, process: u16, trampoline: u64) -> Result<(), AttachError> {
+        Ok(self.trampolines.set(u32::from(process), trampoline, 0)?)
+    }
+
+    /// Takes the allocations of a process that is gone out of the live set, to make room for those
+    /// of others. Its totals stay.
+    ///
+    /// # Errors
+    ///
+    /// When the live set cannot be read, which the kernel has no reason for.
+    pub fn forget_allocations(&mut self, process: u16) -> Result<(), AttachError> {
+        let keys: Vec<u64> = self
+            .live
+            .keys()
+            .filter(|key| !matches!(key, Ok(key) if process_of(*key) != process))
+            .collect::<Result<_, _>>()?;
+        for key in keys {
+            self.live.remove(&key)?;
+        }
+        Ok(())
     }
 
     /// From here on, nothing that the process does counts. Its probes stay until [`Self::detach`].

@@ -1,6 +1,10 @@
 //! A process that is being recorded: what it is, which of its functions are probed, what it mapped.
 
-use std::{collections::HashSet, num::NonZeroU32};
+use std::{
+    collections::HashSet,
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 use residue_ebpf::abi::{
     event::{Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE},
@@ -17,6 +21,9 @@ use crate::{
 /// How far the last function of an allocator may reach, bytes. Beyond it the executable's own code
 /// may begin.
 const MAX_FUNCTION_BYTES: u64 = 4 << 10;
+
+/// How long to wait at most before looking for the trampoline again.
+const MAX_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The code of a process, and what to probe in it.
 pub struct Discovered {
@@ -80,7 +87,11 @@ pub struct Followed {
     /// Whether its events still count.
     pub open: bool,
     probed: HashSet<(FileKey, FileOffset)>,
-    trampoline: u64,
+    trampoline_known: bool,
+    /// When to look for the trampoline again, and how long to wait after that: a process that
+    /// allocates nothing has none, and reading its mappings is not free.
+    look_again_at: Instant,
+    patience: Duration,
 }
 
 impl Followed {
@@ -93,7 +104,9 @@ impl Followed {
             slot,
             open: false,
             probed: HashSet::new(),
-            trampoline: 0,
+            trampoline_known: false,
+            look_again_at: Instant::now(),
+            patience: Duration::from_millis(1),
         }
     }
 
@@ -185,12 +198,16 @@ impl Followed {
     ///
     /// When the kernel refuses a map update.
     pub fn find_trampoline(&mut self, kernel: &mut Kernel) -> Result<(), AttachError> {
-        if self.trampoline != 0 || !self.open || self.process.refresh().is_err() {
+        if self.trampoline_known || !self.open || Instant::now() < self.look_again_at {
             return Ok(());
         }
-        if let Some(page) = self.process.mappings().uprobes() {
-            self.trampoline = page.start.0;
-            kernel.set_process(self.slot, self.state())?;
+        self.look_again_at = Instant::now() + self.patience;
+        self.patience = (2 * self.patience).min(MAX_PATIENCE);
+        if self.process.refresh().is_ok()
+            && let Some(page) = self.process.mappings().uprobes()
+        {
+            kernel.set_trampoline(self.slot, page.start.0)?;
+            self.trampoline_known = true;
         }
         Ok(())
     }
@@ -220,7 +237,6 @@ impl Followed {
         ProcessState {
             tgid: self.pid().get(),
             flags: PROCESS_OPEN,
-            trampoline: self.trampoline,
         }
     }
 

@@ -13,6 +13,7 @@ mod mapping;
 mod objects;
 mod process;
 mod refusal;
+mod sandbox;
 mod search_order;
 
 pub use address::{Avma, FileOffset, LoadBias, Svma};

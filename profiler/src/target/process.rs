@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::elf::{ElfFacts, NotUsable};
-use super::{Mappings, Refusal};
+use super::{Mappings, Refusal, sandbox};
 
 /// A process id in residue's own PID namespace.
 pub type Pid = i32;
@@ -49,6 +49,7 @@ impl Process {
         let proc = open_proc(pid)?;
         let pidfd = open_pidfd(pid)?;
         let stat = refuse_by_state(pid, &proc)?;
+        refuse_by_sandbox(pid, &proc, &stat.comm)?;
         let exe = proc.exe().map_err(|error| Refusal::from_proc(pid, error))?;
         let executable = refuse_by_executable(pid, &proc, &exe)?;
         let mut process = Self {
@@ -189,6 +190,20 @@ fn refuse_by_state(pid: Pid, proc: &procfs::process::Process) -> Result<Stat, Re
         'Z' | 'X' => Err(Refusal::Zombie { pid, comm }),
         _ => Ok(stat),
     }
+}
+
+fn refuse_by_sandbox(pid: Pid, proc: &procfs::process::Process, comm: &str) -> Result<(), Refusal> {
+    let status = read_bounded(proc, "status", MAX_STATUS_BYTES)
+        .map_err(|error| Refusal::from_proc(pid, error))?;
+    let kernel = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    if sandbox::is_filtered(&status) && sandbox::filters_return_probes(&kernel) {
+        let comm = comm.to_owned();
+        return Err(Refusal::Sandboxed { pid, comm, kernel });
+    }
+    Ok(())
 }
 
 fn refuse_by_executable(

@@ -60,6 +60,19 @@ pub enum Refusal {
         /// What it runs.
         exe: PathBuf,
     },
+    /// Its seccomp filter would judge the kernel's own return from a probe.
+    #[error(
+        "{pid} ({comm}) runs under a seccomp filter, and Linux {kernel} lets that filter kill a \
+         process that is probed: use Linux 6.14 or later (or 6.10 or earlier)"
+    )]
+    Sandboxed {
+        /// As given.
+        pid: i32,
+        /// Its name.
+        comm: String,
+        /// The running kernel's release.
+        kernel: String,
+    },
     /// i386 or x32.
     #[error("{pid} ({exe}) is a 32-bit program: residue reads 64-bit ones, run a 64-bit build")]
     ThirtyTwoBit {

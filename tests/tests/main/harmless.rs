@@ -5,6 +5,7 @@ use std::{thread, time::Duration};
 use anyhow::{Result, ensure};
 use residue_tests::{
     code_bytes::{assert_clean, changed_code},
+    exact::assert_exact,
     fixtures::Fixture,
     machine::{self, Knobs, PATIENCE, wait_until},
     recorder::Recorder,
@@ -119,6 +120,19 @@ fn a_target_that_is_killed_leaves_a_complete_report() -> Result<()> {
         "nothing says that the target ended:\n{}",
         recording.stderr
     );
+    Ok(())
+}
+
+/// The kernel's code in a probed process makes system calls that no sandbox knows.
+#[test]
+fn a_sandboxed_target_is_recorded_unharmed() -> Result<()> {
+    let _turn = machine::alone();
+    let mut target = Target::start(&Fixture::Sandboxed.build()?, &[])?;
+    let recorder = Recorder::start(&[target.pid()], SHORT_INTERVAL)?;
+    let truth = target.go()?;
+    assert_exact(&truth, &recorder.stop()?.report()?);
+    assert_clean(target.pid())?;
+    assert!(target.finish()?.success());
     Ok(())
 }
 
