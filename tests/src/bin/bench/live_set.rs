@@ -53,7 +53,7 @@ pub fn measure() -> Result<Section> {
 impl Filled {
     fn with(live: u32) -> Result<Self> {
         progress(&format!("filling {} live blocks", number(f64::from(live))));
-        let mut target = Target::start(&Fixture::Churn.build()?, &["1", &live.to_string(), "8"])?;
+        let mut target = Target::start(&Fixture::Churn.build()?, &["1", &live.to_string(), "6"])?;
         // The recorders that wait for their turn are to be quiet.
         let arguments = ["--max-live", &CAPACITY.to_string(), "--interval", "10s"];
         let recorder = Recorder::start(&[target.pid()], &arguments)?;

@@ -20,8 +20,8 @@ use crate::{
 
 const ROUNDS: usize = 5;
 
-/// One thread, a thousand blocks, and as many frames in `churn` as make ten in all.
-const CHURN: [&str; 3] = ["1", "1000", "8"];
+/// One thread, a thousand blocks, and as many frames of `allocate_below` as make ten in all.
+const CHURN: [&str; 3] = ["1", "1000", "6"];
 
 /// Of residue to the floor.
 const MOST_OVER_FLOOR: f64 = 1.6;
@@ -88,7 +88,7 @@ impl Attached {
             Self::Residue(arguments) => {
                 let recorder = Recorder::start(&[target.pid()], arguments)?;
                 let figure = ns_per_pair(target)?;
-                recorder.stop()?;
+                complete_report(&recorder.stop()?)?;
                 Ok(figure)
             }
         }

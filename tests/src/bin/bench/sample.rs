@@ -34,7 +34,10 @@ impl Sample {
     }
 
     pub fn max(&self) -> f64 {
-        self.rounds.iter().copied().fold(0.0, f64::max)
+        self.rounds
+            .iter()
+            .copied()
+            .fold(f64::NEG_INFINITY, f64::max)
     }
 
     /// Round by round: what slows a whole round down is in both, and drops out.
@@ -45,6 +48,11 @@ impl Sample {
     /// Round by round.
     pub fn minus(&self, base: &Self) -> Self {
         self.paired(base, |own, base| own - base)
+    }
+
+    /// Round by round.
+    pub fn plus(&self, other: &Self) -> Self {
+        self.paired(other, |own, other| own + other)
     }
 
     fn paired(&self, base: &Self, combine: impl Fn(f64, f64) -> f64) -> Self {

@@ -11,12 +11,12 @@ use crate::{
     table::{Row, Section},
 };
 
-const STARTS: usize = 7;
+const STARTS: usize = 5;
 
 /// From the start of the program to its line that everything counts, with a target that allocates
 /// without pause in two threads.
 pub fn measure() -> Result<Section> {
-    let mut target = Target::start(&Fixture::Churn.build()?, &["2", "1000", "8"])?;
+    let mut target = Target::start(&Fixture::Churn.build()?, &["2", "1000", "6"])?;
     target.ask("load", "loading")?;
     let mut times = Vec::new();
     for start in 1..=STARTS {

@@ -58,9 +58,10 @@ impl Row {
 
     /// Shows how many times the `base` it is.
     pub fn compared(self, ratio: &Sample, base: &str) -> Self {
-        let (median, min, max) = (ratio.median(), ratio.min(), ratio.max());
+        let median = number(ratio.median());
+        let (min, max) = (number(ratio.min()), number(ratio.max()));
         Self {
-            compared: format!("{median:.2} x {base} ({min:.2}..{max:.2})"),
+            compared: format!("{median} x {base} ({min}..{max})"),
             ..self
         }
     }
@@ -156,7 +157,7 @@ mod tests {
         for part in [
             "17,220 ns",
             "17,000..18,999",
-            "10.50 x residue (10.00..11.00)",
+            "10.5 x residue (10.0..11.0)",
             ">= 8 ok",
         ] {
             assert!(line.contains(part), "{part:?} is not in {line:?}");
