@@ -16,6 +16,27 @@ pub unsafe fn add(target: *mut u64, value: u64) {
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) target, in(reg) value) }
 }
 
+/// Writes `new` where `target` points to if `expected` is there, and returns what was there.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn compare_exchange(target: *mut u64, expected: u64, new: u64) -> u64 {
+    let found;
+    // The instruction compares with, and returns in, r0.
+    // SAFETY: the caller vouches for the pointer.
+    unsafe {
+        asm!(
+            "r0 = cmpxchg_64({0} + 0, r0, {1})",
+            in(reg) target,
+            in(reg) new,
+            inlateout("r0") expected => found,
+        );
+    }
+    found
+}
+
 /// Adds `value` to what `target` points to and returns what was there before.
 ///
 /// # Safety

@@ -2,7 +2,6 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_EXIST, BPF_NOEXIST},
     helpers::generated::bpf_get_attach_cookie,
     programs::{ProbeContext, RetProbeContext},
 };
@@ -14,7 +13,8 @@ use residue_ebpf::abi::{
 
 use crate::{
     atomic, count,
-    maps::{LIVE, PROCESSES},
+    live::{self, Inserted},
+    maps::PROCESSES,
     stack::intern::{stack_at, totals},
     thread::{
         self, CALL_COUNTS, CALL_FOR_CALLER, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState,
@@ -45,7 +45,7 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
         }
         if takes_old_block(shape)
             && call.pointer != 0
-            && let Some(held) = take(cookie.process, call.pointer)
+            && let Some(held) = live::take(live_key(cookie.process, call.pointer))
         {
             call.held = held;
             call.flags |= CALL_HOLDS;
@@ -92,7 +92,7 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
     {
         return None;
     }
-    match take(cookie.process, block) {
+    match live::take(live_key(cookie.process, block)) {
         Some(allocation) => account_free(&allocation),
         None => count(Counter::FreeUnmatched, 1),
     }
@@ -177,57 +177,24 @@ fn track(
     caller: Registers,
 ) -> Option<()> {
     let (stack, totals) = stack_at(thread, process, caller)?;
-    let allocation = LiveAllocation {
-        size,
-        stack,
-        window: 0,
-    };
-    if insert(live_key(process, block), &allocation) {
-        account_alloc(totals, size);
-    } else {
-        account_lost(totals, size);
+    match live::insert(live_key(process, block), LiveAllocation { size, stack }) {
+        Inserted::New => account_alloc(totals, size),
+        Inserted::Replaced(previous) => {
+            count(Counter::MissedFree, 1);
+            account_free(&previous);
+            account_alloc(totals, size);
+        }
+        Inserted::Full => account_lost(totals, size),
     }
     Some(())
 }
 
-/// Inserts into the live set; `false` when it is full.
-#[inline(always)]
-fn insert(key: u64, allocation: &LiveAllocation) -> bool {
-    if LIVE.insert(key, allocation, u64::from(BPF_NOEXIST)).is_ok() {
-        return true;
-    }
-    // SAFETY: copied at once; only a racing free of the same block could change it.
-    let Some(&previous) = (unsafe { LIVE.get(key) }) else {
-        return false;
-    };
-    if LIVE.insert(key, allocation, u64::from(BPF_EXIST)).is_err() {
-        return false;
-    }
-    count(Counter::MissedFree, 1);
-    account_free(&previous);
-    true
-}
-
-/// Takes a block out of the live set.
-#[inline(always)]
-fn take(process: u16, block: u64) -> Option<LiveAllocation> {
-    let key = live_key(process, block);
-    // SAFETY: copied before the entry is removed.
-    let allocation = *unsafe { LIVE.get(key) }?;
-    // Two threads that free one block at the same time are a bug of the target; it counts once.
-    LIVE.remove(key).ok()?;
-    Some(allocation)
-}
-
-/// Puts a block back that [`take`] took: its reallocation failed, or never returned.
+/// Puts a block back that was taken: its reallocation failed, or never returned.
 #[inline(always)]
 pub fn restore(process: u16, block: u64, allocation: &LiveAllocation) {
-    let key = live_key(process, block);
-    if LIVE
-        .insert(key, allocation, u64::from(BPF_NOEXIST))
-        .is_err()
-    {
-        count(Counter::MapUpdateFailed, 1);
+    match live::insert(live_key(process, block), *allocation) {
+        Inserted::New => {}
+        Inserted::Replaced(_) | Inserted::Full => count(Counter::MapUpdateFailed, 1),
     }
 }
 

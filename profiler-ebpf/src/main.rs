@@ -9,6 +9,7 @@
 
 mod atomic;
 mod heap;
+mod live;
 mod maps;
 mod ranges;
 mod stack;

@@ -4,13 +4,14 @@
 //! [`TOTALS`] before loading.
 
 use aya_ebpf::{
+    Global,
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use residue_ebpf::abi::{
     counters::Counter,
-    heap::{FunctionInfo, LiveAllocation, ProcessState, StackTotals},
+    heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals},
 };
 
 use crate::thread::ThreadState;
@@ -44,10 +45,14 @@ pub static THREADS: HashMap<u32, ThreadState> =
 #[map]
 pub static EMPTY_THREAD: Array<ThreadState> = Array::with_max_entries(1, 0);
 
-/// Live-set key to allocation. Preallocated: an insert and a delete cost a third less, and the
-/// memory is known beforehand. Full: the allocation is counted as lost under its stack.
+/// The live set: a hash table in an array (see [`crate::live`]). Full: the allocation is counted as
+/// lost under its stack.
 #[map]
-pub static LIVE: HashMap<u64, LiveAllocation> = HashMap::with_max_entries(1 << 20, 0);
+pub static LIVE: Array<LiveBucket> = Array::with_max_entries(1, 0);
+
+/// How many buckets [`LIVE`] has. Set by user space before loading.
+#[unsafe(no_mangle)]
+pub static LIVE_BUCKETS: Global<u32> = Global::new(1);
 
 /// Hash of a stack to its id. Full: the allocation is counted under `UNKNOWN_STACK`.
 #[map]

@@ -319,9 +319,6 @@ impl<'a> Session<'a> {
         followed.close(&mut self.kernel)?;
         let (slot, pid) = (followed.slot, followed.process.pid());
         let text = format!("pid {pid} ({}) {how}", followed.process.comm());
-        if self.followed.iter().any(|followed| followed.open) {
-            self.kernel.forget_allocations(slot)?;
-        }
         self.writer.end_process(slot, now(), how)?;
         self.note(format!("{text}; the report shows what it held then"))
     }

@@ -21,14 +21,62 @@ pub const fn process_of(key: u64) -> u16 {
 
 /// A live allocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
 pub struct LiveAllocation {
     /// Requested bytes.
     pub size: u64,
     /// The stack that allocated it.
     pub stack: u32,
-    /// Kept for the request window that allocated it; zero means none.
-    pub window: u32,
+}
+
+/// Bits of a stack id in a packed allocation.
+const STACK_BITS: u32 = 24;
+/// The most stacks that can be told apart.
+pub const MAX_STACKS: u32 = (1 << STACK_BITS) - 1;
+
+impl LiveAllocation {
+    /// In one word, so that it needs no lock; `None` for one of half a tebibyte and more. The top
+    /// bit is never set.
+    #[must_use]
+    pub const fn pack(self) -> Option<u64> {
+        if self.size >> (u64::BITS - STACK_BITS - 1) != 0 {
+            return None;
+        }
+        Some((self.size << STACK_BITS) | (self.stack & MAX_STACKS) as u64)
+    }
+
+    /// From [`Self::pack`].
+    #[must_use]
+    pub const fn unpack(packed: u64) -> Self {
+        Self {
+            size: packed >> STACK_BITS,
+            stack: packed as u32 & MAX_STACKS,
+        }
+    }
+}
+
+/// Allocations in a bucket of the live set.
+pub const BUCKET_SLOTS: usize = 7;
+
+/// Two cache lines of the live set, which is an open-addressing hash table: one cold access finds
+/// or places nearly every allocation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct LiveBucket {
+    /// [`live_key`]s; zero where a slot is free.
+    pub keys: [u64; BUCKET_SLOTS],
+    /// How many allocations belong here but lie in a bucket behind, because this one was full.
+    pub spilled: u64,
+    /// [`LiveAllocation::pack`]ed.
+    pub values: [u64; BUCKET_SLOTS],
+    /// Zero.
+    pub reserved: u64,
+}
+
+/// How many buckets hold `max_live` allocations for sure: they are then half full on average, and
+/// what spills finds room close by.
+#[must_use]
+pub const fn live_buckets(max_live: u32) -> u32 {
+    max_live.div_ceil(BUCKET_SLOTS as u32).saturating_mul(2)
 }
 
 /// What one stack has allocated and released since the recording began.
@@ -80,7 +128,7 @@ pub struct FunctionInfo {
 }
 
 const _: () = {
-    assert!(size_of::<LiveAllocation>() == 16);
+    assert!(size_of::<LiveBucket>() == 128);
     assert!(size_of::<StackTotals>() == 64);
     assert!(size_of::<ProcessState>() == 8);
     assert!(size_of::<FunctionInfo>() == 16);
@@ -88,7 +136,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{FunctionInfo, LiveAllocation, ProcessState, StackTotals};
+    use super::{FunctionInfo, ProcessState, StackTotals};
 
     macro_rules! pod {
         ($($name:ty),+) => {$(
@@ -97,5 +145,33 @@ mod pod {
         )+};
     }
 
-    pod!(FunctionInfo, LiveAllocation, ProcessState, StackTotals);
+    pod!(FunctionInfo, ProcessState, StackTotals);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allocation_is_packed_without_loss() {
+        for size in [0, 1, 4096, (1 << 39) - 1] {
+            for stack in [0, 1, MAX_STACKS] {
+                let allocation = LiveAllocation { size, stack };
+                let packed = allocation.pack().expect("below half a tebibyte");
+                assert_eq!(LiveAllocation::unpack(packed), allocation);
+            }
+        }
+        let huge = LiveAllocation {
+            size: 1 << 39,
+            stack: 1,
+        };
+        assert_eq!(huge.pack(), None);
+    }
+
+    #[test]
+    fn the_live_set_is_half_full_at_its_limit() {
+        assert_eq!(live_buckets(7), 2);
+        assert_eq!(live_buckets(1), 2);
+        assert_eq!(live_buckets(10_000_000), 2_857_144);
+    }
 }

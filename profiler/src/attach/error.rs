@@ -22,7 +22,7 @@ pub enum AttachError {
     NoPrivileges,
     /// The maps did not fit into memory.
     #[error(
-        "no kernel memory for a live set of {max_live} allocations: give a lower --max-live (each needs about 90 bytes)"
+        "no kernel memory for a live set of {max_live} allocations: give a lower --max-live (each needs 37 bytes)"
     )]
     NoMemory {
         /// The limit that was asked for.

@@ -24,7 +24,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use residue_ebpf::abi::{
     call_shape::Cookie,
-    heap::{FunctionInfo, LiveAllocation, ProcessState, process_of},
+    heap::{FunctionInfo, ProcessState, live_buckets},
 };
 
 pub use error::AttachError;
@@ -65,7 +65,6 @@ pub struct Kernel {
     processes: Array<MapData, ProcessState>,
     trampolines: Array<MapData, u64>,
     targets: HashMap<MapData, u32, u32>,
-    live: HashMap<MapData, u64, LiveAllocation>,
     functions: Array<MapData, FunctionInfo>,
     next_function: u32,
 }
@@ -98,8 +97,10 @@ impl Kernel {
     /// When the kernel refuses: no privileges, no BPF, no memory for the maps.
     pub fn load(limits: Limits, programs: ProgramSet) -> Result<(Self, Channels), AttachError> {
         kernel::raise_memlock_limit();
+        let buckets = live_buckets(limits.max_live);
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries("LIVE", limits.max_live)
+            .override_global("LIVE_BUCKETS", &buckets, true)
+            .map_max_entries("LIVE", buckets)
             .map_max_entries("STACK_IDS", limits.max_stacks)
             .map_max_entries("TOTALS", limits.max_stacks.saturating_add(1))
             .load(OBJECT)
@@ -118,7 +119,6 @@ impl Kernel {
             processes: take(&mut ebpf, "PROCESSES"),
             trampolines: take(&mut ebpf, "TRAMPOLINES"),
             targets: take(&mut ebpf, "TARGETS"),
-            live: take(&mut ebpf, "LIVE"),
             functions: take(&mut ebpf, "FUNCTIONS"),
             ebpf,
             messages,
@@ -229,24 +229,6 @@ impl Kernel {
     /// When the kernel refuses a map update, which it has no reason to.
     pub fn set_trampoline(&mut self, process: u16, trampoline: u64) -> Result<(), AttachError> {
         Ok(self.trampolines.set(u32::from(process), trampoline, 0)?)
-    }
-
-    /// Takes the allocations of a process that is gone out of the live set, to make room for those
-    /// of others. Its totals stay.
-    ///
-    /// # Errors
-    ///
-    /// When the live set cannot be read, which the kernel has no reason for.
-    pub fn forget_allocations(&mut self, process: u16) -> Result<(), AttachError> {
-        let keys: Vec<u64> = self
-            .live
-            .keys()
-            .filter(|key| !matches!(key, Ok(key) if process_of(*key) != process))
-            .collect::<Result<_, _>>()?;
-        for key in keys {
-            self.live.remove(&key)?;
-        }
-        Ok(())
     }
 
     /// From here on, nothing that the process does counts. Its probes stay until [`Self::detach`].

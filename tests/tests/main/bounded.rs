@@ -14,8 +14,8 @@ fn with_a_full_live_set_outstanding_and_lost_add_up_to_the_truth() -> Result<()>
 
     let objects = report.outstanding_objects();
     assert!(
-        objects > 0 && objects <= 1000,
-        "{objects} of at most 1000 are tracked"
+        (1000..=2002).contains(&objects),
+        "room for 1000 is promised, and twice that is there; {objects} are tracked"
     );
     assert_eq!(objects + report.lost("live_set_full"), truth.objects());
     assert_eq!(
@@ -41,7 +41,7 @@ fn a_target_runs_on_unharmed_while_the_live_set_is_full() -> Result<()> {
     target.ask("run 200000", "ns_per_pair")?;
     let report = recorder.stop()?.report()?;
     assert!(report.lost("live_set_full") > 0);
-    assert!(report.outstanding_objects() <= 100);
+    assert!(report.outstanding_objects() <= 210);
     target.ask("run 200000", "ns_per_pair")?;
     target.ask_truth()?.assert_unharmed();
     Ok(())

@@ -3,13 +3,14 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
+use residue_ebpf::abi::heap::live_buckets;
 use residue_tests::recorder::Recorder;
 
-/// `BPF_MAP_TYPE_HASH` (include/uapi/linux/bpf.h).
-const HASH: u64 = 1;
+/// `BPF_MAP_TYPE_ARRAY` (include/uapi/linux/bpf.h).
+const ARRAY: u64 = 2;
 
-/// Bytes of the hash map that holds `capacity` entries, buckets included: what the kernel itself
-/// says in the map's fdinfo (`bpf_map_show_fdinfo` in kernel/bpf/syscall.c).
+/// Bytes of the table that holds `capacity` allocations: what the kernel itself says in the map's
+/// fdinfo (`bpf_map_show_fdinfo` in kernel/bpf/syscall.c).
 pub fn of_live_set(recorder: &Recorder, capacity: u32) -> Result<u64> {
     let process = process_of(recorder)?;
     let maps = fs::read_dir(process.join("fdinfo"))
@@ -17,7 +18,7 @@ pub fn of_live_set(recorder: &Recorder, capacity: u32) -> Result<u64> {
         .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
     maps.filter_map(|text| memory(&text, capacity))
         .next()
-        .with_context(|| format!("the recorder has no hash map of {capacity} entries"))
+        .with_context(|| format!("the recorder has no live set for {capacity} allocations"))
 }
 
 /// The recorder's directory in /proc: only its command line names that capture.
@@ -36,8 +37,8 @@ fn process_of(recorder: &Recorder) -> Result<PathBuf> {
 }
 
 fn memory(fdinfo: &str, capacity: u32) -> Option<u64> {
-    let is_live_set = field(fdinfo, "map_type") == Some(HASH)
-        && field(fdinfo, "max_entries") == Some(u64::from(capacity));
+    let is_live_set = field(fdinfo, "map_type") == Some(ARRAY)
+        && field(fdinfo, "max_entries") == Some(u64::from(live_buckets(capacity)));
     is_live_set.then(|| field(fdinfo, "memlock")).flatten()
 }
 
@@ -53,14 +54,14 @@ mod tests {
     use super::*;
 
     const FDINFO: &str =
-        "pos:\t0\nmap_type:\t1\nkey_size:\t8\nmax_entries:\t500\nmemlock:\t48128\n";
+        "pos:\t0\nmap_type:\t2\nkey_size:\t4\nmax_entries:\t200\nmemlock:\t25936\n";
 
     #[test]
-    fn the_live_set_is_the_hash_map_of_its_capacity() {
-        assert_eq!(memory(FDINFO, 500), Some(48_128));
-        assert_eq!(memory(FDINFO, 501), None);
+    fn the_live_set_is_the_array_of_its_capacity() {
+        assert_eq!(memory(FDINFO, 700), Some(25_936));
+        assert_eq!(memory(FDINFO, 701), None);
         assert_eq!(
-            memory(&FDINFO.replace("map_type:\t1", "map_type:\t2"), 500),
+            memory(&FDINFO.replace("map_type:\t2", "map_type:\t1"), 700),
             None
         );
     }
