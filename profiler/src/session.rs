@@ -136,7 +136,9 @@ impl<'a> Session<'a> {
             found.push(launch.run_to_c_library(config.sites)?);
         }
         let session = Self::attach(config, tell, kernel, channels, found, began);
-        launched.map(resume);
+        if let Some(pid) = launched {
+            resume(pid);
+        }
         session
     }
 
