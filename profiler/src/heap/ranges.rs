@@ -233,7 +233,7 @@ mod tests {
     fn absurd_lengths_do_not_overflow() {
         let mut ranges = Ranges::default();
         ranges.map(u64::MAX - 5, u64::MAX, Some(A));
-        ranges.take(1, 0, u64::MAX);
+        ranges.take(1, PAGE, u64::MAX);
         ranges.move_break(u64::MAX, A);
         assert_eq!(inuse(&ranges, A).1, 0);
     }

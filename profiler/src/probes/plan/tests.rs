@@ -160,7 +160,7 @@ fn a_jump_through_the_linkage_table_counts_where_it_ends() {
 }
 
 #[test]
-fn operator_new_counts_only_where_it_is_the_allocators_own() {
+fn operators_count_only_where_they_are_the_allocators_own() {
     let libstdcxx = object(
         "libstdc++.so.6",
         Load::Startup,
@@ -169,11 +169,27 @@ fn operator_new_counts_only_where_it_is_the_allocators_own() {
     let objects = [object("app", Load::Executable, &[]), libstdcxx, libc()];
     assert!(!planned(&objects).iter().any(|name| name.contains("_Z")));
 
+    let functions = [("malloc", 1), ("free", 2), ("_ZnwmRKSt9nothrow_t", 3)];
+    let mut jemalloc = object("libjemalloc.so", Load::Startup, &functions);
+    jemalloc.symbols.marked = Some("jemalloc");
+    let objects = [object("app", Load::Executable, &[]), jemalloc, libc()];
+    assert!(planned(&objects).contains(&"libjemalloc.so:_ZnwmRKSt9nothrow_t".to_owned()));
+}
+
+/// A return probe on a function that an exception leaves would terminate the program.
+#[test]
+fn what_may_throw_is_named_and_never_probed() {
     let functions = [("malloc", 1), ("free", 2), ("_Znwm", 3)];
     let mut jemalloc = object("libjemalloc.so", Load::Startup, &functions);
     jemalloc.symbols.marked = Some("jemalloc");
     let objects = [object("app", Load::Executable, &[]), jemalloc, libc()];
-    assert!(planned(&objects).contains(&"libjemalloc.so:_Znwm".to_owned()));
+    let plan = plan(&objects, SitePolicy::Cheapest).expect("there is an allocator");
+    assert!(!plan.functions.iter().any(|f| f.symbol == "_Znwm"));
+    let skipped = plan
+        .skipped
+        .iter()
+        .find(|skipped| skipped.symbol == "_Znwm");
+    assert!(skipped.is_some_and(|skipped| skipped.reason.contains("exception")));
 }
 
 #[test]
