@@ -12,8 +12,7 @@ use residue_ebpf::abi::{
 };
 
 use crate::{
-    atomic, count,
-    live::{self, Inserted},
+    atomic, count, live,
     maps::PROCESSES,
     stack::intern::{stack_at, totals},
     thread::{
@@ -125,17 +124,13 @@ fn commit(
 ) -> Option<()> {
     let block = match shape {
         CallShape::PosixMemalign => memalign_result(call, result)?,
-        // The block stays where it is; only its size changes.
+        // The block stays where it is. A size below what was asked for means that it is as before.
+        CallShape::ResizeInPlace if result < call.size => 0,
         CallShape::ResizeInPlace => call.pointer,
         _ => result,
     };
-    let size = if matches!(shape, CallShape::ResizeInPlace) {
-        result
-    } else {
-        call.size
-    };
     if takes_old_block(shape) {
-        let kept = block == 0 && (size != 0 || call.pointer == 0);
+        let kept = block == 0 && (call.size != 0 || call.pointer == 0);
         if call.flags & CALL_HOLDS == 0 {
             if call.pointer != 0 && !kept {
                 count(Counter::FreeUnmatched, 1);
@@ -147,7 +142,7 @@ fn commit(
         }
     }
     if block != 0 {
-        track(thread, process, block, size, caller)?;
+        track(thread, process, block, call.size, caller)?;
     }
     Some(())
 }
@@ -177,14 +172,15 @@ fn track(
     caller: Registers,
 ) -> Option<()> {
     let (stack, totals) = stack_at(thread, process, caller)?;
-    match live::insert(live_key(process, block), LiveAllocation { size, stack }) {
-        Inserted::New => account_alloc(totals, size),
-        Inserted::Replaced(previous) => {
-            count(Counter::MissedFree, 1);
-            account_free(&previous);
-            account_alloc(totals, size);
-        }
-        Inserted::Full => account_lost(totals, size),
+    let inserted = live::insert(live_key(process, block), LiveAllocation { size, stack });
+    if let Some(previous) = inserted.previous {
+        count(Counter::MissedFree, 1);
+        account_free(&previous);
+    }
+    if inserted.placed {
+        account_alloc(totals, size);
+    } else {
+        account_lost(totals, size);
     }
     Some(())
 }
@@ -192,9 +188,12 @@ fn track(
 /// Puts a block back that was taken: its reallocation failed, or never returned.
 #[inline(always)]
 pub fn restore(process: u16, block: u64, allocation: &LiveAllocation) {
-    match live::insert(live_key(process, block), *allocation) {
-        Inserted::New => {}
-        Inserted::Replaced(_) | Inserted::Full => count(Counter::MapUpdateFailed, 1),
+    let inserted = live::insert(live_key(process, block), *allocation);
+    if let Some(previous) = inserted.previous {
+        account_free(&previous);
+    }
+    if inserted.previous.is_some() || !inserted.placed {
+        count(Counter::MapUpdateFailed, 1);
     }
 }
 
@@ -250,17 +249,29 @@ const fn takes_old_block(shape: CallShape) -> bool {
     )
 }
 
-/// Requested bytes. Products wrap like nothing else would: the call fails when they do.
+/// Requested bytes.
 #[inline(always)]
 fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
     let arg = |n| ctx.arg::<u64>(n).unwrap_or(0);
     match shape {
         CallShape::Malloc => arg(0),
+        // The call fails when the product wraps.
         CallShape::Calloc => arg(0).wrapping_mul(arg(1)),
         CallShape::Realloc | CallShape::AlignedAlloc | CallShape::ResizeInPlace => arg(1),
-        CallShape::ReallocArray => arg(1).wrapping_mul(arg(2)),
+        CallShape::ReallocArray => product(arg(1), arg(2)),
         CallShape::PosixMemalign => arg(2),
         CallShape::RustRealloc => arg(3),
         CallShape::Free | CallShape::NoteCaller => 0,
     }
+}
+
+/// `a * b`. Where that wraps, the call fails and the product means nothing; but it must not be zero,
+/// the size by which a block is freed.
+#[inline(always)]
+const fn product(a: u64, b: u64) -> u64 {
+    let product = a.wrapping_mul(b);
+    if product == 0 && a != 0 && b != 0 {
+        return u64::MAX;
+    }
+    product
 }

@@ -26,26 +26,21 @@ const BUSY: u64 = u64::MAX;
 const NOTHING: u64 = u64::MAX;
 
 /// What [`insert`] did.
-pub enum Inserted {
-    /// The key was new.
-    New,
-    /// The key was there, with this allocation.
-    Replaced(LiveAllocation),
-    /// There was no room.
-    Full,
+pub struct Inserted {
+    /// What was there under the same key, and no longer is.
+    pub previous: Option<LiveAllocation>,
+    /// Whether there was room.
+    pub placed: bool,
 }
 
 /// Enters an allocation.
 #[inline(always)]
 pub fn insert(key: u64, allocation: LiveAllocation) -> Inserted {
-    let Some(value) = allocation.pack() else {
-        return Inserted::Full;
-    };
     let previous = take(key);
-    if live_place(key, value) == 0 {
-        return Inserted::Full;
-    }
-    previous.map_or(Inserted::New, Inserted::Replaced)
+    let placed = allocation
+        .pack()
+        .is_some_and(|value| live_place(key, value) != 0);
+    Inserted { previous, placed }
 }
 
 /// Takes an allocation out.

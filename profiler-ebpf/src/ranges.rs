@@ -159,6 +159,8 @@ pub fn executed(ctx: &TracePointContext) -> Option<()> {
         // SAFETY: a map value; user space writes it only while no event of the process counts.
         unsafe { (*state).flags = 0 };
     }
+    // Its open calls went with the old program.
+    thread_exited();
     send(&Event {
         kind: EventKind::Executed as u32,
         process: slot,
