@@ -23,6 +23,7 @@ use residue_tests::{
     code_bytes::assert_clean,
     machine::{self, Needed, PATIENCE, wait_until},
     recorder::Recorder,
+    report::Report,
     target::Target,
 };
 use tempfile::TempDir;
@@ -130,6 +131,22 @@ impl Redis {
     }
 }
 
+/// A client's query buffer: `PROTO_IOBUF_LEN`, and the header and final NUL of an `sdshdr16`.
+const QUERY_BUFFER_BYTES: u64 = 16_384 + 6;
+
+/// Asserts that redis keeps `bytes` in `objects` blocks, or those and its client's query buffer. It
+/// gives that back when the client has been idle for two seconds (`clientsCronResizeQueryBuffer`),
+/// which it may have been while the recorder started, and takes a new one with the next request.
+fn assert_keeps(report: &Report, bytes: u64, objects: u64) {
+    let kept = (report.outstanding_bytes(), report.outstanding_objects());
+    let with_buffer = (bytes + QUERY_BUFFER_BYTES, objects + 1);
+    assert!(
+        kept == (bytes, objects) || kept == with_buffer,
+        "redis keeps {kept:?}, not {:?} (or {with_buffer:?} with a query buffer)",
+        (bytes, objects),
+    );
+}
+
 const REDIS: Needed = Needed {
     program: "redis-server",
     package: "redis-server",
@@ -149,10 +166,7 @@ fn a_redis_that_overwrites_integers_by_integers_keeps_nothing() -> Result<()> {
     let recorder = Recorder::start(&[redis.process.pid()], &[])?;
     redis.set_all("8")?;
     let report = recorder.stop()?.report()?;
-    assert_eq!(
-        (report.outstanding_bytes(), report.outstanding_objects()),
-        (0, 0)
-    );
+    assert_keeps(&report, 0, 0);
     assert_eq!(report.losses().len(), 0, "{:?}", report.losses());
     let allocated: u64 = report.stacks.iter().map(|stack| stack.alloc_objects).sum();
     assert!(
@@ -187,8 +201,7 @@ fn each_set_in_redis_leaves_exactly_its_object_and_its_string() -> Result<()> {
             KEYS * (OBJECT_BYTES + class),
             "by redis's own account"
         );
-        assert_eq!(report.outstanding_bytes(), KEYS * a_set);
-        assert_eq!(report.outstanding_objects(), KEYS * 2);
+        assert_keeps(&report, KEYS * a_set, KEYS * 2);
         assert_eq!(report.losses().len(), 0, "{:?}", report.losses());
         assert_clean(redis.process.pid())?;
     }
