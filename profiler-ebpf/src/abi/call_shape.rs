@@ -32,7 +32,8 @@ pub enum CallShape {
     NoteCaller,
 }
 
-/// When a function must be attached relative to others, lowest first; detaching goes the other way.
+/// When a function must be attached relative to others, lowest first. Detaching needs no order: the
+/// process is closed by then.
 ///
 /// A free that is not seen would leave an allocation outstanding for ever, so whatever can release
 /// memory is watched before anything that can take it.

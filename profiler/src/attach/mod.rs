@@ -3,8 +3,8 @@
 //!
 //! A process is recorded from one definite instant to another: all its probes are put in while the
 //! kernel side still ignores it, then it is *opened*; at the end it is *closed* first, and the
-//! probes are taken out at leisure. Within that, probes that see memory released are attached
-//! before, and detached after, those that see it taken.
+//! probes are taken out at leisure, in any order. Probes that see memory released are attached
+//! before those that see it taken.
 
 mod error;
 mod kernel;
