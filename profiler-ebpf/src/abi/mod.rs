@@ -3,7 +3,9 @@
 pub mod call_shape;
 pub mod counters;
 pub mod event;
+pub mod frame;
 pub mod heap;
+pub mod unwind;
 
 /// The longest stack that is recorded, in frames. Deeper ones keep their leaf-most frames and are
 /// marked [`event::WalkEnd::TooDeep`].

@@ -1,0 +1,223 @@
+//! Unwind tables: for every instruction of an object, how to get from a frame to its caller's.
+//!
+//! What `.eh_frame` says in a byte code is laid out for a walk in the kernel: one lookup finds the
+//! page, a short binary search the row, one more lookup the rule. Rules repeat a lot and are
+//! interned over all objects; a row is four bytes.
+//!
+//! Places in an object are file offsets, so that neither the load bias nor a `PT_LOAD` header
+//! matters to the walk.
+
+/// Bytes of an object's file in a page, as a power of two. Smaller pages mean fewer steps of the
+/// binary search and more page entries; with 1 KiB a page has about 17 rows, found in 5 steps.
+pub const PAGE_BITS: u32 = 10;
+/// Rows that are handed to the kernel, and read by it, as one map value.
+pub const CHUNK_ROWS: usize = 1024;
+/// Pages that are handed to the kernel, and read by it, as one map value.
+pub const CHUNK_PAGES: usize = 512;
+/// How many rules can be told apart: a row names one in 16 bits.
+pub const MAX_RULES: usize = 1 << 16;
+
+/// From here to the next row, the rule holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Row {
+    /// Bytes from the beginning of the page.
+    pub offset: u16,
+    /// Index into the rules.
+    pub rule: u16,
+}
+
+/// Where the rows of a page are. They never lie in two chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Page {
+    /// Which chunk of rows.
+    pub chunk: u32,
+    /// The first row, in the chunk. It holds from the page's first byte on.
+    pub first: u16,
+    /// How many rows, at least one in a page of an object that has a table.
+    pub count: u16,
+}
+
+/// See [`CHUNK_ROWS`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct RowChunk {
+    /// In the order of their offsets, page by page.
+    pub rows: [Row; CHUNK_ROWS],
+}
+
+/// See [`CHUNK_PAGES`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PageChunk {
+    /// In the order of file offsets, object by object.
+    pub pages: [Page; CHUNK_PAGES],
+}
+
+/// How the canonical frame address (CFA: the stack pointer before the call) is found, and what else
+/// is special about a rule. Unless said otherwise the return address is at CFA - 8, and the
+/// caller's stack pointer is the CFA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum RuleKind {
+    /// `cfa = sp + cfa_offset`
+    Sp,
+    /// `cfa = bp + cfa_offset`
+    Bp,
+    /// `cfa = *(sp + cfa_offset) + addend`
+    SpDeref,
+    /// `cfa = *(bp + cfa_offset) + addend`: a stack that was realigned.
+    BpDeref,
+    /// `cfa = sp + cfa_offset + (if ip % 16 >= addend { 8 } else { 0 })`: a stub of the procedure
+    /// linkage table, as binutils describes it.
+    Plt,
+    /// A signal frame: the interrupted registers lie on the stack, at `sp + cfa_offset` in the
+    /// order of `struct sigcontext` (arch/x86/include/uapi/asm/sigcontext.h).
+    Signal,
+    /// Nothing covers this code. If it keeps frame pointers:
+    /// `(sp, bp, ip) = (bp + 16, *bp, *(bp + 8))`
+    FramePointer,
+    /// The outermost frame of a stack: it has no return address.
+    Bottom,
+    /// It is known how, but not by rules like these.
+    Unsupported,
+}
+
+/// How the caller's frame pointer is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum BpRule {
+    /// `bp` is the caller's still, or nobody knows.
+    Same,
+    /// `bp = *(cfa + bp_offset)`
+    AtCfa,
+    /// `bp = *(bp + bp_offset)`: beside a realigned stack.
+    AtBp,
+    /// `bp = *(sp + bp_offset)`
+    AtSp,
+}
+
+/// How to get from a frame to its caller's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct Rule {
+    /// A [`RuleKind`].
+    pub kind: u8,
+    /// A [`BpRule`].
+    pub bp: u8,
+    /// Zero.
+    pub reserved: u16,
+    /// Bytes. Stack frames of 64 KiB and more exist, so 16 bits are too few.
+    pub cfa_offset: i32,
+    /// Bytes.
+    pub bp_offset: i32,
+    /// See [`RuleKind`].
+    pub addend: i32,
+}
+
+impl Rule {
+    /// A rule that says how the CFA is found.
+    #[must_use]
+    pub const fn new(kind: RuleKind, cfa_offset: i32) -> Self {
+        Self {
+            kind: kind as u8,
+            bp: BpRule::Same as u8,
+            reserved: 0,
+            cfa_offset,
+            bp_offset: 0,
+            addend: 0,
+        }
+    }
+
+    /// The same rule, with where the caller's frame pointer is.
+    #[must_use]
+    pub const fn with_bp(self, bp: BpRule, bp_offset: i32) -> Self {
+        Self {
+            bp: bp as u8,
+            bp_offset,
+            ..self
+        }
+    }
+
+    /// The same rule, with an addend.
+    #[must_use]
+    pub const fn with_addend(self, addend: i32) -> Self {
+        Self { addend, ..self }
+    }
+}
+
+/// What is known of an object's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum TableState {
+    /// It is being made.
+    Loading,
+    /// The object has none: it is no ELF file, or has neither `.eh_frame` nor `.debug_frame`.
+    Missing,
+    /// There was no room for it.
+    NoRoom,
+    /// Its pages can be read.
+    Ready,
+}
+
+/// An object, as the kernel side sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ObjectState {
+    /// Its first page, counted over all chunks: the one that holds `first_offset`.
+    pub first_page: u32,
+    /// How many pages.
+    pub pages: u32,
+    /// File offset of the first page, in pages.
+    pub first_offset: u32,
+    /// A [`TableState`]. Written last.
+    pub state: u32,
+}
+
+/// An executable mapping of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CodeMapping {
+    /// First byte, AVMA.
+    pub start: u64,
+    /// Just behind the last byte, AVMA.
+    pub end: u64,
+    /// File offset of the first byte.
+    pub offset: u64,
+    /// Index into the objects.
+    pub object: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Which of all mappings are a process's: `count << 32 | first`, in one word, so that a walk sees
+/// either the old list or the new one.
+#[must_use]
+pub const fn mapping_list(first: u32, count: u32) -> u64 {
+    (count as u64) << 32 | first as u64
+}
+
+const _: () = {
+    assert!(size_of::<Row>() == 4);
+    assert!(size_of::<Page>() == 8);
+    assert!(size_of::<RowChunk>() == 4096);
+    assert!(size_of::<PageChunk>() == 4096);
+    assert!(size_of::<Rule>() == 16);
+    assert!(size_of::<ObjectState>() == 16);
+    assert!(size_of::<CodeMapping>() == 32);
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{CodeMapping, ObjectState, PageChunk, RowChunk, Rule};
+
+    macro_rules! pod {
+        ($($name:ty),+) => {$(
+            // SAFETY: repr(C), integers only, no padding (the size asserts above).
+            unsafe impl aya::Pod for $name {}
+        )+};
+    }
+
+    pod!(CodeMapping, ObjectState, PageChunk, RowChunk, Rule);
+}
