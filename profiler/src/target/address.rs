@@ -83,6 +83,11 @@ impl TextSegments {
         Self(segments.into_iter().filter(|s| s.executable).collect())
     }
 
+    /// They, in the order of the program headers.
+    pub fn iter(&self) -> impl Iterator<Item = &Segment> {
+        self.0.iter()
+    }
+
     /// Where in the file the code at `address` is.
     #[must_use]
     pub fn file_offset(&self, address: Svma) -> Option<FileOffset> {

@@ -58,11 +58,7 @@ impl ElfFacts {
     /// # Errors
     /// When the file is no 64-bit x86-64 ELF file, or is damaged.
     pub fn read<'data>(data: impl ReadRef<'data>) -> Result<Self, NotUsable> {
-        check_kind(data)?;
-        let header = Header::parse(data).map_err(|_| NotUsable::Damaged)?;
-        let segments = header
-            .program_headers(ENDIAN, data)
-            .map_err(|_| NotUsable::Damaged)?;
+        let (header, segments) = headers(data)?;
         let mut facts = Self {
             text: TextSegments::new(segments.iter().filter_map(load_segment)),
             is_go: has_go_section(header, data),
@@ -127,6 +123,24 @@ impl ElfFacts {
             }
         }
     }
+}
+
+/// Where the code of an ELF file is, when nothing else of it matters.
+///
+/// # Errors
+/// When the file is no 64-bit x86-64 ELF file, or its headers are damaged.
+pub fn text_segments<'data>(data: impl ReadRef<'data>) -> Result<TextSegments, NotUsable> {
+    let (_, segments) = headers(data)?;
+    Ok(TextSegments::new(segments.iter().filter_map(load_segment)))
+}
+
+type Headers<'data> = (&'data Header, &'data [elf::ProgramHeader64<LittleEndian>]);
+
+fn headers<'data>(data: impl ReadRef<'data>) -> Result<Headers<'data>, NotUsable> {
+    check_kind(data)?;
+    let header = Header::parse(data).map_err(|_| NotUsable::Damaged)?;
+    let segments = header.program_headers(ENDIAN, data);
+    Ok((header, segments.map_err(|_| NotUsable::Damaged)?))
 }
 
 /// `e_ident` and `e_machine`, before anything that depends on the class is read.
