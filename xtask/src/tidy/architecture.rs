@@ -9,6 +9,7 @@ const PURE: &[&str] = &[
     "profiler/src/probes",
     "profiler/src/profile",
     "profiler/src/report",
+    "profiler/src/unwind",
     "profiler/src/window/correlate",
 ];
 /// What would make them need a kernel, a runtime or a live process.

@@ -1,0 +1,7 @@
+//! What a walk would do with a table, against what gimli makes of the same bytes.
+
+mod elf;
+mod oracle;
+mod real_objects;
+mod rules;
+mod tables;
