@@ -2,7 +2,7 @@
 //!
 //! ELF bytes ▶ `sections` finds `.eh_frame` and `.debug_frame` ▶ `entries` reads their CIEs and
 //! FDEs ▶ `columns` runs an FDE's instructions ▶ `rule` puts a row into the terms of the walk ▶
-//! [`UnwindTable`], sorted by file offset.
+//! [`UnwindTable`], sorted by file offset ▶ [`TableStore`], laid out for BPF maps.
 //!
 //! ```no_run
 //! let object = std::fs::read("/usr/bin/python3")?;
@@ -19,14 +19,17 @@ mod columns;
 mod cover;
 mod entries;
 mod expression;
+mod pages;
 mod rule;
 mod sections;
+mod store;
 mod table;
 mod trampoline;
 
 #[cfg(test)]
 mod tests;
 
+pub use store::{NoRoom, StoreLimits, StoreUsage, TableStore, Update};
 pub use table::{TableRow, UnwindStats, UnwindTable};
 
 use crate::target::elf::NotUsable;
