@@ -16,7 +16,9 @@ Examples:
     residue report worker.residue
     residue report worker.residue --format flamegraph -o worker.svg
   Which functions would be probed, and what does a probe cost there?
-    sudo residue inspect probes -p 4242";
+    sudo residue inspect probes -p 4242
+  How are stacks walked through the C library?
+    residue inspect unwind /lib/x86_64-linux-gnu/libc.so.6";
 
 /// What a live server process leaves behind in memory, and which line of code left it there
 #[derive(Debug, clap::Parser)]
