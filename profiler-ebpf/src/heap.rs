@@ -15,9 +15,7 @@ use crate::{
     atomic, count, live,
     maps::PROCESSES,
     stack::intern::{stack_at, totals},
-    thread::{
-        self, CALL_COUNTS, CALL_FOR_CALLER, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState,
-    },
+    thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
 };
 
 /// An allocator function was entered.
@@ -31,17 +29,12 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
         sp,
         size: size_argument(ctx, shape),
         pointer: ctx.arg(0).unwrap_or(0),
-        caller: Registers::default(),
         held: LiveAllocation::default(),
         function: cookie.function,
         flags: 0,
     };
     if nesting == Nesting::Outermost {
         call.flags = CALL_COUNTS;
-        if let Some(caller) = thread.take_noted_caller(sp) {
-            call.caller = caller;
-            call.flags |= CALL_FOR_CALLER;
-        }
         if takes_old_block(shape)
             && call.pointer != 0
             && let Some(held) = live::take(live_key(cookie.process, call.pointer))
@@ -65,14 +58,10 @@ pub fn leave(ctx: &RetProbeContext, shape: CallShape) -> Option<()> {
     if call.flags & CALL_COUNTS == 0 {
         return None;
     }
-    let caller = if call.flags & CALL_FOR_CALLER != 0 {
-        call.caller
-    } else {
-        Registers {
-            ip: regs.rip,
-            sp: regs.rsp,
-            bp: regs.rbp,
-        }
+    let caller = Registers {
+        ip: regs.rip,
+        sp: regs.rsp,
+        bp: regs.rbp,
     };
     commit(thread, cookie.process, shape, &call, regs.rax, caller)
 }
@@ -98,8 +87,8 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
     Some(())
 }
 
-/// A function was entered that gets memory through another one: note by whom, because a walk that
-/// started inside would lose the caller.
+/// A function was entered that makes a memory-mapping syscall: note by whom, because a walk that
+/// starts in it loses the caller where no unwind table covers it.
 #[inline(always)]
 pub fn note_caller(ctx: &ProbeContext) -> Option<()> {
     open_process(ctx.as_ptr())?;

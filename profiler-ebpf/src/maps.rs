@@ -1,7 +1,7 @@
 //! Every map: what it is keyed by, what it holds, how many, and who writes it.
 //!
-//! Capacities given here are defaults; user space sets those of [`LIVE`], [`STACK_IDS`] and
-//! [`TOTALS`] before loading.
+//! Capacities given here are defaults; user space sets those of [`LIVE`], [`STACK_IDS`], [`TOTALS`],
+//! [`PAGES`] and [`ROWS`] before loading.
 
 use aya_ebpf::{
     Global,
@@ -12,6 +12,7 @@ use aya_ebpf::{
 use residue_ebpf::abi::{
     counters::Counter,
     heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals},
+    unwind::{CodeMapping, MAX_RULES, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
 };
 
 use crate::thread::ThreadState;
@@ -53,6 +54,57 @@ pub static LIVE: Array<LiveBucket> = Array::with_max_entries(1, 0);
 /// How many buckets [`LIVE`] has. Set by user space before loading.
 #[unsafe(no_mangle)]
 pub static LIVE_BUCKETS: Global<u32> = Global::new(1);
+
+/// Process slot to its part of [`CODE_MAPPINGS`], as `mapping_list` packs it. Written by user space.
+#[map]
+pub static CODE_LISTS: Array<u64> = Array::with_max_entries(1024, 0);
+
+/// Executable mappings, each process's in ascending order. Written by user space, and only where no
+/// list leads to. Full: the process keeps its last list.
+#[map]
+pub static CODE_MAPPINGS: Array<CodeMapping> = Array::with_max_entries(131_072, 0);
+
+/// Object id to its unwind table. Written by user space.
+#[map]
+pub static OBJECTS: Array<ObjectState> = Array::with_max_entries(65_536, 0);
+
+/// Pages of all unwind tables. Written by user space. Full: the object has no table.
+#[map]
+pub static PAGES: Array<PageChunk> = Array::with_max_entries(1, 0);
+
+/// Rows of all unwind tables. Written by user space. Full: the object has no table.
+#[map]
+pub static ROWS: Array<RowChunk> = Array::with_max_entries(1, 0);
+
+/// Rules of all unwind tables. Written by user space. Full: the object has no table.
+#[map]
+pub static RULES: Array<Rule> = Array::with_max_entries(MAX_RULES as u32, 0);
+
+/// Where the kernel keeps replaced return addresses. Set by user space before loading.
+#[unsafe(no_mangle)]
+pub static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets {
+    utask: 0,
+    return_instances: 0,
+    stack: 0,
+    orig_ret_vaddr: 0,
+    next: 0,
+});
+
+/// Whether the kernel has `bpf_loop`. Set by user space before loading.
+#[unsafe(no_mangle)]
+pub static HAS_LOOP: Global<u32> = Global::new(1);
+
+/// Whether to walk by frame pointers alone. Set by user space before loading.
+#[unsafe(no_mangle)]
+pub static FRAME_POINTERS_ONLY: Global<u32> = Global::new(0);
+
+/// Whether to send samples of stacks, for tests. Set by user space before loading.
+#[unsafe(no_mangle)]
+pub static SAMPLE_STACKS: Global<u32> = Global::new(0);
+
+/// Samples of stacks. As small as can be unless user space wants any. Full: not sampled.
+#[map]
+pub static SAMPLES: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// Hash of a stack to its id. Full: the allocation is counted under `UNKNOWN_STACK`.
 #[map]

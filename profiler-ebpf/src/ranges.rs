@@ -5,7 +5,7 @@
 //! events about one address are in the order in which they happened, whichever thread made them.
 
 use aya_ebpf::{
-    bindings::pt_regs,
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, pt_regs},
     helpers::{
         bpf_get_current_pid_tgid, bpf_probe_read_kernel,
         generated::{bpf_get_current_task_btf, bpf_send_signal, bpf_task_pt_regs},
@@ -23,7 +23,7 @@ use residue_ebpf::abi::{
 use crate::{
     count,
     maps::{EVENTS, PROCESSES, TARGETS, THREADS},
-    stack::intern::stack_at,
+    stack::{intern::stack_at, native},
     thread::{self, OpenSyscall, Registers, ThreadState},
 };
 
@@ -219,7 +219,11 @@ fn send_with_stack(thread: &mut ThreadState, mut event: Event) -> Option<()> {
     if thread.depth != 0 && thread.is_in_allocator(slot, user.sp) {
         event.flags |= RANGE_BACKS_ALLOCATOR;
     }
-    let start = thread.take_noted_caller(user.sp).unwrap_or(user);
+    let noted = thread.take_noted_caller(user.sp);
+    let start = match noted {
+        Some(caller) if !native::has_rule(slot, user.ip) => caller,
+        _ => user,
+    };
     event.tid = thread::current_tid();
     event.stack = stack_at(thread, slot, start).map_or(UNKNOWN_STACK, |(id, _)| id);
     send(&event);
@@ -240,9 +244,14 @@ fn user_registers() -> Option<Registers> {
     })
 }
 
+/// Waking user space costs more than all else here, so only new code, which it must know soon, does.
 #[inline(always)]
 fn send(event: &Event) {
-    if EVENTS.output::<Event>(event, 0).is_err() {
+    let wakeup = match event.kind == EventKind::CodeMapped as u32 {
+        true => BPF_RB_FORCE_WAKEUP,
+        false => BPF_RB_NO_WAKEUP,
+    };
+    if EVENTS.output::<Event>(event, u64::from(wakeup)).is_err() {
         count(Counter::EventBufferFull, 1);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     count,
     heap::restore,
     maps::{EMPTY_THREAD, FUNCTIONS, THREADS, TRAMPOLINES},
-    stack::frame_pointer::StackWindow,
+    stack::native::Walk,
     verifier::element,
 };
 
@@ -27,7 +27,7 @@ pub const MAX_OPEN_CALLS: usize = 8;
 /// keep small frames; what lies deeper is not their own call.
 const MAX_ALLOCATOR_FRAME: u64 = 16 << 10;
 
-/// How far below its caller a function that gets memory through another one can call that, bytes.
+/// How far below its caller a function that wraps a syscall can make it, bytes.
 const MAX_WRAPPER_FRAME: u64 = 512;
 
 /// An allocator call between its entry and its return.
@@ -40,8 +40,6 @@ pub struct OpenCall {
     pub size: u64,
     /// Old block (reallocations) or out-pointer (posix_memalign). AVMA.
     pub pointer: u64,
-    /// Where the stack begins, if not where the call returns to.
-    pub caller: Registers,
     /// The old block's entry, taken out of the live set until the call returns: as soon as the
     /// allocator has freed the block, another thread may be given its address.
     pub held: LiveAllocation,
@@ -55,8 +53,6 @@ pub struct OpenCall {
 pub const CALL_COUNTS: u32 = 1;
 /// `held` is in use.
 pub const CALL_HOLDS: u32 = 2;
-/// The stack begins at `caller`: the function was called on behalf of another one.
-pub const CALL_FOR_CALLER: u32 = 4;
 
 /// The registers a stack walk starts from. AVMAs.
 #[derive(Clone, Copy, Default)]
@@ -91,12 +87,12 @@ pub struct ThreadState {
     noted: u32,
     /// Open calls, outermost first.
     pub calls: [OpenCall; MAX_OPEN_CALLS],
-    /// Who called a function last that gets memory through another one.
+    /// Who called a function last that makes a memory-mapping syscall.
     noted_caller: Registers,
     /// The memory-mapping syscall under way.
     pub syscall: OpenSyscall,
-    /// The piece of the stack that is being walked.
-    pub window: StackWindow,
+    /// The walk under way.
+    pub walk: Walk,
     /// Where a stack is walked into, ready to be sent.
     pub stack: StackEvent,
 }
@@ -186,14 +182,15 @@ impl ThreadState {
             .is_some_and(|top| is_under_way(&top, trampoline(process_slot), sp))
     }
 
-    /// Notes who is about to get memory.
+    /// Notes who is about to map memory.
     #[inline(always)]
     pub fn note_caller(&mut self, caller: Registers) {
         self.noted_caller = caller;
         self.noted = 1;
     }
 
-    /// The noted caller, if code at the stack pointer `sp` runs just below it. A note serves once.
+    /// The noted caller, if code at the stack pointer `sp` runs just below it: its frame still
+    /// holds the return address. A note serves once.
     #[inline(always)]
     pub fn take_noted_caller(&mut self, sp: u64) -> Option<Registers> {
         if self.noted == 0 {
@@ -201,7 +198,8 @@ impl ThreadState {
         }
         self.noted = 0;
         let caller = self.noted_caller;
-        (caller.sp.wrapping_sub(sp) <= MAX_WRAPPER_FRAME).then_some(caller)
+        let is_near = caller.sp.wrapping_sub(sp) <= MAX_WRAPPER_FRAME;
+        (is_near && read_word(caller.sp.wrapping_sub(8)) == caller.ip).then_some(caller)
     }
 
     /// Opens a call. When too many are open, the outermost gives way: allocators nest two or three

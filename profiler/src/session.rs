@@ -1,13 +1,19 @@
 //! A recording, from the first look at a process to the finished capture. The whole pipeline on
 //! one page: discover, plan, attach, drain, symbolize, write.
 
+mod about;
+mod code;
 mod error;
 mod followed;
 mod frames;
 mod launch;
+mod samples;
+mod update;
 
 use std::{
     ffi::OsString,
+    io,
+    os::fd::OwnedFd,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
@@ -15,25 +21,41 @@ use std::{
 use residue_ebpf::abi::{
     counters::Counter,
     event::EventKind,
-    heap::{PROCESS_LAUNCHING, ProcessState, StackTotals},
+    heap::{PROCESS_LAUNCHING, ProcessState},
 };
 
+use tokio::io::{Interest, unix::AsyncFd};
+
 use crate::{
-    attach::{AttachError, Channels, Kernel, Limits, ProgramSet},
-    capture::{self, Interval, MappingTotals, Meta, Stack, Writer, unix_ns},
+    attach::{AttachError, Channels, Kernel, Limits, ProgramSet, Samples, Walking},
+    capture::{Interval, MappingTotals, Stack, Writer, unix_ns},
     drain::Drain,
     probes::SitePolicy,
     target::{Pid, Process},
+    unwind::TableStore,
 };
+use about::{describe, meta, row};
+use code::Code;
 use followed::{Discovered, Followed};
 use frames::FrameTable;
 use launch::{Launch, resume};
+use samples::SampleFile;
+use update::tally;
 
 pub use error::SessionError;
+pub use update::{Tables, Tally, Update};
 
 /// How often the ring buffers are emptied. They hold the stacks of a few thousand first-time
 /// callers; at this rate a hundred thousand a second get through.
 const POLL: Duration = Duration::from_millis(20);
+
+/// How long the first events wait for unwind tables, from the moment that all probes are in. The
+/// tables of most processes are made before that.
+const TABLES: Duration = Duration::from_millis(500);
+
+/// How long everything else waits for the tables of a library that was loaded: it may be at work
+/// already.
+const NEW_TABLES: Duration = Duration::from_millis(20);
 
 /// What to record, and how.
 #[derive(Clone, Debug)]
@@ -52,41 +74,12 @@ pub struct Config {
     pub limits: Limits,
     /// Which programs the probes run.
     pub programs: ProgramSet,
+    /// How stacks are walked.
+    pub walking: Walking,
+    /// Where samples of stacks go, if any are wanted.
+    pub samples: Option<PathBuf>,
     /// Where in a function a probe goes.
     pub sites: SitePolicy,
-}
-
-/// What a recording tells while it goes on.
-#[derive(Clone, Debug)]
-pub enum Update {
-    /// All probes are in, and everything counts from now on.
-    Started {
-        /// For each process: what it is.
-        processes: Vec<String>,
-        /// How many functions are probed.
-        functions: usize,
-        /// From the start of residue to the first moment that counts.
-        took: Duration,
-    },
-    /// Tally were written.
-    Written(Tally),
-    /// Something that whoever records should know.
-    Note(String),
-}
-
-/// Where a recording stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Bytes allocated since attach and not yet freed.
-    pub outstanding_bytes: u64,
-    /// Allocations not yet freed.
-    pub outstanding_objects: u64,
-    /// Allocations since attach.
-    pub allocations: u64,
-    /// Distinct stacks.
-    pub stacks: usize,
-    /// Events that could not be recorded.
-    pub lost: u64,
 }
 
 /// A recording under way.
@@ -96,7 +89,9 @@ pub struct Session<'a> {
     drain: Drain,
     writer: Writer,
     followed: Vec<Followed>,
+    code: Code,
     frames: FrameTable,
+    samples: Option<SampleFile>,
     stacks: Vec<Stack>,
     stacks_seen: usize,
     tell: &'a mut dyn FnMut(Update),
@@ -114,9 +109,12 @@ impl<'a> Session<'a> {
         tell: &'a mut dyn FnMut(Update),
     ) -> Result<Self, SessionError> {
         let began = Instant::now();
+        let mut code = Code::new(TableStore::new(config.limits.unwind_store()));
         let mut found = Vec::new();
         for &pid in &config.pids {
             let process = Process::open(pid)?;
+            // Unwind tables are made while the kernel side is loaded.
+            code.mappings(&process);
             let discovered = Discovered::of(&process, config.sites)?;
             found.push((process, discovered));
         }
@@ -124,7 +122,12 @@ impl<'a> Session<'a> {
             [] => None,
             command => Some(Launch::prepare(command)?),
         };
-        let (mut kernel, channels) = Kernel::load(config.limits, config.programs)?;
+        let samples = match config.samples {
+            Some(_) => Samples::Taken,
+            None => Samples::None,
+        };
+        let (mut kernel, channels) =
+            Kernel::load(config.limits, config.programs, config.walking, samples)?;
         kernel.attach_tracepoints()?;
         let launched = launch.as_ref().map(Launch::pid);
         if let Some(launch) = launch {
@@ -135,7 +138,7 @@ impl<'a> Session<'a> {
             kernel.set_process(found.len() as u16, state)?;
             found.push(launch.run_to_c_library(config.sites)?);
         }
-        let session = Self::attach(config, tell, kernel, channels, found, began);
+        let session = Self::attach(config, tell, (kernel, channels), code, found, began);
         if let Some(pid) = launched {
             resume(pid);
         }
@@ -145,17 +148,15 @@ impl<'a> Session<'a> {
     fn attach(
         config: &'a Config,
         tell: &'a mut dyn FnMut(Update),
-        mut kernel: Kernel,
-        channels: Channels,
+        (mut kernel, channels): (Kernel, Channels),
+        code: Code,
         found: Vec<(Process, Discovered)>,
         began: Instant,
     ) -> Result<Self, SessionError> {
-        let mut frames = FrameTable::default();
         let mut followed = Vec::new();
         let mut gaps = Vec::new();
         let mut functions = 0;
         for (slot, (process, discovered)) in (0..).zip(found) {
-            frames.open_modules(&process, &discovered.objects);
             gaps.extend(discovered.gaps());
             let mut process = Followed::new(process, slot);
             functions += process.attach(&mut kernel, &discovered)?;
@@ -167,16 +168,21 @@ impl<'a> Session<'a> {
             kernel,
             drain: Drain::new(channels),
             followed,
-            frames,
+            code,
+            frames: FrameTable::default(),
+            samples: sample_file(config)?,
             stacks: Vec::new(),
             stacks_seen: 0,
             tell,
         };
+        let took = began.elapsed();
+        let tables = session.prepare_walks()?;
         session.open_all()?;
         (session.tell)(Update::Started {
             processes: session.followed.iter().map(describe).collect(),
             functions,
-            took: began.elapsed(),
+            took,
+            tables,
         });
         gaps.into_iter().try_for_each(|gap| session.note(gap))?;
         Ok(session)
@@ -190,6 +196,8 @@ impl<'a> Session<'a> {
     pub async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<(), SessionError> {
         let mut poll = ticks(POLL);
         let mut write = ticks(self.config.interval);
+        let new_code = self.drain.new_code().and_then(watch);
+        let new_code = new_code.map_err(SessionError::Watch)?;
         let over = async {
             match self.config.duration {
                 Some(duration) => tokio::time::sleep(duration).await,
@@ -203,6 +211,10 @@ impl<'a> Session<'a> {
                 () = &mut stop => return Ok(()),
                 () = &mut over => return Ok(()),
                 _ = write.tick() => self.write()?,
+                ready = new_code.readable() => {
+                    ready.map_err(SessionError::Watch)?.clear_ready();
+                    self.poll()?;
+                }
                 _ = poll.tick() => {
                     self.poll()?;
                     if self.followed.iter().all(|process| !process.open) {
@@ -234,6 +246,31 @@ impl<'a> Session<'a> {
         self.poll()?;
         self.write()?;
         Ok(ended)
+    }
+
+    /// Lets the kernel side know the code of every process, before anything counts.
+    fn prepare_walks(&mut self) -> Result<Tables, SessionError> {
+        let began = Instant::now();
+        for followed in &mut self.followed {
+            followed.set_code(&mut self.kernel, &mut self.code)?;
+        }
+        self.code.wait_for_tables(began + TABLES);
+        self.deliver_tables()?;
+        Ok(Tables {
+            waited: began.elapsed(),
+            ..self.code.tables()
+        })
+    }
+
+    fn deliver_tables(&mut self) -> Result<(), SessionError> {
+        for path in self.code.deliver(&mut self.kernel)? {
+            let path = path.display();
+            self.note(format!(
+                "no room for the unwind table of {path}: stacks are cut there; raise \
+                 --max-unwind-memory"
+            ))?;
+        }
+        Ok(())
     }
 
     fn open_all(&mut self) -> Result<(), SessionError> {
@@ -269,21 +306,40 @@ impl<'a> Session<'a> {
                 _ => {}
             }
         }
-        for stack in stacks {
-            if let Some(followed) = self.followed.get(usize::from(stack.process)) {
-                self.stacks
-                    .push(self.frames.intern(&followed.process, &stack));
+        for mut stack in stacks {
+            if let Some(followed) = self.followed.get_mut(usize::from(stack.process)) {
+                followed.locate(&mut stack);
             }
+            self.stacks.push(self.frames.intern(&stack));
         }
+        self.write_samples()?;
+        self.deliver_tables()?;
         self.kernel.flush_messages();
         for slot in 0..self.followed.len() {
             let followed = &mut self.followed[slot];
-            followed.find_trampoline(&mut self.kernel)?;
+            followed.look_again(&mut self.kernel, &mut self.code)?;
             if followed.open && followed.process.has_exited() {
                 self.end(slot, "ended")?;
             }
         }
         Ok(())
+    }
+
+    fn write_samples(&mut self) -> Result<(), SessionError> {
+        let Some(file) = &mut self.samples else {
+            return Ok(());
+        };
+        let mut written = Ok(());
+        self.drain.samples(|sample| {
+            if let Some(followed) = self.followed.get(sample.process as usize)
+                && written.is_ok()
+            {
+                written = file.add(sample, followed.code());
+            }
+        });
+        written
+            .and_then(|()| file.flush())
+            .map_err(SessionError::Samples)
     }
 
     /// A library was loaded: it may hold an allocator, and frames will lie in it.
@@ -292,12 +348,14 @@ impl<'a> Session<'a> {
         if !followed.open || followed.process.refresh().is_err() {
             return Ok(());
         }
+        followed.set_code(&mut self.kernel, &mut self.code)?;
+        self.code.wait_for_tables(Instant::now() + NEW_TABLES);
+        self.deliver_tables()?;
+        let followed = &mut self.followed[slot];
         // What was found before is still there; only something new would matter.
         let Ok(discovered) = Discovered::of(&followed.process, self.config.sites) else {
             return Ok(());
         };
-        self.frames
-            .open_modules(&followed.process, &discovered.objects);
         match followed.attach(&mut self.kernel, &discovered) {
             Ok(0) => Ok(()),
             Ok(added) => {
@@ -352,7 +410,7 @@ impl<'a> Session<'a> {
             self.drain.undelivered(),
         );
         set(&mut counters, Counter::KernelSkipped, self.kernel.skipped());
-        let (modules, frames) = self.frames.take_new();
+        let (modules, frames) = self.frames.take_new(&self.code);
         let stacks = std::mem::take(&mut self.stacks);
         self.stacks_seen += stacks.len();
         let figures = tally(&totals, &counters, self.stacks_seen);
@@ -390,22 +448,15 @@ impl<'a> Session<'a> {
     }
 }
 
-fn tally(totals: &[(u32, StackTotals)], counters: &[(Counter, u64)], stacks: usize) -> Tally {
-    use residue_ebpf::abi::counters::CounterKind;
-    let mut figures = Tally {
-        stacks,
-        ..Tally::default()
-    };
-    for (_, totals) in totals {
-        figures.outstanding_bytes += totals.alloc_bytes.saturating_sub(totals.freed_bytes);
-        figures.outstanding_objects += totals.alloc_objects.saturating_sub(totals.freed_objects);
-        figures.allocations += totals.alloc_objects;
-    }
-    let lost = counters.iter().filter(|(counter, _)| {
-        counter.kind() == CounterKind::Lost && *counter != Counter::LiveSetFullBytes
-    });
-    figures.lost = lost.map(|(_, value)| value).sum();
-    figures
+fn sample_file(config: &Config) -> Result<Option<SampleFile>, SessionError> {
+    let create = |path: &PathBuf| SampleFile::create(path);
+    let file = config.samples.as_ref().map(create).transpose();
+    file.map_err(SessionError::Samples)
+}
+
+fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd stands for one open file for as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
 /// Ticks that are skipped, not made up for, when work took longer.
@@ -418,41 +469,6 @@ fn ticks(period: Duration) -> tokio::time::Interval {
 fn set(counters: &mut [(Counter, u64)], which: Counter, to: u64) {
     if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
         *value = to;
-    }
-}
-
-fn describe(followed: &Followed) -> String {
-    format!("{} ({})", followed.process.pid(), followed.process.comm())
-}
-
-fn row(followed: &Followed) -> capture::Process {
-    let process = &followed.process;
-    capture::Process {
-        slot: followed.slot,
-        pid: process.pid().unsigned_abs(),
-        comm: process.comm().to_owned(),
-        exe: process.exe().display().to_string(),
-        cmdline: process.cmdline().join(" "),
-        started_ns: now(),
-    }
-}
-
-fn meta(config: &Config) -> Meta {
-    Meta {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        kernel: rustix::system::uname()
-            .release()
-            .to_string_lossy()
-            .into_owned(),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
-        started_ns: now(),
-        options: vec![
-            ("max-live".to_owned(), config.limits.max_live.to_string()),
-            (
-                "max-stacks".to_owned(),
-                config.limits.max_stacks.to_string(),
-            ),
-        ],
     }
 }
 

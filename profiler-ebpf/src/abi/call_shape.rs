@@ -26,9 +26,8 @@ pub enum CallShape {
     RustRealloc,
     /// `void f(void *block, …)`: free, sized or not, operator delete, dallocx, sdallocx.
     Free,
-    /// Any signature: a function that gets memory through another one that is counted, and in
-    /// which the chain of frame pointers breaks (mmap around its syscall, aligned operator new
-    /// around malloc). The probe only notes who called.
+    /// Any signature: a function around a memory-mapping syscall. The probe only notes who called,
+    /// for where no unwind table covers the function.
     NoteCaller,
 }
 

@@ -69,6 +69,35 @@ counters! {
     FreeUnmatched = "free_unmatched", Note;
     /// allocator calls that never returned (longjmp, a C++ exception, a thread that ended inside)
     CallsAbandoned = "calls_abandoned", Note;
-    /// stacks cut at the depth limit
+    /// allocations whose stack is cut: its memory could not be read
+    StacksUnreadable = "stacks_unreadable", Note;
+    /// allocations whose stack is cut: it has too many frames
     StacksTooDeep = "stacks_too_deep", Note;
+    /// allocations whose stack is cut at code without unwind table and frame pointer
+    StacksNoTable = "stacks_no_table", Note;
+    /// allocations whose stack is cut at an object whose unwind table was not loaded yet
+    StacksTableLoading = "stacks_table_loading", Note;
+    /// allocations whose stack is cut at an object whose unwind table found no room (raise --max-unwind-memory)
+    StacksNoRoom = "stacks_no_room", Note;
+    /// allocations whose stack is cut at an address that is in no code known yet
+    StacksUnknownCode = "stacks_unknown_code", Note;
+    /// allocations whose stack is cut at an unwind rule that is not supported
+    StacksUnsupported = "stacks_unsupported", Note;
+    /// allocations whose stack is cut because it does not go up
+    StacksNoProgress = "stacks_no_progress", Note;
+    /// allocations whose stack leads through code that was walked by frame pointers, without unwind table
+    StacksByFramePointer = "stacks_by_frame_pointer", Note;
 }
+
+// `WalkEnd`s are counted by number.
+const _: () = {
+    use crate::abi::event::WalkEnd;
+    let first = Counter::StacksUnreadable as u32 - WalkEnd::Unreadable as u32;
+    assert!(Counter::StacksTooDeep as u32 == first + WalkEnd::TooDeep as u32);
+    assert!(Counter::StacksNoTable as u32 == first + WalkEnd::NoTable as u32);
+    assert!(Counter::StacksTableLoading as u32 == first + WalkEnd::TableLoading as u32);
+    assert!(Counter::StacksNoRoom as u32 == first + WalkEnd::NoRoom as u32);
+    assert!(Counter::StacksUnknownCode as u32 == first + WalkEnd::UnknownCode as u32);
+    assert!(Counter::StacksUnsupported as u32 == first + WalkEnd::Unsupported as u32);
+    assert!(Counter::StacksNoProgress as u32 == first + WalkEnd::NoProgress as u32);
+};

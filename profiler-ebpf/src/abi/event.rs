@@ -6,32 +6,71 @@
 
 use crate::abi::MAX_FRAMES;
 
-/// Why a stack walk stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum WalkEnd {
-    /// The chain of frame pointers ended, or led somewhere that is no stack.
-    ChainEnded,
-    /// The next frame record could not be read.
-    Unreadable,
-    /// There were more than [`MAX_FRAMES`] frames.
-    TooDeep,
+macro_rules! walk_ends {
+    ($($(#[doc = $meaning:literal])+ $variant:ident = $name:literal;)+) => {
+        /// Why a stack walk stopped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum WalkEnd { $($(#[doc = $meaning])+ $variant,)+ }
+
+        impl WalkEnd {
+            /// Every end, in the order of their discriminants.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name in captures: kebab case, stable.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What it means, for a person.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($meaning,)+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+// Each but the first has a counter, in the same order.
+walk_ends! {
+    /// outermost frame
+    Bottom = "bottom";
+    /// stack memory not readable
+    Unreadable = "unreadable";
+    /// too many frames
+    TooDeep = "too-deep";
+    /// no unwind table and no frame pointer
+    NoTable = "no-table";
+    /// unwind table not loaded yet
+    TableLoading = "table-loading";
+    /// no room for the unwind table
+    NoRoom = "no-room";
+    /// code mapped a moment ago, or no code
+    UnknownCode = "unknown-code";
+    /// unwind rule not supported
+    Unsupported = "unsupported";
+    /// the frame's caller does not lie above it
+    NoProgress = "no-progress";
 }
 
 impl WalkEnd {
     /// From its number, if there is such an end.
     #[must_use]
-    pub const fn from_bits(bits: u32) -> Option<Self> {
-        match bits {
-            0 => Some(Self::ChainEnded),
-            1 => Some(Self::Unreadable),
-            2 => Some(Self::TooDeep),
-            _ => None,
-        }
+    pub fn from_bits(bits: u32) -> Option<Self> {
+        Self::ALL.get(bits as usize).copied()
+    }
+
+    /// Whether every frame down to the outermost is there.
+    #[must_use]
+    pub const fn is_whole(self) -> bool {
+        matches!(self, Self::Bottom)
     }
 }
 
-/// A stack's frames, leaf first. Only the first `len` frames are sent.
+/// A stack's frames, leaf first. Of a stack of more than [`MAX_FRAMES`], the first
+/// [`LEAF_FRAMES`](crate::abi::LEAF_FRAMES) are the leaf-most ones, and the others a ring: the frame
+/// with the number `n` is where `(n - LEAF_FRAMES) % ROOT_FRAMES` leads, as long as no later one is.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct StackEvent {
@@ -39,17 +78,48 @@ pub struct StackEvent {
     pub stack: u32,
     /// The process slot it was taken in.
     pub process: u32,
-    /// Number of frames.
-    pub len: u32,
+    /// Number of frames walked; at most [`MAX_FRAMES`] of them are here.
+    pub walked: u32,
     /// A [`WalkEnd`].
     pub end: u32,
-    /// Return addresses, AVMA.
+    /// [`RawFrame`](crate::abi::frame::RawFrame)s. Only those that were written are sent.
     pub frames: [u64; MAX_FRAMES],
 }
 
 impl StackEvent {
     /// Bytes before the first frame.
     pub const HEADER_BYTES: usize = 16;
+}
+
+/// Bytes of the stack in a sample.
+pub const SAMPLE_BYTES: usize = 64 << 10;
+
+/// A walk, with what it was made from: for tests that walk it again by other means.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct StackSample {
+    /// Thread group id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Where the walk began: a return address, AVMA.
+    pub ip: u64,
+    /// The stack pointer there, AVMA.
+    pub sp: u64,
+    /// rbp there.
+    pub bp: u64,
+    /// The process slot.
+    pub process: u32,
+    /// As in [`StackEvent`].
+    pub walked: u32,
+    /// A [`WalkEnd`].
+    pub end: u32,
+    /// How much of `stack` was copied, bytes.
+    pub stack_bytes: u32,
+    /// As in [`StackEvent`].
+    pub frames: [u64; MAX_FRAMES],
+    /// The memory from `sp` upwards.
+    pub stack: [u8; SAMPLE_BYTES],
 }
 
 /// What happened to an address range or a process.
@@ -116,4 +186,5 @@ pub struct Event {
 const _: () = {
     assert!(size_of::<StackEvent>() == StackEvent::HEADER_BYTES + 8 * MAX_FRAMES);
     assert!(size_of::<Event>() == 40);
+    assert!(size_of::<StackSample>() == 48 + 8 * MAX_FRAMES + SAMPLE_BYTES);
 };

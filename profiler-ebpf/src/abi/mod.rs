@@ -7,9 +7,13 @@ pub mod frame;
 pub mod heap;
 pub mod unwind;
 
-/// The longest stack that is recorded, in frames. Deeper ones keep their leaf-most frames and are
-/// marked [`event::WalkEnd::TooDeep`].
-pub const MAX_FRAMES: usize = 127;
+/// The leaf-most frames of a stack, which are always kept.
+pub const LEAF_FRAMES: usize = 192;
+/// The outermost frames of a stack, which are kept as well: what lies between is left out of stacks
+/// that have more than [`MAX_FRAMES`]. A power of two.
+pub const ROOT_FRAMES: usize = 64;
+/// The longest stack that is recorded whole, in frames.
+pub const MAX_FRAMES: usize = LEAF_FRAMES + ROOT_FRAMES;
 
 /// Stack id of the allocations whose stack did not fit into the stack table. Their bytes are
 /// counted; only the place is unknown.

@@ -75,9 +75,11 @@ pub enum RuleKind {
     /// A signal frame: the interrupted registers lie on the stack, at `sp + cfa_offset` in the
     /// order of `struct sigcontext` (arch/x86/include/uapi/asm/sigcontext.h).
     Signal,
-    /// Nothing covers this code. If it keeps frame pointers:
+    /// Nothing covers this code, but it keeps frame pointers:
     /// `(sp, bp, ip) = (bp + 16, *bp, *(bp + 8))`
     FramePointer,
+    /// Nothing covers this code.
+    NoTable,
     /// The outermost frame of a stack: it has no return address.
     Bottom,
     /// It is known how, but not by rules like these.
@@ -155,6 +157,8 @@ pub enum TableState {
     Loading,
     /// The object has none: it is no ELF file, or has neither `.eh_frame` nor `.debug_frame`.
     Missing,
+    /// The object has none, but its code keeps frame pointers.
+    FramePointers,
     /// There was no room for it.
     NoRoom,
     /// Its pages can be read.
@@ -198,7 +202,25 @@ pub const fn mapping_list(first: u32, count: u32) -> u64 {
     (count as u64) << 32 | first as u64
 }
 
+/// Where the kernel keeps the return addresses that return probes have replaced: offsets of fields,
+/// bytes, from the kernel's BTF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TaskOffsets {
+    /// `task_struct.utask`; zero if the offsets are not known.
+    pub utask: u32,
+    /// `uprobe_task.return_instances`
+    pub return_instances: u32,
+    /// `return_instance.stack`
+    pub stack: u32,
+    /// `return_instance.orig_ret_vaddr`
+    pub orig_ret_vaddr: u32,
+    /// `return_instance.next`
+    pub next: u32,
+}
+
 const _: () = {
+    assert!(size_of::<TaskOffsets>() == 20);
     assert!(size_of::<Row>() == 4);
     assert!(size_of::<Page>() == 8);
     assert!(size_of::<RowChunk>() == 4096);
@@ -210,7 +232,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{CodeMapping, ObjectState, PageChunk, RowChunk, Rule};
+    use super::{CodeMapping, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets};
 
     macro_rules! pod {
         ($($name:ty),+) => {$(
@@ -219,5 +241,12 @@ mod pod {
         )+};
     }
 
-    pod!(CodeMapping, ObjectState, PageChunk, RowChunk, Rule);
+    pod!(
+        CodeMapping,
+        ObjectState,
+        PageChunk,
+        RowChunk,
+        Rule,
+        TaskOffsets
+    );
 }

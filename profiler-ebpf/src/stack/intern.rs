@@ -2,13 +2,10 @@
 
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
 use residue_ebpf::abi::{
-    MAX_FRAMES, UNKNOWN_STACK,
-    counters::Counter,
-    event::{StackEvent, WalkEnd},
-    heap::StackTotals,
+    MAX_FRAMES, UNKNOWN_STACK, counters::Counter, event::StackEvent, heap::StackTotals,
 };
 
-use super::frame_pointer;
+use super::{native, sample};
 use crate::{
     atomic, count,
     maps::{NEXT_STACK, STACK_IDS, STACKS, TOTALS},
@@ -22,17 +19,14 @@ pub fn stack_at(
     process: u16,
     start: Registers,
 ) -> Option<(u32, &'static mut StackTotals)> {
-    let stack = &mut thread.stack;
-    let seed = u64::from(process) + 1;
-    let hash = frame_pointer::walk(start, seed, &mut thread.window, stack);
-    if stack.end == WalkEnd::TooDeep as u32 {
-        count(Counter::StacksTooDeep, 1);
-    }
+    let hash = native::walk(start, process, thread);
+    thread.stack.process = u32::from(process);
+    sample::take(start, thread);
     let id = intern(hash);
     let totals = totals(id)?;
+    let stack = &mut thread.stack;
     if totals.delivered == 0 && id != UNKNOWN_STACK {
         stack.stack = id;
-        stack.process = u32::from(process);
         if deliver(stack) {
             totals.delivered = 1;
         }
@@ -77,9 +71,10 @@ fn assign(hash: u64) -> Option<u32> {
 
 #[inline(always)]
 fn deliver(stack: &StackEvent) -> bool {
-    let len = (stack.len as usize).min(MAX_FRAMES);
+    let len = (stack.walked as usize).min(MAX_FRAMES);
     let bytes = StackEvent::HEADER_BYTES + 8 * len;
-    // SAFETY: `bytes` is at most the size of a StackEvent, and every frame below `len` was written.
+    // SAFETY: `bytes` is at most the size of a StackEvent, and every frame below `len` was
+    // written.
     let event = unsafe { core::slice::from_raw_parts((&raw const *stack).cast::<u8>(), bytes) };
     STACKS
         .output::<[u8]>(event, u64::from(BPF_RB_NO_WAKEUP))

@@ -1,4 +1,8 @@
 //! From registers to a stack id: walk, then intern.
 
-pub mod frame_pointer;
 pub mod intern;
+pub mod native;
+mod return_probe;
+mod sample;
+mod table;
+pub mod window;

@@ -74,6 +74,9 @@ pub enum AttachError {
     /// There are more functions than the kernel side has room for.
     #[error("too many allocator functions to probe: record fewer processes at once")]
     TooManyFunctions,
+    /// There are more executable mappings than the kernel side has room for.
+    #[error("too many executable mappings to walk stacks in: record fewer processes at once")]
+    TooMuchCode,
     /// There are more processes than the kernel side has room for.
     #[error("too many processes: record fewer at once")]
     TooManyProcesses,

@@ -5,6 +5,10 @@ use std::{
     path::Path,
 };
 
+use aya::{
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
+};
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
     thread::{UnshareFlags, unshare_unsafe},
@@ -18,6 +22,11 @@ pub(super) fn raise_memlock_limit() {
         maximum: None,
     };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
+}
+
+/// Whether the kernel has `bpf_loop` (5.17). When it does not say, it is old enough not to.
+pub(super) fn has_loop() -> bool {
+    is_helper_supported(ProgramType::KProbe, BpfHelper::BPF_FUNC_loop).unwrap_or(false)
 }
 
 /// How often the kernel skipped a program, from the program's fdinfo (kernel/bpf/syscall.c,

@@ -6,9 +6,13 @@
 //! probes are taken out at leisure, in any order. Probes that see memory released are attached
 //! before those that see it taken.
 
+mod btf;
+mod code_lists;
 mod error;
 mod kernel;
 mod programs;
+mod unwind;
+mod verify;
 
 use std::{num::NonZeroU32, os::fd::AsFd as _};
 
@@ -25,11 +29,16 @@ use aya_log::EbpfLogger;
 use residue_ebpf::abi::{
     call_shape::Cookie,
     heap::{FunctionInfo, ProcessState, live_buckets},
+    unwind::{CodeMapping, ObjectState, TableState},
 };
+use unwind::UnwindMaps;
+
+use crate::unwind::{StoreLimits, Update};
 
 pub use error::AttachError;
 pub use kernel::ensure_tracefs;
 pub use programs::ProgramSet;
+pub use verify::{Accepted, VERIFIER_LIMIT, Verification};
 
 /// The object that `build.rs` made from `profiler-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/residue-ebpf"));
@@ -41,6 +50,40 @@ pub struct Limits {
     pub max_live: u32,
     /// Distinct stacks, over all targets.
     pub max_stacks: u32,
+    /// Unwind tables of all objects: room in the kernel, MiB.
+    pub max_unwind_mib: u32,
+}
+
+impl Limits {
+    /// Those of a recording that asks for no others.
+    pub const DEFAULT: Self = Self {
+        max_live: 1 << 20,
+        max_stacks: 65_536,
+        max_unwind_mib: 16,
+    };
+
+    /// How much of the unwind tables' room is for rows and how much for pages, whose entries go with
+    /// about nine times their size in rows.
+    #[must_use]
+    pub const fn unwind_store(&self) -> StoreLimits {
+        let chunks = self.max_unwind_mib * 256;
+        StoreLimits {
+            row_chunks: chunks - chunks / 8,
+            page_chunks: chunks / 8,
+        }
+    }
+}
+
+/// How the kernel side walks stacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Walking {
+    /// By unwind tables, and by frame pointers in code that has none but keeps those.
+    #[default]
+    Tables,
+    /// By frame pointers alone.
+    FramePointers,
+    /// By unwind tables, with the few steps that a kernel without `bpf_loop` can verify.
+    FewSteps,
 }
 
 /// Where to put the probes of one function.
@@ -52,6 +95,26 @@ pub struct ProbePoint<'a> {
     pub file_offset: u64,
     /// The function's call shape.
     pub shape: residue_ebpf::abi::call_shape::CallShape,
+}
+
+/// Whether the kernel side hands out stacks together with what it walked them from, for tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Samples {
+    /// No stack.
+    #[default]
+    None,
+    /// Some stacks: as many as get through.
+    Taken,
+}
+
+impl Samples {
+    /// A few hundred samples between two polls, or as little as a ring buffer can hold.
+    const fn ring_bytes(self) -> u32 {
+        match self {
+            Self::None => 4096,
+            Self::Taken => 32 << 20,
+        }
+    }
 }
 
 /// The loaded kernel side.
@@ -66,6 +129,7 @@ pub struct Kernel {
     trampolines: Array<MapData, u64>,
     targets: HashMap<MapData, u32, u32>,
     functions: Array<MapData, FunctionInfo>,
+    unwind: UnwindMaps,
     next_function: u32,
 }
 
@@ -87,6 +151,8 @@ pub struct Channels {
     pub next_stack: Array<MapData, u64>,
     /// Counters.
     pub counters: PerCpuArray<MapData, u64>,
+    /// Samples of stacks.
+    pub samples: RingBuf<MapData>,
 }
 
 impl Kernel {
@@ -95,11 +161,29 @@ impl Kernel {
     /// # Errors
     ///
     /// When the kernel refuses: no privileges, no BPF, no memory for the maps.
-    pub fn load(limits: Limits, programs: ProgramSet) -> Result<(Self, Channels), AttachError> {
+    pub fn load(
+        limits: Limits,
+        programs: ProgramSet,
+        walking: Walking,
+        samples: Samples,
+    ) -> Result<(Self, Channels), AttachError> {
         kernel::raise_memlock_limit();
         let buckets = live_buckets(limits.max_live);
+        let unwind = limits.unwind_store();
+        let has_loop = walking != Walking::FewSteps && kernel::has_loop();
         let mut ebpf = EbpfLoader::new()
             .override_global("LIVE_BUCKETS", &buckets, true)
+            .override_global("TASK_OFFSETS", &btf::task_offsets(), true)
+            .override_global("HAS_LOOP", &u32::from(has_loop), true)
+            .override_global(
+                "FRAME_POINTERS_ONLY",
+                &u32::from(walking == Walking::FramePointers),
+                true,
+            )
+            .override_global("SAMPLE_STACKS", &u32::from(samples == Samples::Taken), true)
+            .map_max_entries("SAMPLES", samples.ring_bytes())
+            .map_max_entries("ROWS", unwind.row_chunks)
+            .map_max_entries("PAGES", unwind.page_chunks)
             .map_max_entries("LIVE", buckets)
             .map_max_entries("STACK_IDS", limits.max_stacks)
             .map_max_entries("TOTALS", limits.max_stacks.saturating_add(1))
@@ -114,12 +198,14 @@ impl Kernel {
             totals: take(&mut ebpf, "TOTALS"),
             next_stack,
             counters: take(&mut ebpf, "COUNTERS"),
+            samples: take(&mut ebpf, "SAMPLES"),
         };
         let kernel = Self {
             processes: take(&mut ebpf, "PROCESSES"),
             trampolines: take(&mut ebpf, "TRAMPOLINES"),
             targets: take(&mut ebpf, "TARGETS"),
             functions: take(&mut ebpf, "FUNCTIONS"),
+            unwind: UnwindMaps::of(&mut ebpf),
             ebpf,
             messages,
             programs,
@@ -229,6 +315,38 @@ impl Kernel {
     /// When the kernel refuses a map update, which it has no reason to.
     pub fn set_trampoline(&mut self, process: u16, trampoline: u64) -> Result<(), AttachError> {
         Ok(self.trampolines.set(u32::from(process), trampoline, 0)?)
+    }
+
+    /// Leads the walks of a process to a new list of its code, in ascending order.
+    ///
+    /// # Errors
+    ///
+    /// When there is more code than the kernel side has room for.
+    pub fn set_code(&mut self, process: u16, code: &[CodeMapping]) -> Result<(), AttachError> {
+        self.unwind.set_code(process, code)
+    }
+
+    /// States that an object has no unwind table that could be read, and why.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn set_no_table(&mut self, object: u16, why: TableState) -> Result<(), AttachError> {
+        self.unwind.set_no_table(object, why)
+    }
+
+    /// Hands over an object's unwind table.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn set_table(
+        &mut self,
+        object: u16,
+        state: ObjectState,
+        updates: &[Update],
+    ) -> Result<(), AttachError> {
+        self.unwind.set_table(object, state, updates)
     }
 
     /// From here on, nothing that the process does counts. Its probes stay until [`Self::detach`].

@@ -48,7 +48,7 @@ pub(super) fn load(db: &Connection) -> rusqlite::Result<Capture> {
         frames: frames(db)?,
         stacks: all(
             db,
-            "SELECT id, process_id, frames, walk_end FROM stack ORDER BY id",
+            "SELECT id, process_id, frames, left_out, walk_end FROM stack ORDER BY id",
             stack,
         )?,
         totals: all(
@@ -161,7 +161,7 @@ fn stack(row: &Row<'_>) -> rusqlite::Result<Stack> {
             format!("a stack's frames take {} bytes", blob.len()),
         ));
     }
-    let end: String = row.get(3)?;
+    let end: String = row.get(4)?;
     Ok(Stack {
         id: row.get(0)?,
         process: row.get(1)?,
@@ -169,8 +169,9 @@ fn stack(row: &Row<'_>) -> rusqlite::Result<Stack> {
             .iter()
             .map(|bytes| u32::from_le_bytes(*bytes))
             .collect(),
+        left_out: row.get(3)?,
         end: walk_end_from_name(&end)
-            .ok_or_else(|| contradiction(3, format!("a stack's walk ended as `{end}`")))?,
+            .ok_or_else(|| contradiction(4, format!("a stack's walk ended as `{end}`")))?,
     })
 }
 

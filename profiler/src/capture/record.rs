@@ -83,6 +83,9 @@ pub struct Stack {
     pub process: u16,
     /// Frame ids, leaf first.
     pub frames: Vec<u32>,
+    /// How many frames are missing before the last
+    /// [`ROOT_FRAMES`](residue_ebpf::abi::ROOT_FRAMES) ones.
+    pub left_out: u32,
     /// Why the walk stopped.
     pub end: WalkEnd,
 }

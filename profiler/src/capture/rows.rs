@@ -4,7 +4,6 @@ use residue_ebpf::abi::counters::Counter;
 use residue_ebpf::abi::heap::StackTotals;
 use rusqlite::{Transaction, params};
 
-use crate::capture::schema::walk_end_name;
 use crate::capture::{Figures, Frame, MappingOwner, Module, Stack};
 
 /// SQLite's integers are signed. No real figure comes near; a corrupt one must not stop recording.
@@ -67,12 +66,14 @@ pub(super) fn insert_stacks(
     stacks: &[Stack],
 ) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
-        "INSERT OR REPLACE INTO stack (id, process_id, frames, walk_end) VALUES (?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO stack (id, process_id, frames, left_out, walk_end)
+         VALUES (?, ?, ?, ?, ?)",
     )?;
     for Stack {
         id,
         process,
         frames,
+        left_out,
         end,
     } in stacks
     {
@@ -80,7 +81,7 @@ pub(super) fn insert_stacks(
             .iter()
             .flat_map(|frame| frame.to_le_bytes())
             .collect();
-        insert.execute(params![id, process, blob, walk_end_name(*end)])?;
+        insert.execute(params![id, process, blob, left_out, end.name()])?;
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ CREATE TABLE symbol (
     line INTEGER, PRIMARY KEY (frame_id, depth)) WITHOUT ROWID;
 CREATE TABLE stack (
     id INTEGER PRIMARY KEY, process_id INTEGER NOT NULL, frames BLOB NOT NULL,
-    walk_end TEXT NOT NULL);
+    left_out INTEGER NOT NULL, walk_end TEXT NOT NULL);
 CREATE TABLE snapshot (id INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL);
 CREATE TABLE total (
     stack_id INTEGER NOT NULL, snapshot_id INTEGER NOT NULL,
@@ -73,18 +73,7 @@ CREATE VIEW latest_counter AS
 SELECT name, value, max(snapshot_id) AS snapshot_id FROM counter GROUP BY name;
 ";
 
-/// How the `walk_end` column spells a [`WalkEnd`].
-pub(super) const fn walk_end_name(end: WalkEnd) -> &'static str {
-    match end {
-        WalkEnd::ChainEnded => "chain-ended",
-        WalkEnd::Unreadable => "unreadable",
-        WalkEnd::TooDeep => "too-deep",
-    }
-}
-
-/// The [`WalkEnd`] spelled so, if there is one.
+/// The [`WalkEnd`] that the `walk_end` column spells so, if there is one.
 pub(super) fn walk_end_from_name(name: &str) -> Option<WalkEnd> {
-    [WalkEnd::ChainEnded, WalkEnd::Unreadable, WalkEnd::TooDeep]
-        .into_iter()
-        .find(|end| walk_end_name(*end) == name)
+    WalkEnd::ALL.iter().copied().find(|end| end.name() == name)
 }

@@ -71,6 +71,7 @@ fn first_interval() -> Interval {
             id: 1,
             process: 3,
             frames: vec![0, 1],
+            left_out: 7,
             end: WalkEnd::Unreadable,
         }],
         totals: vec![(1, allocated(100))],

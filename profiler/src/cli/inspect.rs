@@ -1,4 +1,5 @@
-//! `residue inspect`: what residue sees in a process or an object, without attaching anything.
+//! `residue inspect`: what residue sees in a process, an object and the kernel, without attaching
+//! anything.
 
 use std::io::{self, Write};
 
@@ -6,6 +7,7 @@ use anyhow::Context as _;
 
 mod equation;
 mod probes;
+mod programs;
 mod unwind;
 
 const EXAMPLES: &str = "\
@@ -15,9 +17,11 @@ Examples:
   The same for a process of your own, without root:
     residue inspect probes -p $$
   How are stacks walked through the C library?
-    residue inspect unwind /lib/x86_64-linux-gnu/libc.so.6";
+    residue inspect unwind /lib/x86_64-linux-gnu/libc.so.6
+  Does this kernel accept residue?
+    sudo residue inspect programs";
 
-/// Show what residue sees in a process or an object, without attaching anything
+/// Show what residue sees in a process, an object and the kernel, without attaching anything
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -29,18 +33,25 @@ pub struct Args {
 enum What {
     Probes(probes::Args),
     Unwind(unwind::Args),
+    /// Whether this kernel accepts every eBPF program, and how hard each was to verify
+    ///
+    /// WALKED is how many instructions the verifier walked over all paths through the program; it
+    /// refuses a program after a million. Needs root.
+    Programs,
 }
 
 /// Runs the command.
 ///
 /// # Errors
 ///
-/// When the process or the object cannot be read; the message names what to do.
+/// When the process or the object cannot be read, or the kernel refuses a program; the message names
+/// what to do.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let out = &mut io::stdout().lock();
     match &args.what {
         What::Probes(args) => written(probes::run(args, out)?),
         What::Unwind(args) => written(unwind::run(args, out)?),
+        What::Programs => programs::run(out),
     }
 }
 

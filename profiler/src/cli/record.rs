@@ -14,7 +14,7 @@ use residue_ebpf::abi::heap::MAX_STACKS;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    attach::{Limits, ProgramSet, ensure_tracefs},
+    attach::{Limits, ProgramSet, Walking, ensure_tracefs},
     probes::SitePolicy,
     session::{Config, Session, Tally, Update},
     target::{self, Pid, Process},
@@ -54,11 +54,17 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Live allocations that can be tracked at least, each 37 bytes of kernel memory
-    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.max_live, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     max_live: u32,
     /// Distinct stacks that can be told apart
-    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_STACKS)))]
+    #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.max_stacks, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_STACKS)))]
     max_stacks: u32,
+    /// Kernel memory for unwind tables, MiB; about a twelfth of the code of the processes
+    #[arg(long, value_name = "MIB", default_value_t = Limits::DEFAULT.max_unwind_mib, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    max_unwind_memory: u32,
+    /// Walk stacks by frame pointers alone, for programs that all have them
+    #[arg(long)]
+    frame_pointers: bool,
     /// How often figures are written; a kill loses at most this much
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     interval: Duration,
@@ -71,6 +77,12 @@ pub struct Args {
     /// Run empty programs at the probe sites: what any tool would cost here (for benchmarks)
     #[arg(long, hide = true)]
     empty_programs: bool,
+    /// Walk stacks as on a kernel without bpf_loop (for tests)
+    #[arg(long, hide = true)]
+    few_steps: bool,
+    /// Write samples of stacks with copies of their memory (for tests)
+    #[arg(long, hide = true, value_name = "FILE")]
+    sample_stacks: Option<PathBuf>,
     /// Put every probe at its function's first byte (for benchmarks)
     #[arg(long, hide = true)]
     function_start: bool,
@@ -143,7 +155,14 @@ fn config(args: &Args) -> anyhow::Result<Config> {
         limits: Limits {
             max_live: args.max_live,
             max_stacks: args.max_stacks,
+            max_unwind_mib: args.max_unwind_memory,
         },
+        walking: match (args.frame_pointers, args.few_steps) {
+            (true, _) => Walking::FramePointers,
+            (false, true) => Walking::FewSteps,
+            (false, false) => Walking::Tables,
+        },
+        samples: args.sample_stacks.clone(),
         programs: if args.empty_programs {
             ProgramSet::Empty
         } else {
@@ -208,15 +227,20 @@ impl Progress {
                 processes,
                 functions,
                 took,
+                tables,
             } => {
                 let until = self.duration.map_or_else(
                     || "until Ctrl-C".to_owned(),
                     |duration| format!("for {}", humantime::format_duration(duration)),
                 );
                 self.say(&format!(
-                    "recording {}: {functions} functions probed in {} ms; {until}, into {}",
+                    "recording {}: {functions} functions probed in {} ms, {} unwind tables ({}) {} ms \
+                     after that; {until}, into {}",
                     processes.join(", "),
                     took.as_millis(),
+                    tables.objects,
+                    HumanBytes(tables.bytes as u64),
+                    tables.waited.as_millis(),
                     self.output.display()
                 ));
                 self.bar.enable_steady_tick(Duration::from_millis(200));

@@ -3,11 +3,17 @@
 //! Everything here was made by our own programs, but some of it (frames, addresses, lengths) by a
 //! target's behaviour; records of an unknown kind or the wrong size are dropped, never trusted.
 
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
 use aya::maps::{MapData, MapError, RingBuf};
 use residue_ebpf::abi::{
-    MAX_FRAMES, UNKNOWN_STACK,
+    LEAF_FRAMES, MAX_FRAMES, ROOT_FRAMES, UNKNOWN_STACK,
     counters::Counter,
-    event::{Event, EventKind, StackEvent, WalkEnd},
+    event::{Event, EventKind, StackEvent, StackSample, WalkEnd},
+    frame::RawFrame,
     heap::StackTotals,
 };
 
@@ -22,8 +28,10 @@ pub struct RawStack {
     pub process: u16,
     /// Why the walk stopped.
     pub end: WalkEnd,
-    /// AVMAs, leaf first.
-    pub frames: Vec<u64>,
+    /// Leaf first.
+    pub frames: Vec<RawFrame>,
+    /// How many frames are missing before the last [`ROOT_FRAMES`] ones.
+    pub left_out: u32,
 }
 
 /// Reads what the kernel side has written.
@@ -42,9 +50,29 @@ impl Drain {
         }
     }
 
+    /// Becomes readable when a process maps code, which is to be looked at soon.
+    ///
+    /// # Errors
+    ///
+    /// When there are no file descriptors left.
+    pub fn new_code(&self) -> io::Result<OwnedFd> {
+        self.channels.events.as_fd().try_clone_to_owned()
+    }
+
     /// The stacks whose frames have arrived.
     pub fn stacks(&mut self) -> Vec<RawStack> {
         records(&mut self.channels.stacks, parse_stack)
+    }
+
+    /// The samples of stacks, each to be looked at where it lies.
+    pub fn samples(&mut self, mut each: impl FnMut(&StackSample)) {
+        while let Some(record) = self.channels.samples.next() {
+            if record.len() >= size_of::<StackSample>() {
+                // SAFETY: large enough, and valid for every bit pattern; the kernel aligns records
+                // to 8 bytes.
+                each(unsafe { &*record.as_ptr().cast::<StackSample>() });
+            }
+        }
     }
 
     /// What happened to ranges and processes, in order.
@@ -112,9 +140,10 @@ fn parse_stack(mut record: &[u8]) -> Option<RawStack> {
     }
     let id = record.get_u32_le();
     let process = u16::try_from(record.get_u32_le()).ok()?;
-    let len = record.get_u32_le() as usize;
+    let walked = record.get_u32_le() as usize;
     let end = WalkEnd::from_bits(record.get_u32_le())?;
-    if len > MAX_FRAMES || record.len() < 8 * len {
+    let len = walked.min(MAX_FRAMES);
+    if record.len() < 8 * len {
         return None;
     }
     let frames = (0..len).map(|_| record.get_u64_le()).collect();
@@ -122,8 +151,18 @@ fn parse_stack(mut record: &[u8]) -> Option<RawStack> {
         id,
         process,
         end,
-        frames,
+        frames: in_order(frames, walked),
+        left_out: (walked - len) as u32,
     })
+}
+
+/// The frames of a walk of so many frames, leaf first, from how the kernel side keeps them.
+pub(crate) fn in_order(mut kept: Vec<u64>, walked: usize) -> Vec<RawFrame> {
+    if walked > MAX_FRAMES {
+        // The ring's oldest frame is where the next one would have gone.
+        kept[LEAF_FRAMES..].rotate_left((walked - LEAF_FRAMES) % ROOT_FRAMES);
+    }
+    kept.into_iter().map(RawFrame::from_bits).collect()
 }
 
 fn parse_event(mut record: &[u8]) -> Option<(EventKind, Event)> {
@@ -154,11 +193,12 @@ mod tests {
         for word in [7_u32, 3, 2, WalkEnd::Unreadable as u32] {
             record.extend(word.to_le_bytes());
         }
-        for frame in [0x1000_u64, 0x2000] {
-            record.extend(frame.to_le_bytes());
+        let frames = [(1, 0x1000), (0, 0x2000)].map(|(object, offset)| RawFrame { object, offset });
+        for frame in frames {
+            record.extend(frame.to_bits().to_le_bytes());
         }
         let stack = parse_stack(&record).expect("the record is whole");
-        assert_eq!(stack.frames, [0x1000, 0x2000]);
+        assert_eq!(stack.frames, frames);
         assert_eq!((stack.id, stack.process), (7, 3));
         assert_eq!(stack.end, WalkEnd::Unreadable);
     }
@@ -175,9 +215,37 @@ mod tests {
         };
         assert!(claim(1, 0).is_some());
         assert_eq!(claim(2, 0), None, "more frames than bytes");
-        assert_eq!(claim(u32::MAX, 0), None, "more frames than any stack has");
+        assert_eq!(claim(u32::MAX, 0), None, "more frames than bytes");
         assert_eq!(claim(1, 99), None, "no such end");
         assert_eq!(parse_stack(&[0; 15]), None, "no whole header");
+    }
+
+    #[test]
+    fn the_outermost_frames_of_a_deep_stack_are_in_order() {
+        let walked = MAX_FRAMES + 100;
+        let mut kept = [0_u64; MAX_FRAMES];
+        for number in 0..walked {
+            let index = match number.checked_sub(LEAF_FRAMES) {
+                None => number,
+                Some(behind) => LEAF_FRAMES + behind % ROOT_FRAMES,
+            };
+            kept[index] = number as u64;
+        }
+        let mut record = Vec::new();
+        for word in [7, 3, walked as u32, WalkEnd::Bottom as u32] {
+            record.extend(word.to_le_bytes());
+        }
+        record.extend(kept.iter().flat_map(|frame| frame.to_le_bytes()));
+        let stack = parse_stack(&record).expect("the record is whole");
+        let numbers: Vec<_> = stack
+            .frames
+            .iter()
+            .map(|frame| frame.offset as usize)
+            .collect();
+        let leaves = 0..LEAF_FRAMES;
+        let roots = walked - ROOT_FRAMES..walked;
+        assert_eq!(numbers, leaves.chain(roots).collect::<Vec<_>>());
+        assert_eq!(stack.left_out, 100);
     }
 
     #[test]

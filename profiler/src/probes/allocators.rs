@@ -35,8 +35,8 @@ pub enum Found {
     Resolved,
     /// As `Resolved`, if the object brings its own allocator. Elsewhere these functions call it.
     ResolvedInAllocator,
-    /// As `Resolved`, unless the object brings its own allocator: elsewhere these functions call one.
-    ResolvedAroundAllocator,
+    /// As `Resolved`, in an executable that is linked statically.
+    ResolvedInStatic,
     /// Each one, in whichever object: the prefix makes the name the allocator's own.
     Anywhere,
     /// Each one, if nothing that it calls is visible.
@@ -70,8 +70,8 @@ pub const ALLOCATORS: &[AllocatorSpec] = &[
     AllocatorSpec {
         name: PROVIDER,
         prefixes: &[""],
-        found: Found::ResolvedAroundAllocator,
-        functions: &[CXX_ALIGNED_NEW],
+        found: Found::ResolvedInStatic,
+        functions: &[C_DIRECT_MAPPING],
     },
     AllocatorSpec {
         name: "jemalloc",
@@ -159,7 +159,8 @@ const C_FAMILY: &[AllocFn] = &[
     function("free_aligned_sized", Free),
 ];
 
-/// They note who calls; the syscall tracepoints account for the range.
+/// They note who calls, which matters where no unwind table covers them (musl); the syscall
+/// tracepoints account for the range.
 const C_MAPPING: &[AllocFn] = &[
     function("mmap", NoteCaller),
     function("mmap64", NoteCaller),
@@ -167,14 +168,9 @@ const C_MAPPING: &[AllocFn] = &[
     function("sbrk", NoteCaller),
 ];
 
-/// They note who calls. Aligned `operator new` calls an allocator, which is counted, but in
-/// libstdc++ it keeps other things in the frame pointer meanwhile.
-const CXX_ALIGNED_NEW: &[AllocFn] = &[
-    function("_ZnwmSt11align_val_t", NoteCaller),
-    function("_ZnamSt11align_val_t", NoteCaller),
-    function("_ZnwmSt11align_val_tRKSt9nothrow_t", NoteCaller),
-    function("_ZnamSt11align_val_tRKSt9nothrow_t", NoteCaller),
-];
+/// The same around any syscall. Not for glibc, whose unwind table is there, and where programs wait
+/// for locks through it.
+const C_DIRECT_MAPPING: &[AllocFn] = &[function("syscall", NoteCaller)];
 
 const JEMALLOC_EXTENSIONS: &[AllocFn] = &[
     function("mallocx", Malloc),
@@ -184,13 +180,16 @@ const JEMALLOC_EXTENSIONS: &[AllocFn] = &[
     function("sdallocx", Free),
 ];
 
-/// Itanium mangling: `_Znw` new, `_Zna` new[], `_Zdl` delete, `_Zda` delete[]. Aligned new is among
-/// [`CXX_ALIGNED_NEW`].
+/// Itanium mangling: `_Znw` new, `_Zna` new[], `_Zdl` delete, `_Zda` delete[].
 const CXX_OPERATORS: &[AllocFn] = &[
     throwing("_Znwm", Malloc),
     throwing("_Znam", Malloc),
     function("_ZnwmRKSt9nothrow_t", Malloc),
     function("_ZnamRKSt9nothrow_t", Malloc),
+    throwing("_ZnwmSt11align_val_t", Malloc),
+    throwing("_ZnamSt11align_val_t", Malloc),
+    function("_ZnwmSt11align_val_tRKSt9nothrow_t", Malloc),
+    function("_ZnamSt11align_val_tRKSt9nothrow_t", Malloc),
     function("_ZdlPv", Free),
     function("_ZdaPv", Free),
     function("_ZdlPvm", Free),

@@ -267,9 +267,7 @@ fn choose(objects: &[ScopeObject]) -> Vec<Candidate<'_>> {
             Found::ResolvedInAllocator => {
                 is_resolved(candidate) && candidate.object.brings_own_allocator()
             }
-            Found::ResolvedAroundAllocator => {
-                is_resolved(candidate) && !candidate.object.brings_own_allocator()
-            }
+            Found::ResolvedInStatic => is_resolved(candidate) && !candidate.object.is_dynamic,
             Found::Anywhere => true,
             Found::NothingBelow => false,
         })

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use residue_ebpf::abi::UNKNOWN_STACK;
 use residue_ebpf::abi::counters::{Counter, CounterKind};
-use residue_ebpf::abi::event::WalkEnd;
 use residue_ebpf::abi::heap::StackTotals;
+use residue_ebpf::abi::{ROOT_FRAMES, UNKNOWN_STACK};
 
 use crate::capture::{self, Capture, Figures, MappingOwner};
 use crate::profile::frames::{Interner, base_name};
@@ -15,8 +14,6 @@ use crate::profile::{
 
 /// Stands where the frames of a stack are not known, and says so.
 const UNKNOWN: &str = "[stack unknown]";
-/// Marks the outer end of a stack that was cut at the depth limit.
-const CUT: &str = "[cut: stack too deep]";
 
 impl From<&Capture> for Profile {
     fn from(capture: &Capture) -> Self {
@@ -40,7 +37,9 @@ type Row = (Option<usize>, Vec<FrameId>);
 
 fn allocated(capture: &Capture, stacks: &mut Stacks<'_>) -> Vec<StackProfile> {
     let mut rows: HashMap<Row, StackProfile> = HashMap::new();
-    for (id, totals) in &capture.totals {
+    // A stack that only ever mapped memory has allocated no block.
+    let any_block = |totals: &StackTotals| totals.alloc_objects + totals.lost_objects > 0;
+    for (id, totals) in capture.totals.iter().filter(|(_, it)| any_block(it)) {
         let (target, frames) = stacks.symbolized(*id);
         let row = rows
             .entry((target, frames.clone()))
@@ -136,17 +135,29 @@ impl<'a> Stacks<'a> {
             .copied()
             .filter(|_| id != UNKNOWN_STACK);
         let target = stack.and_then(|stack| self.targets.get(&stack.process).copied());
+        let frames = match stack {
+            Some(stack) => self.frames_of(stack),
+            None => vec![self.marker(UNKNOWN)],
+        };
+        (target, frames)
+    }
+
+    /// The stack's frames, with markers where some are missing.
+    fn frames_of(&mut self, stack: &capture::Stack) -> Vec<FrameId> {
+        let gap = stack.frames.len().saturating_sub(ROOT_FRAMES);
         let mut frames = Vec::new();
-        for frame in stack.map_or(&[][..], |stack| &stack.frames) {
+        for (number, frame) in stack.frames.iter().enumerate() {
+            if stack.left_out > 0 && number == gap {
+                let left_out = stack.left_out;
+                frames.push(self.marker(&format!("[... {left_out} frames left out ...]")));
+            }
             self.push(&mut frames, *frame);
         }
-        if stack.is_some_and(|stack| stack.end == WalkEnd::TooDeep) {
-            frames.push(self.marker(CUT));
+        if !stack.end.is_whole() {
+            let why = stack.end.meaning();
+            frames.push(self.marker(&format!("[stack cut: {why}]")));
         }
-        if frames.is_empty() {
-            frames.push(self.marker(UNKNOWN));
-        }
-        (target, frames)
+        frames
     }
 
     fn marker(&mut self, name: &str) -> FrameId {

@@ -1,5 +1,6 @@
 //! Captures as plain data in, profiles out.
 
+use residue_ebpf::abi::ROOT_FRAMES;
 use residue_ebpf::abi::counters::{Counter, CounterKind};
 use residue_ebpf::abi::event::WalkEnd;
 use residue_ebpf::abi::heap::StackTotals;
@@ -21,7 +22,8 @@ fn stack(id: u32, frames: &[u32]) -> Stack {
         id,
         process: 0,
         frames: frames.to_vec(),
-        end: WalkEnd::ChainEnded,
+        left_out: 0,
+        end: WalkEnd::Bottom,
     }
 }
 
@@ -154,6 +156,7 @@ fn bytes_of_unknown_stacks_are_counted_under_a_name_that_says_so() {
 #[test]
 fn a_stack_that_was_cut_says_so_at_its_outer_end() {
     let stacks = vec![Stack {
+        left_out: 0,
         end: WalkEnd::TooDeep,
         ..stack(1, &[0])
     }];
@@ -164,8 +167,24 @@ fn a_stack_that_was_cut_says_so_at_its_outer_end() {
     });
     assert_eq!(
         names(&profile, 0),
-        ["keep (app.c:7)", "[cut: stack too deep]"]
+        ["keep (app.c:7)", "[stack cut: too many frames]"]
     );
+}
+
+#[test]
+fn frames_that_were_left_out_are_counted_where_they_are_missing() {
+    let stacks = vec![Stack {
+        left_out: 44,
+        ..stack(1, &[0; ROOT_FRAMES + 1])
+    }];
+    let profile = Profile::from(&Capture {
+        stacks,
+        totals: vec![(1, totals(10, 0))],
+        ..capture()
+    });
+    let names = names(&profile, 0);
+    assert_eq!(names.len(), 1 + 1 + ROOT_FRAMES);
+    assert_eq!(names[1], "[... 44 frames left out ...]");
 }
 
 #[test]

@@ -59,7 +59,8 @@ fn capture() -> Capture {
         id,
         process: 0,
         frames: frames.to_vec(),
-        end: WalkEnd::ChainEnded,
+        left_out: 0,
+        end: WalkEnd::Bottom,
     };
     Capture {
         processes: vec![(
@@ -451,7 +452,8 @@ fn many_stacks(count: u32) -> Capture {
         id: id + 1,
         process: 0,
         frames: (0..depth).map(|level| (id >> level) + level).collect(),
-        end: WalkEnd::ChainEnded,
+        left_out: 0,
+        end: WalkEnd::Bottom,
     };
     Capture {
         frames,

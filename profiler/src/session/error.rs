@@ -30,6 +30,12 @@ pub enum SessionError {
     /// The capture cannot be written.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// The samples of stacks cannot be written.
+    #[error("failed to write the samples of stacks")]
+    Samples(#[source] std::io::Error),
+    /// The kernel's events cannot be waited for.
+    #[error("failed to watch for new code: raise the limit on open files (ulimit -n)")]
+    Watch(#[source] std::io::Error),
     /// The kernel's maps cannot be read.
     #[error("failed to read the kernel's maps")]
     Drain(#[from] aya::maps::MapError),

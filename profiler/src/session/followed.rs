@@ -7,12 +7,17 @@ use std::{
 };
 
 use residue_ebpf::abi::{
-    event::{Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE},
+    event::{Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE, WalkEnd},
+    frame::NO_OBJECT,
     heap::{FunctionInfo, PROCESS_OPEN, ProcessState},
+    unwind::CodeMapping,
 };
+
+use super::code::Code;
 
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
+    drain::RawStack,
     heap::{MappingOwner, Ranges},
     probes::{Plan, PlanError, PlannedFunction, ScopeObject, SitePolicy, plan},
     target::{FileKey, FileOffset, Load, LoadedObject, Process, UnreadableObject},
@@ -22,7 +27,7 @@ use crate::{
 /// may begin.
 const MAX_FUNCTION_BYTES: u64 = 4 << 10;
 
-/// How long to wait at most before looking for the trampoline again.
+/// How long to wait at most before reading the mappings again, for the trampoline or for new code.
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The code of a process, and what to probe in it.
@@ -88,8 +93,11 @@ pub struct Followed {
     pub open: bool,
     probed: HashSet<(FileKey, FileOffset)>,
     trampoline_known: bool,
-    /// When to look for the trampoline again, and how long to wait after that: a process that
-    /// allocates nothing has none, and reading its mappings is not free.
+    /// A stack led to code that is not known: a JIT's, or a library's that appeared a moment ago.
+    code_is_outdated: bool,
+    code: Vec<CodeMapping>,
+    /// When to read the mappings again, and how long to wait after that: a process that allocates
+    /// nothing has no trampoline, one may jump anywhere, and reading mappings is not free.
     look_again_at: Instant,
     patience: Duration,
 }
@@ -105,6 +113,8 @@ impl Followed {
             open: false,
             probed: HashSet::new(),
             trampoline_known: false,
+            code_is_outdated: false,
+            code: Vec::new(),
             look_again_at: Instant::now(),
             patience: Duration::from_millis(1),
         }
@@ -191,23 +201,66 @@ impl Followed {
         kernel.close_process(self.slot)
     }
 
-    /// Tells the kernel side where the return trampoline is, once the kernel has made it: it does
-    /// so at the first hit of a return probe.
+    /// Leads stack walks to the process's code as of its last snapshot.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel side has no room for it.
+    pub fn set_code(&mut self, kernel: &mut Kernel, code: &mut Code) -> Result<(), AttachError> {
+        let mappings = code.mappings(&self.process);
+        if mappings != self.code {
+            kernel.set_code(self.slot, &mappings)?;
+            self.code = mappings;
+        }
+        Ok(())
+    }
+
+    /// Its executable mappings, as the kernel side knows them.
+    pub fn code(&self) -> &[CodeMapping] {
+        &self.code
+    }
+
+    /// Finds the object of a frame that the kernel side did not know: code that appeared a moment
+    /// ago may be known by now. Where it is not, the mappings are read again soon.
+    pub fn locate(&mut self, stack: &mut RawStack) {
+        for frame in &mut stack.frames {
+            let call = frame.offset.saturating_sub(1);
+            let holds = |code: &&CodeMapping| (code.start..code.end).contains(&call);
+            if frame.object == NO_OBJECT
+                && let Some(code) = self.code.iter().find(holds)
+                && code.object != u32::from(NO_OBJECT)
+            {
+                frame.object = code.object as u16;
+                frame.offset = frame.offset - code.start + code.offset;
+            }
+        }
+        self.code_is_outdated |= stack.end == WalkEnd::UnknownCode;
+    }
+
+    /// Reads the mappings again if something is still missing: the return trampoline, which the
+    /// kernel makes at the first hit of a return probe, or code that a stack led to.
     ///
     /// # Errors
     ///
     /// When the kernel refuses a map update.
-    pub fn find_trampoline(&mut self, kernel: &mut Kernel) -> Result<(), AttachError> {
-        if self.trampoline_known || !self.open || Instant::now() < self.look_again_at {
+    pub fn look_again(&mut self, kernel: &mut Kernel, code: &mut Code) -> Result<(), AttachError> {
+        let complete = self.trampoline_known && !self.code_is_outdated;
+        if complete || !self.open || Instant::now() < self.look_again_at {
             return Ok(());
         }
         self.look_again_at = Instant::now() + self.patience;
         self.patience = (2 * self.patience).min(MAX_PATIENCE);
-        if self.process.refresh().is_ok()
-            && let Some(page) = self.process.mappings().uprobes()
+        if self.process.refresh().is_err() {
+            return Ok(());
+        }
+        if let Some(page) = self.process.mappings().uprobes()
+            && !self.trampoline_known
         {
             kernel.set_trampoline(self.slot, page.start.0)?;
             self.trampoline_known = true;
+        }
+        if std::mem::take(&mut self.code_is_outdated) {
+            self.set_code(kernel, code)?;
         }
         Ok(())
     }

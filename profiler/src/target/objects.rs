@@ -80,6 +80,15 @@ impl Process {
         found
     }
 
+    /// The file behind one mapping; `None` if it is no ELF file.
+    ///
+    /// # Errors
+    ///
+    /// When the file is gone or damaged.
+    pub fn object_at(&self, mapping: &Mapping) -> io::Result<Option<LoadedObject>> {
+        LoadedObject::open(self.pid(), mapping)
+    }
+
     /// The first executable mapping of each file.
     fn text_mappings(&self) -> Vec<&Mapping> {
         let mut seen = std::collections::HashSet::new();

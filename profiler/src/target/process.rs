@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use object::read::ReadCache;
@@ -12,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::elf::{ElfFacts, NotUsable};
-use super::{Mappings, Refusal, sandbox};
+use super::{Mapping, Mappings, Refusal, sandbox};
 
 /// A process id in residue's own PID namespace.
 pub type Pid = i32;
@@ -23,6 +24,8 @@ const MAX_STATUS_BYTES: u64 = 64 << 10;
 const KERNEL_THREAD: u32 = 0x0020_0000;
 /// Far above what `/proc/PID/maps` holds at the default limit of 65,530 mappings.
 const MAX_MAPS_BYTES: u64 = 256 << 20;
+/// Far above what the kernel's vDSO takes.
+const MAX_IMAGE_BYTES: u64 = 1 << 20;
 /// A command line longer than this is cut: it is for titles.
 const MAX_CMDLINE_BYTES: u64 = 64 << 10;
 
@@ -137,6 +140,23 @@ impl Process {
     /// Its executable's headers.
     pub(super) fn executable(&self) -> &ElfFacts {
         &self.executable
+    }
+
+    /// Its root directory, as we see it.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        Path::new("/proc").join(self.pid.to_string()).join("root")
+    }
+
+    /// The memory of a mapping that holds an ELF file without having one behind it: the vDSO.
+    #[must_use]
+    pub fn image(&self, mapping: &Mapping) -> Option<Vec<u8>> {
+        let bytes = mapping.end.0.checked_sub(mapping.start.0)?;
+        let mut image = vec![0; usize::try_from(bytes.min(MAX_IMAGE_BYTES)).ok()?];
+        self.memory()?
+            .read_exact_at(&mut image, mapping.start.0)
+            .ok()?;
+        Some(image)
     }
 
     /// `/proc/PID/mem`, for bounded reads.

@@ -9,9 +9,9 @@ use residue_ebpf::abi::unwind::Rule;
 use super::cover::{Cover, Text};
 use super::rule::GAP;
 use super::table::TableRow;
-use super::trampoline;
+use super::{frame_pointers, trampoline};
 
-/// Code that is searched for signal trampolines, in bytes. What no CFI covers is small, except in
+/// Code in gaps that is looked at, in bytes. What no CFI covers is small, except in
 /// objects without any.
 const MAX_SEARCHED: u64 = 64 << 20;
 /// Shorter gaps are what pads two functions apart; to read each would take longer than the rest.
@@ -24,8 +24,9 @@ pub(super) struct Built {
     pub rows: Vec<TableRow>,
     /// Bytes of code that FDEs cover.
     pub covered_bytes: u64,
-    /// Whether a signal trampoline was found by its code.
-    pub has_trampoline: bool,
+    /// Whether anything is known of a gap: a signal trampoline, or that its code keeps frame
+    /// pointers.
+    pub knows_gaps: bool,
 }
 
 /// Makes it.
@@ -87,19 +88,26 @@ impl<'a, 'data, R: ReadRef<'data>> Builder<'a, R> {
     /// Code that no FDE covers. A handler returns to the first byte of a trampoline, and what looks
     /// for that return address looks one byte earlier, so the rule holds from there.
     fn fill_gap(&mut self, gap: Range<u32>) {
+        let code = self.code(&gap);
+        let otherwise = if frame_pointers::are_kept(code) {
+            self.built.knows_gaps = true;
+            frame_pointers::RULE
+        } else {
+            GAP
+        };
         let mut at = gap.start;
-        for found in trampoline::find(self.code(&gap)) {
+        for found in trampoline::find(code) {
             let before = (gap.start + found.start as u32).saturating_sub(1);
             let start = before.max(self.segment.0);
             if at < start {
-                self.push(at, GAP);
+                self.push(at, otherwise);
             }
             self.push(start, trampoline::RULE);
-            self.built.has_trampoline = true;
+            self.built.knows_gaps = true;
             at = gap.start + found.end as u32;
         }
         if at < gap.end {
-            self.push(at, GAP);
+            self.push(at, otherwise);
         }
     }
 

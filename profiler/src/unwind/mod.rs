@@ -19,6 +19,7 @@ mod columns;
 mod cover;
 mod entries;
 mod expression;
+mod frame_pointers;
 mod pages;
 mod rule;
 mod sections;

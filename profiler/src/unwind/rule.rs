@@ -14,7 +14,7 @@ const SIGCONTEXT_SP: i64 = 120;
 const SIGCONTEXT_IP: i64 = 128;
 
 /// Nothing covers this code.
-pub(super) const GAP: Rule = Rule::new(RuleKind::FramePointer, 0);
+pub(super) const GAP: Rule = Rule::new(RuleKind::NoTable, 0);
 const UNSUPPORTED: Rule = Rule::new(RuleKind::Unsupported, 0);
 
 /// The rule of a row. `read` knows what an expression means, and `is_signal_frame` is the

@@ -59,13 +59,13 @@ pub struct UnwindTable {
 }
 
 impl UnwindTable {
-    /// Reads `.eh_frame`, and `.debug_frame` for what the former leaves out. Code that neither
-    /// covers is taken to keep frame pointers. `data` is a whole ELF file, or the image of one, such
+    /// Reads `.eh_frame`, and `.debug_frame` for what the former leaves out. Of code that neither
+    /// covers, its bytes tell whether it keeps frame pointers. `data` is a whole ELF file, or the image of one, such
     /// as the vDSO.
     ///
     /// # Errors
     /// When there is no call frame information, or none that can be used. An object without any
-    /// that has a signal trampoline still gets a table.
+    /// that keeps frame pointers, or has a signal trampoline, still gets a table.
     pub fn read<'data>(data: impl ReadRef<'data>) -> Result<Self, UnwindError> {
         let file_bytes = data.len().map_err(|()| UnwindError::Damaged)?;
         let text = Text::new(&text_segments(data)?, file_bytes)?;
@@ -78,7 +78,7 @@ impl UnwindTable {
             ..eh_frame.stats.and(debug_frame.stats)
         };
         match stats {
-            _ if !built.rows.is_empty() && (stats.fdes > 0 || built.has_trampoline) => {}
+            _ if !built.rows.is_empty() && (stats.fdes > 0 || built.knows_gaps) => {}
             UnwindStats { unsound: 0, .. } => return Err(UnwindError::NoCfi),
             _ => return Err(UnwindError::Damaged),
         }

@@ -29,6 +29,7 @@ impl fmt::Display for Equation {
         const PLT: u8 = RuleKind::Plt as u8;
         const SIGNAL: u8 = RuleKind::Signal as u8;
         const FRAME_POINTER: u8 = RuleKind::FramePointer as u8;
+        const NO_TABLE: u8 = RuleKind::NoTable as u8;
         const BOTTOM: u8 = RuleKind::Bottom as u8;
         let (offset, addend) = (Offset(self.0.cfa_offset), Offset(self.0.addend));
         match self.0.kind {
@@ -43,9 +44,10 @@ impl fmt::Display for Equation {
             SIGNAL => return write!(f, "signal frame, its sigcontext at rsp{offset}"),
             FRAME_POINTER => {
                 return f.write_str(
-                    "no FDE; with a frame pointer: rsp = rbp + 16; rbp = *(rbp); ra = *(rbp + 8)",
+                    "no FDE, but frame pointers: cfa = rbp + 16; rbp = *(rbp); ra = *(cfa - 8)",
                 );
             }
+            NO_TABLE => return f.write_str("no FDE, and no frame pointers"),
             BOTTOM => return f.write_str("outermost frame, no return address"),
             _ => return f.write_str("unsupported"),
         }

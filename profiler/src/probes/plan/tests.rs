@@ -71,6 +71,17 @@ fn frees_are_attached_before_allocations() {
     assert_eq!(planned(&objects), expected);
 }
 
+/// Programs wait for locks through it, and elsewhere an unwind table covers it.
+#[test]
+fn callers_of_syscall_are_noted_in_static_programs_only() {
+    let functions = [("malloc", 0x10), ("free", 0x20), ("syscall", 0x30)];
+    let mut program = object("app", Load::Executable, &functions);
+    program.is_dynamic = false;
+    assert!(planned(&[program.clone()]).contains(&"app:syscall".to_owned()));
+    program.is_dynamic = true;
+    assert!(!planned(&[program]).contains(&"app:syscall".to_owned()));
+}
+
 #[test]
 fn the_first_definition_in_search_order_is_the_one_that_is_called() {
     let preloaded = object(

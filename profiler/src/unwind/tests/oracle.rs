@@ -57,7 +57,7 @@ pub fn by_rule(rule: Rule, now: Registers) -> Step {
         return Step::To(Registers { sp, bp, ip });
     } else if is(RuleKind::Bottom) {
         return Step::Bottom;
-    } else if is(RuleKind::FramePointer) {
+    } else if is(RuleKind::FramePointer) || is(RuleKind::NoTable) {
         return Step::Uncovered;
     } else {
         return Step::Unknown;

@@ -1,0 +1,86 @@
+//! Hands unwind tables, and what maps them, to the kernel side.
+
+use aya::{
+    Ebpf,
+    maps::{Array, MapData},
+};
+use residue_ebpf::abi::unwind::{
+    CodeMapping, ObjectState, PageChunk, RowChunk, Rule, TableState, mapping_list,
+};
+
+use super::{AttachError, code_lists::CodeLists, take};
+use crate::unwind::Update;
+
+/// The maps that a walk reads.
+pub(super) struct UnwindMaps {
+    lists: Array<MapData, u64>,
+    mappings: Array<MapData, CodeMapping>,
+    objects: Array<MapData, ObjectState>,
+    pages: Array<MapData, PageChunk>,
+    rows: Array<MapData, RowChunk>,
+    rules: Array<MapData, Rule>,
+    places: CodeLists,
+}
+
+impl UnwindMaps {
+    pub(super) fn of(ebpf: &mut Ebpf) -> Self {
+        let mappings: Array<MapData, CodeMapping> = take(ebpf, "CODE_MAPPINGS");
+        Self {
+            places: CodeLists::new(mappings.len()),
+            lists: take(ebpf, "CODE_LISTS"),
+            mappings,
+            objects: take(ebpf, "OBJECTS"),
+            pages: take(ebpf, "PAGES"),
+            rows: take(ebpf, "ROWS"),
+            rules: take(ebpf, "RULES"),
+        }
+    }
+
+    /// Leads the walks of a process to a new list of its code, in ascending order.
+    pub(super) fn set_code(
+        &mut self,
+        process: u16,
+        code: &[CodeMapping],
+    ) -> Result<(), AttachError> {
+        let count = u32::try_from(code.len()).map_err(|_| AttachError::TooMuchCode)?;
+        let place = self.places.place(process, count);
+        let place = place.ok_or(AttachError::TooMuchCode)?;
+        for (index, mapping) in place.clone().zip(code) {
+            self.mappings.set(index, mapping, 0)?;
+        }
+        let list = mapping_list(place.start, count);
+        Ok(self.lists.set(u32::from(process), list, 0)?)
+    }
+
+    /// States that an object has no table that could be read, and why.
+    pub(super) fn set_no_table(&mut self, object: u16, why: TableState) -> Result<(), AttachError> {
+        let state = ObjectState {
+            state: why as u32,
+            ..ObjectState::default()
+        };
+        Ok(self.objects.set(u32::from(object), state, 0)?)
+    }
+
+    /// Hands over an object's table.
+    pub(super) fn set_table(
+        &mut self,
+        object: u16,
+        state: ObjectState,
+        updates: &[Update],
+    ) -> Result<(), AttachError> {
+        for update in updates {
+            match update {
+                Update::Rule { index, rule } => self.rules.set(*index, rule, 0)?,
+                Update::Rows { index, chunk } => self.rows.set(*index, **chunk, 0)?,
+                Update::Pages { index, chunk } => self.pages.set(*index, **chunk, 0)?,
+            }
+        }
+        // Where the table is comes before that it is there: the kernel copies a value word by word.
+        let not_yet = ObjectState {
+            state: TableState::Loading as u32,
+            ..state
+        };
+        self.objects.set(u32::from(object), not_yet, 0)?;
+        Ok(self.objects.set(u32::from(object), state, 0)?)
+    }
+}

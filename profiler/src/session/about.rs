@@ -1,0 +1,46 @@
+//! What a capture says about the recording itself.
+
+use super::{Config, Followed, now};
+use crate::capture::{self, Meta};
+
+/// A process, for a person.
+pub fn describe(followed: &Followed) -> String {
+    format!("{} ({})", followed.process.pid(), followed.process.comm())
+}
+
+/// A process, for the capture.
+pub fn row(followed: &Followed) -> capture::Process {
+    let process = &followed.process;
+    capture::Process {
+        slot: followed.slot,
+        pid: process.pid().unsigned_abs(),
+        comm: process.comm().to_owned(),
+        exe: process.exe().display().to_string(),
+        cmdline: process.cmdline().join(" "),
+        started_ns: now(),
+    }
+}
+
+/// What is known before anything is recorded.
+pub fn meta(config: &Config) -> Meta {
+    Meta {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        started_ns: now(),
+        options: vec![
+            ("max-live".to_owned(), config.limits.max_live.to_string()),
+            (
+                "max-stacks".to_owned(),
+                config.limits.max_stacks.to_string(),
+            ),
+            (
+                "max-unwind-memory".to_owned(),
+                config.limits.max_unwind_mib.to_string(),
+            ),
+        ],
+    }
+}

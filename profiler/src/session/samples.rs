@@ -1,0 +1,78 @@
+//! Writes samples of stacks to a file, for tests that walk them again by other means.
+//!
+//! Little-endian records, one after another: pid and tid (32 bits each); instruction pointer, stack
+//! pointer and rbp where the walk began; walk end, number of frames, bytes of stack and frames left
+//! out (32 bits each); the frames as AVMAs, leaf first; the stack from the stack pointer upwards.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write as _},
+    path::Path,
+};
+
+use residue_ebpf::abi::{
+    MAX_FRAMES,
+    event::{SAMPLE_BYTES, StackSample},
+    frame::{NO_OBJECT, RawFrame},
+    unwind::CodeMapping,
+};
+
+use crate::drain::in_order;
+
+/// See the module documentation.
+pub struct SampleFile(BufWriter<File>);
+
+impl SampleFile {
+    /// Makes the file, or empties it.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self(BufWriter::new(File::create(path)?)))
+    }
+
+    /// Adds a sample of a process that maps its code so.
+    pub fn add(&mut self, sample: &StackSample, code: &[CodeMapping]) -> io::Result<()> {
+        let walked = sample.walked as usize;
+        let kept = walked.min(MAX_FRAMES);
+        let frames = in_order(sample.frames[..kept].to_vec(), walked);
+        let stack = &sample.stack[..(sample.stack_bytes as usize).min(SAMPLE_BYTES)];
+        let out = &mut self.0;
+        for half in [sample.pid, sample.tid] {
+            out.write_all(&half.to_le_bytes())?;
+        }
+        for word in [sample.ip, sample.sp, sample.bp] {
+            out.write_all(&word.to_le_bytes())?;
+        }
+        for half in [
+            sample.end,
+            kept as u32,
+            stack.len() as u32,
+            (walked - kept) as u32,
+        ] {
+            out.write_all(&half.to_le_bytes())?;
+        }
+        for frame in frames {
+            out.write_all(&avma(frame, code).to_le_bytes())?;
+        }
+        out.write_all(stack)
+    }
+
+    /// Writes what is still held back.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Where the process has a frame; zero if it has unmapped it since.
+fn avma(frame: RawFrame, code: &[CodeMapping]) -> u64 {
+    if frame.object == NO_OBJECT {
+        return frame.offset;
+    }
+    let call = frame.offset.saturating_sub(1);
+    let into = |code: &CodeMapping| {
+        let into = call.checked_sub(code.offset)?;
+        (into < code.end - code.start).then_some(code.start + into + 1)
+    };
+    let of_object = code
+        .iter()
+        .filter(|code| code.object == u32::from(frame.object));
+    of_object.filter_map(into).next().unwrap_or(0)
+}
