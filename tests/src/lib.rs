@@ -21,6 +21,7 @@
 //! ([`machine::alone`]), whatever `--test-threads` says. Knobs are environment variables; see
 //! [`machine::Knobs`].
 
+pub mod chains;
 pub mod code_bytes;
 pub mod exact;
 pub mod fixtures;
