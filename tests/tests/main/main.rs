@@ -9,4 +9,5 @@ mod exactness;
 mod harmless;
 mod redis;
 mod refusals;
+mod stacks;
 mod targets;
