@@ -45,6 +45,33 @@ pub fn assert_whole(truth: &Truth, report: &Report) {
     );
 }
 
+/// Panics unless every stack with a site, of blocks and of mappings, was called through one of these
+/// chains, which begin at the site's caller: for a target that tells only its sites.
+///
+/// # Panics
+///
+/// When there is another stack, with its frames.
+pub fn assert_callers(callers: &[Vec<&str>], report: &Report) {
+    let stacks = report.stacks.iter().chain(&report.mappings);
+    let other = stacks.filter(|stack| {
+        let outside_site = stack.from_site().get(1..);
+        outside_site.is_some_and(|frames| !callers.iter().any(|it| is_called_by(it, frames)))
+    });
+    let other = first_few(
+        "stacks have other callers",
+        other.map(unknown_stack).collect(),
+    );
+    assert!(other.is_empty(), "{other}notes: {:?}", report.notes);
+}
+
+fn is_called_by(callers: &[&str], frames: &[Frame]) -> bool {
+    let callers: Vec<_> = callers.iter().map(|&it| it.to_owned()).collect();
+    fits(
+        &callers,
+        &frames.iter().map(Seen::Frame).collect::<Vec<_>>(),
+    )
+}
+
 /// How many frames are said to be left out of the report's stacks, one number a stack.
 #[must_use]
 pub fn left_out(report: &Report) -> Vec<usize> {
@@ -337,6 +364,15 @@ mod tests {
             "_start",
         ];
         assert!(!fits_chain(&short, &one));
+    }
+
+    #[test]
+    fn callers_are_compared_to_the_outermost() {
+        let callers = ["recurse", "recurse", "main"];
+        let fits = |names: &[&str]| is_called_by(&callers, &frames(names));
+        assert!(fits(&["recurse", "recurse", "main", START, "_start"]));
+        assert!(!fits(&["recurse", "main", START, "_start"]));
+        assert!(!fits(&["recurse", "recurse", "main"]));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Every native stack is whole, from the allocator to where its thread began, in code that is
 //! compiled without frame pointers.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, iter, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
-    chains::{assert_whole, blocks_at_cut_stacks, left_out},
+    chains::{assert_callers, assert_whole, blocks_at_cut_stacks, left_out},
     code_bytes::assert_clean,
     exact::assert_exact,
     fixtures::Fixture,
@@ -76,6 +76,42 @@ fn sites_are_exact(run: (&str, Fixture), arguments: &[&str], runs: u32) -> Resul
     record(run, arguments, runs, |it| it.compare_sites().map(drop))
 }
 
+/// The same, and each site with all of its callers.
+fn heap_walk_is_exact(run: (&str, Fixture), calls: &str, runs: u32) -> Result<()> {
+    let callers = callers_in_heap_walk();
+    record(run, &[calls], runs, |it| {
+        let (_, report) = it.compare_sites()?;
+        assert_callers(&callers, &report);
+        Ok(())
+    })
+}
+
+/// Who calls sites in heap_walk.c, whether or not the compiler inlines it.
+fn callers_in_heap_walk() -> Vec<Vec<&'static str>> {
+    let through = [
+        "walk_round < walk_family < main",
+        "walk_failures < walk_round < walk_family < main",
+        "walk_reallocations < walk_round < walk_family < main",
+        "jump_out_of_calls < main",
+        "allocate_somehow < exchange_blocks",
+        "walk_ranges < main",
+        "walk_reserve < walk_ranges < main",
+        "remap_something < walk_reserve < walk_ranges < main",
+    ];
+    let mut callers: Vec<Vec<_>> = through.iter().map(|it| it.split(" < ").collect()).collect();
+    // These call themselves, less deep than this.
+    for (function, outer) in [
+        ("allocate_below", "jump_out_of_calls < main"),
+        ("abandon_below", "abandon < jump_out_of_calls < main"),
+    ] {
+        callers.extend((1..=16).map(|depth| {
+            let outer = outer.split(" < ");
+            iter::repeat_n(function, depth).chain(outer).collect()
+        }));
+    }
+    callers
+}
+
 /// All figures by chain of calls.
 fn stacks_are_whole(run: (&str, Fixture), arguments: &[&str], runs: u32) -> Result<()> {
     record(run, arguments, runs, |it| it.compare().map(drop))
@@ -93,13 +129,13 @@ fn calls() -> String {
 #[test]
 fn the_malloc_family_is_exact_without_frame_pointers() -> Result<()> {
     let test = "the_malloc_family_is_exact_without_frame_pointers";
-    sites_are_exact((test, Fixture::HeapWalkFrameless), &[&calls()], often())
+    heap_walk_is_exact((test, Fixture::HeapWalkFrameless), &calls(), often())
 }
 
 #[test]
 fn the_malloc_family_is_exact_at_the_highest_optimization() -> Result<()> {
     let test = "the_malloc_family_is_exact_at_the_highest_optimization";
-    sites_are_exact((test, Fixture::HeapWalkFramelessO3), &["20000"], 1)
+    heap_walk_is_exact((test, Fixture::HeapWalkFramelessO3), "20000", 1)
 }
 
 #[test]
