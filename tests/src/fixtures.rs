@@ -31,6 +31,11 @@ pub enum Fixture {
     RustMimalloc,
     StaticStripped,
     ThirtyTwoBit,
+    OracleLoad,
+    OracleLoadO3,
+    OracleLoadCpp,
+    OracleLoadRust,
+    Sampler,
 }
 
 /// Frame pointers in every function, and each function a frame of its own.
@@ -45,6 +50,14 @@ const WITH_FRAMES: &[&str] = &[
     "-Wextra",
     "-Werror",
 ];
+
+/// As programs are shipped: takes back what [`WITH_FRAMES`] asks for.
+macro_rules! without_frames {
+    ($($flag:literal),+) => {
+        &["-fomit-frame-pointer", "-momit-leaf-frame-pointer", "-foptimize-sibling-calls",
+          "-fbuiltin", "-D_GNU_SOURCE", $($flag),+]
+    };
+}
 
 /// How a fixture is built.
 struct Recipe {
@@ -77,6 +90,10 @@ const MUSL_GCC: Needed = Needed {
 const CXX: Needed = Needed {
     program: "c++",
     package: "g++",
+};
+const RUSTC: Needed = Needed {
+    program: "rustc",
+    package: "rustc",
 };
 const CARGO: Needed = Needed {
     program: "cargo",
@@ -121,6 +138,33 @@ impl Fixture {
                 "thirty_two.S",
                 "thirty_two",
                 &["-m32", "-nostdlib", "-static", "-no-pie"],
+            ),
+            Self::OracleLoad => by_cc("oracle_load.c", "oracle_load", without_frames!["-O2"]),
+            Self::OracleLoadO3 => by_cc("oracle_load.c", "oracle_load_o3", without_frames!["-O3"]),
+            Self::OracleLoadCpp => Recipe {
+                compiler: CXX,
+                ..by_cc(
+                    "oracle_load_cpp.cc",
+                    "oracle_load_cpp",
+                    without_frames!["-O2", "-std=c++17"],
+                )
+            },
+            Self::OracleLoadRust => Recipe {
+                compiler: RUSTC,
+                ..by_cc(
+                    "oracle_load.rs",
+                    "oracle_load_rust",
+                    &[
+                        "--edition=2024",
+                        "-Copt-level=3",
+                        "-Cdebuginfo=line-tables-only",
+                    ],
+                )
+            },
+            Self::Sampler => by_cc(
+                "sampler.c",
+                "libsampler.so",
+                &["-O2", "-fPIC", "-shared", "-lgcc_s"],
             ),
             Self::RustSystem => cargo_binary("rust_system"),
             Self::RustJemalloc => cargo_binary("rust_jemalloc"),
@@ -168,8 +212,10 @@ fn build_by_cc(recipe: &Recipe, directory: &Path) -> Result<PathBuf> {
     }
     // Libraries follow the source that needs them.
     let mut command = Command::new(recipe.compiler.program);
+    if recipe.compiler.program != RUSTC.program {
+        command.args(WITH_FRAMES);
+    }
     command
-        .args(WITH_FRAMES)
         .arg(sources().join(recipe.source))
         .args(recipe.flags)
         .arg("-o")
@@ -234,7 +280,9 @@ fn fingerprint(recipe: &Recipe) -> Result<String> {
     Ok(format!("{:016x}", hasher.finish()))
 }
 
-fn sources() -> PathBuf {
+/// Where the sources of the fixtures are, and the scripts that need no building.
+#[must_use]
+pub fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("targets")
 }
 

@@ -26,6 +26,7 @@ pub mod exact;
 pub mod fixtures;
 pub mod lines;
 pub mod machine;
+pub mod oracle;
 pub mod recorder;
 pub mod report;
 pub mod target;

@@ -1,0 +1,198 @@
+//! The executable mappings of a process, and what they map.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    fs::File,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result};
+use framehop::Module;
+use object::ReadCache;
+use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
+
+use super::{object::ObjectFile, walk::Bytes};
+
+/// Device and inode: what a file is, whatever its name.
+type FileId = ((i32, i32), u64);
+
+/// Everything that a process can execute. What is in no file is left out.
+#[derive(Debug, Default)]
+pub struct Code {
+    /// By first address, AVMA.
+    mappings: BTreeMap<u64, Mapping>,
+    /// None for a file that is no object.
+    objects: HashMap<FileId, Option<Arc<ObjectFile>>>,
+}
+
+#[derive(Debug)]
+struct Mapping {
+    /// Just behind the last byte, AVMA.
+    end: u64,
+    /// AVMA - SVMA.
+    bias: u64,
+    object: Arc<ObjectFile>,
+}
+
+impl Code {
+    /// Takes in what is mapped now. What was mapped before stays, unless it is covered now: stacks
+    /// that were taken then may be compared later.
+    ///
+    /// # Errors
+    ///
+    /// When the process is gone, or an object cannot be read.
+    pub fn read(&mut self, pid: u32) -> Result<()> {
+        let process = Process::new(i32::try_from(pid)?)?;
+        let maps = process.maps().context("failed to read its mappings")?;
+        for map in maps {
+            if map.perms.contains(MMPermissions::EXECUTE)
+                && let Some(object) = self.object(pid, &map)?
+            {
+                self.insert(&map, object);
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, map: &MemoryMap, object: Arc<ObjectFile>) {
+        let (start, end) = map.address;
+        let Some(bias) = object.bias(start, map.offset) else {
+            return;
+        };
+        self.mappings
+            .retain(|&old_start, old| old.end <= start || end <= old_start);
+        self.mappings.insert(start, Mapping { end, bias, object });
+    }
+
+    fn object(&mut self, pid: u32, map: &MemoryMap) -> Result<Option<Arc<ObjectFile>>> {
+        let id = (map.dev, map.inode);
+        if let Some(known) = self.objects.get(&id) {
+            return Ok(known.clone());
+        }
+        let object = match &map.pathname {
+            MMapPath::Path(path) => mapped_file(pid, map, path)?,
+            MMapPath::Vdso => Some(vdso(pid, map)?),
+            _ => return Ok(None),
+        };
+        let object = object.map(Arc::new);
+        // The vDSO is no file and has no inode; there is one in a process.
+        self.objects.insert(id, object.clone());
+        Ok(object)
+    }
+
+    /// One a mapping.
+    pub fn framehop_modules(&self) -> impl Iterator<Item = Module<Bytes>> + '_ {
+        self.mappings.iter().map(|(&start, mapping)| {
+            Module::new(
+                mapping.object.name.clone(),
+                start..mapping.end,
+                mapping.bias,
+                mapping.object.unwind_sections(),
+            )
+        })
+    }
+
+    /// Where the call before a return address is.
+    #[must_use]
+    pub fn place_of_call(&self, return_address: u64) -> Place {
+        let avma = return_address.wrapping_sub(1);
+        let below = self.mappings.range(..=avma).next_back();
+        let Some((_, mapping)) = below.filter(|(_, mapping)| avma < mapping.end) else {
+            return Place::InNoFile;
+        };
+        let svma = avma.wrapping_sub(mapping.bias);
+        Place::InObject {
+            object: mapping.object.name.clone(),
+            svma,
+            function: mapping.object.function(svma).map(str::to_owned),
+        }
+    }
+}
+
+/// As the process has it, even if it was deleted or is in another mount namespace.
+fn mapped_file(pid: u32, map: &MemoryMap, path: &Path) -> Result<Option<ObjectFile>> {
+    let (start, end) = map.address;
+    let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+    let file = File::open(link).with_context(|| format!("failed to open {}", path.display()))?;
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    let name = name.to_string_lossy().into_owned();
+    Ok(ObjectFile::read(name, &ReadCache::new(file)).ok())
+}
+
+fn vdso(pid: u32, map: &MemoryMap) -> Result<ObjectFile> {
+    let (start, end) = map.address;
+    let memory = File::open(format!("/proc/{pid}/mem"))?;
+    let mut image = vec![0; usize::try_from(end - start)?];
+    memory
+        .read_exact_at(&mut image, start)
+        .context("failed to read the vDSO")?;
+    ObjectFile::read("[vdso]".to_owned(), image.as_slice())
+}
+
+/// What an address is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Code that a program made itself, or no code.
+    InNoFile,
+    /// An object.
+    InObject {
+        /// Its file's name.
+        object: String,
+        /// Of the call's last byte.
+        svma: u64,
+        /// If a symbol says so.
+        function: Option<String>,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InNoFile => f.write_str("code in no file"),
+            Self::InObject {
+                object,
+                svma,
+                function,
+            } => {
+                write!(f, "{object}+{svma:#x}")?;
+                function
+                    .as_ref()
+                    .map_or(Ok(()), |name| write!(f, " ({name})"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[inline(never)]
+    fn here() -> u64 {
+        here as *const () as u64
+    }
+
+    #[test]
+    fn an_address_of_this_process_has_its_function() -> Result<()> {
+        let mut code = Code::default();
+        code.read(std::process::id())?;
+        code.read(std::process::id())?;
+        let place = code.place_of_call(here() + 1);
+        assert!(place.to_string().contains("here"), "{place}");
+        assert_eq!(code.place_of_call(1), Place::InNoFile);
+        Ok(())
+    }
+
+    #[test]
+    fn the_vdso_is_a_module_as_well() -> Result<()> {
+        let mut code = Code::default();
+        code.read(std::process::id())?;
+        let modules: Vec<_> = code.framehop_modules().collect();
+        let has = |name: &str| modules.iter().any(|module| module.name().contains(name));
+        assert!(has("[vdso]") && has("libc"));
+        Ok(())
+    }
+}
