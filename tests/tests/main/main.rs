@@ -7,6 +7,7 @@
 mod bounded;
 mod exactness;
 mod harmless;
+mod oracle;
 mod redis;
 mod refusals;
 mod targets;

@@ -21,7 +21,7 @@ pub fn ensure() -> Result<String> {
     if Path::new("/run/systemd/system").exists() {
         println!(
             "setup: no service was started, but systemd will start new ones at the next boot; to \
-             keep them off: systemctl disable redis-server prometheus-node-exporter"
+             keep them off: systemctl disable redis-server prometheus-node-exporter nginx"
         );
     }
     Ok(format!("{} packages installed", missing.len()))
