@@ -68,17 +68,17 @@ impl Code {
     }
 
     fn object(&mut self, pid: u32, map: &MemoryMap) -> Result<Option<Arc<ObjectFile>>> {
+        let path = match &map.pathname {
+            MMapPath::Path(path) => path,
+            MMapPath::Vdso => return Ok(Some(Arc::new(vdso(pid, map)?))),
+            // It has no inode either, and is no object: code that a program made itself.
+            _ => return Ok(None),
+        };
         let id = (map.dev, map.inode);
         if let Some(known) = self.objects.get(&id) {
             return Ok(known.clone());
         }
-        let object = match &map.pathname {
-            MMapPath::Path(path) => mapped_file(pid, map, path)?,
-            MMapPath::Vdso => Some(vdso(pid, map)?),
-            _ => return Ok(None),
-        };
-        let object = object.map(Arc::new);
-        // The vDSO is no file and has no inode; there is one in a process.
+        let object = mapped_file(pid, map, path)?.map(Arc::new);
         self.objects.insert(id, object.clone());
         Ok(object)
     }
@@ -95,15 +95,30 @@ impl Code {
         })
     }
 
+    /// Whether two return addresses are behind the same call: some programs (V8) map a part of
+    /// themselves a second time.
+    #[must_use]
+    pub fn is_same_place(&self, one: u64, other: u64) -> bool {
+        let place = |address| {
+            let (mapping, svma) = self.mapping_of_call(address)?;
+            Some((Arc::as_ptr(&mapping.object), svma))
+        };
+        one == other || place(one).is_some_and(|it| place(other) == Some(it))
+    }
+
+    /// The mapping that holds the call before a return address, and the SVMA of its last byte.
+    fn mapping_of_call(&self, return_address: u64) -> Option<(&Mapping, u64)> {
+        let avma = return_address.wrapping_sub(1);
+        let (_, mapping) = self.mappings.range(..=avma).next_back()?;
+        (avma < mapping.end).then(|| (mapping, avma.wrapping_sub(mapping.bias)))
+    }
+
     /// Where the call before a return address is.
     #[must_use]
     pub fn place_of_call(&self, return_address: u64) -> Place {
-        let avma = return_address.wrapping_sub(1);
-        let below = self.mappings.range(..=avma).next_back();
-        let Some((_, mapping)) = below.filter(|(_, mapping)| avma < mapping.end) else {
+        let Some((mapping, svma)) = self.mapping_of_call(return_address) else {
             return Place::InNoFile;
         };
-        let svma = avma.wrapping_sub(mapping.bias);
         Place::InObject {
             object: mapping.object.name.clone(),
             svma,
@@ -183,6 +198,23 @@ mod tests {
         let place = code.place_of_call(here() + 1);
         assert!(place.to_string().contains("here"), "{place}");
         assert_eq!(code.place_of_call(1), Place::InNoFile);
+        Ok(())
+    }
+
+    #[test]
+    fn code_that_is_mapped_twice_is_one_place() -> Result<()> {
+        let mut code = Code::default();
+        code.read(std::process::id())?;
+        let (&start, mapping) = code.mappings.iter().next().context("a process has code")?;
+        let again = Mapping {
+            end: 0x2000,
+            bias: mapping.bias.wrapping_sub(start).wrapping_add(0x1000),
+            object: Arc::clone(&mapping.object),
+        };
+        code.mappings.insert(0x1000, again);
+        assert!(code.is_same_place(start + 8, 0x1008));
+        assert!(!code.is_same_place(start + 8, 0x1009));
+        assert!(!code.is_same_place(0x8, 0x9) && code.is_same_place(0x8, 0x8));
         Ok(())
     }
 

@@ -73,11 +73,17 @@ impl Difference {
     }
 }
 
-/// Compares residue's frames and [`WalkEnd`] with framehop's.
+/// Compares residue's frames and [`WalkEnd`] with framehop's. Frames are equal if they are the
+/// `same` place: residue knows frames by object, and one that is mapped twice has two addresses.
 #[must_use]
-pub fn compare(frames: &[u64], end: u32, walked: &Walked) -> Verdict {
+pub fn compare(
+    frames: &[u64],
+    end: u32,
+    walked: &Walked,
+    same: impl Fn(u64, u64) -> bool,
+) -> Verdict {
     let mut pairs = frames.iter().zip(&walked.frames).enumerate();
-    if let Some((index, (&residue, &framehop))) = pairs.find(|(_, (a, b))| a != b) {
+    if let Some((index, (&residue, &framehop))) = pairs.find(|(_, (a, b))| !same(**a, **b)) {
         return Verdict::Different(Difference::Frame {
             index,
             residue,
@@ -121,7 +127,7 @@ mod tests {
             frames: framehop.to_vec(),
             end: framehop_end,
         };
-        compare(residue, end, &walked)
+        compare(residue, end, &walked, |a, b| a == b)
     }
 
     #[test]

@@ -72,7 +72,8 @@ pub fn compare_file(target: &str, file: &Path, code: &Code) -> Result<Summary> {
             summary.leave_out();
             continue;
         }
-        let verdict = compare(&sample.frames, sample.end, &walker.walk(&sample));
+        let same = |one, other| code.is_same_place(one, other);
+        let verdict = compare(&sample.frames, sample.end, &walker.walk(&sample), same);
         summary.add(&sample, &verdict, code);
     }
     Ok(summary)

@@ -32,8 +32,8 @@ const NODE: Needed = Needed {
 fn assert_agreement(name: &str, pid: u32) -> Result<()> {
     let wanted = Knobs::from_env().oracle_stacks;
     let summary = compare_under_load(name, pid, wanted)?;
-    println!("{summary}");
     summary.assert_agrees(wanted);
+    println!("{summary}");
     Ok(())
 }
 
@@ -170,7 +170,7 @@ fn compare_sampled(program: &std::path::Path) -> Result<()> {
     let mut code = Code::default();
     code.read(target.pid())?;
     let summary = compare_file(&program.display().to_string(), &file, &code)?;
-    println!("{summary}");
     summary.assert_agrees(SAMPLED * 9 / 10);
+    println!("{summary}");
     Ok(())
 }
