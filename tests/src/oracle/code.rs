@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     fs::File,
+    ops::Range,
     os::unix::fs::FileExt as _,
     path::Path,
     sync::Arc,
@@ -26,6 +27,7 @@ pub struct Code {
     mappings: BTreeMap<u64, Mapping>,
     /// None for a file that is no object.
     objects: HashMap<FileId, Option<Arc<ObjectFile>>>,
+    trampolines: Range<u64>,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,11 @@ impl Code {
         let process = Process::new(i32::try_from(pid)?)?;
         let maps = process.maps().context("failed to read its mappings")?;
         for map in maps {
+            let (start, end) = map.address;
+            // kernel/events/uprobes.c, xol_add_vma
+            if map.pathname == MMapPath::Other("uprobes".to_owned()) {
+                self.trampolines = start..end;
+            }
             if map.perms.contains(MMPermissions::EXECUTE)
                 && let Some(object) = self.object(pid, &map)?
             {
@@ -93,6 +100,12 @@ impl Code {
                 mapping.object.unwind_sections(),
             )
         })
+    }
+
+    /// Where return addresses lead that a return probe has replaced, AVMA. Empty without probes.
+    #[must_use]
+    pub fn return_trampolines(&self) -> Range<u64> {
+        self.trampolines.clone()
     }
 
     /// Whether two return addresses are behind the same call: some programs (V8) map a part of

@@ -2,7 +2,7 @@
 
 use residue_ebpf::abi::event::WalkEnd;
 
-use super::walk::{End, Walked};
+use super::walk::{End, Hidden, Walked};
 
 /// The number of residue's end at the outermost frame.
 const BOTTOM: u32 = 0;
@@ -12,9 +12,9 @@ const BOTTOM: u32 = 0;
 pub enum Verdict {
     /// All frames are equal, one by one, and both ended at the bottom, at the same frame.
     Identical,
-    /// All frames that framehop could reach are equal; the copy does not hold the others. This is
+    /// All frames that framehop could reach are equal; the sample does not show the others. This is
     /// neither agreement nor difference.
-    CopyTooShort,
+    Hidden(Hidden),
     /// Anything else.
     Different(Difference),
 }
@@ -96,7 +96,7 @@ pub fn compare(
     let difference = match walked.end {
         End::Stopped(error) if residue_is_longer => Difference::FramehopStopped { frames, error },
         End::Bottom if residue_is_longer => Difference::FramehopEndsEarlier { frames },
-        End::CopyTooShort if !framehop_is_longer => return Verdict::CopyTooShort,
+        End::Hidden(why) if !framehop_is_longer => return Verdict::Hidden(why),
         framehop if end != BOTTOM => Difference::ResidueCut {
             frames,
             reason: name_of(end),
@@ -104,7 +104,7 @@ pub fn compare(
         },
         _ if framehop_is_longer => Difference::ResidueEndsEarlier { frames },
         End::Stopped(error) => Difference::FramehopStopped { frames, error },
-        End::Bottom | End::GoesOn | End::CopyTooShort => return Verdict::Identical,
+        End::Bottom | End::GoesOn | End::Hidden(_) => return Verdict::Identical,
     };
     Verdict::Different(difference)
 }
@@ -212,15 +212,30 @@ mod tests {
     #[test]
     fn a_copy_that_is_too_short_hides_no_difference_before_its_end() {
         assert_eq!(
-            verdict(&STACK, BOTTOM, &STACK[..2], End::CopyTooShort),
-            Verdict::CopyTooShort
+            verdict(
+                &STACK,
+                BOTTOM,
+                &STACK[..2],
+                End::Hidden(Hidden::CopyTooShort)
+            ),
+            Verdict::Hidden(Hidden::CopyTooShort)
         );
         assert!(matches!(
-            verdict(&STACK, BOTTOM, &[0x10, 0x21], End::CopyTooShort),
+            verdict(
+                &STACK,
+                BOTTOM,
+                &[0x10, 0x21],
+                End::Hidden(Hidden::CopyTooShort)
+            ),
             Verdict::Different(Difference::Frame { index: 1, .. })
         ));
         assert!(matches!(
-            verdict(&STACK[..3], BOTTOM, &STACK, End::CopyTooShort),
+            verdict(
+                &STACK[..3],
+                BOTTOM,
+                &STACK,
+                End::Hidden(Hidden::CopyTooShort)
+            ),
             Verdict::Different(Difference::ResidueEndsEarlier { frames: 3 })
         ));
     }

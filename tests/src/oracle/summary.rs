@@ -10,7 +10,7 @@ use super::{
     code::Code,
     compare::{Difference, Verdict},
     sample::Sample,
-    walk::End,
+    walk::{End, Hidden},
 };
 
 const EXAMPLES: usize = 3;
@@ -18,8 +18,8 @@ const EXAMPLES: usize = 3;
 const CLASSES_SHOWN: usize = 20;
 /// Of the compared stacks, in thousandths.
 const IDENTICAL_AT_LEAST: u64 = 999;
-/// Of all stacks: one tenth. A target whose stacks mostly do not fit says nothing.
-const TOO_SHORT_AT_MOST: u64 = 10;
+/// Of all stacks: one tenth. A target whose stacks can hardly be seen to their ends says nothing.
+const HIDDEN_AT_MOST: u64 = 10;
 
 /// Counts, and examples of what differs.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ pub struct Summary {
     identical: u64,
     different: u64,
     copy_too_short: u64,
+    behind_return_probes: u64,
     left_out: u64,
     distinct: HashSet<u64>,
     classes: BTreeMap<String, Class>,
@@ -48,6 +49,7 @@ impl Summary {
             identical: 0,
             different: 0,
             copy_too_short: 0,
+            behind_return_probes: 0,
             left_out: 0,
             distinct: HashSet::new(),
             classes: BTreeMap::new(),
@@ -62,7 +64,8 @@ impl Summary {
     /// Counts a sample that was compared.
     pub fn add(&mut self, sample: &Sample, verdict: &Verdict, code: &Code) {
         match verdict {
-            Verdict::CopyTooShort => return self.copy_too_short += 1,
+            Verdict::Hidden(Hidden::CopyTooShort) => return self.copy_too_short += 1,
+            Verdict::Hidden(Hidden::ReturnProbe) => return self.behind_return_probes += 1,
             Verdict::Identical => self.identical += 1,
             Verdict::Different(difference) => {
                 self.different += 1;
@@ -90,7 +93,7 @@ impl Summary {
     }
 
     /// Panics with the table unless at least `wanted` stacks were compared, nearly all are
-    /// identical, and most stacks fitted into their copies.
+    /// identical, and most stacks can be seen to their ends.
     pub fn assert_agrees(&self, wanted: u32) {
         let compared = self.compared();
         assert!(
@@ -101,9 +104,10 @@ impl Summary {
             self.identical * 1000 >= compared * IDENTICAL_AT_LEAST,
             "residue and framehop differ\n{self}"
         );
+        let hidden = self.copy_too_short + self.behind_return_probes;
         assert!(
-            self.copy_too_short * TOO_SHORT_AT_MOST <= compared + self.copy_too_short,
-            "too many stacks are longer than their copies\n{self}"
+            hidden * HIDDEN_AT_MOST <= compared + hidden,
+            "too many stacks cannot be seen to their ends\n{self}"
         );
     }
 }
@@ -179,6 +183,7 @@ impl fmt::Display for Summary {
             identical,
             different,
             copy_too_short,
+            behind_return_probes,
             left_out,
             distinct,
             classes,
@@ -189,7 +194,7 @@ impl fmt::Display for Summary {
             f,
             "{target}: {compared} stacks compared ({} distinct), {identical} identical \
              ({share:.3} %), {different} different; copy too short {copy_too_short}, \
-             frames left out {left_out}",
+             behind a return probe {behind_return_probes}, frames left out {left_out}",
             distinct.len()
         )?;
         let mut by_stacks: Vec<_> = classes.iter().collect();
@@ -244,7 +249,7 @@ mod tests {
             summary.add(&sample(0), &caller, &code);
         }
         for _ in 0..copy_too_short {
-            summary.add(&sample(0), &Verdict::CopyTooShort, &code);
+            summary.add(&sample(0), &Verdict::Hidden(Hidden::CopyTooShort), &code);
         }
         summary
     }
@@ -269,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "longer than their copies")]
+    #[should_panic(expected = "cannot be seen to their ends")]
     fn stacks_that_do_not_fit_are_no_agreement() {
         summary(1000, 0, 200).assert_agrees(1000);
     }

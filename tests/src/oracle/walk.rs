@@ -1,6 +1,6 @@
 //! framehop's walk of a sample.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use framehop::{
     Error, FrameAddress, Unwinder as _,
@@ -16,13 +16,23 @@ pub type Bytes = Arc<[u8]>;
 /// limit of a stack's size (`RLIMIT_STACK`, which glibc takes for threads, too).
 const STACK_BYTES: u64 = 8 << 20;
 
+/// Why the rest of a stack is not to be seen in a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hidden {
+    /// It lies behind the end of the copy.
+    CopyTooShort,
+    /// A return probe has put its trampoline in the place of the return address, which only the
+    /// kernel knows then.
+    ReturnProbe,
+}
+
 /// How framehop's walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The outermost frame.
     Bottom,
-    /// It needs memory of the stack that was not copied.
-    CopyTooShort,
+    /// The sample does not show the next frame.
+    Hidden(Hidden),
     /// It has at least one frame more than residue, and was not asked for others.
     GoesOn,
     /// framehop found no caller.
@@ -43,6 +53,7 @@ pub struct Walked {
 pub struct Walker {
     unwinder: UnwinderX86_64<Bytes>,
     cache: CacheX86_64,
+    trampolines: Range<u64>,
 }
 
 impl Walker {
@@ -56,6 +67,7 @@ impl Walker {
         Self {
             unwinder,
             cache: CacheX86_64::new(),
+            trampolines: code.return_trampolines(),
         }
     }
 
@@ -70,6 +82,9 @@ impl Walker {
         // be executed, and this one is behind a call.
         let end = loop {
             let Some(frame) = next else { break End::Bottom };
+            if self.trampolines.contains(&frame.address()) {
+                break End::Hidden(Hidden::ReturnProbe);
+            }
             frames.push(frame.address());
             if frames.len() > sample.frames.len() {
                 break End::GoesOn;
@@ -92,7 +107,7 @@ fn end_of(error: Error, sample: &Sample) -> End {
         Error::CouldNotReadStack(address)
             if sample.is_cut() && (behind..behind + STACK_BYTES).contains(&address) =>
         {
-            End::CopyTooShort
+            End::Hidden(Hidden::CopyTooShort)
         }
         error => End::Stopped(error),
     }
@@ -139,11 +154,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_return_probe_hides_is_not_guessed() {
+        let sample = sample(&[0x8010, 0x2000, 0, 0x3000], 0x8000, &[0; 3]);
+        let mut walker = Walker::new(&Code::default());
+        walker.trampolines = 0x2000..0x2001;
+        let walked = walker.walk(&sample);
+        assert_eq!(walked.frames, [0x1000]);
+        assert_eq!(walked.end, End::Hidden(Hidden::ReturnProbe));
+    }
+
+    #[test]
     fn memory_outside_the_copy_is_missing_only_where_the_copy_was_cut() {
         let mut words = vec![0; FULL_COPY_BYTES / 8];
         (words[0], words[1]) = (0x8000 + FULL_COPY_BYTES as u64, 0x2000);
         let cut = sample(&words, 0x8000, &[0; 9]);
-        assert_eq!(walk(&cut).end, End::CopyTooShort);
+        assert_eq!(walk(&cut).end, End::Hidden(Hidden::CopyTooShort));
         words.pop();
         assert!(matches!(
             walk(&sample(&words, 0x8000, &[0; 9])).end,
