@@ -13,8 +13,10 @@
 //! Addresses are AVMAs, and return addresses, as in
 //! [`RawFrame`](residue_ebpf::abi::frame::RawFrame).
 
+pub mod classes;
 pub mod code;
 pub mod compare;
+pub mod growing;
 pub mod object;
 pub mod run;
 pub mod sample;

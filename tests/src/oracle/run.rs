@@ -5,11 +5,7 @@ use std::{fs::File, io::BufReader, path::Path, time::Duration};
 use anyhow::{Context as _, Result};
 
 use super::{
-    code::Code,
-    compare::compare,
-    sample::{Growing, Samples},
-    summary::Summary,
-    walk::Walker,
+    code::Code, compare::compare, growing::Growing, sample::Samples, summary::Summary, walk::Walker,
 };
 use crate::{
     machine::{PATIENCE, wait_until},

@@ -5,16 +5,12 @@
 //! u64 for each frame, leaf first      the memory from sp upwards
 //! ```
 
-use std::{
-    fs::File,
-    io::{ErrorKind, Read},
-    os::unix::fs::FileExt as _,
-    path::Path,
-};
+use std::io::{ErrorKind, Read};
 
 use anyhow::{Context as _, Result, ensure};
 
-const HEADER_BYTES: usize = 48;
+/// Before the frames.
+pub(super) const HEADER_BYTES: usize = 48;
 /// The longest copy of a stack: one that is as long ends before the stack does.
 pub const FULL_COPY_BYTES: usize = 64 << 10;
 /// A walk has far fewer frames; more means that this is no file of samples.
@@ -73,18 +69,18 @@ impl Sample {
 }
 
 /// The beginning of a record, which says how long it is.
-struct Header {
+pub(super) struct Header {
     pid: u32,
     tid: u32,
     start: Registers,
     end: u32,
     frames: u32,
     stack_bytes: u32,
-    left_out: u32,
+    pub(super) left_out: u32,
 }
 
 impl Header {
-    fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self> {
+    pub(super) fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self> {
         let half = |at: usize| {
             let bytes = bytes[at..at + 4].try_into().expect("four bytes");
             u32::from_le_bytes(bytes)
@@ -113,7 +109,7 @@ impl Header {
     }
 
     /// Bytes behind the header.
-    fn body_bytes(&self) -> usize {
+    pub(super) fn body_bytes(&self) -> usize {
         8 * self.frames as usize + self.stack_bytes as usize
     }
 
@@ -176,58 +172,11 @@ impl<R: Read> Samples<R> {
     }
 }
 
-/// A file of samples that is being written.
-#[derive(Debug)]
-pub struct Growing {
-    file: File,
-    offset: u64,
-    whole: u32,
-}
-
-impl Growing {
-    /// Watches a file.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be opened.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).context("failed to open the samples")?;
-        Ok(Self {
-            file,
-            offset: 0,
-            whole: 0,
-        })
-    }
-
-    /// How many complete samples there are by now whose frames are all there.
-    ///
-    /// # Errors
-    ///
-    /// When there is something else in the file.
-    pub fn whole_samples(&mut self) -> Result<u32> {
-        let length = self.file.metadata()?.len();
-        let mut header = [0; HEADER_BYTES];
-        while self.offset + HEADER_BYTES as u64 <= length {
-            self.file.read_exact_at(&mut header, self.offset)?;
-            let header = Header::parse(&header)?;
-            let next = self.offset + (HEADER_BYTES + header.body_bytes()) as u64;
-            if next > length {
-                break;
-            }
-            self.offset = next;
-            self.whole += u32::from(header.left_out == 0);
-        }
-        Ok(self.whole)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
+pub(super) mod tests {
     use super::*;
 
-    fn record(frames: &[u64], stack: &[u64]) -> Vec<u8> {
+    pub(in crate::oracle) fn record(frames: &[u64], stack: &[u64]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for half in [4242, 4243] {
             bytes.extend(u32::to_le_bytes(half));
@@ -280,20 +229,6 @@ mod tests {
             assert_eq!(sample.word(outside), None, "{outside:#x}");
         }
         assert!(!sample.is_cut());
-        Ok(())
-    }
-
-    #[test]
-    fn a_growing_file_counts_its_complete_samples() -> Result<()> {
-        let mut file = tempfile::NamedTempFile::new()?;
-        let mut growing = Growing::open(file.path())?;
-        assert_eq!(growing.whole_samples()?, 0);
-        let bytes = record(&[1, 2], &[10]);
-        let (half, rest) = bytes.split_at(50);
-        file.write_all(&[&bytes, half].concat())?;
-        assert_eq!(growing.whole_samples()?, 1);
-        file.write_all(rest)?;
-        assert_eq!(growing.whole_samples()?, 2);
         Ok(())
     }
 }

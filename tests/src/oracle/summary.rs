@@ -7,10 +7,11 @@ use std::{
 };
 
 use super::{
+    classes::{class_of, example},
     code::Code,
     compare::{Difference, Verdict},
     sample::Sample,
-    walk::{End, Hidden},
+    walk::Hidden,
 };
 
 const EXAMPLES: usize = 3;
@@ -109,70 +110,6 @@ impl Summary {
             hidden * HIDDEN_AT_MOST <= compared + hidden,
             "too many stacks cannot be seen to their ends\n{self}"
         );
-    }
-}
-
-/// Where the first frame that differs was unwound from: there one of the two has the wrong rule.
-fn last_common(sample: &Sample, difference: &Difference, code: &Code) -> String {
-    let index = difference.equal_frames().checked_sub(1);
-    let frame = index.and_then(|index| sample.frames.get(index));
-    frame.map_or_else(
-        || "the start".to_owned(),
-        |&frame| code.place_of_call(frame).to_string(),
-    )
-}
-
-fn class_of(sample: &Sample, difference: &Difference, code: &Code) -> String {
-    let place = last_common(sample, difference, code);
-    match difference {
-        Difference::Frame { .. } => format!("the caller differs at {place}"),
-        Difference::ResidueCut {
-            reason, framehop, ..
-        } => match framehop {
-            End::Stopped(error) => {
-                format!(
-                    "both stopped at {place}: residue {reason}, framehop {}",
-                    name(error)
-                )
-            }
-            _ => format!("residue cut: {reason} at {place}"),
-        },
-        Difference::FramehopStopped { error, .. } => {
-            format!("framehop stopped early: {} at {place}", name(error))
-        }
-        Difference::ResidueEndsEarlier { .. } => format!("the bottom to residue alone: {place}"),
-        Difference::FramehopEndsEarlier { .. } => format!("the bottom to framehop alone: {place}"),
-    }
-}
-
-/// Without the address, so that the same error is one class.
-fn name(error: &framehop::Error) -> String {
-    match error {
-        framehop::Error::CouldNotReadStack(_) => "could not read stack memory".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-fn example(sample: &Sample, difference: &Difference, code: &Code) -> String {
-    let Sample { tid, frames, .. } = sample;
-    let count = frames.len();
-    match difference {
-        Difference::Frame {
-            index,
-            residue,
-            framehop,
-        } => format!(
-            "thread {tid}, frame {index} of {count}: residue {residue:#x} {}, framehop {framehop:#x} {}",
-            code.place_of_call(*residue),
-            code.place_of_call(*framehop)
-        ),
-        Difference::FramehopStopped { frames, error } => {
-            format!("thread {tid}, behind frame {frames} of {count}: {error}")
-        }
-        other => format!(
-            "thread {tid}, behind frame {} of {count}",
-            other.equal_frames()
-        ),
     }
 }
 
