@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
     process::Command,
@@ -21,7 +21,7 @@ const NGINX: Needed = Needed {
     program: "/usr/sbin/nginx",
     package: "nginx",
 };
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 11] = [
     "/page.html",
     "/proxied/page.html",
     "/include.shtml",
@@ -29,6 +29,9 @@ const PATHS: [&str; 8] = [
     "/rewritten/page/html",
     "/proxied/include.shtml?query=of%20some%20length",
     "/missing",
+    "/cached/page.html",
+    "/cached/include.shtml?round",
+    "/secret/page.html",
     "/large.html",
 ];
 
@@ -67,17 +70,30 @@ http {{
   client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
   uwsgi_temp_path uwsgi; scgi_temp_path scgi;
   types {{ text/html html shtml; }}
-  gzip on; gzip_min_length 100;
+  gzip on; gzip_min_length 100; gunzip on;
+  proxy_cache_path cache keys_zone=zone:1m inactive=1s;
+  map $http_user_agent $agent {{ ~*load$ \"load of $request_length\"; default none; }}
+  limit_req_zone $request_uri zone=requests:1m rate=100r/s;
   server {{
     listen unix:{directory}/http.sock;
     root {directory}/site;
-    ssi on;
+    ssi on; error_page 404 /page.html;
+    sub_filter line row; sub_filter_once off;
     location /files/ {{ alias {directory}/site/; autoindex on; }}
     location ~ ^/rewritten/(?<name>[a-z]+)/(?<kind>[a-z]+)$ {{ rewrite ^ /$name.$kind last; }}
     location /proxied/ {{
       proxy_pass http://unix:{directory}/http.sock:/;
       proxy_set_header Host localhost;
+      proxy_set_header X-Agent $agent;
       add_header X-Proxied \"$request_id $upstream_response_time\";
+    }}
+    location /cached/ {{
+      proxy_pass http://unix:{directory}/http.sock:/;
+      proxy_cache zone; proxy_cache_valid any 1s; proxy_cache_key $uri$arg_round;
+    }}
+    location /secret/ {{
+      limit_req zone=requests burst=2 nodelay;
+      auth_basic closed; auth_basic_user_file users;
     }}
   }}
 }}
@@ -89,6 +105,7 @@ fn write_site(directory: &Path) -> Result<()> {
     let site = directory.join("site");
     fs::create_dir(&site)?;
     fs::write(directory.join("nginx.conf"), configuration(directory))?;
+    fs::write(directory.join("users"), "load:{PLAIN}load\n")?;
     fs::write(site.join("page.html"), "a line of a page\n".repeat(100))?;
     fs::write(site.join("large.html"), "a line of a page\n".repeat(20_000))?;
     let include = "<!--#set var=\"name\" value=\"value\" --><!--#echo var=\"name\" -->\n\
@@ -98,23 +115,28 @@ fn write_site(directory: &Path) -> Result<()> {
 }
 
 fn request(socket: &Path, round: u64) -> Result<()> {
-    let path = PATHS[usize::try_from(round)? % PATHS.len()];
-    let encoding = if round.is_multiple_of(3) {
-        "gzip"
-    } else {
-        "identity"
-    };
+    let turn = usize::try_from(round)?;
+    let path = PATHS[turn % PATHS.len()];
+    let encoding = if turn % 3 == 0 { "gzip" } else { "identity" };
+    let body = "b".repeat(if turn % 4 == 0 { turn % 30_000 } else { 0 });
+    let method = if body.is_empty() { "GET" } else { "POST" };
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: {encoding}\r\n\
-         User-Agent: {:>1$}\r\nConnection: close\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: {encoding}\r\n\
+         Authorization: Basic bG9hZDpsb2Fk\r\nContent-Length: {}\r\n\
+         User-Agent: {:>2$}\r\nConnection: close\r\n\r\n{body}",
+        body.len(),
         "load",
-        10 + usize::try_from(round)? % 2000,
+        10 + turn % 2000,
     )?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
+    // A server that refuses a request may close before it has read all of the body.
+    if let Err(error) = stream.read_to_end(&mut answer) {
+        ensure!(error.kind() == ErrorKind::ConnectionReset, error);
+        return Ok(());
+    }
     ensure!(answer.starts_with(b"HTTP/1.1 "), "nginx does not answer");
     Ok(())
 }
