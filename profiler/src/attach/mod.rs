@@ -9,6 +9,7 @@
 mod error;
 mod kernel;
 mod programs;
+mod verify;
 
 use std::{num::NonZeroU32, os::fd::AsFd as _};
 
@@ -30,6 +31,7 @@ use residue_ebpf::abi::{
 pub use error::AttachError;
 pub use kernel::ensure_tracefs;
 pub use programs::ProgramSet;
+pub use verify::{Accepted, VERIFIER_LIMIT, Verification};
 
 /// The object that `build.rs` made from `profiler-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/residue-ebpf"));
@@ -41,6 +43,14 @@ pub struct Limits {
     pub max_live: u32,
     /// Distinct stacks, over all targets.
     pub max_stacks: u32,
+}
+
+impl Limits {
+    /// Those of a recording that asks for no others.
+    pub const DEFAULT: Self = Self {
+        max_live: 1 << 20,
+        max_stacks: 65_536,
+    };
 }
 
 /// Where to put the probes of one function.

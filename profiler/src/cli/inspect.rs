@@ -1,4 +1,6 @@
-//! `residue inspect`: what residue sees in a process, without attaching anything.
+//! `residue inspect`: what residue sees in a process and in the kernel, without attaching anything.
+
+mod programs;
 
 use std::io::{self, Write};
 
@@ -12,9 +14,11 @@ Examples:
   Which functions of a worker would be probed, and what does a probe cost there?
     sudo residue inspect probes -p 4242
   The same for a process of your own, without root:
-    residue inspect probes -p $$";
+    residue inspect probes -p $$
+  Does this kernel accept residue?
+    sudo residue inspect programs";
 
-/// Show what residue sees in a process, without attaching anything
+/// Show what residue sees in a process and in the kernel, without attaching anything
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -25,6 +29,11 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     Probes(ProbesArgs),
+    /// Whether this kernel accepts every eBPF program, and how hard each was to verify
+    ///
+    /// WALKED is how many instructions the verifier walked over all paths through the program; it
+    /// refuses a program after a million. Needs root.
+    Programs,
 }
 
 /// The allocator functions to probe, with the instruction chosen in each and what a hit costs
@@ -43,9 +52,16 @@ struct ProbesArgs {
 ///
 /// # Errors
 ///
-/// When the process cannot be profiled; the message names what to do.
+/// When the process cannot be profiled, or the kernel refuses a program; the message names what to
+/// do.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let What::Probes(ProbesArgs { pid }) = args.what;
+    match args.what {
+        What::Probes(ProbesArgs { pid }) => inspect_probes(pid),
+        What::Programs => programs::run(),
+    }
+}
+
+fn inspect_probes(pid: Pid) -> anyhow::Result<()> {
     let process = Process::open(pid)?;
     let objects = scope(&process);
     let plan = plan(&objects, SitePolicy::Cheapest)?;

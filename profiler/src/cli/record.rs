@@ -54,10 +54,10 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Live allocations that can be tracked at least, each 37 bytes of kernel memory
-    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.max_live, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     max_live: u32,
     /// Distinct stacks that can be told apart
-    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_STACKS)))]
+    #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.max_stacks, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_STACKS)))]
     max_stacks: u32,
     /// How often figures are written; a kill loses at most this much
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]

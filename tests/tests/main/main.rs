@@ -7,6 +7,7 @@
 mod bounded;
 mod exactness;
 mod harmless;
+mod kernel;
 mod redis;
 mod refusals;
 mod targets;

@@ -1,0 +1,103 @@
+//! `residue inspect programs`: what this kernel says to the eBPF programs.
+
+use std::io::{self, Write};
+
+use anyhow::{Context as _, ensure};
+
+use super::write_table;
+use crate::attach::{Accepted, Kernel, Limits, ProgramSet, VERIFIER_LIMIT, Verification};
+
+/// How much of the verifier's log is shown; its end says what was refused.
+const LOG_LINES: usize = 30;
+
+const HEADER: [&str; 4] = ["PROGRAM", "INSTRUCTIONS", "WALKED", "TIME"];
+
+/// Loads every program into this kernel, attaches none, and shows what the verifier made of it.
+///
+/// # Errors
+///
+/// When the kernel refuses a program; the end of the verifier's log is on standard error.
+pub fn run() -> anyhow::Result<()> {
+    let (mut kernel, _channels) = Kernel::load(Limits::DEFAULT, ProgramSet::Counting)?;
+    let verified = kernel.verify_programs();
+    write(&mut io::stdout().lock(), &verified).context("failed to write the table")?;
+    let refused = verified
+        .iter()
+        .filter_map(|one| Some((&one.program, one.outcome.as_ref().err()?)));
+    let mut count = 0;
+    for (program, error) in refused {
+        eprintln!(
+            "residue: refused: {program}: {}",
+            end_of(&error.to_string())
+        );
+        count += 1;
+    }
+    ensure!(
+        count == 0,
+        "this kernel refuses {count} of {} programs: residue needs Linux 6.1 or later",
+        verified.len()
+    );
+    Ok(())
+}
+
+fn write(out: &mut impl Write, verified: &[Verification]) -> io::Result<()> {
+    let mut rows = vec![HEADER.map(str::to_owned)];
+    rows.extend(verified.iter().map(row));
+    write_table(out, &rows)?;
+    let walked = verified
+        .iter()
+        .filter_map(|one| one.outcome.as_ref().ok()?.walked);
+    let most = walked.max().unwrap_or(0);
+    let kernel = rustix::system::uname();
+    writeln!(
+        out,
+        "\n{} programs on Linux {}; the verifier walked at most {most} of {VERIFIER_LIMIT} \
+         instructions",
+        verified.len(),
+        kernel.release().to_string_lossy(),
+    )
+}
+
+fn row(verified: &Verification) -> [String; 4] {
+    let number = |known: Option<u32>| known.map_or_else(|| "?".to_owned(), |it| it.to_string());
+    let (instructions, walked) = match verified.outcome {
+        Ok(Accepted {
+            instructions,
+            walked,
+        }) => (number(instructions), number(walked)),
+        Err(_) => ("refused".to_owned(), "-".to_owned()),
+    };
+    let took = format!("{} ms", verified.took.as_millis());
+    [verified.program.clone(), instructions, walked, took]
+}
+
+/// The last lines of what may be megabytes.
+fn end_of(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    match lines.len().checked_sub(LOG_LINES) {
+        Some(left_out) if left_out > 0 => format!(
+            "{}\n[{left_out} lines left out]\n{}",
+            lines[0],
+            lines[left_out..].join("\n")
+        ),
+        _ => log.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_long_log_is_shown_and_the_message_before_it() {
+        let log: Vec<String> = (0..100).map(|line| format!("line {line}")).collect();
+        let shown = end_of(&log.join("\n"));
+        assert!(shown.starts_with("line 0\n[70 lines left out]\nline 70\n"));
+        assert!(shown.ends_with("line 99"));
+    }
+
+    #[test]
+    fn a_short_log_is_shown_whole() {
+        assert_eq!(end_of("refused\nwhy"), "refused\nwhy");
+    }
+}
