@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::machine::{Needed, find_in_path};
+use crate::machine::{self, Needed, find_in_path};
 
 /// A program in `tests/targets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +84,30 @@ const CARGO: Needed = Needed {
 };
 
 impl Fixture {
-    /// The compiler that it takes.
+    /// Every fixture.
+    pub const ALL: [Self; 15] = [
+        Self::HeapWalk,
+        Self::HeapWalkMusl,
+        Self::HeapWalkCpp,
+        Self::Churn,
+        Self::ForkExec,
+        Self::Sandboxed,
+        Self::Dlopen,
+        Self::Plugin,
+        Self::Bundled,
+        Self::Stacks,
+        Self::RustSystem,
+        Self::RustJemalloc,
+        Self::RustMimalloc,
+        Self::StaticStripped,
+        Self::ThirtyTwoBit,
+    ];
+
+    /// Whether it is built already, or its compiler is here. When not, says on standard error which
+    /// package `test` lacks.
     #[must_use]
-    pub const fn compiler(self) -> Needed {
-        self.recipe().compiler
+    pub fn can_be_had(self, test: &str) -> bool {
+        built_elsewhere().is_some() || machine::has(test, self.recipe().compiler)
     }
 
     const fn recipe(self) -> Recipe {
@@ -128,13 +148,17 @@ impl Fixture {
         }
     }
 
-    /// Builds it, if need be, and returns its path.
+    /// Builds it, if need be, and returns its path. `RESIDUE_FIXTURES` names a directory where all of
+    /// them are built already, for a machine that has no compilers.
     ///
     /// # Errors
     ///
     /// When the compiler is missing, with the package to install; or does not accept the source.
     pub fn build(self) -> Result<PathBuf> {
         let recipe = self.recipe();
+        if let Some(directory) = built_elsewhere() {
+            return Ok(directory.join(recipe.output));
+        }
         let Needed { program, package } = recipe.compiler;
         ensure!(
             find_in_path(program).is_some(),
@@ -148,6 +172,10 @@ impl Fixture {
         }
         build_by_cc(&recipe, &directory)
     }
+}
+
+fn built_elsewhere() -> Option<PathBuf> {
+    env::var_os("RESIDUE_FIXTURES").map(PathBuf::from)
 }
 
 const fn cargo_binary(name: &'static str) -> Recipe {
