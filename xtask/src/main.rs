@@ -33,7 +33,11 @@ enum Task {
     /// Find four leaks in a live Django worker; leaves the reports in demo-out/
     Demo,
     /// Everything that a change has to pass: format, lints, house rules, tests, documentation
-    Test,
+    Test {
+        /// Run the exactness tests on Linux 6.1 and 6.12 in QEMU instead; needs no root
+        #[arg(long)]
+        vm: bool,
+    },
     /// Measure what residue costs its target
     Bench {
         /// Handed on to the benchmark
@@ -48,7 +52,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup => setup::run(),
         Task::Demo => demo::run(),
-        Task::Test => test::run(),
+        Task::Test { vm: false } => test::run(),
+        Task::Test { vm: true } => test::vm::run(),
         Task::Bench { args } => bench::run(&args),
         Task::Tidy => tidy::run(),
     };

@@ -10,6 +10,7 @@ use crate::{
 };
 
 mod tally;
+pub mod vm;
 
 use tally::Tally;
 

@@ -1,4 +1,4 @@
-//! Counts what `cargo test` reports, while its output goes by.
+//! Counts what test binaries report, while their output goes by.
 
 use std::{
     fmt,
@@ -21,20 +21,20 @@ pub struct Tally {
     skipped: u32,
 }
 
-/// Runs `cargo test`, shows its output, and adds up its results.
-pub fn run(cargo_test: &mut Command) -> Result<Tally> {
-    let line = command::line(cargo_test);
-    let mut child = cargo_test
+/// Runs `cargo test`, or what else runs tests, shows its output, and adds up its results.
+pub fn run(tests: &mut Command) -> Result<Tally> {
+    let line = command::line(tests);
+    let mut child = tests
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("failed to start `{line}`"))?;
     let stdout = child
         .stdout
         .take()
-        .context("cargo has no standard output")?;
+        .with_context(|| format!("`{line}` has no standard output"))?;
     let mut tally = Tally::default();
     for line in BufReader::new(stdout).lines() {
-        let line = line.context("failed to read cargo's output")?;
+        let line = line.context("failed to read the tests' output")?;
         println!("{line}");
         tally.read(&line);
     }
@@ -44,6 +44,11 @@ pub fn run(cargo_test: &mut Command) -> Result<Tally> {
 }
 
 impl Tally {
+    /// Whether there were tests, and none failed.
+    pub const fn all_passed(&self) -> bool {
+        self.passed > 0 && self.failed == 0
+    }
+
     /// Takes in `test result: ok. 3 passed; 0 failed; 1 ignored; …` and `SKIPPED name: reason`.
     fn read(&mut self, line: &str) {
         if line.contains("SKIPPED ") {

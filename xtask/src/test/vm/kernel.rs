@@ -1,0 +1,86 @@
+//! Kernels of Debian, for a virtual machine.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{command, workspace};
+
+/// The newest kernel of a series (`6.1`), for machines in clouds: the drivers that it needs are
+/// built in. What was brought once under `target/vm` is used again.
+pub fn of_series(series: &str) -> Result<PathBuf> {
+    let directory = workspace::target_dir().join("vm").join(series);
+    if let Some(kernel) = unpacked(&directory) {
+        return Ok(kernel);
+    }
+    fs::create_dir_all(&directory).context("failed to make a directory under target")?;
+    let package = newest_package(series)?;
+    println!("    downloading {package}");
+    command::run(
+        command::new("apt-get", &["-qq", "download", &package])
+            .current_dir(&directory)
+            .stderr(Stdio::null()),
+    )
+    .context("is the list of packages old? Run `apt-get update` as root")?;
+    unpack(&directory)?;
+    unpacked(&directory).with_context(|| format!("there is no kernel in {package}"))
+}
+
+fn unpacked(directory: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(directory.join("boot")).ok()?;
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("vmlinuz-")
+        })
+}
+
+/// `boot/` alone: the modules are large, and not needed.
+fn unpack(directory: &Path) -> Result<()> {
+    let script =
+        "for deb in *.deb; do dpkg-deb --fsys-tarfile \"$deb\" | tar -x ./boot; rm \"$deb\"; done";
+    command::run(command::new("sh", &["-ec", script]).current_dir(directory))
+}
+
+fn newest_package(series: &str) -> Result<String> {
+    let pattern = format!(
+        r"^linux-image-{}\.[^ ]*-cloud-amd64$",
+        series.replace('.', r"\.")
+    );
+    let found = command::output(&mut command::new(
+        "apt-cache",
+        &["search", "--names-only", &pattern],
+    ))?;
+    let found = String::from_utf8(found).context("a package's name is not UTF-8")?;
+    let names = found.lines().filter_map(|line| line.split(' ').next());
+    let newest = names.max_by_key(|name| numbers(name)).map(str::to_owned);
+    ensure!(
+        newest.is_some(),
+        "apt knows no {pattern}: Linux 6.1 and 6.12 are both in Debian 12 (deb http://deb.debian.org/\
+         debian-security bookworm-security main)"
+    );
+    newest.context("checked above")
+}
+
+/// The numbers in a name, by which versions are compared: 6.1.0-9 is older than 6.1.0-10.
+fn numbers(name: &str) -> Vec<u32> {
+    name.split(|it: char| !it.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert!(numbers("linux-image-6.1.0-9-cloud") < numbers("linux-image-6.1.0-10-cloud"));
+        assert!(numbers("6.12.99+deb12-cloud") < numbers("6.12.117+deb12-cloud"));
+    }
+}

@@ -1,0 +1,116 @@
+//! `cargo xtask test --vm`: the exactness tests on other kernels than the one that runs.
+//!
+//! Each kernel boots in QEMU and runs the very test binary of the host, with targets that the host
+//! has built. QEMU emulates the processor, so this needs neither root nor virtualization, and works
+//! inside a virtual machine.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    INTEGRATION,
+    tally::{self, Tally},
+};
+use crate::{
+    command::{self, cargo},
+    setup,
+    step::Steps,
+    workspace,
+};
+
+mod initramfs;
+mod kernel;
+
+use initramfs::Programs;
+
+/// Debian's kernels: a step's name, and the series. The first is the oldest that residue supports.
+const KERNELS: [(&str, &str); 2] = [("Linux 6.1", "6.1"), ("Linux 6.12", "6.12")];
+
+/// Seconds until a guest is taken for dead. It takes about two minutes on two cores.
+const LIMIT: &str = "600";
+
+/// Runs the tests on every kernel; stops at the first that fails.
+pub fn run() -> Result<()> {
+    let mut steps = Steps::default();
+    steps.run("setup", setup::with_virtual_machines)?;
+    let programs = steps.run("release build", build)?;
+    let initramfs = steps.run("initramfs", || initramfs::write(&programs))?;
+    let mut tally = Tally::default();
+    for (name, series) in KERNELS {
+        tally += steps.run(name, || boot(&kernel::of_series(series)?, &initramfs))?;
+    }
+    steps.summarize();
+    println!("\ntest result: ok. {tally}");
+    Ok(())
+}
+
+fn build() -> Result<Programs> {
+    command::run(&mut cargo(&["build", "--release", "--package=residue"]))?;
+    let messages = command::output(&mut cargo(&[
+        "test",
+        "--release",
+        "--no-run",
+        "--package",
+        INTEGRATION,
+        // Alone: otherwise the unit tests of each binary are built too, under the binary's name.
+        "--test=main",
+        "--message-format=json-render-diagnostics",
+    ]))?;
+    let messages = String::from_utf8(messages).context("cargo's messages are UTF-8")?;
+    let fixtures = executable(&messages, "bin", "fixtures")?;
+    let paths = command::output(&mut command::new(&fixtures, &[]))?;
+    let paths = String::from_utf8(paths).context("the fixtures' paths are UTF-8")?;
+    Ok(Programs {
+        residue: workspace::residue(),
+        tests: executable(&messages, "test", "main")?.into(),
+        fixtures: paths.lines().map(PathBuf::from).collect(),
+    })
+}
+
+/// The executable that cargo says it has built for a target.
+fn executable(messages: &str, kind: &str, name: &str) -> Result<String> {
+    let built = messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let target = &message["target"];
+        let is_it = target["name"] == name && target["kind"][0] == kind;
+        let executable = message["executable"].as_str().filter(|_| is_it)?;
+        Some(executable.to_owned())
+    });
+    built.with_context(|| format!("cargo has built no {kind} {name}"))
+}
+
+/// Shows the guest's console, and reads the tests' results from it.
+fn boot(kernel: &Path, initramfs: &Path) -> Result<Tally> {
+    let mut qemu = command::new("timeout", &["--foreground", LIMIT, "qemu-system-x86_64"]);
+    qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024"])
+        .args(["-nic", "none", "-display", "none", "-monitor", "none"])
+        .args(["-serial", "stdio", "-no-reboot"])
+        .args(["-append", "console=ttyS0 quiet panic=-1"])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initramfs)
+        .stdin(Stdio::null());
+    let tally = tally::run(&mut qemu)?;
+    ensure!(tally.all_passed(), "the guest's console is above: {tally}");
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_executable_is_known_by_its_targets_kind_and_name() -> Result<()> {
+        let messages = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"main"},"executable":null}
+{"reason":"compiler-artifact","target":{"kind":["test"],"name":"main"},"executable":"/t/main-1"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages, "test", "main")?, "/t/main-1");
+        assert!(executable(messages, "bin", "main").is_err());
+        Ok(())
+    }
+}
