@@ -21,11 +21,13 @@
 //! ([`machine::alone`]), whatever `--test-threads` says. Knobs are environment variables; see
 //! [`machine::Knobs`].
 
+pub mod chains;
 pub mod code_bytes;
 pub mod exact;
 pub mod fixtures;
 pub mod lines;
 pub mod machine;
+pub mod oracle;
 pub mod recorder;
 pub mod report;
 pub mod target;

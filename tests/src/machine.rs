@@ -20,6 +20,8 @@ pub struct Knobs {
     pub cycles: u32,
     /// `RESIDUE_TEST_CALLS`: allocator calls of a threaded target. Default 200,000.
     pub calls: u32,
+    /// `RESIDUE_ORACLE_STACKS`: stacks to compare with framehop's, a target. Default 2,000.
+    pub oracle_stacks: u32,
 }
 
 impl Knobs {
@@ -36,6 +38,7 @@ impl Knobs {
             runs: number("RESIDUE_TEST_RUNS", 2),
             cycles: number("RESIDUE_TEST_CYCLES", 20),
             calls: number("RESIDUE_TEST_CALLS", 200_000),
+            oracle_stacks: number("RESIDUE_ORACLE_STACKS", 2000),
         }
     }
 }

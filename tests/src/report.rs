@@ -38,25 +38,42 @@ pub struct Stack {
 }
 
 /// One frame.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct Frame {
-    /// Function, or `module+0xoffset`.
+    /// Function, or `module+0xoffset`, or what is known of frames that are missing, in brackets.
     pub name: String,
+    /// The path of the file that the function is in.
+    #[serde(default)]
+    pub module: Option<String>,
+}
+
+impl Frame {
+    /// The function without what a compiler may have added to its name: a C++ parameter list, a
+    /// Rust path, the mark of a part that is seldom run.
+    #[must_use]
+    pub fn function(&self) -> &str {
+        let name = self.name.split('(').next().unwrap_or_default();
+        let name = name.rsplit("::").next().unwrap_or(name);
+        name.split(".cold").next().unwrap_or(name)
+    }
 }
 
 /// The name under which everything counts that no site is responsible for.
 pub const NO_SITE: &str = "(no site)";
 
 impl Stack {
-    /// The leaf-most frame that is a site, without what a compiler may have added to its name: a
-    /// C++ parameter list, a Rust path.
+    /// The leaf-most frame that is a site, by its function's name.
     #[must_use]
     pub fn site(&self) -> Option<&str> {
-        self.frames.iter().find_map(|frame| {
-            let name = frame.name.split('(').next()?;
-            let name = name.rsplit("::").next()?;
-            name.starts_with("site_").then_some(name)
-        })
+        self.from_site().first().map(Frame::function)
+    }
+
+    /// The frames from the leaf-most site outwards; none when there is no site.
+    #[must_use]
+    pub fn from_site(&self) -> &[Frame] {
+        let is_site = |frame: &Frame| frame.function().starts_with("site_");
+        let first = self.frames.iter().position(is_site);
+        first.map_or(&[], |first| &self.frames[first..])
     }
 
     fn held(&self) -> Held {
@@ -144,6 +161,7 @@ mod tests {
                 .iter()
                 .map(|&name| Frame {
                     name: name.to_owned(),
+                    module: None,
                 })
                 .collect(),
             inuse_bytes: bytes,

@@ -7,6 +7,9 @@
 mod bounded;
 mod exactness;
 mod harmless;
+mod kernel;
+mod oracle;
 mod redis;
 mod refusals;
+mod stacks;
 mod targets;

@@ -134,10 +134,7 @@ fn a_32_bit_process_is_refused() -> Result<()> {
 fn a_static_binary_without_symbols_is_refused() -> Result<()> {
     let _turn = machine::alone();
     let fixture = Fixture::StaticStripped;
-    if !machine::has(
-        "a_static_binary_without_symbols_is_refused",
-        fixture.compiler(),
-    ) {
+    if !fixture.can_be_had("a_static_binary_without_symbols_is_refused") {
         return Ok(());
     }
     let mut target = Target::start(&fixture.build()?, &[])?;

@@ -52,6 +52,30 @@ fn every_other_site_of_the_family_holds_something() -> Result<()> {
 }
 
 #[test]
+fn chains_of_calls_hold_together_what_sites_hold() -> Result<()> {
+    let _turn = machine::alone();
+    Fixture::SteppedLibrary.build()?;
+    for (fixture, arguments) in [
+        (Fixture::Chains, &[][..]),
+        (Fixture::ChainsCpp, &[]),
+        (Fixture::Signals, &[]),
+        (Fixture::Stepped, &[]),
+        (Fixture::Outermost, &["thread"]),
+    ] {
+        let truth = truth_of(fixture, arguments)?;
+        let bytes: u64 = truth.chains.iter().map(|chain| chain.bytes).sum();
+        let objects: u64 = truth.chains.iter().map(|chain| chain.objects).sum();
+        assert!(objects > 0, "{fixture:?} holds nothing");
+        assert_eq!(
+            (bytes, objects),
+            (truth.bytes(), truth.objects()),
+            "{fixture:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn the_single_threaded_walk_ends_the_same_in_every_run() -> Result<()> {
     let _turn = machine::alone();
     let (first, second) = (

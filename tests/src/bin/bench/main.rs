@@ -7,6 +7,7 @@ mod live_set;
 mod pairs;
 mod probe_cost;
 mod sample;
+mod stacks;
 mod start;
 mod table;
 
@@ -19,8 +20,9 @@ use table::Section;
 /// The name by which an argument selects it, and what measures it.
 type Benchmark = (&'static str, fn() -> Result<Section>);
 
-const BENCHMARKS: [Benchmark; 4] = [
+const BENCHMARKS: [Benchmark; 5] = [
     ("probes", probe_cost::measure),
+    ("stacks", stacks::measure),
     ("live", live_set::measure),
     ("start", start::measure),
     ("drawing", drawing::measure),

@@ -41,8 +41,8 @@ enum Attached {
 const VARIANTS: [Attached; 4] = [
     Attached::Nothing,
     Attached::Residue(&["--empty-programs"]),
-    Attached::Residue(&[]),
-    Attached::Residue(&["--function-start"]),
+    Attached::Residue(&["--frame-pointers"]),
+    Attached::Residue(&["--frame-pointers", "--function-start"]),
 ];
 
 /// Alternates the variants on one target, so that a slow minute slows all of them.

@@ -1,7 +1,7 @@
 //! The workload of the Rust targets; see `ground_truth.h` for the protocol.
 //!
 //! Sites ask the global allocator through generic code, which is compiled here and so has frame
-//! pointers; the precompiled standard library has none.
+//! pointers where they are asked for; the precompiled standard library has none.
 
 use std::{
     alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc},
@@ -163,7 +163,8 @@ fn exchange_blocks(calls: usize, seed: usize) {
     }
 }
 
-fn hear() {
+/// Waits for a line of the harness.
+pub fn hear() {
     let mut byte = [0];
     while std::io::stdin()
         .lock()
@@ -173,7 +174,8 @@ fn hear() {
     {}
 }
 
-fn say(line: &str) {
+/// Tells the harness.
+pub fn say(line: &str) {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}").expect("the harness reads");
 }
