@@ -14,9 +14,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How much the tests do, from the environment.
 #[derive(Clone, Copy, Debug)]
 pub struct Knobs {
-    /// `RESIDUE_TEST_RUNS`: how often each exactness test is repeated. Default 2.
+    /// `RESIDUE_TEST_RUNS`: how often each exactness test is repeated. Default 1.
     pub runs: u32,
-    /// `RESIDUE_TEST_CYCLES`: attach/detach cycles under load. Default 20.
+    /// `RESIDUE_TEST_CYCLES`: attach/detach cycles under load. Default 10.
     pub cycles: u32,
     /// `RESIDUE_TEST_CALLS`: allocator calls of a threaded target. Default 200,000.
     pub calls: u32,
@@ -35,8 +35,8 @@ impl Knobs {
                 .unwrap_or(default)
         };
         Self {
-            runs: number("RESIDUE_TEST_RUNS", 2),
-            cycles: number("RESIDUE_TEST_CYCLES", 20),
+            runs: number("RESIDUE_TEST_RUNS", 1),
+            cycles: number("RESIDUE_TEST_CYCLES", 10),
             calls: number("RESIDUE_TEST_CALLS", 200_000),
             oracle_stacks: number("RESIDUE_ORACLE_STACKS", 2000),
         }
