@@ -11,6 +11,7 @@ mod samples;
 mod update;
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     io,
     os::fd::OwnedFd,
@@ -256,10 +257,7 @@ impl<'a> Session<'a> {
         }
         self.code.wait_for_tables(began + TABLES);
         self.deliver_tables()?;
-        Ok(Tables {
-            waited: began.elapsed(),
-            ..self.code.tables()
-        })
+        Ok(self.code.tables(began.elapsed()))
     }
 
     fn deliver_tables(&mut self) -> Result<(), SessionError> {
@@ -287,11 +285,7 @@ impl<'a> Session<'a> {
         // tell where its code is.
         let stacks = self.drain.stacks();
         let events = self.drain.events();
-        let executed: Vec<u32> = events
-            .iter()
-            .filter(|(kind, _)| *kind == EventKind::Executed)
-            .map(|(_, event)| event.process)
-            .collect();
+        let mut with_new_code = BTreeSet::new();
         for (kind, event) in events {
             let slot = event.process as usize;
             let Some(followed) = self.followed.get_mut(slot) else {
@@ -299,12 +293,17 @@ impl<'a> Session<'a> {
             };
             followed.apply(kind, &event);
             match kind {
-                // What is mapped now is the next program's.
-                EventKind::CodeMapped if executed.contains(&event.process) => {}
-                EventKind::CodeMapped => self.attach_new_code(slot)?,
+                EventKind::CodeMapped => {
+                    with_new_code.insert(slot);
+                }
                 EventKind::Executed => self.end(slot, "replaced its program (exec)")?,
                 _ => {}
             }
+        }
+        // Once for all that appeared, and not for a process that has replaced its program: what is
+        // mapped now is the next one's.
+        for slot in with_new_code {
+            self.attach_new_code(slot)?;
         }
         for mut stack in stacks {
             if let Some(followed) = self.followed.get_mut(usize::from(stack.process)) {

@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     fs::File,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use residue_ebpf::abi::{
@@ -132,13 +132,13 @@ impl Code {
         Ok(no_room)
     }
 
-    /// What was delivered so far.
-    pub fn tables(&self) -> Tables {
+    /// What was delivered so far, and that it was waited for so long.
+    pub fn tables(&self, waited: Duration) -> Tables {
         let StoreUsage { rows, pages, rules } = self.store.usage();
         Tables {
             objects: self.with_table,
             bytes: rows * size_of::<Row>() + pages * size_of::<Page>() + rules * size_of::<Rule>(),
-            ..Tables::default()
+            waited,
         }
     }
 
