@@ -5,6 +5,8 @@ pub mod capture;
 pub mod cli;
 pub mod drain;
 pub mod heap;
+#[cfg(test)]
+mod machine;
 pub mod probes;
 pub mod profile;
 pub mod report;

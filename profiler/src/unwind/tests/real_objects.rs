@@ -8,6 +8,7 @@ use object::{Object as _, ObjectSection as _};
 use residue_ebpf::abi::unwind::RuleKind;
 
 use super::oracle::{Gimli, Registers, Step, by_rule};
+use crate::machine::skipped;
 use crate::target::FileOffset;
 use crate::target::elf::text_segments;
 use crate::unwind::UnwindTable;
@@ -119,9 +120,7 @@ fn rows_of_large_programs_say_what_gimli_says() {
             Ok(object) => {
                 compare(&object, 97);
             }
-            Err(_) => {
-                println!("SKIPPED rows_of_large_programs_say_what_gimli_says: needs {package}")
-            }
+            Err(_) => skipped("rows_of_large_programs_say_what_gimli_says", package),
         }
     }
 }
