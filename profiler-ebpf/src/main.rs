@@ -109,7 +109,13 @@ pub fn thread_exited(_: TracePointContext) -> u32 {
 /// Adds to a counter.
 #[inline(always)]
 fn count(counter: Counter, amount: u64) {
-    if let Some(value) = maps::COUNTERS.get_ptr_mut(counter as u32) {
+    count_number(counter as u32, amount);
+}
+
+/// As [`count`], for a counter that is known by its number.
+#[inline(always)]
+fn count_number(counter: u32, amount: u64) {
+    if let Some(value) = maps::COUNTERS.get_ptr_mut(counter) {
         // SAFETY: this CPU's own value. A task that preempts this one may add in between, so the
         // addition is atomic.
         unsafe { atomic::add(value, amount) };

@@ -134,20 +134,6 @@ const _: () = {
     assert!(size_of::<FunctionInfo>() == 16);
 };
 
-#[cfg(feature = "user")]
-mod pod {
-    use super::{FunctionInfo, ProcessState, StackTotals};
-
-    macro_rules! pod {
-        ($($name:ty),+) => {$(
-            // SAFETY: repr(C), integers only, no padding (the size asserts above).
-            unsafe impl aya::Pod for $name {}
-        )+};
-    }
-
-    pod!(FunctionInfo, ProcessState, StackTotals);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,8 @@ pub mod counters;
 pub mod event;
 pub mod frame;
 pub mod heap;
+#[cfg(feature = "user")]
+mod pod;
 pub mod unwind;
 
 /// The leaf-most frames of a stack, which are always kept.

@@ -229,24 +229,3 @@ const _: () = {
     assert!(size_of::<ObjectState>() == 16);
     assert!(size_of::<CodeMapping>() == 32);
 };
-
-#[cfg(feature = "user")]
-mod pod {
-    use super::{CodeMapping, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets};
-
-    macro_rules! pod {
-        ($($name:ty),+) => {$(
-            // SAFETY: repr(C), integers only, no padding (the size asserts above).
-            unsafe impl aya::Pod for $name {}
-        )+};
-    }
-
-    pod!(
-        CodeMapping,
-        ObjectState,
-        PageChunk,
-        RowChunk,
-        Rule,
-        TaskOffsets
-    );
-}

@@ -20,11 +20,11 @@ use residue_ebpf::abi::{
 
 use super::{
     return_probe::original_return_address,
-    table::{NONE, mapping_at, rule_at},
+    table::{mapping_at, rule_at},
     window::StackWindow,
 };
 use crate::{
-    count,
+    count, count_number,
     maps::{CODE_LISTS, CODE_MAPPINGS, FRAME_POINTERS_ONLY, HAS_LOOP, OBJECTS, RULES},
     thread::{Registers, ThreadState, read_word},
     verifier::element,
@@ -97,8 +97,7 @@ pub fn walk(start: Registers, process: u16, thread: &mut ThreadState) -> u64 {
 #[inline(always)]
 pub fn has_rule(process: u16, ip: u64) -> bool {
     let pc = ip.wrapping_sub(1);
-    let index = mapping_at(code_list(process), pc);
-    let Some(code) = CODE_MAPPINGS.get(index as u32) else {
+    let Some(code) = code_at(code_list(process), pc) else {
         return false;
     };
     let Some(object) = OBJECTS.get(code.object) else {
@@ -112,6 +111,12 @@ pub fn has_rule(process: u16, ip: u64) -> bool {
 #[inline(always)]
 fn code_list(process: u16) -> u64 {
     CODE_LISTS.get(u32::from(process)).copied().unwrap_or(0)
+}
+
+/// The mapping in `list` that holds `pc`, AVMA. No array has an element at what stands for none.
+#[inline(always)]
+fn code_at(list: u64, pc: u64) -> Option<&'static CodeMapping> {
+    CODE_MAPPINGS.get(mapping_at(list, pc) as u32)
 }
 
 #[inline(always)]
@@ -160,10 +165,7 @@ fn finish(thread: &mut ThreadState) -> u64 {
 #[inline(always)]
 fn count_end(end: u32) {
     let counter = Counter::StacksUnreadable as u32 + end - WalkEnd::Unreadable as u32;
-    if let Some(value) = crate::maps::COUNTERS.get_ptr_mut(counter) {
-        // SAFETY: this CPU's own value, as in `count`.
-        unsafe { crate::atomic::add(value, 1) };
-    }
+    count_number(counter, 1);
 }
 
 /// Enters the next frame and finds its caller; `None` at the end.
@@ -189,11 +191,7 @@ impl Walk {
     /// Finds the mapping that holds `pc`, AVMA.
     #[inline(always)]
     fn enter_mapping(&mut self, list: u64, pc: u64) -> bool {
-        let index = mapping_at(list, pc);
-        if index == NONE {
-            return false;
-        }
-        let Some(code) = CODE_MAPPINGS.get(index as u32) else {
+        let Some(code) = code_at(list, pc) else {
             return false;
         };
         self.code = *code;

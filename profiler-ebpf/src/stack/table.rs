@@ -10,8 +10,8 @@ use crate::{
     verifier::element,
 };
 
-/// No rule, and no mapping.
-pub const NONE: u64 = u64::MAX;
+/// No rule, and no mapping; as an index, beyond the end of any array.
+const NONE: u64 = u64::MAX;
 
 /// Steps of a binary search over the mappings of a process: more than there can be.
 const MAPPING_STEPS: u32 = 18;

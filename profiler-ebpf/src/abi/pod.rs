@@ -1,0 +1,25 @@
+//! Lets aya read and write the ABI's types in maps.
+
+use super::{
+    heap::{FunctionInfo, ProcessState, StackTotals},
+    unwind::{CodeMapping, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
+};
+
+macro_rules! pod {
+    ($($name:ty),+ $(,)?) => {$(
+        // SAFETY: repr(C), integers only, no padding (the size asserts beside the type).
+        unsafe impl aya::Pod for $name {}
+    )+};
+}
+
+pod!(
+    CodeMapping,
+    FunctionInfo,
+    ObjectState,
+    PageChunk,
+    ProcessState,
+    RowChunk,
+    Rule,
+    StackTotals,
+    TaskOffsets,
+);
