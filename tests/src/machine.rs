@@ -59,6 +59,17 @@ pub struct Needed {
     pub package: &'static str,
 }
 
+/// It has 27 MiB of code, half of it made at run time or without unwind tables.
+pub const NODE: Needed = Needed {
+    program: "node",
+    package: "nodejs",
+};
+/// Debian's, with jemalloc.
+pub const REDIS: Needed = Needed {
+    program: "redis-server",
+    package: "redis-server",
+};
+
 /// Whether `program` can be run. When not, says on standard error which package `test` lacks.
 #[must_use]
 pub fn has(test: &str, needed: Needed) -> bool {

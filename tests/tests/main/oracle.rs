@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     fixtures::{Fixture, sources},
-    machine::{self, Knobs, Needed, PATIENCE, wait_until},
+    machine::{self, Knobs, NODE, Needed, PATIENCE, wait_until},
     oracle::{
         code::Code,
         growing::Growing,
@@ -27,10 +27,6 @@ mod redis;
 const PYTHON: Needed = Needed {
     program: "/usr/bin/python3",
     package: "python3",
-};
-const NODE: Needed = Needed {
-    program: "node",
-    package: "nodejs",
 };
 
 /// Compares as many of its stacks as are asked for, and prints the table.

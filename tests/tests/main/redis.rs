@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use residue_tests::{
     code_bytes::assert_clean,
-    machine::{self, Needed, PATIENCE, wait_until},
+    machine::{self, PATIENCE, REDIS, wait_until},
     recorder::Recorder,
     report::Report,
     target::Target,
@@ -146,11 +146,6 @@ fn assert_keeps(report: &Report, bytes: u64, objects: u64) {
         (bytes, objects),
     );
 }
-
-const REDIS: Needed = Needed {
-    program: "redis-server",
-    package: "redis-server",
-};
 
 #[test]
 fn a_redis_that_overwrites_integers_by_integers_keeps_nothing() -> Result<()> {

@@ -85,23 +85,29 @@ impl Attached {
     fn measure(self, target: &mut Target) -> Result<f64> {
         match self {
             Self::Nothing => ns_per_pair(target),
-            Self::Residue(arguments) => {
-                let recorder = Recorder::start(&[target.pid()], arguments)?;
-                let figure = ns_per_pair(target)?;
-                complete_report(&recorder.stop()?)?;
-                Ok(figure)
-            }
+            Self::Residue(arguments) => ns_per_recorded_pair(target, arguments),
         }
     }
 }
 
-/// How deep the stacks are that residue takes here.
-fn frames_of_a_stack(target: &mut Target) -> Result<usize> {
+/// Nanoseconds of a pair under a `residue record` with these arguments.
+pub fn ns_per_recorded_pair(target: &mut Target, arguments: &[&str]) -> Result<f64> {
+    let recorder = Recorder::start(&[target.pid()], arguments)?;
+    let figure = ns_per_pair(target)?;
+    complete_report(&recorder.stop()?)?;
+    Ok(figure)
+}
+
+/// How deep the stacks are that residue takes here. Each must be whole: one that is cut is cheaper.
+pub fn frames_of_a_stack(target: &mut Target) -> Result<usize> {
     let recorder = Recorder::start(&[target.pid()], &[])?;
     target.ask("run 5000", "ns_per_pair")?;
     let report = complete_report(&recorder.stop()?)?;
     let busiest = report.stacks.iter().max_by_key(|stack| stack.alloc_objects);
-    Ok(busiest.context("residue saw no allocation")?.frames.len())
+    let frames = &busiest.context("residue saw no allocation")?.frames;
+    let outermost = &frames.last().context("a stack has frames")?.name;
+    ensure!(!outermost.starts_with('['), "a stack ends in {outermost}");
+    Ok(frames.len())
 }
 
 /// The report of a recording that missed nothing: one that did would have been cheaper.

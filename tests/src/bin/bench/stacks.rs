@@ -1,11 +1,10 @@
 //! What a walk by unwind tables costs, at two depths, in a target without frame pointers.
 
-use anyhow::{Context as _, Result, ensure};
-use residue_tests::{fixtures::Fixture, recorder::Recorder, target::Target};
+use anyhow::Result;
+use residue_tests::{fixtures::Fixture, target::Target};
 
 use crate::{
-    pairs::ns_per_pair,
-    probe_cost::complete_report,
+    probe_cost::{frames_of_a_stack, ns_per_recorded_pair},
     progress,
     sample::Sample,
     table::{Bound, Row, Section},
@@ -63,9 +62,12 @@ impl Load {
     }
 
     fn round(&mut self) -> Result<()> {
-        self.floor
-            .push(pair(&mut self.target, &["--empty-programs"])?);
-        self.residue.push(pair(&mut self.target, &[])?);
+        self.floor.push(ns_per_recorded_pair(
+            &mut self.target,
+            &["--empty-programs"],
+        )?);
+        self.residue
+            .push(ns_per_recorded_pair(&mut self.target, &[])?);
         Ok(())
     }
 
@@ -95,24 +97,4 @@ fn row_of_a_frame(shallow: &Load, deep: &Load) -> Row {
     let added = shallow.added().zip(deep.added());
     let a_frame = Sample::of(added.map(|(less, more)| (more - less) / frames).collect());
     Row::of("a frame more", &a_frame, "ns").bound(Bound::at_most(MOST_A_FRAME, a_frame.median()))
-}
-
-/// Nanoseconds.
-fn pair(target: &mut Target, arguments: &[&str]) -> Result<f64> {
-    let recorder = Recorder::start(&[target.pid()], arguments)?;
-    let figure = ns_per_pair(target)?;
-    complete_report(&recorder.stop()?)?;
-    Ok(figure)
-}
-
-/// How deep the stacks are that residue takes here. Each must be whole: one that is cut is cheaper.
-fn frames_of_a_stack(target: &mut Target) -> Result<usize> {
-    let recorder = Recorder::start(&[target.pid()], &[])?;
-    target.ask("run 5000", "ns_per_pair")?;
-    let report = complete_report(&recorder.stop()?)?;
-    let busiest = report.stacks.iter().max_by_key(|stack| stack.alloc_objects);
-    let frames = &busiest.context("residue saw no allocation")?.frames;
-    let outermost = &frames.last().context("a stack has frames")?.name;
-    ensure!(!outermost.starts_with('['), "a stack ends in {outermost}");
-    Ok(frames.len())
 }

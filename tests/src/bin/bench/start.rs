@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     fixtures::Fixture,
-    machine::{self, Needed},
+    machine::{self, NODE},
     recorder::Recorder,
     target::Target,
 };
@@ -25,11 +25,7 @@ const STARTS: usize = 5;
 /// Milliseconds from when the probes are in to when node's stacks are whole.
 const MOST_WAITED: f64 = 500.0;
 
-/// It has 27 MiB of code, and allocates a little all the time.
-const NODE: Needed = Needed {
-    program: "node",
-    package: "nodejs",
-};
+/// It allocates a little all the time.
 const NODE_AT_WORK: &str = "setInterval(() => Buffer.alloc(100000), 1)";
 
 /// From the start of the program to its line that everything counts, with a target that allocates

@@ -9,16 +9,12 @@ use std::{
 
 use anyhow::{Result, ensure};
 use residue_tests::{
-    machine::{self, Needed, PATIENCE, wait_until},
+    machine::{self, PATIENCE, REDIS, wait_until},
     target::Target,
 };
 
 use super::{assert_agreement, load::Load};
 
-const REDIS: Needed = Needed {
-    program: "redis-server",
-    package: "redis-server",
-};
 /// Makes tables and strings, calls back into redis, and raises errors that it catches.
 const SCRIPT: &str = "local t = {} for i = 1, 30 do t[i] = string.rep(ARGV[1], i % 7) end \
     redis.pcall('SET', KEYS[1], table.concat(t, ',')) redis.pcall('LPOP', KEYS[1]) \
