@@ -250,7 +250,13 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
         CallShape::ReallocArray => product(arg(1), arg(2)),
         CallShape::PosixMemalign => arg(2),
         CallShape::RustRealloc => arg(3),
-        CallShape::Free | CallShape::NoteCaller => 0,
+        CallShape::PythonMalloc | CallShape::PythonFree => arg(1),
+        CallShape::PythonCalloc => product(arg(1), arg(2)),
+        CallShape::PythonRealloc => arg(2),
+        CallShape::Free
+        | CallShape::NoteCaller
+        | CallShape::PythonPool
+        | CallShape::PythonCodeFreed => 0,
     }
 }
 

@@ -88,6 +88,7 @@ pub static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets {
     stack: 0,
     orig_ret_vaddr: 0,
     next: 0,
+    fsbase: 0,
 });
 
 /// Whether the kernel has `bpf_loop`. Set by user space before loading.

@@ -29,6 +29,18 @@ pub enum CallShape {
     /// Any signature: a function around a memory-mapping syscall. The probe only notes who called,
     /// for where no unwind table covers the function.
     NoteCaller,
+    /// `void *f(void *ctx, size_t size)`: Python's `_PyObject_Malloc`, sampled.
+    PythonMalloc,
+    /// `void *f(void *ctx, size_t count, size_t size)`: `_PyObject_Calloc`, sampled.
+    PythonCalloc,
+    /// `void *f(void *ctx, void *old, size_t size)`: `_PyObject_Realloc`, sampled.
+    PythonRealloc,
+    /// `void f(void *ctx, void *block)`: `_PyObject_Free`.
+    PythonFree,
+    /// Any signature: `allocate_from_new_pool`, which Python's allocator calls for a new pool.
+    PythonPool,
+    /// `void f(PyCodeObject *code)`: what frees a code object.
+    PythonCodeFreed,
 }
 
 /// When a function must be attached relative to others, lowest first. Detaching needs no order: the
@@ -48,7 +60,7 @@ pub enum AttachRank {
 
 impl CallShape {
     /// Every shape, in the order of their discriminants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -59,28 +71,46 @@ impl CallShape {
         Self::RustRealloc,
         Self::Free,
         Self::NoteCaller,
+        Self::PythonMalloc,
+        Self::PythonCalloc,
+        Self::PythonRealloc,
+        Self::PythonFree,
+        Self::PythonPool,
+        Self::PythonCodeFreed,
     ];
 
     /// When to attach functions of this shape.
     #[must_use]
     pub const fn attach_rank(self) -> AttachRank {
         match self {
-            Self::Free => AttachRank::Releases,
-            Self::Realloc | Self::ReallocArray | Self::ResizeInPlace | Self::RustRealloc => {
-                AttachRank::Moves
-            }
+            Self::Free | Self::PythonFree | Self::PythonCodeFreed => AttachRank::Releases,
+            Self::Realloc
+            | Self::ReallocArray
+            | Self::ResizeInPlace
+            | Self::RustRealloc
+            | Self::PythonRealloc => AttachRank::Moves,
             Self::Malloc
             | Self::Calloc
             | Self::AlignedAlloc
             | Self::PosixMemalign
-            | Self::NoteCaller => AttachRank::Takes,
+            | Self::NoteCaller
+            | Self::PythonMalloc
+            | Self::PythonCalloc
+            | Self::PythonPool => AttachRank::Takes,
         }
     }
 
     /// Whether the function's return must be seen too.
     #[must_use]
     pub const fn has_return(self) -> bool {
-        !matches!(self, Self::Free | Self::NoteCaller)
+        !matches!(
+            self,
+            Self::Free
+                | Self::NoteCaller
+                | Self::PythonFree
+                | Self::PythonPool
+                | Self::PythonCodeFreed
+        )
     }
 
     /// How many leading integer arguments the entry program reads. A probe site behind the first
@@ -88,11 +118,18 @@ impl CallShape {
     #[must_use]
     pub const fn arguments(self) -> usize {
         match self {
-            Self::Malloc | Self::Free => 1,
-            Self::Calloc | Self::Realloc | Self::AlignedAlloc | Self::ResizeInPlace => 2,
-            Self::ReallocArray | Self::PosixMemalign => 3,
+            Self::Malloc | Self::Free | Self::PythonCodeFreed => 1,
+            Self::Calloc
+            | Self::Realloc
+            | Self::AlignedAlloc
+            | Self::ResizeInPlace
+            | Self::PythonMalloc
+            | Self::PythonFree => 2,
+            Self::ReallocArray | Self::PosixMemalign | Self::PythonCalloc | Self::PythonRealloc => {
+                3
+            }
             Self::RustRealloc => 4,
-            Self::NoteCaller => 0,
+            Self::NoteCaller | Self::PythonPool => 0,
         }
     }
 }

@@ -87,6 +87,12 @@ counters! {
     StacksNoProgress = "stacks_no_progress", Note;
     /// allocations whose stack leads through code that was walked by frame pointers, without unwind table
     StacksByFramePointer = "stacks_by_frame_pointer", Note;
+    /// allocations whose stack has Python frames that were not read: memory unreadable, or more than a walk follows
+    PythonCut = "python_cut", Note;
+    /// allocations whose stack shows the interpreter at work for which no Python frame was found
+    PythonMissing = "python_missing", Note;
+    /// Python frames without their code object's id because the table of code objects was full
+    PythonCodeTableFull = "python_code_table_full", Note;
 }
 
 // `WalkEnd`s are counted by number.

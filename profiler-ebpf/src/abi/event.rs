@@ -82,13 +82,17 @@ pub struct StackEvent {
     pub walked: u32,
     /// A [`WalkEnd`].
     pub end: u32,
+    /// A [`StackKind`](crate::abi::heap::StackKind).
+    pub kind: u32,
+    /// The id of the shallow context that the stack belongs to; zero if it has none.
+    pub context: u32,
     /// [`RawFrame`](crate::abi::frame::RawFrame)s. Only those that were written are sent.
     pub frames: [u64; MAX_FRAMES],
 }
 
 impl StackEvent {
     /// Bytes before the first frame.
-    pub const HEADER_BYTES: usize = 16;
+    pub const HEADER_BYTES: usize = 24;
 }
 
 /// Bytes of the stack in a sample.

@@ -7,13 +7,14 @@ pub mod frame;
 pub mod heap;
 #[cfg(feature = "user")]
 mod pod;
+pub mod python;
 pub mod unwind;
 
 /// The leaf-most frames of a stack, which are always kept.
-pub const LEAF_FRAMES: usize = 192;
+pub const LEAF_FRAMES: usize = 384;
 /// The outermost frames of a stack, which are kept as well: what lies between is left out of stacks
 /// that have more than [`MAX_FRAMES`]. A power of two.
-pub const ROOT_FRAMES: usize = 64;
+pub const ROOT_FRAMES: usize = 128;
 /// The longest stack that is recorded whole, in frames.
 pub const MAX_FRAMES: usize = LEAF_FRAMES + ROOT_FRAMES;
 

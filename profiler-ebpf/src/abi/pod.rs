@@ -1,7 +1,8 @@
 //! Lets aya read and write the ABI's types in maps.
 
 use super::{
-    heap::{FunctionInfo, ProcessState, StackTotals},
+    heap::{ContextState, FunctionInfo, ProcessState, StackTotals},
+    python::PythonLayout,
     unwind::{CodeMapping, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
 };
 
@@ -14,10 +15,12 @@ macro_rules! pod {
 
 pod!(
     CodeMapping,
+    ContextState,
     FunctionInfo,
     ObjectState,
     PageChunk,
     ProcessState,
+    PythonLayout,
     RowChunk,
     Rule,
     StackTotals,

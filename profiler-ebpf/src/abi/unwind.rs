@@ -202,12 +202,12 @@ pub const fn mapping_list(first: u32, count: u32) -> u64 {
     (count as u64) << 32 | first as u64
 }
 
-/// Where the kernel keeps the return addresses that return probes have replaced: offsets of fields,
-/// bytes, from the kernel's BTF.
+/// Where the kernel keeps what walks need of a task: offsets of fields, bytes, from the kernel's
+/// BTF; zero where it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct TaskOffsets {
-    /// `task_struct.utask`; zero if the offsets are not known.
+    /// `task_struct.utask`: from here on, the return addresses that return probes have replaced.
     pub utask: u32,
     /// `uprobe_task.return_instances`
     pub return_instances: u32,
@@ -217,10 +217,12 @@ pub struct TaskOffsets {
     pub orig_ret_vaddr: u32,
     /// `return_instance.next`
     pub next: u32,
+    /// `task_struct.thread.fsbase`: what thread-local storage is found by.
+    pub fsbase: u32,
 }
 
 const _: () = {
-    assert!(size_of::<TaskOffsets>() == 20);
+    assert!(size_of::<TaskOffsets>() == 24);
     assert!(size_of::<Row>() == 4);
     assert!(size_of::<Page>() == 8);
     assert!(size_of::<RowChunk>() == 4096);

@@ -33,6 +33,8 @@ fn offsets_in(btf: &[u8]) -> Option<TaskOffsets> {
         stack: sections.field("return_instance", "stack")?,
         orig_ret_vaddr: sections.field("return_instance", "orig_ret_vaddr")?,
         next: sections.field("return_instance", "next")?,
+        fsbase: sections.field("task_struct", "thread")?
+            + sections.field("thread_struct", "fsbase")?,
     })
 }
 

@@ -1,11 +1,12 @@
 //! Takes rows out of the tables, checking what SQLite does not.
 
-use residue_ebpf::abi::heap::StackTotals;
+use residue_ebpf::abi::heap::{StackKind, StackTotals};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::capture::schema::walk_end_from_name;
 use crate::capture::{
-    Capture, Ended, Figures, Frame, MappingOwner, MappingTotals, Meta, Module, Note, Process, Stack,
+    Capture, Ended, Figures, Frame, FrameKind, MappingOwner, MappingTotals, Meta, Module, Note,
+    Process, Stack,
 };
 use crate::symbolize::Symbol;
 
@@ -36,19 +37,20 @@ pub(super) fn load(db: &Connection) -> rusqlite::Result<Capture> {
         )?,
         modules: all(
             db,
-            "SELECT id, path, build_id FROM module ORDER BY id",
+            "SELECT id, path, build_id, interpreter FROM module ORDER BY id",
             |row| {
                 Ok(Module {
                     id: row.get(0)?,
                     path: row.get(1)?,
                     build_id: row.get(2)?,
+                    interpreter: row.get(3)?,
                 })
             },
         )?,
         frames: frames(db)?,
         stacks: all(
             db,
-            "SELECT id, process_id, frames, left_out, walk_end FROM stack ORDER BY id",
+            "SELECT id, process_id, frames, left_out, walk_end, kind, context_id FROM stack ORDER BY id",
             stack,
         )?,
         totals: all(
@@ -105,11 +107,14 @@ fn meta_ns(db: &Connection, key: &str) -> rusqlite::Result<Option<u64>> {
 fn frames(db: &Connection) -> rusqlite::Result<Vec<Frame>> {
     let mut frames = all(
         db,
-        "SELECT id, module_id, file_offset FROM frame ORDER BY id",
+        "SELECT id, module_id, file_offset, kind FROM frame ORDER BY id",
         |row| {
             let (id, module, offset) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let kind: String = row.get(3)?;
             Ok(Frame {
                 id,
+                kind: FrameKind::from_name(&kind)
+                    .ok_or_else(|| contradiction(3, format!("a frame is of kind `{kind}`")))?,
                 module,
                 offset,
                 symbols: Vec::new(),
@@ -162,6 +167,8 @@ fn stack(row: &Row<'_>) -> rusqlite::Result<Stack> {
         ));
     }
     let end: String = row.get(4)?;
+    let kind: String = row.get(5)?;
+    let context: Option<u32> = row.get(6)?;
     Ok(Stack {
         id: row.get(0)?,
         process: row.get(1)?,
@@ -172,6 +179,9 @@ fn stack(row: &Row<'_>) -> rusqlite::Result<Stack> {
         left_out: row.get(3)?,
         end: walk_end_from_name(&end)
             .ok_or_else(|| contradiction(4, format!("a stack's walk ended as `{end}`")))?,
+        kind: StackKind::from_name(&kind)
+            .ok_or_else(|| contradiction(5, format!("a stack is of kind `{kind}`")))?,
+        context: context.unwrap_or(0),
     })
 }
 

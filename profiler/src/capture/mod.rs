@@ -31,6 +31,8 @@ mod tests;
 pub use crate::heap::{Figures, MappingOwner};
 pub use error::CaptureError;
 pub use reader::{Capture, Ended, read};
-pub use record::{Frame, Interval, MappingTotals, Meta, Module, Note, Process, Stack, unix_ns};
+pub use record::{
+    Frame, FrameKind, Interval, MappingTotals, Meta, Module, Note, Process, Stack, unix_ns,
+};
 pub use schema::SCHEMA_VERSION;
 pub use writer::Writer;

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use residue_ebpf::abi::counters::Counter;
 use residue_ebpf::abi::event::WalkEnd;
-use residue_ebpf::abi::heap::StackTotals;
+use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
 use crate::heap::{Figures, MappingOwner};
 use crate::symbolize::Symbol;
@@ -58,6 +58,36 @@ pub struct Module {
     pub path: String,
     /// Its GNU build id in hexadecimal, if it has one.
     pub build_id: Option<String>,
+    /// Whether it holds a language's interpreter, whose frames stand for those of the language.
+    pub interpreter: bool,
+}
+
+/// What kind of code a frame is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FrameKind {
+    /// Machine code.
+    #[default]
+    Native,
+    /// Python's bytecode.
+    Python,
+}
+
+impl FrameKind {
+    /// The name in captures: stable.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Python => "python",
+        }
+    }
+
+    /// The kind that is spelled so, if there is one.
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        [Self::Native, Self::Python]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
 }
 
 /// A place in code, with what it is called once that is known.
@@ -65,9 +95,12 @@ pub struct Module {
 pub struct Frame {
     /// Its number in this recording.
     pub id: u32,
-    /// The module that holds it; none for code in no file, such as a JIT's.
+    /// What kind of code it is.
+    pub kind: FrameKind,
+    /// The module that holds it; none for code in no file, such as a JIT's, and for Python's.
     pub module: Option<u32>,
-    /// File offset in the module, or the AVMA when there is none.
+    /// File offset in the module, or the AVMA when there is none. Of a Python frame the
+    /// instruction, in code units of two bytes.
     pub offset: u64,
     /// Function and line, innermost inlined function first. Empty when nothing is known; writing
     /// the frame again later replaces them.
@@ -88,6 +121,10 @@ pub struct Stack {
     pub left_out: u32,
     /// Why the walk stopped.
     pub end: WalkEnd,
+    /// What its totals are.
+    pub kind: StackKind,
+    /// The shallow context that it belongs to, which is a stack too; zero if it has none.
+    pub context: u32,
 }
 
 /// What one stack has mapped. A block is one mapped range.

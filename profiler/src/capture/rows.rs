@@ -26,10 +26,17 @@ pub(super) fn insert_modules(
     transaction: &Transaction<'_>,
     modules: &[Module],
 ) -> rusqlite::Result<()> {
-    let mut insert = transaction
-        .prepare_cached("INSERT OR REPLACE INTO module (id, path, build_id) VALUES (?, ?, ?)")?;
-    for Module { id, path, build_id } in modules {
-        insert.execute(params![id, path, build_id])?;
+    let mut insert = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO module (id, path, build_id, interpreter) VALUES (?, ?, ?, ?)",
+    )?;
+    for Module {
+        id,
+        path,
+        build_id,
+        interpreter,
+    } in modules
+    {
+        insert.execute(params![id, path, build_id, interpreter])?;
     }
     Ok(())
 }
@@ -39,7 +46,7 @@ pub(super) fn insert_frames(
     frames: &[Frame],
 ) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
-        "INSERT OR REPLACE INTO frame (id, module_id, file_offset) VALUES (?, ?, ?)",
+        "INSERT OR REPLACE INTO frame (id, kind, module_id, file_offset) VALUES (?, ?, ?, ?)",
     )?;
     let mut forget = transaction.prepare_cached("DELETE FROM symbol WHERE frame_id = ?")?;
     let mut name = transaction.prepare_cached(
@@ -47,12 +54,13 @@ pub(super) fn insert_frames(
     )?;
     for Frame {
         id,
+        kind,
         module,
         offset,
         symbols,
     } in frames
     {
-        insert.execute(params![id, module, stored(*offset)])?;
+        insert.execute(params![id, kind.name(), module, stored(*offset)])?;
         forget.execute(params![id])?;
         for (depth, symbol) in symbols.iter().enumerate() {
             name.execute(params![id, depth, symbol.name, symbol.file, symbol.line])?;
@@ -66,8 +74,8 @@ pub(super) fn insert_stacks(
     stacks: &[Stack],
 ) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
-        "INSERT OR REPLACE INTO stack (id, process_id, frames, left_out, walk_end)
-         VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO stack (id, process_id, frames, left_out, walk_end, kind, context_id)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
     )?;
     for Stack {
         id,
@@ -75,13 +83,23 @@ pub(super) fn insert_stacks(
         frames,
         left_out,
         end,
+        kind,
+        context,
     } in stacks
     {
         let blob: Vec<u8> = frames
             .iter()
             .flat_map(|frame| frame.to_le_bytes())
             .collect();
-        insert.execute(params![id, process, blob, left_out, end.name()])?;
+        insert.execute(params![
+            id,
+            process,
+            blob,
+            left_out,
+            end.name(),
+            kind.name(),
+            (*context != 0).then_some(context),
+        ])?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use residue_ebpf::abi::event::WalkEnd;
 
 /// The schema this residue writes, and the newest it reads (SQLite's `user_version`).
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// SQLite's `application_id`: the letters `Rsdu`.
 pub(super) const APPLICATION_ID: u32 = u32::from_be_bytes(*b"Rsdu");
@@ -22,14 +22,16 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE process (
     id INTEGER PRIMARY KEY, pid INTEGER NOT NULL, comm TEXT NOT NULL, exe TEXT NOT NULL,
     cmdline TEXT NOT NULL, started_ns INTEGER NOT NULL, ended_ns INTEGER, end_reason TEXT);
-CREATE TABLE module (id INTEGER PRIMARY KEY, path TEXT NOT NULL, build_id TEXT);
-CREATE TABLE frame (id INTEGER PRIMARY KEY, module_id INTEGER, file_offset INTEGER NOT NULL);
+CREATE TABLE module (
+    id INTEGER PRIMARY KEY, path TEXT NOT NULL, build_id TEXT, interpreter INTEGER NOT NULL);
+CREATE TABLE frame (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, module_id INTEGER, file_offset INTEGER NOT NULL);
 CREATE TABLE symbol (
     frame_id INTEGER NOT NULL, depth INTEGER NOT NULL, name TEXT NOT NULL, file TEXT,
     line INTEGER, PRIMARY KEY (frame_id, depth)) WITHOUT ROWID;
 CREATE TABLE stack (
     id INTEGER PRIMARY KEY, process_id INTEGER NOT NULL, frames BLOB NOT NULL,
-    left_out INTEGER NOT NULL, walk_end TEXT NOT NULL);
+    left_out INTEGER NOT NULL, walk_end TEXT NOT NULL, kind TEXT NOT NULL, context_id INTEGER);
 CREATE TABLE snapshot (id INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL);
 CREATE TABLE total (
     stack_id INTEGER NOT NULL, snapshot_id INTEGER NOT NULL,

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use residue_ebpf::abi::counters::Counter;
 use residue_ebpf::abi::event::WalkEnd;
-use residue_ebpf::abi::heap::StackTotals;
+use residue_ebpf::abi::heap::{StackKind, StackTotals};
 use tempfile::TempDir;
 
 use super::{
-    CaptureError, Ended, Figures, Frame, Interval, MappingOwner, MappingTotals, Meta, Module,
-    Process, SCHEMA_VERSION, Stack, Writer, read,
+    CaptureError, Ended, Figures, Frame, FrameKind, Interval, MappingOwner, MappingTotals, Meta,
+    Module, Process, SCHEMA_VERSION, Stack, Writer, read,
 };
 use crate::symbolize::Symbol;
 
@@ -52,16 +52,19 @@ fn first_interval() -> Interval {
             id: 0,
             path: "/usr/bin/app".into(),
             build_id: Some("c0ffee".into()),
+            interpreter: true,
         }],
         frames: vec![
             Frame {
                 id: 0,
+                kind: FrameKind::Native,
                 module: Some(0),
                 offset: 0x1234,
                 symbols: vec![symbol],
             },
             Frame {
                 id: 1,
+                kind: FrameKind::Python,
                 module: None,
                 offset: 0x7f00_0000_1000,
                 symbols: vec![],
@@ -73,6 +76,8 @@ fn first_interval() -> Interval {
             frames: vec![0, 1],
             left_out: 7,
             end: WalkEnd::Unreadable,
+            kind: StackKind::PythonPools,
+            context: 2,
         }],
         totals: vec![(1, allocated(100))],
         mappings: vec![MappingTotals {
@@ -180,6 +185,7 @@ fn a_frame_written_again_gets_its_new_symbols() -> TestResult {
     let mut writer = Writer::create(&path, &Meta::default())?;
     let mut frame = Frame {
         id: 4,
+        kind: FrameKind::Native,
         module: None,
         offset: 1,
         symbols: vec![],

@@ -14,7 +14,7 @@ use residue_ebpf::abi::{
     counters::Counter,
     event::{Event, EventKind, StackEvent, StackSample, WalkEnd},
     frame::RawFrame,
-    heap::StackTotals,
+    heap::{StackKind, StackTotals},
 };
 
 use crate::attach::Channels;
@@ -32,6 +32,10 @@ pub struct RawStack {
     pub frames: Vec<RawFrame>,
     /// How many frames are missing before the last [`ROOT_FRAMES`] ones.
     pub left_out: u32,
+    /// What its totals are.
+    pub kind: StackKind,
+    /// The shallow context that it belongs to; zero if it has none.
+    pub context: u32,
 }
 
 /// Reads what the kernel side has written.
@@ -142,6 +146,8 @@ fn parse_stack(mut record: &[u8]) -> Option<RawStack> {
     let process = u16::try_from(record.get_u32_le()).ok()?;
     let walked = record.get_u32_le() as usize;
     let end = WalkEnd::from_bits(record.get_u32_le())?;
+    let kind = StackKind::from_bits(record.get_u32_le())?;
+    let context = record.get_u32_le();
     let len = walked.min(MAX_FRAMES);
     if record.len() < 8 * len {
         return None;
@@ -153,6 +159,8 @@ fn parse_stack(mut record: &[u8]) -> Option<RawStack> {
         end,
         frames: in_order(frames, walked),
         left_out: (walked - len) as u32,
+        kind,
+        context,
     })
 }
 
@@ -190,7 +198,7 @@ mod tests {
     #[test]
     fn a_stack_record_is_read_back() {
         let mut record = Vec::new();
-        for word in [7_u32, 3, 2, WalkEnd::Unreadable as u32] {
+        for word in [7_u32, 3, 2, WalkEnd::Unreadable as u32, 1, 9] {
             record.extend(word.to_le_bytes());
         }
         let frames = [(1, 0x1000), (0, 0x2000)].map(|(object, offset)| RawFrame { object, offset });
@@ -201,13 +209,14 @@ mod tests {
         assert_eq!(stack.frames, frames);
         assert_eq!((stack.id, stack.process), (7, 3));
         assert_eq!(stack.end, WalkEnd::Unreadable);
+        assert_eq!((stack.kind, stack.context), (StackKind::Context, 9));
     }
 
     #[test]
     fn a_stack_record_that_claims_too_much_is_dropped() {
         let claim = |len: u32, end: u32| {
             let mut record = Vec::new();
-            for word in [7_u32, 3, len, end] {
+            for word in [7_u32, 3, len, end, 0, 0] {
                 record.extend(word.to_le_bytes());
             }
             record.extend([0; 8]);
@@ -217,7 +226,7 @@ mod tests {
         assert_eq!(claim(2, 0), None, "more frames than bytes");
         assert_eq!(claim(u32::MAX, 0), None, "more frames than bytes");
         assert_eq!(claim(1, 99), None, "no such end");
-        assert_eq!(parse_stack(&[0; 15]), None, "no whole header");
+        assert_eq!(parse_stack(&[0; 23]), None, "no whole header");
     }
 
     #[test]

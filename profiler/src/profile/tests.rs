@@ -3,10 +3,10 @@
 use residue_ebpf::abi::ROOT_FRAMES;
 use residue_ebpf::abi::counters::{Counter, CounterKind};
 use residue_ebpf::abi::event::WalkEnd;
-use residue_ebpf::abi::heap::StackTotals;
+use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
 use super::{Figures, Profile};
-use crate::capture::{Capture, Frame, Module, Process, Stack};
+use crate::capture::{Capture, Frame, FrameKind, Module, Process, Stack};
 use crate::symbolize::Symbol;
 
 fn symbol(name: &str, file: &str, line: u32) -> Symbol {
@@ -24,6 +24,8 @@ fn stack(id: u32, frames: &[u32]) -> Stack {
         frames: frames.to_vec(),
         left_out: 0,
         end: WalkEnd::Bottom,
+        kind: StackKind::Full,
+        context: 0,
     }
 }
 
@@ -42,6 +44,7 @@ fn totals(alloc: u64, freed: u64) -> StackTotals {
 fn capture() -> Capture {
     let frame = |id, module, symbols| Frame {
         id,
+        kind: FrameKind::Native,
         module,
         offset: 0x100 + u64::from(id),
         symbols,
@@ -60,6 +63,7 @@ fn capture() -> Capture {
             id: 5,
             path: "/opt/app/bin/app".into(),
             build_id: None,
+            interpreter: false,
         }],
         frames: vec![
             frame(0, Some(5), vec![symbol("keep", "/src/app.c", 7)]),

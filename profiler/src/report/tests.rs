@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
 use residue_ebpf::abi::event::WalkEnd;
-use residue_ebpf::abi::heap::StackTotals;
+use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
 use super::{Format, Measure, Options, units};
 use crate::capture::{
-    Capture, Ended, Figures, Frame, MappingOwner, MappingTotals, Module, Note, Process, Stack,
+    Capture, Ended, Figures, Frame, FrameKind, MappingOwner, MappingTotals, Module, Note, Process,
+    Stack,
 };
 use crate::profile::Profile;
 use crate::symbolize::Symbol;
@@ -51,6 +52,7 @@ fn capture() -> Capture {
     };
     let frame = |id, module, symbols| Frame {
         id,
+        kind: FrameKind::Native,
         module: Some(module),
         offset: 0x100 + u64::from(id),
         symbols,
@@ -61,6 +63,8 @@ fn capture() -> Capture {
         frames: frames.to_vec(),
         left_out: 0,
         end: WalkEnd::Bottom,
+        kind: StackKind::Full,
+        context: 0,
     };
     Capture {
         processes: vec![(
@@ -75,11 +79,13 @@ fn capture() -> Capture {
                 id: 0,
                 path: "/srv/app/libsession.so".into(),
                 build_id: None,
+                interpreter: false,
             },
             Module {
                 id: 1,
                 path: "/lib/x86_64-linux-gnu/libc.so.6".into(),
                 build_id: None,
+                interpreter: false,
             },
         ],
         frames: vec![
@@ -443,6 +449,7 @@ fn many_stacks(count: u32) -> Capture {
     let frames = (0..count)
         .map(|id| Frame {
             id,
+            kind: FrameKind::Native,
             module: None,
             offset: id.into(),
             symbols: symbols(id),
@@ -454,6 +461,8 @@ fn many_stacks(count: u32) -> Capture {
         frames: (0..depth).map(|level| (id >> level) + level).collect(),
         left_out: 0,
         end: WalkEnd::Bottom,
+        kind: StackKind::Full,
+        context: 0,
     };
     Capture {
         frames,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use residue_ebpf::abi::{
-    frame::NO_OBJECT,
+    frame::{NO_OBJECT, PYTHON},
     unwind::{CodeMapping, Page, Row, Rule, TableState},
 };
 
@@ -23,8 +23,8 @@ use crate::{
 };
 use loader::{Loader, Source};
 
-/// Objects can be told apart by 16 bits.
-const MAX_OBJECTS: usize = u16::MAX as usize;
+/// Objects can be told apart by 16 bits, of which the last value stands for Python.
+const MAX_OBJECTS: usize = PYTHON as usize - 1;
 
 /// Which object it is. A file that was seen once is held open, so its inode stays its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@ use residue_ebpf::abi::frame::{NO_OBJECT, RawFrame};
 
 use super::code::{Code, Object};
 use crate::{
-    capture::{Frame, Module, Stack},
+    capture::{Frame, FrameKind, Module, Stack},
     drain::RawStack,
     symbolize::{CodeAddress, ModuleFile, Symbol, Symbolizer},
 };
@@ -29,6 +29,8 @@ impl FrameTable {
             frames: stack.frames.iter().map(|&frame| self.id(frame)).collect(),
             left_out: stack.left_out,
             end: stack.end,
+            kind: stack.kind,
+            context: stack.context,
         }
     }
 
@@ -57,6 +59,7 @@ impl FrameTable {
                     .zip(symbols)
                     .map(|((id, offset), symbols)| Frame {
                         id,
+                        kind: FrameKind::Native,
                         module,
                         offset,
                         symbols,
@@ -73,6 +76,7 @@ impl FrameTable {
             id: index as u32 + 1,
             path: object.path.display().to_string(),
             build_id: object.build_id.as_deref().map(hexadecimal),
+            interpreter: false,
         });
         self.modules_taken = objects.len();
         modules.collect()

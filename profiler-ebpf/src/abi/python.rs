@@ -1,0 +1,84 @@
+//! Where CPython keeps its frames, and which of its code objects is which.
+//!
+//! A frame of Python names its code object by an id. Ids are given out when a code object is first
+//! seen on a stack, and taken back when the interpreter frees it, which is probed: so an id never
+//! stands for two functions, though an address does.
+
+/// Ranges of native code that may run Python's bytecode: the evaluation function, and the parts
+/// that a compiler has moved away from it.
+pub const EVAL_RANGES: usize = 4;
+
+/// Bytes of an interpreter frame that are read: all that is wanted of it lies before.
+pub const FRAME_BYTES: usize = 128;
+
+/// How a frame says which instruction runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum InstructionKind {
+    /// A 32-bit index, in bytes (to 3.9); negative before the first.
+    Bytes,
+    /// A 32-bit index, in code units of two bytes (3.10); negative before the first.
+    Units,
+    /// A pointer into the code object (from 3.11).
+    Pointer,
+}
+
+/// How a run of frames ends that one call of the evaluation function stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EntryKind {
+    /// Every frame has a call of its own (to 3.10).
+    Every,
+    /// The frame whose byte at `entry` is not zero is the last of the run (3.11).
+    Flag,
+    /// The frame whose byte at `entry` is 3 or more lies behind the last of the run and is none
+    /// itself (from 3.12).
+    Owner,
+}
+
+/// How to find the frames of a process's threads. Offsets in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PythonLayout {
+    /// Zero where there is no Python to walk.
+    pub enabled: u32,
+    /// Where the current thread's state is kept: from the thread's fsbase, or from the block below.
+    pub tss: u32,
+    /// Where, from the thread's fsbase, the pointer to the block lies that holds `tss`; zero if it
+    /// lies in the thread's own.
+    pub tss_block: u32,
+    /// `PyThreadState.thread_id`: what pthread_self() returns there, which is the fsbase.
+    pub thread_id: u32,
+    /// AVMA of the pointer to the state of the thread that holds the GIL; zero from 3.12 on. In a
+    /// subinterpreter the state that is kept with the thread is another one.
+    pub gil_holder: u64,
+    /// The pointer in `PyThreadState` to the current frame, or to the `_PyCFrame` that has it.
+    pub frame: u32,
+    /// The pointer to the current frame in `_PyCFrame`; `u32::MAX` where there is none.
+    pub frame_in_cframe: u32,
+    /// How much of a frame can be read for sure; at most [`FRAME_BYTES`], and a multiple of 8.
+    pub frame_bytes: u32,
+    /// The caller's frame, in a frame.
+    pub previous: u32,
+    /// The code object, in a frame.
+    pub code: u32,
+    /// The instruction, in a frame.
+    pub instruction: u32,
+    /// An [`InstructionKind`].
+    pub instruction_kind: u32,
+    /// The first instruction, in a code object; where instructions are pointers.
+    pub first_instruction: u32,
+    /// The byte in a frame that tells where a run ends.
+    pub entry: u32,
+    /// An [`EntryKind`].
+    pub entry_kind: u32,
+    /// Native code that may run Python's bytecode, AVMAs: `[start, end)`; empty ones are zero.
+    pub eval: [[u64; 2]; EVAL_RANGES],
+}
+
+/// The key of a code object: which process, which address.
+pub use super::heap::live_key as code_key;
+
+const _: () = {
+    assert!(size_of::<PythonLayout>() == 128);
+};
