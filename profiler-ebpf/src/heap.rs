@@ -14,7 +14,10 @@ use residue_ebpf::abi::{
 use crate::{
     atomic, count, live,
     maps::PROCESSES,
-    stack::intern::{stack_at, totals},
+    stack::{
+        intern::{stack_at, totals},
+        python,
+    },
     thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
 };
 
@@ -98,6 +101,15 @@ pub fn note_caller(ctx: &ProbeContext) -> Option<()> {
         sp: regs.sp.wrapping_add(8),
         bp: regs.bp,
     });
+    Some(())
+}
+
+/// Python frees a code object.
+#[inline(always)]
+pub fn python_code_freed(ctx: &ProbeContext) -> Option<()> {
+    let code = ctx.arg(0)?;
+    let cookie = open_process(ctx.as_ptr())?;
+    python::code_freed(cookie.process, code);
     Some(())
 }
 
@@ -250,13 +262,7 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
         CallShape::ReallocArray => product(arg(1), arg(2)),
         CallShape::PosixMemalign => arg(2),
         CallShape::RustRealloc => arg(3),
-        CallShape::PythonMalloc | CallShape::PythonFree => arg(1),
-        CallShape::PythonCalloc => product(arg(1), arg(2)),
-        CallShape::PythonRealloc => arg(2),
-        CallShape::Free
-        | CallShape::NoteCaller
-        | CallShape::PythonPool
-        | CallShape::PythonCodeFreed => 0,
+        CallShape::Free | CallShape::NoteCaller | CallShape::PythonCodeFreed => 0,
     }
 }
 

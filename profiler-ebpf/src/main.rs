@@ -63,6 +63,12 @@ pub fn note_caller(ctx: ProbeContext) -> u32 {
     0
 }
 
+#[uprobe]
+pub fn python_code_freed(ctx: ProbeContext) -> u32 {
+    let _ = heap::python_code_freed(&ctx);
+    0
+}
+
 /// Does nothing: with [`empty_return`], the floor that the benchmarks measure against.
 #[uprobe]
 pub fn empty_entry(_: ProbeContext) -> u32 {

@@ -12,6 +12,7 @@ use aya_ebpf::{
 use residue_ebpf::abi::{
     counters::Counter,
     heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals},
+    python::PythonLayout,
     unwind::{CodeMapping, MAX_RULES, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
 };
 
@@ -80,7 +81,23 @@ pub static ROWS: Array<RowChunk> = Array::with_max_entries(1, 0);
 #[map]
 pub static RULES: Array<Rule> = Array::with_max_entries(MAX_RULES as u32, 0);
 
-/// Where the kernel keeps replaced return addresses. Set by user space before loading.
+/// Process slot to where its Python keeps frames. Written by user space.
+#[map]
+pub static PYTHONS: Array<PythonLayout> = Array::with_max_entries(1024, 0);
+
+/// `code_key` of a Python code object to its id. Full: its frames have no name.
+#[map]
+pub static PYTHON_CODES: HashMap<u64, u32> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// Id of a Python code object to its key, for user space to read it by. Full: as above.
+#[map]
+pub static PYTHON_CODE_KEYS: Array<u64> = Array::with_max_entries(262_144, 0);
+
+/// The last id that a Python code object was given.
+#[map]
+pub static LAST_PYTHON_CODE: Array<u64> = Array::with_max_entries(1, 0);
+
+/// What walks need of the kernel's structures. Set by user space before loading.
 #[unsafe(no_mangle)]
 pub static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets {
     utask: 0,

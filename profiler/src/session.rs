@@ -7,6 +7,7 @@ mod error;
 mod followed;
 mod frames;
 mod launch;
+mod python;
 mod samples;
 mod update;
 
@@ -22,6 +23,7 @@ use std::{
 use residue_ebpf::abi::{
     counters::Counter,
     event::EventKind,
+    frame::PythonFrame,
     heap::{PROCESS_LAUNCHING, ProcessState},
 };
 
@@ -40,6 +42,7 @@ use code::Code;
 use followed::{Discovered, Followed};
 use frames::FrameTable;
 use launch::{Launch, resume};
+use python::CodeObjects;
 use samples::SampleFile;
 use update::tally;
 
@@ -92,6 +95,7 @@ pub struct Session<'a> {
     followed: Vec<Followed>,
     code: Code,
     frames: FrameTable,
+    code_objects: CodeObjects,
     samples: Option<SampleFile>,
     stacks: Vec<Stack>,
     stacks_seen: usize,
@@ -161,6 +165,7 @@ impl<'a> Session<'a> {
             gaps.extend(discovered.gaps());
             let mut process = Followed::new(process, slot);
             functions += process.attach(&mut kernel, &discovered)?;
+            gaps.extend(process.attach_python(&mut kernel, &discovered)?);
             followed.push(process);
         }
         let mut session = Self {
@@ -171,6 +176,7 @@ impl<'a> Session<'a> {
             followed,
             code,
             frames: FrameTable::default(),
+            code_objects: CodeObjects::default(),
             samples: sample_file(config)?,
             stacks: Vec::new(),
             stacks_seen: 0,
@@ -308,6 +314,15 @@ impl<'a> Session<'a> {
         for mut stack in stacks {
             if let Some(followed) = self.followed.get_mut(usize::from(stack.process)) {
                 followed.locate(&mut stack);
+                for frame in stack
+                    .frames
+                    .iter()
+                    .copied()
+                    .filter_map(PythonFrame::from_raw)
+                {
+                    let python = followed.python.as_ref();
+                    self.code_objects.learn(frame, python, &self.drain);
+                }
             }
             self.stacks.push(self.frames.intern(&stack));
         }
@@ -355,6 +370,10 @@ impl<'a> Session<'a> {
         let Ok(discovered) = Discovered::of(&followed.process, self.config.sites) else {
             return Ok(());
         };
+        if let Some(gap) = followed.attach_python(&mut self.kernel, &discovered)? {
+            self.note(gap)?;
+        }
+        let followed = &mut self.followed[slot];
         match followed.attach(&mut self.kernel, &discovered) {
             Ok(0) => Ok(()),
             Ok(added) => {
@@ -409,7 +428,7 @@ impl<'a> Session<'a> {
             self.drain.undelivered(),
         );
         set(&mut counters, Counter::KernelSkipped, self.kernel.skipped());
-        let (modules, frames) = self.frames.take_new(&self.code);
+        let (modules, frames) = self.frames.take_new(&self.code, &self.code_objects);
         let stacks = std::mem::take(&mut self.stacks);
         self.stacks_seen += stacks.len();
         let figures = tally(&totals, &counters, self.stacks_seen);

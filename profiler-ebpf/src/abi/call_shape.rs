@@ -29,16 +29,6 @@ pub enum CallShape {
     /// Any signature: a function around a memory-mapping syscall. The probe only notes who called,
     /// for where no unwind table covers the function.
     NoteCaller,
-    /// `void *f(void *ctx, size_t size)`: Python's `_PyObject_Malloc`, sampled.
-    PythonMalloc,
-    /// `void *f(void *ctx, size_t count, size_t size)`: `_PyObject_Calloc`, sampled.
-    PythonCalloc,
-    /// `void *f(void *ctx, void *old, size_t size)`: `_PyObject_Realloc`, sampled.
-    PythonRealloc,
-    /// `void f(void *ctx, void *block)`: `_PyObject_Free`.
-    PythonFree,
-    /// Any signature: `allocate_from_new_pool`, which Python's allocator calls for a new pool.
-    PythonPool,
     /// `void f(PyCodeObject *code)`: what frees a code object.
     PythonCodeFreed,
 }
@@ -60,7 +50,7 @@ pub enum AttachRank {
 
 impl CallShape {
     /// Every shape, in the order of their discriminants.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 11] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -71,11 +61,6 @@ impl CallShape {
         Self::RustRealloc,
         Self::Free,
         Self::NoteCaller,
-        Self::PythonMalloc,
-        Self::PythonCalloc,
-        Self::PythonRealloc,
-        Self::PythonFree,
-        Self::PythonPool,
         Self::PythonCodeFreed,
     ];
 
@@ -83,34 +68,22 @@ impl CallShape {
     #[must_use]
     pub const fn attach_rank(self) -> AttachRank {
         match self {
-            Self::Free | Self::PythonFree | Self::PythonCodeFreed => AttachRank::Releases,
-            Self::Realloc
-            | Self::ReallocArray
-            | Self::ResizeInPlace
-            | Self::RustRealloc
-            | Self::PythonRealloc => AttachRank::Moves,
+            Self::Free | Self::PythonCodeFreed => AttachRank::Releases,
+            Self::Realloc | Self::ReallocArray | Self::ResizeInPlace | Self::RustRealloc => {
+                AttachRank::Moves
+            }
             Self::Malloc
             | Self::Calloc
             | Self::AlignedAlloc
             | Self::PosixMemalign
-            | Self::NoteCaller
-            | Self::PythonMalloc
-            | Self::PythonCalloc
-            | Self::PythonPool => AttachRank::Takes,
+            | Self::NoteCaller => AttachRank::Takes,
         }
     }
 
     /// Whether the function's return must be seen too.
     #[must_use]
     pub const fn has_return(self) -> bool {
-        !matches!(
-            self,
-            Self::Free
-                | Self::NoteCaller
-                | Self::PythonFree
-                | Self::PythonPool
-                | Self::PythonCodeFreed
-        )
+        !matches!(self, Self::Free | Self::NoteCaller | Self::PythonCodeFreed)
     }
 
     /// How many leading integer arguments the entry program reads. A probe site behind the first
@@ -119,17 +92,10 @@ impl CallShape {
     pub const fn arguments(self) -> usize {
         match self {
             Self::Malloc | Self::Free | Self::PythonCodeFreed => 1,
-            Self::Calloc
-            | Self::Realloc
-            | Self::AlignedAlloc
-            | Self::ResizeInPlace
-            | Self::PythonMalloc
-            | Self::PythonFree => 2,
-            Self::ReallocArray | Self::PosixMemalign | Self::PythonCalloc | Self::PythonRealloc => {
-                3
-            }
+            Self::Calloc | Self::Realloc | Self::AlignedAlloc | Self::ResizeInPlace => 2,
+            Self::ReallocArray | Self::PosixMemalign => 3,
             Self::RustRealloc => 4,
-            Self::NoteCaller | Self::PythonPool => 0,
+            Self::NoteCaller => 0,
         }
     }
 }

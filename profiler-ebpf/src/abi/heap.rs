@@ -111,8 +111,7 @@ pub enum StackKind {
     /// A shallow context: who called the allocator, and the Python frame that runs. Its totals are
     /// those of allocations whose stack was not walked.
     Context,
-    /// The stack of Python objects. Totals are estimates, from samples: bytes, and objects times
-    /// [`OBJECT_UNIT`].
+    /// The stack of Python objects. Totals are estimates, from samples.
     PythonObjects,
     /// The stack of allocations of Python objects for which a new pool was needed. Totals are
     /// pools; the bytes overlap with mappings.
@@ -152,43 +151,6 @@ impl StackKind {
     }
 }
 
-/// What the estimate of a number of sampled objects is multiplied by: a sample of size `s` stands for
-/// `interval / s` objects, which is no whole number.
-pub const OBJECT_UNIT: u64 = 256;
-
-/// Largest request that Python's own allocator serves; others are malloc's (`SMALL_REQUEST_THRESHOLD`
-/// in Objects/obmalloc.c).
-pub const MAX_PYTHON_OBJECT: u64 = 512;
-
-/// Which stacks are walked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u32)]
-pub enum StackPolicy {
-    /// Those of a context's first allocations, of a sample weighted by bytes, and all of a suspect.
-    #[default]
-    Auto,
-    /// All.
-    All,
-    /// None: allocations are counted by context.
-    None,
-}
-
-/// What is known of a shallow context, beside its totals. Parallel to [`StackTotals`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct ContextState {
-    /// How many of its stacks were walked, up to [`FIRST_WALKS`].
-    pub walked: u32,
-    /// Not zero when every stack of it is walked. Written by user space.
-    pub suspect: u32,
-}
-
-/// So many stacks of a context are walked before it is sampled.
-pub const FIRST_WALKS: u32 = 32;
-
-/// After that, one stack is walked for about so many bytes allocated.
-pub const WALK_INTERVAL: u64 = 64 << 10;
-
 /// Events of the process count.
 pub const PROCESS_OPEN: u32 = 1;
 /// The process is being started by Residue: stop it (SIGSTOP) at exec and whenever it maps code, so
@@ -219,7 +181,6 @@ const _: () = {
     assert!(size_of::<LiveBucket>() == 128);
     assert!(size_of::<StackTotals>() == 64);
     assert!(size_of::<ProcessState>() == 8);
-    assert!(size_of::<ContextState>() == 8);
     assert!(size_of::<FunctionInfo>() == 16);
 };
 

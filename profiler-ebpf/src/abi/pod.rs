@@ -1,7 +1,7 @@
 //! Lets aya read and write the ABI's types in maps.
 
 use super::{
-    heap::{ContextState, FunctionInfo, ProcessState, StackTotals},
+    heap::{FunctionInfo, ProcessState, StackTotals},
     python::PythonLayout,
     unwind::{CodeMapping, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
 };
@@ -15,7 +15,6 @@ macro_rules! pod {
 
 pod!(
     CodeMapping,
-    ContextState,
     FunctionInfo,
     ObjectState,
     PageChunk,

@@ -2,6 +2,7 @@
 
 pub mod intern;
 pub mod native;
+pub mod python;
 mod return_probe;
 mod sample;
 mod table;

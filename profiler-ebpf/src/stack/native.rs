@@ -19,6 +19,7 @@ use residue_ebpf::abi::{
 };
 
 use super::{
+    python::PythonWalk,
     return_probe::original_return_address,
     table::{mapping_at, rule_at},
     window::StackWindow,
@@ -64,6 +65,7 @@ pub struct Walk {
     /// Not zero when any step did.
     ever_guessed: u32,
     window: StackWindow,
+    python: PythonWalk,
 }
 
 /// What a walk's steps share.
@@ -87,6 +89,7 @@ pub fn walk(start: Registers, process: u16, thread: &mut ThreadState) -> u64 {
     walk.guessed = 0;
     walk.ever_guessed = 0;
     walk.window.clear();
+    walk.python.begin(process);
     let list = code_list(process);
     let mut context = Context { thread, list };
     take_steps(&mut context);
@@ -158,6 +161,7 @@ fn finish(thread: &mut ThreadState) -> u64 {
     if walk.ever_guessed != 0 {
         count(Counter::StacksByFramePointer, 1);
     }
+    walk.python.finish();
     walk.hash
 }
 
@@ -168,9 +172,25 @@ fn count_end(end: u32) {
     count_number(counter, 1);
 }
 
-/// Enters the next frame and finds its caller; `None` at the end.
+/// Enters the next frame, native or Python's, and finds its caller; `None` at the end.
 #[inline(always)]
 fn step(context: &mut Context<'_>) -> Option<()> {
+    let ThreadState { walk, stack, .. } = &mut *context.thread;
+    if walk.python.is_next() {
+        if let Some(frame) = walk.python.step() {
+            walk.enter_frame(frame.to_raw().to_bits(), &mut stack.frames);
+        }
+        return (!walk.python.is_over()).then_some(());
+    }
+    if native_step(context).is_some() || context.thread.walk.python.take_rest() {
+        return Some(());
+    }
+    None
+}
+
+/// Enters the next native frame and finds its caller; `None` at the end.
+#[inline(always)]
+fn native_step(context: &mut Context<'_>) -> Option<()> {
     let list = context.list;
     let ThreadState { walk, stack, .. } = &mut *context.thread;
     let pc = walk.at.ip.wrapping_sub(1);
@@ -183,6 +203,7 @@ fn step(context: &mut Context<'_>) -> Option<()> {
         offset: offset + 1,
     };
     walk.enter_frame(frame.to_bits(), &mut stack.frames);
+    walk.python.pass(pc);
     let rule = walk.rule(offset)?;
     walk.follow(&rule, pc)
 }

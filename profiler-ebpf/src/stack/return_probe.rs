@@ -24,16 +24,16 @@ pub extern "C" fn original_return_address(slot: u64) -> u64 {
     }
     // SAFETY: a plain helper call.
     let task = unsafe { bpf_get_current_task() };
-    let utask = read(task, offsets.utask);
-    let mut instance = read(utask, offsets.return_instances);
+    let utask = read_kernel(task, offsets.utask);
+    let mut instance = read_kernel(utask, offsets.return_instances);
     for _ in 0..MAX_DEPTH {
         if instance == 0 {
             return 0;
         }
-        if read(instance, offsets.stack) == slot {
-            return read(instance, offsets.orig_ret_vaddr);
+        if read_kernel(instance, offsets.stack) == slot {
+            return read_kernel(instance, offsets.orig_ret_vaddr);
         }
-        instance = read(instance, offsets.next);
+        instance = read_kernel(instance, offsets.next);
     }
     0
 }
@@ -41,7 +41,7 @@ pub extern "C" fn original_return_address(slot: u64) -> u64 {
 /// A word of the kernel; zero if it cannot be read. The helper itself clears what it cannot read, and
 /// a branch on its result would double the verifier's paths at each step of the loop.
 #[inline(always)]
-fn read(base: u64, offset: u32) -> u64 {
+pub fn read_kernel(base: u64, offset: u32) -> u64 {
     let mut word = 0_u64;
     let address = base.wrapping_add(u64::from(offset)) as *const c_void;
     // SAFETY: the helper checks the address, and writes as many bytes as there are.

@@ -29,6 +29,7 @@ use aya_log::EbpfLogger;
 use residue_ebpf::abi::{
     call_shape::Cookie,
     heap::{FunctionInfo, ProcessState, live_buckets},
+    python::PythonLayout,
     unwind::{CodeMapping, ObjectState, TableState},
 };
 use unwind::UnwindMaps;
@@ -129,6 +130,7 @@ pub struct Kernel {
     trampolines: Array<MapData, u64>,
     targets: HashMap<MapData, u32, u32>,
     functions: Array<MapData, FunctionInfo>,
+    pythons: Array<MapData, PythonLayout>,
     unwind: UnwindMaps,
     next_function: u32,
 }
@@ -153,6 +155,10 @@ pub struct Channels {
     pub counters: PerCpuArray<MapData, u64>,
     /// Samples of stacks.
     pub samples: RingBuf<MapData>,
+    /// Keys of Python code objects to their ids.
+    pub python_codes: HashMap<MapData, u64, u32>,
+    /// Ids of Python code objects to their keys.
+    pub python_code_keys: Array<MapData, u64>,
 }
 
 impl Kernel {
@@ -199,12 +205,15 @@ impl Kernel {
             next_stack,
             counters: take(&mut ebpf, "COUNTERS"),
             samples: take(&mut ebpf, "SAMPLES"),
+            python_codes: take(&mut ebpf, "PYTHON_CODES"),
+            python_code_keys: take(&mut ebpf, "PYTHON_CODE_KEYS"),
         };
         let kernel = Self {
             processes: take(&mut ebpf, "PROCESSES"),
             trampolines: take(&mut ebpf, "TRAMPOLINES"),
             targets: take(&mut ebpf, "TARGETS"),
             functions: take(&mut ebpf, "FUNCTIONS"),
+            pythons: take(&mut ebpf, "PYTHONS"),
             unwind: UnwindMaps::of(&mut ebpf),
             ebpf,
             messages,
@@ -324,6 +333,15 @@ impl Kernel {
     /// When there is more code than the kernel side has room for.
     pub fn set_code(&mut self, process: u16, code: &[CodeMapping]) -> Result<(), AttachError> {
         self.unwind.set_code(process, code)
+    }
+
+    /// Tells the kernel side where a process's Python keeps its frames.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn set_python(&mut self, process: u16, layout: PythonLayout) -> Result<(), AttachError> {
+        Ok(self.pythons.set(u32::from(process), layout, 0)?)
     }
 
     /// States that an object has no unwind table that could be read, and why.

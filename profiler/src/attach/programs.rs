@@ -44,11 +44,6 @@ pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
         CallShape::RustRealloc => ("enter_rust_realloc", "leave_rust_realloc"),
         CallShape::Free => ("enter_free", ""),
         CallShape::NoteCaller => ("note_caller", ""),
-        CallShape::PythonMalloc => ("enter_python_malloc", "leave_python_malloc"),
-        CallShape::PythonCalloc => ("enter_python_calloc", "leave_python_calloc"),
-        CallShape::PythonRealloc => ("enter_python_realloc", "leave_python_realloc"),
-        CallShape::PythonFree => ("enter_python_free", ""),
-        CallShape::PythonPool => ("enter_python_pool", ""),
         CallShape::PythonCodeFreed => ("python_code_freed", ""),
     };
     match (set, shape.has_return()) {

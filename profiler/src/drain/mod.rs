@@ -113,6 +113,19 @@ impl Drain {
         self.undelivered
     }
 
+    /// The key of a Python code object, by its id.
+    #[must_use]
+    pub fn python_code_key(&self, id: u32) -> Option<u64> {
+        let key = self.channels.python_code_keys.get(&id, 0).ok()?;
+        (key != 0).then_some(key)
+    }
+
+    /// Whether a key is still that of the code object with the given id.
+    #[must_use]
+    pub fn is_python_code(&self, key: u64, id: u32) -> bool {
+        self.channels.python_codes.get(&key, 0).ok() == Some(id)
+    }
+
     /// Every counter that the kernel side keeps.
     ///
     /// # Errors
@@ -241,7 +254,7 @@ mod tests {
             kept[index] = number as u64;
         }
         let mut record = Vec::new();
-        for word in [7, 3, walked as u32, WalkEnd::Bottom as u32] {
+        for word in [7, 3, walked as u32, WalkEnd::Bottom as u32, 0, 0] {
             record.extend(word.to_le_bytes());
         }
         record.extend(kept.iter().flat_map(|frame| frame.to_le_bytes()));

@@ -6,8 +6,10 @@ use residue_ebpf::abi::counters::{Counter, CounterKind};
 use residue_ebpf::abi::heap::StackTotals;
 use residue_ebpf::abi::{ROOT_FRAMES, UNKNOWN_STACK};
 
-use crate::capture::{self, Capture, Figures, MappingOwner};
+use crate::capture::{self, Capture, Figures, FrameKind, MappingOwner};
+use crate::profile::culprit;
 use crate::profile::frames::{Interner, base_name};
+use crate::profile::merge::{self, Role};
 use crate::profile::{
     CounterValue, Frame, FrameId, MappingProfile, Profile, Span, StackProfile, Target,
 };
@@ -103,7 +105,7 @@ fn figures(totals: &StackTotals) -> Figures {
 /// Symbolizes the stacks of one capture.
 struct Stacks<'a> {
     targets: HashMap<u16, usize>,
-    modules: HashMap<u32, &'a str>,
+    modules: HashMap<u32, &'a capture::Module>,
     frames: HashMap<u32, &'a capture::Frame>,
     stacks: HashMap<u32, &'a capture::Stack>,
     interner: Interner,
@@ -117,11 +119,7 @@ impl<'a> Stacks<'a> {
                 .enumerate()
                 .map(|(index, slot)| (slot, index))
                 .collect(),
-            modules: capture
-                .modules
-                .iter()
-                .map(|it| (it.id, it.path.as_str()))
-                .collect(),
+            modules: capture.modules.iter().map(|it| (it.id, it)).collect(),
             frames: capture.frames.iter().map(|it| (it.id, it)).collect(),
             stacks: capture.stacks.iter().map(|it| (it.id, it)).collect(),
             interner: Interner::default(),
@@ -146,18 +144,38 @@ impl<'a> Stacks<'a> {
     fn frames_of(&mut self, stack: &capture::Stack) -> Vec<FrameId> {
         let gap = stack.frames.len().saturating_sub(ROOT_FRAMES);
         let mut frames = Vec::new();
-        for (number, frame) in stack.frames.iter().enumerate() {
+        let roles: Vec<Role> = stack.frames.iter().map(|id| self.role(*id)).collect();
+        let kept = merge::kept(&roles);
+        for (number, (frame, kept)) in stack.frames.iter().zip(kept).enumerate() {
             if stack.left_out > 0 && number == gap {
                 let left_out = stack.left_out;
                 frames.push(self.marker(&format!("[... {left_out} frames left out ...]")));
             }
-            self.push(&mut frames, *frame);
+            if kept {
+                self.push(&mut frames, *frame);
+            }
         }
         if !stack.end.is_whole() {
             let why = stack.end.meaning();
             frames.push(self.marker(&format!("[stack cut: {why}]")));
         }
         frames
+    }
+
+    fn role(&self, id: u32) -> Role {
+        let Some(frame) = self.frames.get(&id) else {
+            return Role::Native;
+        };
+        if frame.kind == FrameKind::Python {
+            return Role::Python;
+        }
+        let module = frame.module.and_then(|id| self.modules.get(&id));
+        let name = frame.symbols.last().map(|symbol| symbol.name.as_str());
+        match module {
+            Some(module) if module.interpreter => Role::Interpreter,
+            Some(module) if culprit::starts_up(&module.path, name) => Role::StartUp,
+            _ => Role::Native,
+        }
     }
 
     fn marker(&mut self, name: &str) -> FrameId {
@@ -172,7 +190,8 @@ impl<'a> Stacks<'a> {
         let Some(frame) = self.frames.get(&id).copied() else {
             return frames.push(self.marker(&format!("[frame {id} unknown]")));
         };
-        let module = frame.module.and_then(|id| self.modules.get(&id).copied());
+        let module = frame.module.and_then(|id| self.modules.get(&id));
+        let module = module.map(|module| module.path.as_str());
         if frame.symbols.iter().all(|symbol| symbol.name.is_empty()) {
             let name = place(module, frame.offset);
             let module = module.map(str::to_owned);
@@ -186,6 +205,7 @@ impl<'a> Stacks<'a> {
         for (depth, symbol) in frame.symbols.iter().enumerate() {
             let unnamed = symbol.name.is_empty();
             frames.push(self.interner.intern(Frame {
+                kind: frame.kind,
                 name: if unnamed {
                     place(module, frame.offset)
                 } else {

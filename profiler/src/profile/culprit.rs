@@ -1,5 +1,6 @@
 //! Which frame of a stack to blame first.
 
+use crate::capture::FrameKind;
 use crate::profile::Frame;
 use crate::profile::frames::base_name;
 
@@ -65,9 +66,34 @@ const ALLOCATOR_FUNCTIONS: &[&str] = &[
 /// Where the Rust standard library was built.
 const RUNTIME_SOURCES: &[&str] = &["/rustc/", "/rust/library/"];
 
-/// The index of the innermost frame that is not the run-time's and has a line; failing that, of the
-/// innermost that is not the run-time's; failing that, of the leaf.
-pub(super) fn find<'a>(frames: impl Iterator<Item = &'a Frame>) -> usize {
+/// Where Python code is that came with the interpreter or was installed, and so is not the
+/// application's.
+const INSTALLED_PYTHON: &[&str] = &[
+    "/site-packages/",
+    "/dist-packages/",
+    "/lib/python3",
+    "<frozen ",
+];
+
+/// The functions that start a program, where its file is not the C library.
+const START_UP_FUNCTIONS: &[&str] = &["_start", "main"];
+
+/// How the file names of libraries begin that start programs and threads.
+const START_UP_MODULES: &[&str] = &["libc.so", "libc-", "libpthread", "ld-linux", "ld-musl"];
+
+/// Whether a native frame belongs to the start of a program or a thread.
+pub(super) fn starts_up(module: &str, name: Option<&str>) -> bool {
+    name.is_some_and(|name| START_UP_FUNCTIONS.contains(&name))
+        || begins_as(base_name(module), START_UP_MODULES)
+}
+
+/// The index of the innermost Python frame that is the application's; failing that, of the innermost
+/// frame that is not the run-time's and has a line; failing that, of the innermost that is not the
+/// run-time's; failing that, of the leaf.
+pub(super) fn find<'a>(frames: impl Iterator<Item = &'a Frame> + Clone) -> usize {
+    if let Some(index) = frames.clone().position(is_application_python) {
+        return index;
+    }
     let mut without_line = None;
     for (index, frame) in frames.enumerate().filter(|(_, frame)| !is_runtime(frame)) {
         if frame.line.is_some() {
@@ -78,15 +104,24 @@ pub(super) fn find<'a>(frames: impl Iterator<Item = &'a Frame>) -> usize {
     without_line.unwrap_or(0)
 }
 
+fn is_application_python(frame: &Frame) -> bool {
+    let installed = |file: &str| INSTALLED_PYTHON.iter().any(|it| file.contains(it));
+    frame.kind == FrameKind::Python && frame.file.as_deref().is_some_and(|it| !installed(it))
+}
+
+fn begins_as(text: &str, starts: &[&str]) -> bool {
+    starts.iter().any(|start| text.starts_with(start))
+}
+
 fn is_runtime(frame: &Frame) -> bool {
     let Frame {
+        kind: _,
         name,
         file,
         line: _,
         module,
         inlined: _,
     } = frame;
-    let begins_as = |text: &str, starts: &[&str]| starts.iter().any(|it| text.starts_with(it));
     ALLOCATOR_FUNCTIONS.contains(&name.as_str())
         || begins_as(name, RUNTIME_FUNCTIONS)
         || module

@@ -3,9 +3,13 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use crate::capture::FrameKind;
+
 /// A symbolized frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Frame {
+    /// What kind of code it is.
+    pub kind: FrameKind,
     /// The function; never empty.
     pub name: String,
     /// Source file, as the compiler saw it.

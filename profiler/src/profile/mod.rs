@@ -8,6 +8,7 @@
 mod build;
 mod culprit;
 mod frames;
+mod merge;
 
 #[cfg(test)]
 mod tests;

@@ -45,6 +45,8 @@ pub struct Object {
     pub root: PathBuf,
     /// The GNU build id, if it has one.
     pub build_id: Option<Vec<u8>>,
+    /// Whether it holds a language's interpreter.
+    pub interpreter: bool,
 }
 
 /// See the module documentation.
@@ -75,6 +77,14 @@ impl Code {
     /// Every object, in the order of their ids, which begin at 1.
     pub fn objects(&self) -> &[Object] {
         &self.objects
+    }
+
+    /// Notes that a file holds an interpreter; before its module is written.
+    pub fn set_interpreter(&mut self, file: FileKey) {
+        let id = self.ids.get(&Key::File(file));
+        if let Some(object) = id.and_then(|id| self.objects.get_mut(usize::from(*id) - 1)) {
+            object.interpreter = true;
+        }
     }
 
     /// An object by its id.
@@ -188,6 +198,7 @@ fn open(process: &Process, mapping: &Mapping) -> (Object, Option<Source>) {
         file: None,
         root: process.root(),
         build_id: None,
+        interpreter: false,
     };
     if is_vdso(mapping) {
         let image = process.image(mapping);

@@ -7,13 +7,14 @@ use std::{
 };
 
 use residue_ebpf::abi::{
+    call_shape::CallShape,
     event::{Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE, WalkEnd},
     frame::NO_OBJECT,
     heap::{FunctionInfo, PROCESS_OPEN, ProcessState},
     unwind::CodeMapping,
 };
 
-use super::code::Code;
+use super::{code::Code, python::Python};
 
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
@@ -89,6 +90,8 @@ pub struct Followed {
     pub slot: u16,
     /// What it has mapped.
     pub ranges: Ranges,
+    /// Its Python, if it runs one whose frames can be walked.
+    pub python: Option<Python>,
     /// Whether its events still count.
     pub open: bool,
     probed: HashSet<(FileKey, FileOffset)>,
@@ -108,6 +111,7 @@ impl Followed {
         let break_end = process.mappings().heap_end().map(|end| end.0);
         Self {
             ranges: Ranges::new(break_end),
+            python: None,
             process,
             slot,
             open: false,
@@ -181,6 +185,48 @@ impl Followed {
         kernel.attach_function(self.slot, self.pid(), &point, code)
     }
 
+    /// Has Python's frames walked, if there is a Python. Returns what will not be seen.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn attach_python(
+        &mut self,
+        kernel: &mut Kernel,
+        discovered: &Discovered,
+    ) -> Result<Option<String>, AttachError> {
+        if self.python.is_some() {
+            return Ok(None);
+        }
+        let python = match Python::find(&self.process, &discovered.objects) {
+            Ok(Some(python)) => python,
+            Ok(None) => return Ok(None),
+            Err(refusal) => return Ok(Some(refusal.to_string())),
+        };
+        let dealloc = python.interpreter.code_dealloc;
+        let place = self.process.mappings().locate(dealloc);
+        let object = place.and_then(|(mapping, offset)| {
+            let mut objects = discovered.objects.iter();
+            let holder = objects.find(|object| Some(object.file) == mapping.file)?;
+            Some((holder, offset))
+        });
+        let Some((object, offset)) = object else {
+            return Ok(Some(
+                "what frees Python's code objects was not found: Python frames are not named"
+                    .to_owned(),
+            ));
+        };
+        let point = ProbePoint {
+            object: &object.open_path,
+            file_offset: offset.0,
+            shape: CallShape::PythonCodeFreed,
+        };
+        kernel.attach_function(self.slot, self.pid(), &point, FunctionInfo::default())?;
+        kernel.set_python(self.slot, python.interpreter.layout)?;
+        self.python = Some(python);
+        Ok(None)
+    }
+
     /// From here on its events count.
     ///
     /// # Errors
@@ -211,6 +257,9 @@ impl Followed {
         if mappings != self.code {
             kernel.set_code(self.slot, &mappings)?;
             self.code = mappings;
+        }
+        if let Some(python) = &self.python {
+            code.set_interpreter(python.file);
         }
         Ok(())
     }

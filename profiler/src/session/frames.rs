@@ -2,9 +2,12 @@
 
 use std::{collections::HashMap, os::fd::AsRawFd as _, path::PathBuf};
 
-use residue_ebpf::abi::frame::{NO_OBJECT, RawFrame};
+use residue_ebpf::abi::frame::{NO_OBJECT, PythonFrame, RawFrame};
 
-use super::code::{Code, Object};
+use super::{
+    code::{Code, Object},
+    python::CodeObjects,
+};
 use crate::{
     capture::{Frame, FrameKind, Module, Stack},
     drain::RawStack,
@@ -43,10 +46,20 @@ impl FrameTable {
     }
 
     /// The modules and frames that were not asked for before, with their symbols.
-    pub fn take_new(&mut self, code: &Code) -> (Vec<Module>, Vec<Frame>) {
+    pub fn take_new(&mut self, code: &Code, python: &CodeObjects) -> (Vec<Module>, Vec<Frame>) {
         let mut frames = Vec::with_capacity(self.new_frames.len());
         let mut by_object: HashMap<u16, Vec<(u32, u64)>> = HashMap::new();
         for (id, frame) in self.new_frames.drain(..) {
+            if let Some(place) = PythonFrame::from_raw(frame) {
+                frames.push(Frame {
+                    id,
+                    kind: FrameKind::Python,
+                    module: None,
+                    offset: place.instruction.into(),
+                    symbols: vec![python.symbol(place)],
+                });
+                continue;
+            }
             let places = by_object.entry(frame.object).or_default();
             places.push((id, frame.offset));
         }
@@ -76,7 +89,7 @@ impl FrameTable {
             id: index as u32 + 1,
             path: object.path.display().to_string(),
             build_id: object.build_id.as_deref().map(hexadecimal),
-            interpreter: false,
+            interpreter: object.interpreter,
         });
         self.modules_taken = objects.len();
         modules.collect()

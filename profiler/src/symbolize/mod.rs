@@ -6,9 +6,12 @@
 //! an empty list; the report then prints `module+0xoffset`.
 
 mod debug_file;
+mod python;
 
 #[cfg(test)]
 mod tests;
+
+pub use python::{CodeObject, CodeOffsets};
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};

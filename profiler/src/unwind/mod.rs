@@ -22,6 +22,7 @@ mod expression;
 mod frame_pointers;
 mod pages;
 mod rule;
+pub mod runtime;
 mod sections;
 mod store;
 mod table;

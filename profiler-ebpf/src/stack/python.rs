@@ -1,0 +1,264 @@
+//! Walks the interpreter's own frames, beside the native walk.
+//!
+//! One call of the evaluation function runs a row of Python frames. Where the native walk passes such
+//! a call, the frames that it runs are entered behind it, so that a stack has native and Python
+//! frames in the order in which they called each other. A step of a walk is one frame of either kind.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_probe_read_user_buf, generated::bpf_get_current_task},
+};
+use residue_ebpf::abi::{
+    counters::Counter,
+    frame::{NOT_STARTED, PythonFrame},
+    python::{EntryKind, FRAME_BYTES, InstructionKind, PythonLayout, code_key},
+};
+
+use crate::{
+    atomic, count,
+    maps::{LAST_PYTHON_CODE, PYTHON_CODE_KEYS, PYTHON_CODES, PYTHONS, TASK_OFFSETS},
+    stack::return_probe::read_kernel,
+    thread::read_word,
+    verifier::element,
+};
+
+/// From this value of a frame's owner on, the frame is the interpreter's own (`FRAME_OWNED_BY_CSTACK`,
+/// Include/internal/pycore_frame.h of 3.12).
+const OWNED_BY_C_STACK: u8 = 3;
+
+/// What a step is about to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Mode {
+    /// Native frames.
+    Native,
+    /// The Python frames of one call of the evaluation function.
+    Run,
+    /// All Python frames that are left: the native walk is over.
+    Rest,
+}
+
+/// The Python side of a walk under way.
+#[repr(C)]
+pub struct PythonWalk {
+    /// The frame that is next, AVMA; zero when there is none.
+    frame: u64,
+    /// Its beginning.
+    words: [u64; FRAME_BYTES / 8],
+    /// Process slot.
+    process: u32,
+    /// Whether the process runs Python.
+    enabled: u32,
+    /// A [`Mode`].
+    mode: u32,
+    /// Not zero once the interpreter was seen at work and no frame was found.
+    missing: u32,
+}
+
+impl PythonWalk {
+    /// Begins at the current frame of the current thread.
+    #[inline(always)]
+    pub fn begin(&mut self, process: u16) {
+        self.process = u32::from(process);
+        self.mode = Mode::Native as u32;
+        self.missing = 0;
+        self.frame = 0;
+        self.enabled = 0;
+        if let Some(layout) = PYTHONS.get(self.process)
+            && layout.enabled != 0
+        {
+            self.enabled = 1;
+            self.frame = current_frame(layout);
+        }
+    }
+
+    /// Whether the next step is a Python frame's.
+    #[inline(always)]
+    pub fn is_next(&self) -> bool {
+        self.mode != Mode::Native as u32
+    }
+
+    /// The native walk is at `pc`, AVMA: if that runs Python's bytecode, its frames are next.
+    #[inline(always)]
+    pub fn pass(&mut self, pc: u64) {
+        if self.enabled == 0 {
+            return;
+        }
+        let Some(layout) = PYTHONS.get(self.process) else {
+            return;
+        };
+        if layout
+            .eval
+            .iter()
+            .any(|[start, end]| pc >= *start && pc < *end)
+        {
+            if self.frame == 0 {
+                self.missing = 1;
+            } else {
+                self.mode = Mode::Run as u32;
+            }
+        }
+    }
+
+    /// The native walk has ended. Returns whether there are Python frames left.
+    #[inline(always)]
+    pub fn take_rest(&mut self) -> bool {
+        self.mode = Mode::Rest as u32;
+        self.frame != 0
+    }
+
+    /// Counts what the walk has missed.
+    #[inline(always)]
+    pub fn finish(&self) {
+        if self.frame != 0 {
+            count(Counter::PythonCut, 1);
+        }
+        if self.missing != 0 {
+            count(Counter::PythonMissing, 1);
+        }
+    }
+
+    /// Takes the next frame; `None` where there is none to show, which may be only the interpreter's
+    /// own mark between two runs.
+    #[inline(always)]
+    pub fn step(&mut self) -> Option<PythonFrame> {
+        let layout = PYTHONS.get(self.process)?;
+        let taken = self.read(layout);
+        if taken.is_none() {
+            count(Counter::PythonCut, 1);
+            self.frame = 0;
+            self.mode = Mode::Native as u32;
+        }
+        taken?;
+        let mark = (self.word(layout.entry & !7) >> (8 * (layout.entry & 7))) as u8;
+        let is_shim = layout.entry_kind == EntryKind::Owner as u32 && mark >= OWNED_BY_C_STACK;
+        let frame = (!is_shim).then(|| self.python_frame(layout));
+        let is_last = is_shim
+            || layout.entry_kind == EntryKind::Every as u32
+            || layout.entry_kind == EntryKind::Flag as u32 && mark != 0;
+        self.frame = self.word(layout.previous);
+        if self.mode == Mode::Run as u32 && (is_last || self.frame == 0) {
+            self.mode = Mode::Native as u32;
+        }
+        frame
+    }
+
+    /// Whether any frame is left for the rest of the walk.
+    #[inline(always)]
+    pub fn is_over(&self) -> bool {
+        self.mode == Mode::Rest as u32 && self.frame == 0
+    }
+
+    #[inline(always)]
+    fn python_frame(&mut self, layout: &PythonLayout) -> PythonFrame {
+        // The lowest bits may be tags.
+        let code = self.word(layout.code) & !7;
+        let raw = self.word(layout.instruction & !7) >> (8 * (layout.instruction & 7));
+        let kind = layout.instruction_kind;
+        let instruction = if kind == InstructionKind::Pointer as u32 {
+            let first = code.wrapping_add(u64::from(layout.first_instruction));
+            raw.wrapping_sub(first) >> 1
+        } else if kind == InstructionKind::Units as u32 {
+            u64::from(raw as u32)
+        } else {
+            u64::from((raw as u32 as i32 >> 1) as u32)
+        };
+        PythonFrame {
+            code: python_code_id(code_key(self.process as u16, code)) as u32,
+            // One before the first, or no place in any code.
+            instruction: instruction.min(u64::from(NOT_STARTED)) as u32,
+        }
+    }
+
+    #[inline(always)]
+    fn word(&mut self, offset: u32) -> u64 {
+        *element(&mut self.words, offset as usize / 8)
+    }
+
+    /// Reads the frame that is next.
+    #[inline(always)]
+    fn read(&mut self, layout: &PythonLayout) -> Option<()> {
+        let len = (layout.frame_bytes as usize).min(FRAME_BYTES);
+        // SAFETY: the words are plain bytes; the slice lies in them.
+        let bytes =
+            unsafe { core::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast::<u8>(), len) };
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_user_buf(self.frame as *const u8, bytes) }.ok()
+    }
+}
+
+/// The frame that the current thread runs; zero if it runs none.
+#[inline(always)]
+fn current_frame(layout: &PythonLayout) -> u64 {
+    let offsets = TASK_OFFSETS.load();
+    // SAFETY: a plain helper call.
+    let task = unsafe { bpf_get_current_task() };
+    let fsbase = read_kernel(task, offsets.fsbase);
+    let state = thread_state(layout, fsbase);
+    if state == 0 {
+        return 0;
+    }
+    let frame = read_word(state.wrapping_add(u64::from(layout.frame)));
+    if layout.frame_in_cframe == u32::MAX || frame == 0 {
+        return frame;
+    }
+    read_word(frame.wrapping_add(u64::from(layout.frame_in_cframe)))
+}
+
+/// The current thread's `PyThreadState`, AVMA; zero if it has none.
+#[inline(always)]
+fn thread_state(layout: &PythonLayout, fsbase: u64) -> u64 {
+    if layout.gil_holder != 0 {
+        // In a subinterpreter, what is kept with the thread is the main interpreter's state.
+        let holder = read_word(layout.gil_holder);
+        if holder != 0 && read_word(holder.wrapping_add(u64::from(layout.thread_id))) == fsbase {
+            return holder;
+        }
+    }
+    let mut block = fsbase;
+    if layout.tss_block != 0 {
+        block = read_word(fsbase.wrapping_add(u64::from(layout.tss_block)));
+    }
+    read_word(block.wrapping_add(u64::from(layout.tss)))
+}
+
+/// The id of a code object; zero, counted, if there is no room for one. A global function: the
+/// verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn python_code_id(key: u64) -> u64 {
+    // SAFETY: the value is copied at once.
+    if let Some(&id) = unsafe { PYTHON_CODES.get(key) } {
+        return u64::from(id);
+    }
+    let Some(last) = LAST_PYTHON_CODE.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: a map value.
+    let id = unsafe { atomic::fetch_add(last, 1) } as u32 + 1;
+    let Some(slot) = PYTHON_CODE_KEYS.get_ptr_mut(id) else {
+        count(Counter::PythonCodeTableFull, 1);
+        return 0;
+    };
+    // SAFETY: a map value that belongs to this id alone.
+    unsafe { *slot = key };
+    if PYTHON_CODES.insert(key, id, u64::from(BPF_NOEXIST)).is_ok() {
+        return u64::from(id);
+    }
+    // Another thread was faster, or the table is full.
+    // SAFETY: as above.
+    match unsafe { PYTHON_CODES.get(key) } {
+        Some(&id) => u64::from(id),
+        None => {
+            count(Counter::PythonCodeTableFull, 1);
+            0
+        }
+    }
+}
+
+/// The interpreter frees a code object: its address may be another's from now on.
+#[inline(always)]
+pub fn code_freed(process: u16, code: u64) {
+    // Most were never on a stack that was walked.
+    let _ = PYTHON_CODES.remove(code_key(process, code));
+}

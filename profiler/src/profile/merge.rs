@@ -1,0 +1,99 @@
+//! Native and Python frames as one stack.
+//!
+//! A recording has both: every native frame, and behind each one that runs Python's bytecode the
+//! Python frames that it runs. For a reader the interpreter's own frames only repeat what the Python
+//! frames say better, so they are left out, but for those at the leaf: what the interpreter did there
+//! tells what kind of object took the memory.
+
+/// What a frame is to the merging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A Python function.
+    Python,
+    /// The interpreter's own code.
+    Interpreter,
+    /// What starts a program or a thread.
+    StartUp,
+    /// Any other native code: an extension, or a program that embeds Python.
+    Native,
+}
+
+/// Which frames of a stack, leaf first, a reader wants to see.
+pub(super) fn kept(roles: &[Role]) -> Vec<bool> {
+    let is_python = |role: &Role| *role == Role::Python;
+    let (Some(first), Some(last)) = (
+        roles.iter().position(is_python),
+        roles.iter().rposition(is_python),
+    ) else {
+        return vec![true; roles.len()];
+    };
+    let starts_up = roles[last + 1..]
+        .iter()
+        .all(|role| matches!(role, Role::Interpreter | Role::StartUp));
+    let keep = |(index, role): (usize, &Role)| match role {
+        Role::Python => true,
+        // The last of these is the evaluation function.
+        Role::Interpreter => index + 1 < first,
+        Role::StartUp | Role::Native => index <= last || !starts_up,
+    };
+    roles.iter().enumerate().map(keep).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Role::{Interpreter, Native, Python, StartUp},
+        *,
+    };
+
+    fn merged(roles: &[Role]) -> Vec<Role> {
+        let kept = kept(roles);
+        let pairs = roles.iter().zip(kept);
+        pairs
+            .filter_map(|(role, kept)| kept.then_some(*role))
+            .collect()
+    }
+
+    #[test]
+    fn the_interpreter_is_seen_at_the_leaf_alone() {
+        let roles = [
+            Interpreter,
+            Interpreter,
+            Python,
+            Python,
+            Interpreter,
+            Interpreter,
+            Python,
+            Interpreter,
+            StartUp,
+            StartUp,
+        ];
+        assert_eq!(merged(&roles), [Interpreter, Python, Python, Python]);
+    }
+
+    #[test]
+    fn extensions_stay_where_they_belong() {
+        let roles = [
+            Native,
+            Interpreter,
+            Python,
+            Interpreter,
+            Native,
+            Interpreter,
+            Python,
+        ];
+        assert_eq!(merged(&roles), [Native, Python, Native, Python]);
+    }
+
+    #[test]
+    fn a_program_that_embeds_python_is_seen() {
+        let roles = [Interpreter, Python, Interpreter, Native, StartUp];
+        assert_eq!(merged(&roles), [Python, Native, StartUp]);
+    }
+
+    #[test]
+    fn a_stack_without_python_is_left_as_it_is() {
+        let roles = [Interpreter, Native, StartUp];
+        assert_eq!(merged(&roles), roles);
+    }
+}

@@ -1,0 +1,150 @@
+//! Every instruction of varied code, in each Python that is there, compared with Python's own account.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use super::{CodeObject, CodeOffsets, lines};
+use crate::{
+    machine::skipped,
+    target::{Avma, Process, ProcessMemory},
+};
+
+/// Prints for each code object its version, address, name, first line and the line of each
+/// instruction, and then waits to be killed.
+const SCRIPT: &str = r#"
+import dis, sys, types
+SOURCE = '''
+class Outer:
+    def method(self, a,
+               b=1):
+        for i in range(a):
+            try:
+                yield [x
+                       for x in range(i)
+                       if x]
+            except (ValueError,
+                    TypeError) as e:
+                raise e
+            finally:
+                b += i
+        return (
+            a +
+            b
+        )
+
+    async def task(self):
+        async with self as x:
+            await x
+        return lambda: (
+            self)
+''' + 'def long(a):\n' + '    a = a + 1; b = (a,\n  2)\n' * 300 + '\n' * 400 + '    return a\n'
+def walk(code):
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from walk(const)
+keep = compile(SOURCE, '/srv/app/views.py', 'exec')
+for code in walk(keep):
+    count = len(code.co_code) // 2
+    if hasattr(code, 'co_lines'):
+        lines = [None] * count
+        for start, end, line in code.co_lines():
+            for index in range(start // 2, end // 2):
+                lines[index] = line
+    else:
+        starts, line, lines = dict(dis.findlinestarts(code)), code.co_firstlineno, []
+        for index in range(count):
+            line = starts.get(2 * index, line)
+            lines.append(line)
+    name = getattr(code, 'co_qualname', code.co_name)
+    print(sys.version_info[1], id(code), name, code.co_filename, *[line or 0 for line in lines])
+print('end', flush=True)
+sys.stdin.read()
+"#;
+
+/// Kills its process in the end.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The Pythons on this machine.
+fn pythons() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let versions = std::fs::read_dir(home.join(".pyenv/versions"));
+    let installed = versions.into_iter().flatten().flatten();
+    let mut found: Vec<_> = installed.map(|it| it.path().join("bin/python3")).collect();
+    found.push("/usr/bin/python3".into());
+    found.retain(|path| path.exists());
+    found
+}
+
+fn compare(line: &str, memory: &ProcessMemory) -> Option<usize> {
+    let mut words = line.split(' ');
+    let minor = words.next()?.parse().ok()?;
+    let offsets = CodeOffsets::of((3, minor))?;
+    let address = Avma(words.next()?.parse().ok()?);
+    let code = CodeObject::read(memory, &offsets, address).expect("a code object is there");
+    assert_eq!(Some(code.name()), words.next(), "3.{minor}");
+    assert_eq!(Some(code.filename()), words.next(), "3.{minor}");
+    let mut compared = 0;
+    for (instruction, line) in (0..).zip(words) {
+        let found = code.line(instruction).unwrap_or(0);
+        let name = code.name();
+        assert_eq!(found.to_string(), line, "3.{minor} {name} at {instruction}");
+        compared += 1;
+    }
+    Some(compared)
+}
+
+#[test]
+fn every_instruction_has_the_line_that_python_says() {
+    let mut compared = Vec::new();
+    for python in pythons() {
+        let child = Command::new(&python)
+            .args(["-c", SCRIPT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = Running(child.expect("Python can be run"));
+        let output = BufReader::new(child.0.stdout.take().expect("it is piped"));
+        let pid = i32::try_from(child.0.id()).expect("pids are small");
+        let lines: Vec<String> = output
+            .lines()
+            .map_while(Result::ok)
+            .take_while(|line| line != "end")
+            .collect();
+        let process = Process::open(pid).expect("the child waits");
+        let memory = ProcessMemory::of(&process).expect("it is our own child");
+        let instructions: usize = lines.iter().filter_map(|it| compare(it, &memory)).sum();
+        if instructions > 0 {
+            assert!(instructions > 2000, "{}: {instructions}", python.display());
+            compared.push(python);
+        }
+    }
+    if compared.is_empty() {
+        skipped(
+            "every_instruction_has_the_line_that_python_says",
+            "Python 3.8 to 3.13",
+        );
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_damaged_table_ends(table: Vec<u8>, first: i32, instruction: u32) {
+        let first = i64::from(first);
+        lines::in_lnotab(&table, first, instruction);
+        lines::in_ranges(&table, first, instruction);
+        lines::in_locations(&table, first, instruction);
+    }
+}

@@ -1,0 +1,3 @@
+//! Run times that keep frames of their own beside the native stack.
+
+pub mod python;
