@@ -45,6 +45,12 @@ pub struct Frame {
     /// The path of the file that the function is in.
     #[serde(default)]
     pub module: Option<String>,
+    /// The source file.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// The line in it.
+    #[serde(default)]
+    pub line: Option<u32>,
 }
 
 impl Frame {

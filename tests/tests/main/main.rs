@@ -9,6 +9,7 @@ mod exactness;
 mod harmless;
 mod kernel;
 mod oracle;
+mod python;
 mod redis;
 mod refusals;
 mod stacks;
