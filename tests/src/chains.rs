@@ -251,6 +251,7 @@ mod tests {
             Frame {
                 name: name.to_owned(),
                 module: Some(format!("/lib/{module}")),
+                ..Frame::default()
             }
         };
         names.iter().map(frame).collect()

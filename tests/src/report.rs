@@ -168,6 +168,7 @@ mod tests {
                 .map(|&name| Frame {
                     name: name.to_owned(),
                     module: None,
+                    ..Frame::default()
                 })
                 .collect(),
             inuse_bytes: bytes,
