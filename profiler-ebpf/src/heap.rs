@@ -14,10 +14,7 @@ use residue_ebpf::abi::{
 use crate::{
     atomic, count, live,
     maps::PROCESSES,
-    stack::{
-        intern::{stack_at, totals},
-        python,
-    },
+    stack::{python, stack_of_allocation, totals},
     thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
 };
 
@@ -143,7 +140,7 @@ fn commit(
         }
     }
     if block != 0 {
-        track(thread, process, block, call.size, caller)?;
+        track(thread, process, block, call, caller)?;
     }
     Some(())
 }
@@ -169,10 +166,11 @@ fn track(
     thread: &mut ThreadState,
     process: u16,
     block: u64,
-    size: u64,
+    call: &OpenCall,
     caller: Registers,
 ) -> Option<()> {
-    let (stack, totals) = stack_at(thread, process, caller)?;
+    let size = call.size;
+    let (stack, totals) = stack_of_allocation(thread, process, call.function, size, caller)?;
     let inserted = live::insert(live_key(process, block), LiveAllocation { size, stack });
     if let Some(previous) = inserted.previous {
         count(Counter::MissedFree, 1);

@@ -1,11 +1,11 @@
 //! Every map: what it is keyed by, what it holds, how many, and who writes it.
 //!
 //! Capacities given here are defaults; user space sets those of [`LIVE`], [`STACK_IDS`], [`TOTALS`],
-//! [`PAGES`] and [`ROWS`] before loading.
+//! [`SUSPECTS`], [`PAGES`] and [`ROWS`] before loading.
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
@@ -120,6 +120,14 @@ pub static FRAME_POINTERS_ONLY: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static SAMPLE_STACKS: Global<u32> = Global::new(0);
 
+/// A `StackPolicy`. Set by user space before loading.
+#[unsafe(no_mangle)]
+pub static STACK_POLICY: Global<u32> = Global::new(0);
+
+/// Stack id of a shallow context to whether all its stacks are to be walked. Written by user space.
+#[map]
+pub static SUSPECTS: Array<u32> = Array::with_max_entries(65_536, 0);
+
 /// Samples of stacks. As small as can be unless user space wants any. Full: not sampled.
 #[map]
 pub static SAMPLES: RingBuf = RingBuf::with_byte_size(4096, 0);
@@ -132,9 +140,10 @@ pub static STACK_IDS: HashMap<u64, u32> = HashMap::with_max_entries(65_536, BPF_
 #[map]
 pub static NEXT_STACK: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Stack id to totals. An array, so that a free finds its stack's totals without hashing.
+/// Stack id to totals. An array, so that a free finds its stack's totals without hashing. Mapped by
+/// user space, which reads all of it several times a second.
 #[map]
-pub static TOTALS: Array<StackTotals> = Array::with_max_entries(65_536, 0);
+pub static TOTALS: Array<StackTotals> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
 
 /// What was lost or is worth knowing, by [`Counter`].
 #[map]

@@ -23,7 +23,7 @@ use residue_ebpf::abi::{
 use crate::{
     count,
     maps::{EVENTS, PROCESSES, TARGETS, THREADS},
-    stack::{intern::stack_at, native},
+    stack::{native, stack_at},
     thread::{self, OpenSyscall, Registers, ThreadState},
 };
 
@@ -225,7 +225,7 @@ fn send_with_stack(thread: &mut ThreadState, mut event: Event) -> Option<()> {
         _ => user,
     };
     event.tid = thread::current_tid();
-    event.stack = stack_at(thread, slot, start).map_or(UNKNOWN_STACK, |(id, _)| id);
+    event.stack = stack_at(thread, slot, start, UNKNOWN_STACK).map_or(UNKNOWN_STACK, |(id, _)| id);
     send(&event);
     Some(())
 }

@@ -24,15 +24,16 @@ use residue_ebpf::abi::{
     counters::Counter,
     event::EventKind,
     frame::PythonFrame,
-    heap::{PROCESS_LAUNCHING, ProcessState},
+    heap::{PROCESS_LAUNCHING, ProcessState, StackPolicy},
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
-    attach::{AttachError, Channels, Kernel, Limits, ProgramSet, Samples, Walking},
+    attach::{AttachError, Channels, Kernel, Limits, ProgramSet, StackConfig},
     capture::{Interval, MappingTotals, Stack, Writer, unix_ns},
     drain::Drain,
+    heap::Suspects,
     probes::SitePolicy,
     target::{Pid, Process},
     unwind::TableStore,
@@ -52,6 +53,9 @@ pub use update::{Tables, Tally, Update};
 /// How often the ring buffers are emptied. They hold the stacks of a few thousand first-time
 /// callers; at this rate a hundred thousand a second get through.
 const POLL: Duration = Duration::from_millis(20);
+
+/// How often the totals are reviewed for shallow contexts that grow.
+const REVIEW: Duration = Duration::from_millis(250);
 
 /// How long the first events wait for unwind tables, from the moment that all probes are in. The
 /// tables of most processes are made before that.
@@ -78,9 +82,9 @@ pub struct Config {
     pub limits: Limits,
     /// Which programs the probes run.
     pub programs: ProgramSet,
-    /// How stacks are walked.
-    pub walking: Walking,
-    /// Where samples of stacks go, if any are wanted.
+    /// Which stacks are walked, and how.
+    pub stacks: StackConfig,
+    /// Where samples of stacks go, if any are taken.
     pub samples: Option<PathBuf>,
     /// Where in a function a probe goes.
     pub sites: SitePolicy,
@@ -96,6 +100,7 @@ pub struct Session<'a> {
     code: Code,
     frames: FrameTable,
     code_objects: CodeObjects,
+    suspects: Suspects,
     samples: Option<SampleFile>,
     stacks: Vec<Stack>,
     stacks_seen: usize,
@@ -127,12 +132,7 @@ impl<'a> Session<'a> {
             [] => None,
             command => Some(Launch::prepare(command)?),
         };
-        let samples = match config.samples {
-            Some(_) => Samples::Taken,
-            None => Samples::None,
-        };
-        let (mut kernel, channels) =
-            Kernel::load(config.limits, config.programs, config.walking, samples)?;
+        let (mut kernel, channels) = Kernel::load(config.limits, config.programs, config.stacks)?;
         kernel.attach_tracepoints()?;
         let launched = launch.as_ref().map(Launch::pid);
         if let Some(launch) = launch {
@@ -177,6 +177,7 @@ impl<'a> Session<'a> {
             code,
             frames: FrameTable::default(),
             code_objects: CodeObjects::default(),
+            suspects: Suspects::default(),
             samples: sample_file(config)?,
             stacks: Vec::new(),
             stacks_seen: 0,
@@ -203,6 +204,7 @@ impl<'a> Session<'a> {
     pub async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<(), SessionError> {
         let mut poll = ticks(POLL);
         let mut write = ticks(self.config.interval);
+        let mut review = ticks(REVIEW);
         let new_code = self.drain.new_code().and_then(watch);
         let new_code = new_code.map_err(SessionError::Watch)?;
         let over = async {
@@ -218,6 +220,7 @@ impl<'a> Session<'a> {
                 () = &mut stop => return Ok(()),
                 () = &mut over => return Ok(()),
                 _ = write.tick() => self.write()?,
+                _ = review.tick() => self.review()?,
                 ready = new_code.readable() => {
                     ready.map_err(SessionError::Watch)?.clear_ready();
                     self.poll()?;
@@ -324,6 +327,7 @@ impl<'a> Session<'a> {
                     self.code_objects.learn(frame, python, &self.drain);
                 }
             }
+            self.suspects.add_stack(stack.id, stack.kind, stack.context);
             self.stacks.push(self.frames.intern(&stack));
         }
         self.write_samples()?;
@@ -334,6 +338,17 @@ impl<'a> Session<'a> {
             followed.look_again(&mut self.kernel, &mut self.code)?;
             if followed.open && followed.process.has_exited() {
                 self.end(slot, "ended")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the stacks of contexts walked that seem to grow.
+    fn review(&mut self) -> Result<(), SessionError> {
+        if self.config.stacks.policy == StackPolicy::Auto {
+            let totals = self.drain.totals()?;
+            for (context, suspected) in self.suspects.review(Instant::now(), &totals) {
+                self.kernel.set_suspected(context, suspected)?;
             }
         }
         Ok(())

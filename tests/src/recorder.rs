@@ -40,6 +40,9 @@ pub fn residue() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Unless a test says otherwise, every stack is walked: what it compares is exact then, line by line.
+const EVERY_STACK: [&str; 2] = ["--stacks", "all"];
+
 /// `residue record -p PID…`, ready to run; `capture` is what it writes.
 ///
 /// # Errors
@@ -81,6 +84,9 @@ impl Recorder {
     /// As [`start`](Self::start).
     pub fn start_in(directory: TempDir, pids: &[u32], arguments: &[&str]) -> Result<Self> {
         let mut command = record(pids, &capture_in(&directory))?;
+        if !arguments.contains(&"--stacks") {
+            command.args(EVERY_STACK);
+        }
         Self::spawn(command.args(arguments), directory)?.once_recording()
     }
 
@@ -93,7 +99,12 @@ impl Recorder {
         let directory =
             tempfile::tempdir().context("failed to make a directory for the capture")?;
         let mut record = record(&[], &capture_in(&directory))?;
-        record.arg("--").args(command).stdin(input).stdout(output);
+        record
+            .args(EVERY_STACK)
+            .arg("--")
+            .args(command)
+            .stdin(input)
+            .stdout(output);
         Self::spawn(&mut record, directory)?.once_recording()
     }
 

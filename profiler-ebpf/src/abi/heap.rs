@@ -97,8 +97,9 @@ pub struct StackTotals {
     pub lost_objects: u64,
     /// Not zero once the stack's frames were handed to user space.
     pub delivered: u64,
-    /// Fills the cache line, so that two stacks never share one.
-    pub reserved: u64,
+    /// Of a shallow context: how many of its first allocations had their stack walked. Fills the
+    /// cache line, so that two stacks never share one.
+    pub walked: u64,
 }
 
 /// What a stack id stands for.
@@ -148,6 +149,33 @@ impl StackKind {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// Which allocations have their stack walked. Every allocation is counted exactly, whatever the
+/// policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum StackPolicy {
+    /// Those that tell something new: large ones, the first of each shallow context, some of all
+    /// others, and every one of a context that user space suspects of growing.
+    #[default]
+    Auto,
+    /// Every one.
+    All,
+    /// None: allocations are counted by shallow context alone.
+    None,
+}
+
+impl StackPolicy {
+    /// The name on the command line and in captures: stable.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::All => "all",
+            Self::None => "none",
+        }
     }
 }
 

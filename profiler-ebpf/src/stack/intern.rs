@@ -2,36 +2,57 @@
 
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
 use residue_ebpf::abi::{
-    MAX_FRAMES, UNKNOWN_STACK, counters::Counter, event::StackEvent, heap::StackTotals,
+    MAX_FRAMES, UNKNOWN_STACK,
+    counters::Counter,
+    event::StackEvent,
+    heap::{StackKind, StackTotals},
 };
 
-use super::{native, sample};
+use super::{
+    native::{self, mix},
+    sample,
+};
 use crate::{
     atomic, count,
     maps::{NEXT_STACK, STACK_IDS, STACKS, TOTALS},
     thread::{Registers, ThreadState},
 };
 
-/// Walks the stack at `start` and returns its id and totals.
+/// Walks the stack at `start` and returns its id and totals. `context` is the shallow context that it
+/// belongs to, if any: a stack of two contexts has two ids.
 #[inline(always)]
 pub fn stack_at(
     thread: &mut ThreadState,
     process: u16,
     start: Registers,
+    context: u32,
 ) -> Option<(u32, &'static mut StackTotals)> {
-    let hash = native::walk(start, process, thread);
+    let mut hash = native::walk(start, process, thread);
     thread.stack.process = u32::from(process);
+    thread.stack.kind = StackKind::Full as u32;
+    thread.stack.context = context;
     sample::take(start, thread);
+    if context != UNKNOWN_STACK {
+        hash = mix(hash, u64::from(context));
+    }
     let id = intern(hash);
     let totals = totals(id)?;
-    let stack = &mut thread.stack;
-    if totals.delivered == 0 && id != UNKNOWN_STACK {
-        stack.stack = id;
-        if deliver(stack) {
-            totals.delivered = 1;
-        }
+    if totals.delivered == 0 {
+        deliver(thread, id, totals);
     }
     Some((id, totals))
+}
+
+/// Hands the thread's stack event to user space, as the frames of the stack `id`.
+#[inline(always)]
+pub fn deliver(thread: &mut ThreadState, id: u32, totals: &mut StackTotals) {
+    if id == UNKNOWN_STACK {
+        return;
+    }
+    thread.stack.stack = id;
+    if send(&thread.stack) {
+        totals.delivered = 1;
+    }
 }
 
 /// The totals of a stack.
@@ -43,8 +64,9 @@ pub fn totals(id: u32) -> Option<&'static mut StackTotals> {
     Some(unsafe { &mut *totals })
 }
 
+/// The id of a stack by its hash; `UNKNOWN_STACK`, counted, if there is no room for one.
 #[inline(always)]
-fn intern(hash: u64) -> u32 {
+pub fn intern(hash: u64) -> u32 {
     // SAFETY: entries are never removed, so the reference stays valid.
     if let Some(&id) = unsafe { STACK_IDS.get(hash) } {
         return id;
@@ -70,7 +92,7 @@ fn assign(hash: u64) -> Option<u32> {
 }
 
 #[inline(always)]
-fn deliver(stack: &StackEvent) -> bool {
+fn send(stack: &StackEvent) -> bool {
     let len = (stack.walked as usize).min(MAX_FRAMES);
     let bytes = StackEvent::HEADER_BYTES + 8 * len;
     // SAFETY: `bytes` is at most the size of a StackEvent, and every frame below `len` was

@@ -1,9 +1,13 @@
-//! From registers to a stack id: walk, then intern.
+//! From registers to a stack id: decide whether to walk, walk, intern.
 
-pub mod intern;
+mod context;
+mod intern;
 pub mod native;
 pub mod python;
 mod return_probe;
 mod sample;
 mod table;
-pub mod window;
+mod window;
+
+pub use context::stack_of_allocation;
+pub use intern::{stack_at, totals};

@@ -35,6 +35,9 @@ use crate::{
 const MAX_WALKED: u32 = 1024;
 /// How many where the kernel has no `bpf_loop` (before 5.17), and each step is verified by itself.
 const MAX_WALKED_UNROLLED: u32 = 24;
+/// How many tell one place in native code from another well enough: the allocator's caller is often
+/// one for all, such as `operator new` or a language's own allocator.
+const PLACE_FRAMES: u32 = 4;
 /// How far above the stack pointer a frame pointer may point, bytes, where no table confirms it.
 const MAX_GUESSED_FRAME: u64 = 8 << 20;
 
@@ -65,7 +68,7 @@ pub struct Walk {
     /// Not zero when any step did.
     ever_guessed: u32,
     window: StackWindow,
-    python: PythonWalk,
+    pub(super) python: PythonWalk,
 }
 
 /// What a walk's steps share.
@@ -79,6 +82,21 @@ struct Context<'a> {
 /// their hash.
 #[inline(always)]
 pub fn walk(start: Registers, process: u16, thread: &mut ThreadState) -> u64 {
+    take_walk(start, process, thread, MAX_WALKED);
+    count_what_is_missing(&thread.walk);
+    thread.walk.hash
+}
+
+/// As [`walk`], but only a few frames.
+#[inline(always)]
+pub fn walk_place(start: Registers, process: u16, thread: &mut ThreadState) -> u64 {
+    take_walk(start, process, thread, PLACE_FRAMES);
+    thread.stack.end = WalkEnd::Bottom as u32;
+    thread.walk.hash
+}
+
+#[inline(always)]
+fn take_walk(start: Registers, process: u16, thread: &mut ThreadState, steps: u32) {
     let walk = &mut thread.walk;
     walk.at = start;
     walk.code.start = 0;
@@ -92,8 +110,26 @@ pub fn walk(start: Registers, process: u16, thread: &mut ThreadState) -> u64 {
     walk.python.begin(process);
     let list = code_list(process);
     let mut context = Context { thread, list };
-    take_steps(&mut context);
-    finish(context.thread)
+    take_steps(&mut context, steps);
+    let ThreadState { walk, stack, .. } = context.thread;
+    stack.walked = walk.walked;
+    stack.end = walk.end;
+}
+
+/// The frame of a return address, AVMA.
+#[inline(always)]
+pub fn frame_at(process: u16, ip: u64) -> RawFrame {
+    let pc = ip.wrapping_sub(1);
+    match code_at(code_list(process), pc) {
+        Some(code) if code.object != u32::from(NO_OBJECT) => RawFrame {
+            object: code.object as u16,
+            offset: ip - code.start + code.offset,
+        },
+        _ => RawFrame {
+            object: NO_OBJECT,
+            offset: ip,
+        },
+    }
 }
 
 /// Whether an unwind table says how the code at `ip` (AVMA, of a return address) is left.
@@ -123,10 +159,10 @@ fn code_at(list: u64, pc: u64) -> Option<&'static CodeMapping> {
 }
 
 #[inline(always)]
-fn take_steps(context: &mut Context<'_>) {
+fn take_steps(context: &mut Context<'_>, steps: u32) {
     if HAS_LOOP.load() == 0 {
-        for _ in 0..MAX_WALKED_UNROLLED {
-            if step(context).is_none() {
+        for taken in 0..MAX_WALKED_UNROLLED {
+            if taken == steps || step(context).is_none() {
                 return;
             }
         }
@@ -136,7 +172,7 @@ fn take_steps(context: &mut Context<'_>) {
     // SAFETY: the callback takes what is passed here, and the kernel checks both.
     unsafe {
         bpf_loop(
-            MAX_WALKED,
+            steps,
             callback as *mut c_void,
             (&raw mut *context).cast(),
             0,
@@ -151,18 +187,14 @@ extern "C" fn take_step(_: u64, context: *mut Context<'_>) -> i64 {
 }
 
 #[inline(always)]
-fn finish(thread: &mut ThreadState) -> u64 {
-    let ThreadState { walk, stack, .. } = thread;
-    stack.walked = walk.walked;
-    stack.end = walk.end;
+fn count_what_is_missing(walk: &Walk) {
     if walk.end != WalkEnd::Bottom as u32 {
         count_end(walk.end);
     }
     if walk.ever_guessed != 0 {
         count(Counter::StacksByFramePointer, 1);
     }
-    walk.python.finish();
-    walk.hash
+    walk.python.count_what_is_missing();
 }
 
 /// One counter an end, in the same order.
@@ -403,7 +435,7 @@ fn rule_in(object: &ObjectState, offset: u64) -> Option<Rule> {
 /// One step of the stack hash: a multiplication by an odd constant (2^64 divided by the golden
 /// ratio, as in Knuth's multiplicative hashing) that is folded down, so that low bits depend on all.
 #[inline(always)]
-fn mix(hash: u64, word: u64) -> u64 {
+pub const fn mix(hash: u64, word: u64) -> u64 {
     let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ (product >> 29)
 }

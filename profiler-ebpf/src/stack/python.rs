@@ -107,9 +107,26 @@ impl PythonWalk {
         self.frame != 0
     }
 
+    /// The frame that runs, if there is one; `begin` first.
+    #[inline(always)]
+    pub fn running(&mut self) -> Option<PythonFrame> {
+        if self.frame == 0 {
+            return None;
+        }
+        let layout = PYTHONS.get(self.process)?;
+        self.read(layout)?;
+        Some(self.python_frame(layout))
+    }
+
+    /// Whether the process runs Python; `begin` first.
+    #[inline(always)]
+    pub fn is_enabled(&self) -> bool {
+        self.enabled != 0
+    }
+
     /// Counts what the walk has missed.
     #[inline(always)]
-    pub fn finish(&self) {
+    pub fn count_what_is_missing(&self) {
         if self.frame != 0 {
             count(Counter::PythonCut, 1);
         }

@@ -31,6 +31,9 @@ pub enum AttachError {
     /// The kernel refused the object.
     #[error("failed to load the BPF maps: is this kernel at least 6.1, with CONFIG_BPF_SYSCALL?")]
     Load(#[source] Box<EbpfError>),
+    /// The totals could not be shared with the kernel side.
+    #[error("failed to map the kernel side's totals into memory")]
+    Totals(#[source] io::Error),
     /// The channel for the kernel side's messages could not be opened.
     #[error("failed to open the kernel side's message channel")]
     Log(#[source] aya_log::Error),

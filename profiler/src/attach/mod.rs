@@ -11,6 +11,7 @@ mod code_lists;
 mod error;
 mod kernel;
 mod programs;
+mod totals;
 mod unwind;
 mod verify;
 
@@ -28,7 +29,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use residue_ebpf::abi::{
     call_shape::Cookie,
-    heap::{FunctionInfo, ProcessState, live_buckets},
+    heap::{FunctionInfo, ProcessState, StackPolicy, live_buckets},
     python::PythonLayout,
     unwind::{CodeMapping, ObjectState, TableState},
 };
@@ -39,6 +40,7 @@ use crate::unwind::{StoreLimits, Update};
 pub use error::AttachError;
 pub use kernel::ensure_tracefs;
 pub use programs::ProgramSet;
+pub use totals::TotalsMap;
 pub use verify::{Accepted, VERIFIER_LIMIT, Verification};
 
 /// The object that `build.rs` made from `profiler-ebpf`.
@@ -118,6 +120,17 @@ impl Samples {
     }
 }
 
+/// What the kernel side does about stacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StackConfig {
+    /// Which it walks.
+    pub policy: StackPolicy,
+    /// How it walks them.
+    pub walking: Walking,
+    /// Whether it hands out samples.
+    pub samples: Samples,
+}
+
 /// The loaded kernel side.
 pub struct Kernel {
     ebpf: Ebpf,
@@ -131,6 +144,7 @@ pub struct Kernel {
     targets: HashMap<MapData, u32, u32>,
     functions: Array<MapData, FunctionInfo>,
     pythons: Array<MapData, PythonLayout>,
+    suspects: Array<MapData, u32>,
     unwind: UnwindMaps,
     next_function: u32,
 }
@@ -148,7 +162,7 @@ pub struct Channels {
     /// Range and process events.
     pub events: RingBuf<MapData>,
     /// Totals by stack id.
-    pub totals: Array<MapData, residue_ebpf::abi::heap::StackTotals>,
+    pub totals: TotalsMap,
     /// The next free stack id.
     pub next_stack: Array<MapData, u64>,
     /// Counters.
@@ -170,17 +184,22 @@ impl Kernel {
     pub fn load(
         limits: Limits,
         programs: ProgramSet,
-        walking: Walking,
-        samples: Samples,
+        stacks: StackConfig,
     ) -> Result<(Self, Channels), AttachError> {
         kernel::raise_memlock_limit();
         let buckets = live_buckets(limits.max_live);
         let unwind = limits.unwind_store();
+        let StackConfig {
+            policy,
+            walking,
+            samples,
+        } = stacks;
         let has_loop = walking != Walking::FewSteps && kernel::has_loop();
         let mut ebpf = EbpfLoader::new()
             .override_global("LIVE_BUCKETS", &buckets, true)
             .override_global("TASK_OFFSETS", &btf::task_offsets(), true)
             .override_global("HAS_LOOP", &u32::from(has_loop), true)
+            .override_global("STACK_POLICY", &(policy as u32), true)
             .override_global(
                 "FRAME_POINTERS_ONLY",
                 &u32::from(walking == Walking::FramePointers),
@@ -193,6 +212,7 @@ impl Kernel {
             .map_max_entries("LIVE", buckets)
             .map_max_entries("STACK_IDS", limits.max_stacks)
             .map_max_entries("TOTALS", limits.max_stacks.saturating_add(1))
+            .map_max_entries("SUSPECTS", limits.max_stacks.saturating_add(1))
             .load(OBJECT)
             .map_err(|source| AttachError::load(source, limits))?;
         let messages = EbpfLogger::init(&mut ebpf).map_err(AttachError::Log)?;
@@ -201,7 +221,7 @@ impl Kernel {
         let channels = Channels {
             stacks: take(&mut ebpf, "STACKS"),
             events: take(&mut ebpf, "EVENTS"),
-            totals: take(&mut ebpf, "TOTALS"),
+            totals: TotalsMap::of(&mut ebpf)?,
             next_stack,
             counters: take(&mut ebpf, "COUNTERS"),
             samples: take(&mut ebpf, "SAMPLES"),
@@ -214,6 +234,7 @@ impl Kernel {
             targets: take(&mut ebpf, "TARGETS"),
             functions: take(&mut ebpf, "FUNCTIONS"),
             pythons: take(&mut ebpf, "PYTHONS"),
+            suspects: take(&mut ebpf, "SUSPECTS"),
             unwind: UnwindMaps::of(&mut ebpf),
             ebpf,
             messages,
@@ -342,6 +363,15 @@ impl Kernel {
     /// When the kernel refuses a map update, which it has no reason to.
     pub fn set_python(&mut self, process: u16, layout: PythonLayout) -> Result<(), AttachError> {
         Ok(self.pythons.set(u32::from(process), layout, 0)?)
+    }
+
+    /// Has every stack of a shallow context walked from now on, or no longer.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn set_suspected(&mut self, context: u32, suspected: bool) -> Result<(), AttachError> {
+        Ok(self.suspects.set(context, u32::from(suspected), 0)?)
     }
 
     /// States that an object has no unwind table that could be read, and why.

@@ -10,11 +10,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
-use residue_ebpf::abi::heap::MAX_STACKS;
+use residue_ebpf::abi::heap::{MAX_STACKS, StackPolicy};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    attach::{Limits, ProgramSet, Walking, ensure_tracefs},
+    attach::{Limits, ProgramSet, Samples, StackConfig, Walking, ensure_tracefs},
     probes::SitePolicy,
     session::{Config, Session, Tally, Update},
     target::{self, Pid, Process},
@@ -62,6 +62,9 @@ pub struct Args {
     /// Kernel memory for unwind tables, MiB; about a twelfth of the code of the processes
     #[arg(long, value_name = "MIB", default_value_t = Limits::DEFAULT.max_unwind_mib, value_parser = clap::value_parser!(u32).range(1..=4096))]
     max_unwind_memory: u32,
+    /// Which allocations have their stack walked; all are counted exactly
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = Stacks::Auto)]
+    stacks: Stacks,
     /// Walk stacks by frame pointers alone, for programs that all have them
     #[arg(long)]
     frame_pointers: bool,
@@ -86,6 +89,17 @@ pub struct Args {
     /// Put every probe at its function's first byte (for benchmarks)
     #[arg(long, hide = true)]
     function_start: bool,
+}
+
+/// Which allocations have their stack walked.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Stacks {
+    /// What is large, new, sampled, or suspected of growing; the rest is apportioned in reports
+    Auto,
+    /// Every one: nothing is estimated, at several times the cost
+    All,
+    /// None: only who called the allocator, and the Python function that ran
+    None,
 }
 
 /// Runs the command.
@@ -157,11 +171,7 @@ fn config(args: &Args) -> anyhow::Result<Config> {
             max_stacks: args.max_stacks,
             max_unwind_mib: args.max_unwind_memory,
         },
-        walking: match (args.frame_pointers, args.few_steps) {
-            (true, _) => Walking::FramePointers,
-            (false, true) => Walking::FewSteps,
-            (false, false) => Walking::Tables,
-        },
+        stacks: stacks(args),
         samples: args.sample_stacks.clone(),
         programs: if args.empty_programs {
             ProgramSet::Empty
@@ -174,6 +184,25 @@ fn config(args: &Args) -> anyhow::Result<Config> {
             SitePolicy::Cheapest
         },
     })
+}
+
+fn stacks(args: &Args) -> StackConfig {
+    StackConfig {
+        policy: match args.stacks {
+            Stacks::Auto => StackPolicy::Auto,
+            Stacks::All => StackPolicy::All,
+            Stacks::None => StackPolicy::None,
+        },
+        walking: match (args.frame_pointers, args.few_steps) {
+            (true, _) => Walking::FramePointers,
+            (false, true) => Walking::FewSteps,
+            (false, false) => Walking::Tables,
+        },
+        samples: match args.sample_stacks {
+            Some(_) => Samples::Taken,
+            None => Samples::None,
+        },
+    }
 }
 
 /// `NAME-PID.residue`, or `NAME.residue` for a command, with what a file name cannot hold replaced.

@@ -95,8 +95,8 @@ impl Drain {
             .unwrap_or(u32::MAX)
             .min(self.channels.totals.len());
         let totals: Vec<_> = (0..in_use)
-            .map(|id| Ok((id, self.channels.totals.get(&id, 0)?)))
-            .collect::<Result<_, MapError>>()?;
+            .map(|id| (id, self.channels.totals.get(id)))
+            .collect();
         let waiting = |(id, totals): &&(u32, StackTotals)| {
             *id != UNKNOWN_STACK
                 && totals.delivered == 0

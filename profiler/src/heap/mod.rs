@@ -4,8 +4,10 @@
 //! ranges, which split and overlap; they are kept here.
 
 mod ranges;
+mod suspects;
 
 pub use ranges::{Origin, Ranges};
+pub use suspects::Suspects;
 
 /// Whose memory a mapped range is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +52,17 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// What is left without `part`, which is a part of it.
+    #[must_use]
+    pub const fn minus(self, part: Self) -> Self {
+        Self {
+            inuse_bytes: self.inuse_bytes.saturating_sub(part.inuse_bytes),
+            inuse_objects: self.inuse_objects.saturating_sub(part.inuse_objects),
+            alloc_bytes: self.alloc_bytes.saturating_sub(part.alloc_bytes),
+            alloc_objects: self.alloc_objects.saturating_sub(part.alloc_objects),
+        }
+    }
+
     /// Sums both, stopping at the largest number rather than wrapping.
     pub fn add(&mut self, other: Self) {
         let Self {

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use residue_ebpf::abi::counters::{Counter, CounterKind};
-use residue_ebpf::abi::heap::StackTotals;
+use residue_ebpf::abi::heap::StackKind;
 use residue_ebpf::abi::{ROOT_FRAMES, UNKNOWN_STACK};
 
 use crate::capture::{self, Capture, Figures, FrameKind, MappingOwner};
+use crate::profile::apportion::{Counted, apportion};
 use crate::profile::culprit;
 use crate::profile::frames::{Interner, base_name};
 use crate::profile::merge::{self, Role};
@@ -16,6 +17,8 @@ use crate::profile::{
 
 /// Stands where the frames of a stack are not known, and says so.
 const UNKNOWN: &str = "[stack unknown]";
+/// Stands behind the frames of a shallow context.
+const SHALLOW: &str = "[stack not walked]";
 
 impl From<&Capture> for Profile {
     fn from(capture: &Capture) -> Self {
@@ -40,8 +43,9 @@ type Row = (Option<usize>, Vec<FrameId>);
 fn allocated(capture: &Capture, stacks: &mut Stacks<'_>) -> Vec<StackProfile> {
     let mut rows: HashMap<Row, StackProfile> = HashMap::new();
     // A stack that only ever mapped memory has allocated no block.
-    let any_block = |totals: &StackTotals| totals.alloc_objects + totals.lost_objects > 0;
-    for (id, totals) in capture.totals.iter().filter(|(_, it)| any_block(it)) {
+    let any_block = |it: &Counted| it.figures.alloc_objects > 0 || it.lost_objects > 0;
+    let counted = apportion(&capture.stacks, &capture.totals);
+    for (id, counted) in counted.iter().filter(|(_, it)| any_block(it)) {
         let (target, frames) = stacks.symbolized(*id);
         let row = rows
             .entry((target, frames.clone()))
@@ -50,9 +54,11 @@ fn allocated(capture: &Capture, stacks: &mut Stacks<'_>) -> Vec<StackProfile> {
                 frames,
                 ..StackProfile::default()
             });
-        row.figures.add(figures(totals));
-        row.lost_bytes = row.lost_bytes.saturating_add(totals.lost_bytes);
-        row.lost_objects = row.lost_objects.saturating_add(totals.lost_objects);
+        row.figures.add(counted.figures);
+        row.estimated.add(counted.estimated);
+        row.shallow |= counted.shallow;
+        row.lost_bytes = row.lost_bytes.saturating_add(counted.lost_bytes);
+        row.lost_objects = row.lost_objects.saturating_add(counted.lost_objects);
     }
     let mut rows: Vec<StackProfile> = rows.into_values().collect();
     rows.sort_unstable_by(|a, b| {
@@ -89,17 +95,6 @@ fn mapped(capture: &Capture, stacks: &mut Stacks<'_>) -> Vec<MappingProfile> {
 /// Most outstanding first, then most allocated.
 fn by_size(a: &Figures, b: &Figures) -> std::cmp::Ordering {
     (b.inuse_bytes, b.alloc_bytes).cmp(&(a.inuse_bytes, a.alloc_bytes))
-}
-
-/// The kernel's counters are read one after the other while the target runs, so a free may be seen
-/// whose allocation is not.
-fn figures(totals: &StackTotals) -> Figures {
-    Figures {
-        inuse_bytes: totals.alloc_bytes.saturating_sub(totals.freed_bytes),
-        inuse_objects: totals.alloc_objects.saturating_sub(totals.freed_objects),
-        alloc_bytes: totals.alloc_bytes,
-        alloc_objects: totals.alloc_objects,
-    }
 }
 
 /// Symbolizes the stacks of one capture.
@@ -158,6 +153,9 @@ impl<'a> Stacks<'a> {
         if !stack.end.is_whole() {
             let why = stack.end.meaning();
             frames.push(self.marker(&format!("[stack cut: {why}]")));
+        }
+        if stack.kind == StackKind::Context {
+            frames.push(self.marker(SHALLOW));
         }
         frames
     }

@@ -5,6 +5,7 @@
 //! knows nothing of files. Stacks of one process whose frames read the same are one row, although
 //! their addresses differ.
 
+mod apportion;
 mod build;
 mod culprit;
 mod frames;
@@ -95,6 +96,11 @@ pub struct StackProfile {
     pub frames: Vec<FrameId>,
     /// How much.
     pub figures: Figures,
+    /// How much of that was apportioned to the stack because the stacks of these allocations were not
+    /// walked.
+    pub estimated: Figures,
+    /// Whether these are only the first frames of stacks none of which was walked.
+    pub shallow: bool,
     /// Bytes that were allocated but not tracked.
     pub lost_bytes: u64,
     /// Allocations that were not tracked.
@@ -129,6 +135,13 @@ impl Profile {
     #[must_use]
     pub fn total(&self) -> Figures {
         sum(self.stacks.iter().map(|stack| stack.figures))
+    }
+
+    /// What of all stacks together has its own full stack.
+    #[must_use]
+    pub fn walked(&self) -> Figures {
+        let walked = self.stacks.iter().filter(|stack| !stack.shallow);
+        sum(walked.map(|stack| stack.figures.minus(stack.estimated)))
     }
 
     /// All mappings of one owner together.

@@ -61,10 +61,13 @@ fn subtitle(profile: &Profile, by: Measure) -> String {
         lost.push("nothing".to_owned());
     }
     format!(
-        "{} in {} {counted} · {} · lost: {}",
+        "{} in {} {counted} · {}{} · lost: {}",
         units::bytes(by.bytes(&total)),
         units::counted(by.objects(&total), "block"),
         units::span(profile.span),
+        units::walked_share(profile, by).map_or(String::new(), |share| format!(
+            " · {share} by their own stack, the rest apportioned"
+        )),
         lost.join(", "),
     )
 }

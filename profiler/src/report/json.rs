@@ -19,6 +19,7 @@ struct Report<'a> {
     span: SpanObject,
     lost: BTreeMap<&'a str, u64>,
     notes: BTreeMap<&'a str, u64>,
+    walked: FiguresObject,
     remarks: Vec<RemarkObject<'a>>,
     stacks: Vec<StackObject<'a>>,
     mappings: Vec<MappingObject<'a>>,
@@ -60,6 +61,8 @@ struct StackObject<'a> {
     frames: Vec<FrameObject<'a>>,
     #[serde(flatten)]
     figures: FiguresObject,
+    estimated: FiguresObject,
+    shallow: bool,
     lost_bytes: u64,
     lost_objects: u64,
     pid: Option<u32>,
@@ -111,6 +114,7 @@ fn report(profile: &Profile) -> Report<'_> {
         },
         lost: counters(profile, CounterKind::Lost),
         notes: counters(profile, CounterKind::Note),
+        walked: figures(profile.walked()),
         remarks: profile
             .notes
             .iter()
@@ -125,6 +129,8 @@ fn report(profile: &Profile) -> Report<'_> {
             .map(|stack| StackObject {
                 frames: frames(profile, &stack.frames),
                 figures: figures(stack.figures),
+                estimated: figures(stack.estimated),
+                shallow: stack.shallow,
                 lost_bytes: stack.lost_bytes,
                 lost_objects: stack.lost_objects,
                 pid: pid(profile, stack.target),

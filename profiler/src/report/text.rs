@@ -19,7 +19,7 @@ const CALLERS: usize = 3;
 
 pub(super) fn write(profile: &Profile, options: Options, out: &mut impl Write) -> io::Result<()> {
     write_warnings(profile, options.colour, out)?;
-    write_header(profile, out)?;
+    write_header(profile, options, out)?;
     write_table(profile, options, out)
 }
 
@@ -43,7 +43,7 @@ fn write_warnings(profile: &Profile, colour: bool, out: &mut impl Write) -> io::
     if warned { writeln!(out) } else { Ok(()) }
 }
 
-fn write_header(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
+fn write_header(profile: &Profile, options: Options, out: &mut impl Write) -> io::Result<()> {
     let plain = Style {
         code: "",
         colour: false,
@@ -72,6 +72,14 @@ fn write_header(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     write_mapped(profile, out)?;
+    if let Some(share) = units::walked_share(profile, options.by) {
+        let text = format!(
+            "stacks       {share} of the {} bytes have a stack of their own; the rest, marked ~, is \
+             apportioned among the stacks of the same caller (--stacks all walks every one)",
+            options.by.noun()
+        );
+        write_wrapped(&text, plain, out)?;
+    }
     for note in &profile.notes {
         write_wrapped(
             &format!("note         {}", units::printable(&note.text)),
@@ -159,6 +167,10 @@ fn write_stack(
     let bytes = options.by.bytes(&stack.figures);
     let share = 100.0 * bytes as f64 / total as f64;
     let blocks = units::number(options.by.objects(&stack.figures));
+    let mark = match options.by.bytes(&stack.estimated) {
+        0 => "",
+        _ => "~",
+    };
     let culprit = profile.culprit(&stack.frames);
     let (callers, name) = (
         &stack.frames[culprit + 1..],
@@ -176,7 +188,7 @@ fn write_stack(
     writeln!(
         out,
         "{:>12}{share:>7.1}%{blocks:>14}  {name}",
-        units::bytes(bytes)
+        format!("{mark}{}", units::bytes(bytes))
     )?;
     for caller in callers.iter().take(CALLERS) {
         let text = fit(

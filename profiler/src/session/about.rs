@@ -37,6 +37,7 @@ pub fn meta(config: &Config) -> Meta {
                 "max-stacks".to_owned(),
                 config.limits.max_stacks.to_string(),
             ),
+            ("stacks".to_owned(), config.stacks.policy.name().to_owned()),
             (
                 "max-unwind-memory".to_owned(),
                 config.limits.max_unwind_mib.to_string(),

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 
 use super::write_table;
 use crate::attach::{
-    Accepted, Kernel, Limits, ProgramSet, Samples, VERIFIER_LIMIT, Verification, Walking,
+    Accepted, Kernel, Limits, ProgramSet, StackConfig, VERIFIER_LIMIT, Verification,
 };
 
 /// How much of the verifier's log is shown; its end says what was refused.
@@ -23,8 +23,7 @@ pub fn run(out: &mut impl Write) -> anyhow::Result<()> {
     let (mut kernel, _channels) = Kernel::load(
         Limits::DEFAULT,
         ProgramSet::Counting,
-        Walking::Tables,
-        Samples::None,
+        StackConfig::default(),
     )?;
     let verified = kernel.verify_programs();
     write(out, &verified).context("failed to write the table")?;

@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 use prost::Message;
 
 use crate::profile::{Figures, Frame, FrameId, Profile, StackProfile};
-use crate::report::units;
+use crate::report::{Measure, units};
 
 /// Type and unit of each value of a sample.
 const SAMPLE_TYPES: [(&str, &str); 4] = [
@@ -72,6 +72,14 @@ fn comments(profile: &Profile) -> Vec<String> {
             .lost()
             .map(|it| format!("lost: {} {}", it.value, it.meaning)),
     );
+    for by in [Measure::Outstanding, Measure::Allocated] {
+        if let Some(share) = units::walked_share(profile, by) {
+            let noun = by.noun();
+            comments.push(format!(
+                "{share} of the {noun} bytes have a stack of their own"
+            ));
+        }
+    }
     comments.extend(profile.notes.iter().map(|note| note.text.clone()));
     comments
 }

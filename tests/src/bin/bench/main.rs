@@ -6,6 +6,7 @@ mod kernel_memory;
 mod live_set;
 mod pairs;
 mod probe_cost;
+mod requests;
 mod sample;
 mod stacks;
 mod start;
@@ -20,9 +21,10 @@ use table::Section;
 /// The name by which an argument selects it, and what measures it.
 type Benchmark = (&'static str, fn() -> Result<Section>);
 
-const BENCHMARKS: [Benchmark; 5] = [
+const BENCHMARKS: [Benchmark; 6] = [
     ("probes", probe_cost::measure),
     ("stacks", stacks::measure),
+    ("requests", requests::measure),
     ("live", live_set::measure),
     ("start", start::measure),
     ("drawing", drawing::measure),
