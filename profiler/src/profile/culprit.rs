@@ -19,6 +19,7 @@ const RUNTIME_MODULES: &[&str] = &[
     "libmimalloc",
     "libtcmalloc",
     "libpython",
+    "python3",
     "[vdso]",
 ];
 
@@ -66,8 +67,8 @@ const ALLOCATOR_FUNCTIONS: &[&str] = &[
 /// Where the Rust standard library was built.
 const RUNTIME_SOURCES: &[&str] = &["/rustc/", "/rust/library/"];
 
-/// Where Python code is that came with the interpreter or was installed, and so is not the
-/// application's.
+/// Where Python code and extensions are that came with the interpreter or were installed, and so are
+/// not the application's.
 const INSTALLED_PYTHON: &[&str] = &[
     "/site-packages/",
     "/dist-packages/",
@@ -87,11 +88,15 @@ pub(super) fn starts_up(module: &str, name: Option<&str>) -> bool {
         || begins_as(base_name(module), START_UP_MODULES)
 }
 
-/// The index of the innermost Python frame that is the application's; failing that, of the innermost
-/// frame that is not the run-time's and has a line; failing that, of the innermost that is not the
-/// run-time's; failing that, of the leaf.
+/// The index of the innermost frame that is the application's, in Python or in native code with
+/// lines; failing that, of the innermost frame that is not the run-time's and has a line; failing that,
+/// of the innermost that is not the run-time's; failing that, of the leaf.
 pub(super) fn find<'a>(frames: impl Iterator<Item = &'a Frame> + Clone) -> usize {
-    if let Some(index) = frames.clone().position(is_application_python) {
+    let is_applications = |frame: &Frame| match frame.kind {
+        FrameKind::Python => is_application_python(frame),
+        FrameKind::Native => frame.line.is_some() && !is_runtime(frame),
+    };
+    if let Some(index) = frames.clone().position(is_applications) {
         return index;
     }
     let mut without_line = None;
@@ -105,8 +110,15 @@ pub(super) fn find<'a>(frames: impl Iterator<Item = &'a Frame> + Clone) -> usize
 }
 
 fn is_application_python(frame: &Frame) -> bool {
-    let installed = |file: &str| INSTALLED_PYTHON.iter().any(|it| file.contains(it));
-    frame.kind == FrameKind::Python && frame.file.as_deref().is_some_and(|it| !installed(it))
+    frame.kind == FrameKind::Python
+        && frame
+            .file
+            .as_deref()
+            .is_some_and(|it| !is_installed_python(it))
+}
+
+fn is_installed_python(path: &str) -> bool {
+    INSTALLED_PYTHON.iter().any(|it| path.contains(it))
 }
 
 fn begins_as(text: &str, starts: &[&str]) -> bool {
@@ -126,7 +138,7 @@ fn is_runtime(frame: &Frame) -> bool {
         || begins_as(name, RUNTIME_FUNCTIONS)
         || module
             .as_deref()
-            .is_some_and(|it| begins_as(base_name(it), RUNTIME_MODULES))
+            .is_some_and(|it| begins_as(base_name(it), RUNTIME_MODULES) || is_installed_python(it))
         || file
             .as_deref()
             .is_some_and(|it| begins_as(it, RUNTIME_SOURCES))

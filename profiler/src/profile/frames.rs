@@ -22,14 +22,21 @@ pub struct Frame {
     pub inlined: bool,
 }
 
-/// `function (file.c:12)`, with the file's base name; or as much of it as is known.
+/// `function (file.c:12)`, with the file's base name, and a Python file's directory, which is its
+/// package; or as much of it as is known.
 impl fmt::Display for Frame {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.name)?;
-        match (&self.file, self.line) {
-            (Some(file), Some(line)) => write!(out, " ({}:{line})", base_name(file)),
-            (Some(file), None) => write!(out, " ({})", base_name(file)),
-            (None, _) => Ok(()),
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let file = match self.kind {
+            FrameKind::Native => base_name(file),
+            FrameKind::Python => with_package(file),
+        };
+        match self.line {
+            Some(line) => write!(out, " ({file}:{line})"),
+            None => write!(out, " ({file})"),
         }
     }
 }
@@ -37,6 +44,12 @@ impl fmt::Display for Frame {
 /// What follows the last slash.
 pub(super) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The last two parts of a path.
+fn with_package(path: &str) -> &str {
+    let slash = path.rmatch_indices('/').nth(1);
+    slash.map_or(path, |(at, _)| &path[at + 1..])
 }
 
 /// Stands for a frame of one [`super::Profile`].

@@ -240,6 +240,43 @@ fn the_culprit_is_the_innermost_line_outside_the_runtime() {
 }
 
 #[test]
+fn the_applications_own_extension_is_a_culprit_and_an_installed_one_is_not() {
+    let python = |id, file: &str| Frame {
+        id,
+        kind: FrameKind::Python,
+        module: None,
+        offset: 0,
+        symbols: vec![symbol("view", file, 3)],
+    };
+    let mut capture = capture();
+    capture.modules.push(Module {
+        id: 6,
+        path: "/venv/lib/python3.11/site-packages/fast/_fast.so".into(),
+        build_id: None,
+        interpreter: false,
+    });
+    capture.frames.push(Frame {
+        id: 5,
+        module: Some(6),
+        symbols: vec![symbol("fast", "/src/fast.c", 1)],
+        ..capture.frames[0].clone()
+    });
+    capture.frames.push(python(6, "/srv/app/views.py"));
+    capture
+        .frames
+        .push(python(7, "/venv/lib/python3.11/site-packages/fast/api.py"));
+    capture.stacks = vec![stack(1, &[0, 6]), stack(2, &[5, 7, 6])];
+    capture.totals = vec![(1, totals(20, 0)), (2, totals(10, 0))];
+    let profile = Profile::from(&capture);
+    let culprits = profile.stacks.iter().map(|stack| {
+        let culprit = stack.frames[profile.culprit(&stack.frames)];
+        profile.frame(culprit).to_string()
+    });
+    let expected = ["keep (app.c:7)", "view (app/views.py:3)"];
+    assert_eq!(culprits.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn a_recording_that_was_cut_off_ends_at_its_last_interval() {
     let profile = Profile::from(&Capture {
         last_ns: 30,

@@ -10,6 +10,16 @@ const LEAST_OUTSTANDING: u64 = 4 << 20;
 /// The clean twin may be in the middle of a request, once in each of the few workers.
 const MOST_IN_FLIGHT: u64 = 4;
 
+/// The views that leak, and the call in each by which they do.
+const LEAKS: [(&str, &str); 4] = [
+    ("login", "sessions.open_session("),
+    ("tools", "TOOLS.connect("),
+    ("chat", "agents.Agent("),
+    ("thumbnail", "thumbnails.make("),
+];
+/// The source of the views.
+const VIEWS: &str = include_str!("../../demo/assistant/views.py");
+
 /// What one function and all it calls hold and have allocated.
 #[derive(Debug, Default, PartialEq)]
 struct Held {
@@ -23,6 +33,7 @@ pub fn reports(out: &Path) -> Result<()> {
     let report = fs::read(out.join("report.json")).context("failed to read report.json")?;
     let report = serde_json::from_slice(&report).context("report.json is no JSON")?;
     findings(&report)?;
+    leaking_views(&report)?;
     is_like(out, "leak.svg", |bytes| contains(bytes, b"<svg"))?;
     is_like(out, "leak.folded", |bytes| {
         contains(bytes, b"leak_thumbnail")
@@ -66,8 +77,48 @@ fn findings(report: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Sums the stacks that have a frame of which `is_wanted` is true.
+/// Each leak must be held by the very line of its view that makes it.
+fn leaking_views(report: &Value) -> Result<()> {
+    for (view, call) in LEAKS {
+        let line =
+            line_of(view, call).with_context(|| format!("views.py has no {view}: {call}"))?;
+        let held = held_by(report, |frame| {
+            frame["name"] == view
+                && frame["line"] == line
+                && frame["file"]
+                    .as_str()
+                    .is_some_and(|it| it.ends_with("/views.py"))
+        })?;
+        ensure!(
+            held.inuse_bytes > 0,
+            "the leak of `{view}` was not found at views.py:{line}"
+        );
+        println!(
+            "    {view} (views.py:{line}) holds {} bytes in {} blocks",
+            held.inuse_bytes, held.inuse_objects
+        );
+    }
+    Ok(())
+}
+
+/// The line, counted from one, at which a view makes a call.
+fn line_of(view: &str, call: &str) -> Option<usize> {
+    let definition = format!("def {view}(");
+    let mut lines = (1..).zip(VIEWS.lines());
+    lines.find(|(_, line)| line.starts_with(&definition))?;
+    let (number, _) = lines.find(|(_, line)| line.contains(call))?;
+    Some(number)
+}
+
+/// Sums the stacks that have a frame of whose name `is_wanted` is true.
 fn held(report: &Value, is_wanted: impl Fn(&str) -> bool) -> Result<Held> {
+    held_by(report, |frame| {
+        frame["name"].as_str().is_some_and(&is_wanted)
+    })
+}
+
+/// Sums the stacks that have a frame of which `is_wanted` is true.
+fn held_by(report: &Value, is_wanted: impl Fn(&Value) -> bool) -> Result<Held> {
     let stacks = report["stacks"]
         .as_array()
         .context("report.json has no list `stacks`")?;
@@ -76,10 +127,7 @@ fn held(report: &Value, is_wanted: impl Fn(&str) -> bool) -> Result<Held> {
         let frames = stack["frames"]
             .as_array()
             .context("a stack in report.json has no frames")?;
-        if !frames
-            .iter()
-            .any(|frame| frame["name"].as_str().is_some_and(&is_wanted))
-        {
+        if !frames.iter().any(&is_wanted) {
             continue;
         }
         sum.inuse_bytes += number(stack, "inuse_bytes")?;
@@ -131,6 +179,22 @@ mod tests {
     #[test]
     fn a_leak_and_a_clean_twin_pass() {
         assert!(findings(&report(30, 1)).is_ok());
+    }
+
+    #[test]
+    fn a_view_is_found_by_its_line_alone() {
+        let leak = |line: usize| {
+            let frame = |view| json!({"name": view, "file": "/srv/views.py", "line": line});
+            let frames: Vec<_> = LEAKS.iter().map(|(view, _)| frame(view)).collect();
+            json!({ "stacks": [{
+                "frames": frames, "inuse_bytes": 1, "inuse_objects": 1, "alloc_objects": 1,
+            }] })
+        };
+        let error = leaking_views(&leak(1)).unwrap_err();
+        assert!(error.to_string().contains("`login`"));
+        for (view, call) in LEAKS {
+            assert!(line_of(view, call).is_some(), "{view}");
+        }
     }
 
     #[test]

@@ -143,11 +143,9 @@ fn conclude(capture: &Path, out: &Path) -> Result<()> {
     println!("    leak.pb.gz    for `go tool pprof`, Pyroscope, speedscope");
     println!("    report.json   every number, for programs; docs/json.md says what they mean");
     println!("    leak.residue  the capture itself: `residue report` renders it again, anywhere");
-    println!("\n    Look for `leak_thumbnail`: native code that forgets to free. Its clean twin");
     println!(
-        "    `draw_thumbnail` does the same work and holds nothing. The three leaks in Python"
+        "\n    Look for the views in leak.svg: `login`, `tools`, `chat` and `thumbnail` leak, each"
     );
-    println!("    code appear as the interpreter's own functions, because Python frames are not");
-    println!("    unwound yet.");
+    println!("    at the line above it. `preview` does all of it, cleans up, and holds nothing.");
     Ok(())
 }
