@@ -64,6 +64,11 @@ pub const NODE: Needed = Needed {
     program: "node",
     package: "nodejs",
 };
+/// Any.
+pub const PYTHON: Needed = Needed {
+    program: "python3",
+    package: "python3",
+};
 /// Debian's, with jemalloc.
 pub const REDIS: Needed = Needed {
     program: "redis-server",

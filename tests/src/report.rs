@@ -13,10 +13,23 @@ pub struct Report {
     pub lost: BTreeMap<String, u64>,
     /// What is worth knowing, by counter.
     pub notes: BTreeMap<String, u64>,
+    /// What of `stacks` has a stack of its own.
+    #[serde(default)]
+    pub walked: Figures,
     /// The allocator's blocks.
     pub stacks: Vec<Stack>,
     /// Memory mappings.
     pub mappings: Vec<Stack>,
+}
+
+/// Memory by both ways to count it.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[expect(missing_docs, reason = "as in a stack")]
+pub struct Figures {
+    pub inuse_bytes: u64,
+    pub inuse_objects: u64,
+    pub alloc_bytes: u64,
+    pub alloc_objects: u64,
 }
 
 /// One stack and what it has allocated.
@@ -32,6 +45,12 @@ pub struct Stack {
     pub alloc_bytes: u64,
     /// Blocks allocated since the recording began.
     pub alloc_objects: u64,
+    /// What of that was apportioned to the stack.
+    #[serde(default)]
+    pub estimated: Figures,
+    /// Whether it is the beginning of stacks of which none was walked.
+    #[serde(default)]
+    pub shallow: bool,
     /// Of a mapping: `application` or `allocator`.
     #[serde(default)]
     pub owner: Option<String>,
@@ -175,6 +194,8 @@ mod tests {
             inuse_objects: 1,
             alloc_bytes: bytes,
             alloc_objects: 1,
+            estimated: Figures::default(),
+            shallow: false,
             owner: None,
         }
     }

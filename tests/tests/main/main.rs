@@ -9,6 +9,7 @@ mod exactness;
 mod harmless;
 mod kernel;
 mod oracle;
+mod policy;
 mod python;
 mod redis;
 mod refusals;
