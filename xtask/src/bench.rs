@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use crate::{command, setup};
+use crate::{command, demo, setup};
 
 /// Builds the profiler and the benchmark, and runs it with `args`.
 pub fn run(args: &[String]) -> Result<()> {
@@ -13,6 +13,8 @@ pub fn run(args: &[String]) -> Result<()> {
         "--release",
         "--package=residue",
     ]))?;
+    let django = demo::application()?.venv.join("bin/python");
     let mut bench = command::cargo(&["run", "--release", "--package=residue-tests"]);
+    bench.env("RESIDUE_DJANGO_PYTHON", django);
     command::run(bench.args(["--bin", "bench", "--"]).args(args))
 }

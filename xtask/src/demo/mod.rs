@@ -21,6 +21,8 @@ mod venv;
 use load::{Limits, Load};
 use server::Server;
 
+pub use venv::prepare as application;
+
 /// Long enough for the leaks to stand out, short enough to sit through.
 const RECORD: Duration = Duration::from_secs(20);
 /// Load before residue attaches: the server is live and warm, as it would be found.
@@ -53,7 +55,7 @@ pub fn run() -> Result<()> {
             "residue",
         ]))
     })?;
-    let app = steps.run("prepare the demo application", venv::prepare)?;
+    let app = steps.run("prepare the demo application", application)?;
     let mut server = steps.run("start gunicorn", || Server::start(&app, &out))?;
     let capture = out.join("leak.residue");
     let summary = steps.run("record the live workers under load", || {

@@ -41,6 +41,7 @@ const VARIANTS: [Option<&[&str]>; 5] = [
 /// Alternates the variants on one worker, so that a slow minute slows all of them.
 pub fn measure() -> Result<Section> {
     let worker = Worker::start()?;
+    let calls = worker.calls_of_a_request()?;
     let mut samples = VARIANTS.map(|_| Vec::with_capacity(ROUNDS));
     for round in 1..=ROUNDS {
         progress(&format!("requests to Django, round {round} of {ROUNDS}"));
@@ -58,8 +59,8 @@ pub fn measure() -> Result<Section> {
     };
     Ok(Section {
         title: format!(
-            "A request to a trivial Django view under gunicorn, {ROUNDS} alternating rounds of \
-             {REQUESTS}"
+            "A request to a trivial Django view under gunicorn, {calls} allocations, {ROUNDS} \
+             alternating rounds of {REQUESTS}"
         ),
         rows: vec![
             row("no probes", &nothing),
@@ -117,6 +118,15 @@ impl Worker {
             complete_report(&recorder.stop()?)?;
         }
         Ok(took.as_secs_f64() * 1e6 / f64::from(REQUESTS))
+    }
+
+    /// How many allocations a request makes.
+    fn calls_of_a_request(&self) -> Result<u64> {
+        let recorder = Recorder::start(&[self.pid], &[])?;
+        self.ask(WARM_UP)?;
+        let report = complete_report(&recorder.stop()?)?;
+        let calls: u64 = report.stacks.iter().map(|stack| stack.alloc_objects).sum();
+        Ok(calls / u64::from(WARM_UP))
     }
 
     fn ask(&self, requests: u32) -> Result<Duration> {
