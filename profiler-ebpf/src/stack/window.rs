@@ -1,13 +1,13 @@
 //! A piece of the target's stack, read ahead.
 //!
-//! Reading the target costs about as much for 256 bytes as for 8, and frames lie close together.
+//! Reading a kilobyte of the target costs little more than reading a word, and frames lie close together.
 
 use aya_ebpf::helpers::bpf_probe_read_user_buf;
 
 use crate::verifier::element;
 
 /// Words in a window. A power of two.
-const WORDS: usize = 32;
+const WORDS: usize = 128;
 
 /// See the module documentation.
 #[repr(C)]
