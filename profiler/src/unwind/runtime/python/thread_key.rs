@@ -111,7 +111,7 @@ fn is_block(memory: &impl Memory, fsbase: Avma) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unwind::runtime::python::memory_of;
+    use crate::unwind::runtime::python::{PythonVersion, memory_of};
 
     #[test]
     fn keys_lie_in_the_thread_or_in_a_block_of_their_own() {
@@ -121,6 +121,49 @@ mod tests {
         assert_eq!(place(32), Some((0x518, 8)));
         assert_eq!(place(1023), Some((0x608, 0x1f8)));
         assert_eq!(place(1024), None);
+    }
+
+    const FSBASE: u64 = 0x5000;
+    const STATE: u64 = 0xabc0;
+    const RUNTIME: u64 = 0x8000;
+
+    /// A thread with these values, and a runtime that says that `key` is the interpreter's.
+    fn located(values: &[(u32, u64)], key: Option<u32>) -> Result<u32, Misfit> {
+        let mut thread = vec![0; 0x700];
+        let mut set = |at: u64, word: u64| {
+            thread[at as usize..at as usize + 8].copy_from_slice(&word.to_le_bytes());
+        };
+        set(SELF, FSBASE);
+        for (key, value) in values {
+            set(KeyPlace::of(*key).map_or(0, |it| it.value.into()), *value);
+        }
+        let [initialized, number] = key.map_or([0, 0], |key| [1, key]).map(u32::to_le_bytes);
+        let memory = memory_of([(FSBASE, thread), (RUNTIME, [initialized, number].concat())]);
+        let offsets = Offsets {
+            tss_key: key.map(|_| 0),
+            ..Offsets::of(PythonVersion::of_hex(0x030d_0000)).expect("3.13 is known")
+        };
+        let state = ThreadState {
+            state: Avma(STATE),
+            interpreter: 0,
+            id: Avma(FSBASE),
+            native_id: None,
+            holds_gil: false,
+        };
+        locate(&memory, Avma(RUNTIME), &offsets, &[state]).map(|place| place.key)
+    }
+
+    #[test]
+    fn a_key_counts_if_a_thread_has_its_state_there() {
+        assert_eq!(located(&[(2, STATE)], Some(2)), Ok(2));
+        assert_eq!(located(&[(2, STATE)], Some(3)), Err(Misfit::Key));
+        assert_eq!(located(&[(2, STATE)], Some(5000)), Err(Misfit::Key));
+    }
+
+    #[test]
+    fn a_key_that_is_not_stated_is_the_first_that_holds_the_state() {
+        assert_eq!(located(&[(0, 7), (3, STATE), (9, STATE)], None), Ok(3));
+        assert_eq!(located(&[(0, 7)], None), Err(Misfit::Key));
     }
 
     #[test]
