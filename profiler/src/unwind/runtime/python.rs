@@ -52,7 +52,9 @@ pub enum PythonRefusal {
     )]
     FreeThreaded(PythonVersion),
     /// It is not running yet.
-    #[error("Python {0} is not initialized: its frames are not named")]
+    #[error(
+        "Python {0} is not initialized yet: its frames are named once it is, from the next library that it loads on"
+    )]
     NotInitialized(PythonVersion),
     /// Its `_Py_DebugOffsets` are not those of its version.
     #[error("Python {0} describes itself in a way that is not known: its frames are not named")]
