@@ -7,7 +7,7 @@ mod error;
 mod followed;
 mod frames;
 mod launch;
-mod python;
+pub(crate) mod python;
 mod samples;
 mod update;
 

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 mod equation;
 mod probes;
 mod programs;
+mod python;
 mod unwind;
 
 const EXAMPLES: &str = "\
@@ -18,6 +19,8 @@ Examples:
     residue inspect probes -p $$
   How are stacks walked through the C library?
     residue inspect unwind /lib/x86_64-linux-gnu/libc.so.6
+  What does each thread of a Python process run, and how are its frames found?
+    sudo residue inspect python -p 4242
   Does this kernel accept residue?
     sudo residue inspect programs";
 
@@ -33,6 +36,7 @@ pub struct Args {
 enum What {
     Probes(probes::Args),
     Unwind(unwind::Args),
+    Python(python::Args),
     /// Whether this kernel accepts every eBPF program, and how hard each was to verify
     ///
     /// WALKED is how many instructions the verifier walked over all paths through the program; it
@@ -51,6 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.what {
         What::Probes(args) => written(probes::run(args, out)?),
         What::Unwind(args) => written(unwind::run(args, out)?),
+        What::Python(args) => written(python::run(args, out)?),
         What::Programs => programs::run(out),
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use crate::capture;
-use crate::profile::Profile;
+use crate::profile::{Languages, Profile};
 use crate::report::{Format, Measure, Options};
 
 const EXAMPLES: &str = "\
@@ -16,6 +16,8 @@ Examples:
     residue report out.residue
   A flamegraph of what is still outstanding:
     residue report out.residue --format flamegraph -o outstanding.svg
+  The same by Python functions alone:
+    residue report out.residue --python-only --format flamegraph -o python.svg
   Everything that was allocated, for pprof:
     residue report out.residue --format pprof -o heap.pb.gz
     go tool pprof -sample_index=alloc_space heap.pb.gz";
@@ -32,6 +34,12 @@ pub struct Args {
     /// What to count; json and pprof always hold both
     #[arg(long, value_enum, default_value_t = Measure::Outstanding)]
     pub by: Measure,
+    /// Leave out Python frames, and show all native ones, the interpreter's included
+    #[arg(long, conflicts_with = "python_only")]
+    pub native_only: bool,
+    /// Leave out native frames
+    #[arg(long)]
+    pub python_only: bool,
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -47,13 +55,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         capture,
         format,
         by,
+        native_only,
+        python_only,
         output,
     } = args;
+    let languages = match (native_only, python_only) {
+        (true, _) => Languages::Native,
+        (_, true) => Languages::Python,
+        _ => Languages::Both,
+    };
     let terminal = output.is_none() && io::stdout().is_terminal();
     if terminal && format.needs_file() {
         bail!("this format is of no use on a terminal: name a file with -o, or pipe it on");
     }
-    let profile = Profile::from(&capture::read(capture)?);
+    let profile = Profile::of(&capture::read(capture)?, languages);
     let colour = terminal && std::env::var_os("NO_COLOR").is_none();
     let options = Options { by: *by, colour };
     match output {

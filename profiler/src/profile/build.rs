@@ -10,11 +10,13 @@ use crate::capture::{self, Capture, Figures, FrameKind, MappingOwner};
 use crate::profile::apportion::{Counted, apportion};
 use crate::profile::culprit;
 use crate::profile::frames::{Interner, base_name};
-use crate::profile::merge::{self, Role};
+use crate::profile::merge::{self, Languages, Role};
 use crate::profile::{
     CounterValue, Frame, FrameId, MappingProfile, Profile, Span, StackProfile, Target,
 };
 
+/// Stands for a stack without Python frames where only those are shown.
+const NO_PYTHON: &str = "[no Python frames]";
 /// Stands where the frames of a stack are not known, and says so.
 const UNKNOWN: &str = "[stack unknown]";
 /// Stands behind the frames of a shallow context.
@@ -22,7 +24,15 @@ const SHALLOW: &str = "[stack not walked]";
 
 impl From<&Capture> for Profile {
     fn from(capture: &Capture) -> Self {
-        let mut stacks = Stacks::new(capture);
+        Self::of(capture, Languages::Both)
+    }
+}
+
+impl Profile {
+    /// What a capture holds, with the frames of these languages.
+    #[must_use]
+    pub fn of(capture: &Capture, languages: Languages) -> Self {
+        let mut stacks = Stacks::new(capture, languages);
         let allocated = allocated(capture, &mut stacks);
         let mapped = mapped(capture, &mut stacks);
         Self {
@@ -104,10 +114,11 @@ struct Stacks<'a> {
     frames: HashMap<u32, &'a capture::Frame>,
     stacks: HashMap<u32, &'a capture::Stack>,
     interner: Interner,
+    languages: Languages,
 }
 
 impl<'a> Stacks<'a> {
-    fn new(capture: &'a Capture) -> Self {
+    fn new(capture: &'a Capture, languages: Languages) -> Self {
         let slots = capture.processes.iter().map(|(process, _)| process.slot);
         Self {
             targets: slots
@@ -118,6 +129,7 @@ impl<'a> Stacks<'a> {
             frames: capture.frames.iter().map(|it| (it.id, it)).collect(),
             stacks: capture.stacks.iter().map(|it| (it.id, it)).collect(),
             interner: Interner::default(),
+            languages,
         }
     }
 
@@ -140,7 +152,7 @@ impl<'a> Stacks<'a> {
         let gap = stack.frames.len().saturating_sub(ROOT_FRAMES);
         let mut frames = Vec::new();
         let roles: Vec<Role> = stack.frames.iter().map(|id| self.role(*id)).collect();
-        let kept = merge::kept(&roles);
+        let kept = merge::kept(&roles, self.languages);
         for (number, (frame, kept)) in stack.frames.iter().zip(kept).enumerate() {
             if stack.left_out > 0 && number == gap {
                 let left_out = stack.left_out;
@@ -149,6 +161,9 @@ impl<'a> Stacks<'a> {
             if kept {
                 self.push(&mut frames, *frame);
             }
+        }
+        if frames.is_empty() && self.languages == Languages::Python {
+            frames.push(self.marker(NO_PYTHON));
         }
         if !stack.end.is_whole() {
             let why = stack.end.meaning();

@@ -18,8 +18,28 @@ pub(super) enum Role {
     Native,
 }
 
+/// Whose frames a reader wants to see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Languages {
+    /// Those of Python and native code as one stack.
+    #[default]
+    Both,
+    /// All native ones, the interpreter's own included.
+    Native,
+    /// Python's alone.
+    Python,
+}
+
 /// Which frames of a stack, leaf first, a reader wants to see.
-pub(super) fn kept(roles: &[Role]) -> Vec<bool> {
+pub(super) fn kept(roles: &[Role], languages: Languages) -> Vec<bool> {
+    let keep = |role: &Role| (*role == Role::Python) == (languages == Languages::Python);
+    match languages {
+        Languages::Both => merged(roles),
+        Languages::Native | Languages::Python => roles.iter().map(keep).collect(),
+    }
+}
+
+fn merged(roles: &[Role]) -> Vec<bool> {
     let is_python = |role: &Role| *role == Role::Python;
     let (Some(first), Some(last)) = (
         roles.iter().position(is_python),
@@ -47,7 +67,11 @@ mod tests {
     };
 
     fn merged(roles: &[Role]) -> Vec<Role> {
-        let kept = kept(roles);
+        seen(roles, Languages::Both)
+    }
+
+    fn seen(roles: &[Role], languages: Languages) -> Vec<Role> {
+        let kept = kept(roles, languages);
         let pairs = roles.iter().zip(kept);
         pairs
             .filter_map(|(role, kept)| kept.then_some(*role))
@@ -89,6 +113,17 @@ mod tests {
     fn a_program_that_embeds_python_is_seen() {
         let roles = [Interpreter, Python, Interpreter, Native, StartUp];
         assert_eq!(merged(&roles), [Python, Native, StartUp]);
+    }
+
+    #[test]
+    fn one_language_alone_has_all_of_its_frames_and_no_others() {
+        let roles = [Native, Interpreter, Python, Interpreter, Python, StartUp];
+        assert_eq!(
+            seen(&roles, Languages::Native),
+            [Native, Interpreter, Interpreter, StartUp]
+        );
+        assert_eq!(seen(&roles, Languages::Python), [Python, Python]);
+        assert_eq!(seen(&[Native, StartUp], Languages::Python), []);
     }
 
     #[test]

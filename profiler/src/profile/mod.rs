@@ -18,6 +18,7 @@ use residue_ebpf::abi::counters::CounterKind;
 
 pub use crate::capture::{Figures, MappingOwner, Note};
 pub use frames::{Frame, FrameId};
+pub use merge::Languages;
 
 /// A recording as reports show it.
 #[derive(Clone, Debug, Default)]

@@ -223,8 +223,9 @@ impl Followed {
         };
         kernel.attach_function(self.slot, self.pid(), &point, FunctionInfo::default())?;
         kernel.set_python(self.slot, python.interpreter.layout)?;
+        let caveat = python.interpreter.caveat();
         self.python = Some(python);
-        Ok(None)
+        Ok(caveat)
     }
 
     /// From here on its events count.

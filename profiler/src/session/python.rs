@@ -4,16 +4,21 @@
 //! when the interpreter frees it; an id that is still in use after the reading was so all the while,
 //! so that what was read belongs to it.
 
-use std::{collections::HashMap, fs::File};
+use std::{
+    collections::HashMap,
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use object::read::ReadCache;
 use residue_ebpf::abi::frame::PythonFrame;
 
 use crate::{
     drain::Drain,
-    symbolize::{CodeObject, CodeOffsets, Symbol},
-    target::{Avma, FileKey, LoadedObject, Memory as _, Process, ProcessMemory},
-    unwind::runtime::python::{Interpreter, PythonRefusal, PythonSymbols},
+    symbolize::{CodeObject, Symbol},
+    target::{Avma, FileKey, LoadBias, LoadedObject, Process, ProcessMemory},
+    unwind::runtime::python::{Interpreter, PythonRefusal, PythonSymbols, ThreadStack},
 };
 
 /// What a code object is called that was freed before it could be read.
@@ -23,18 +28,29 @@ const UNKNOWN: &str = "<unknown code>";
 /// Address bits of a code object's key.
 const ADDRESS: u64 = (1 << residue_ebpf::abi::heap::ADDRESS_BITS) - 1;
 
+/// How often structures that change while they are looked at are looked at, and how long apart.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(3);
+
 /// The interpreter of one process.
 pub struct Python {
     /// Where its frames are.
     pub interpreter: Interpreter,
     /// The file that holds it.
     pub file: FileKey,
-    offsets: CodeOffsets,
-    memory: ProcessMemory,
+    /// As the process names it.
+    pub path: PathBuf,
+    /// What that file's symbols say.
+    pub symbols: PythonSymbols,
+    /// Where it was loaded.
+    pub bias: LoadBias,
+    /// The memory of the process.
+    pub memory: ProcessMemory,
 }
 
 impl Python {
-    /// Looks for an interpreter among the objects of a process.
+    /// Looks for an interpreter among the objects of a process, and checks that its structures are
+    /// where they are thought to be.
     ///
     /// # Errors
     ///
@@ -47,11 +63,7 @@ impl Python {
             return Ok(None);
         };
         for object in objects {
-            let name = object
-                .path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy();
+            let name = file_name(&object.path);
             // Whoever embeds Python links its library, or has all of it in the program.
             if object.path != process.exe() && !name.starts_with("libpython") {
                 continue;
@@ -59,27 +71,63 @@ impl Python {
             let Some(symbols) = symbols(object) else {
                 continue;
             };
-            let interpreter = Interpreter::find(&symbols, object.load_bias, &name, &memory)?;
-            let version = interpreter.version;
-            let offsets = CodeOffsets::of((version.major, version.minor))
-                .ok_or(PythonRefusal::UnknownVersion(version))?;
+            let interpreter = settled(|| {
+                Interpreter::find(&symbols, object.load_bias, &name, &memory)
+                    .map_err(|refusal| refusal.or_musl(has_musl(objects)))
+            })?;
             return Ok(Some(Self {
                 interpreter,
                 file: object.file,
-                offsets,
+                path: object.path.clone(),
+                symbols,
+                bias: object.load_bias,
                 memory,
             }));
         }
         Ok(None)
     }
 
-    fn read(&self, code: Avma) -> Option<CodeObject> {
-        let kind = code.checked_add(8)?;
-        if self.memory.pointer(kind)? != self.interpreter.code_type {
-            return None;
-        }
-        CodeObject::read(&self.memory, &self.offsets, code)
+    /// The stack of each of its threads, up to `limit` frames of it.
+    ///
+    /// # Errors
+    ///
+    /// When its threads do not stay the same for long enough to be listed.
+    pub fn stacks(&self, limit: usize) -> Result<Vec<ThreadStack>, PythonRefusal> {
+        let Interpreter {
+            version,
+            structures,
+            ..
+        } = self.interpreter;
+        let refused = |misfit| PythonRefusal::Misfit { version, misfit };
+        settled(|| structures.stacks(&self.memory, limit).map_err(refused))
     }
+
+    fn read(&self, code: Avma) -> Option<CodeObject> {
+        let structures = &self.interpreter.structures;
+        structures.code(&self.memory, code).ok()
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// musl's loader is its C library as well.
+fn has_musl(objects: &[LoadedObject]) -> bool {
+    let mut names = objects.iter().map(|object| file_name(&object.path));
+    names.any(|name| name.starts_with("ld-musl") || name.starts_with("libc.musl"))
+}
+
+/// Threads that run meanwhile may be in the middle of anything: what does not fit once may fit next.
+fn settled<T>(mut look: impl FnMut() -> Result<T, PythonRefusal>) -> Result<T, PythonRefusal> {
+    for _ in 1..LOOKS {
+        match look() {
+            Err(refusal) if refusal.may_be_torn() => std::thread::sleep(BETWEEN_LOOKS),
+            result => return result,
+        }
+    }
+    look()
 }
 
 fn symbols(object: &LoadedObject) -> Option<PythonSymbols> {

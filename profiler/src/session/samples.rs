@@ -2,7 +2,7 @@
 //!
 //! Little-endian records, one after another: pid and tid (32 bits each); instruction pointer, stack
 //! pointer and rbp where the walk began; walk end, number of frames, bytes of stack and frames left
-//! out (32 bits each); the frames as AVMAs, leaf first; the stack from the stack pointer upwards.
+//! out (32 bits each); the native frames as AVMAs, leaf first; the stack from the stack pointer upwards.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use std::{
 use residue_ebpf::abi::{
     MAX_FRAMES,
     event::{SAMPLE_BYTES, StackSample},
-    frame::{NO_OBJECT, RawFrame},
+    frame::{NO_OBJECT, PYTHON, RawFrame},
     unwind::CodeMapping,
 };
 
@@ -32,7 +32,9 @@ impl SampleFile {
     pub fn add(&mut self, sample: &StackSample, code: &[CodeMapping]) -> io::Result<()> {
         let walked = sample.walked as usize;
         let kept = walked.min(MAX_FRAMES);
-        let frames = in_order(sample.frames[..kept].to_vec(), walked);
+        let mut frames = in_order(sample.frames[..kept].to_vec(), walked);
+        // What walks them again knows native frames alone.
+        frames.retain(|frame| frame.object != PYTHON);
         let stack = &sample.stack[..(sample.stack_bytes as usize).min(SAMPLE_BYTES)];
         let out = &mut self.0;
         for half in [sample.pid, sample.tid] {
@@ -43,7 +45,7 @@ impl SampleFile {
         }
         for half in [
             sample.end,
-            kept as u32,
+            frames.len() as u32,
             stack.len() as u32,
             (walked - kept) as u32,
         ] {

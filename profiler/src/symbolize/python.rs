@@ -24,7 +24,7 @@ const BYTES_DATA: u64 = 32;
 
 /// How a version writes its line tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LineTable {
+pub enum LineTable {
     /// `co_lnotab` (to 3.9).
     Lnotab,
     /// `co_linetable` of 3.10 (PEP 626).
@@ -37,14 +37,18 @@ enum LineTable {
 /// of the same builds as the layouts of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CodeOffsets {
-    first_line: u64,
-    filename: u64,
+    /// `co_firstlineno`
+    pub first_line: u64,
+    /// `co_filename`
+    pub filename: u64,
     /// `co_qualname`, or `co_name` where there is none.
-    name: u64,
-    line_table: u64,
-    format: LineTable,
+    pub name: u64,
+    /// `co_linetable`, or `co_lnotab` where there is none.
+    pub line_table: u64,
+    /// How that is written.
+    pub format: LineTable,
     /// Where the text of an ASCII string begins, and of any other.
-    text: [u64; 2],
+    pub text: [u64; 2],
 }
 
 impl CodeOffsets {

@@ -11,6 +11,7 @@ mod kernel;
 mod oracle;
 mod policy;
 mod python;
+mod python_inspect;
 mod redis;
 mod refusals;
 mod stacks;

@@ -1,99 +1,115 @@
 //! Where a CPython interpreter keeps its frames.
 //!
-//! The interpreter's structures differ from one minor version to the next; their offsets are data
-//! here. Which version runs is read from the process, and everything else from the symbols that every
-//! build exports, stripped or not.
+//! `symbols` are those that every build exports, stripped or not ▶ `version`, read from the process ▶
+//! `offsets`: what the interpreter says itself (`debug_offsets`), or the table of what is known of its
+//! version ▶ `walk` follows them from `_PyRuntime` to the names of the functions that run now ▶
+//! `thread_key`, where a thread's state is found from the thread ▶ [`Interpreter`], which the kernel
+//! side walks by.
+//!
+//! A patch release may have moved what the table says; so nothing is walked by offsets that did not
+//! prove themselves on the process at hand.
 
-use object::{Object as _, ObjectSymbol as _, ReadRef};
-use residue_ebpf::abi::python::{EVAL_RANGES, EntryKind, InstructionKind, PythonLayout};
+mod debug_offsets;
+mod evaluation;
+mod offsets;
+mod stacks;
+mod symbols;
+mod thread_key;
+mod version;
+mod walk;
 
-use crate::target::{Avma, LoadBias, Memory, Svma};
+use residue_ebpf::abi::python::{EVAL_RANGES, PythonLayout};
 
-/// The function that runs bytecode; a compiler may have moved parts of it away, whose names begin so
-/// as well.
-const EVAL: &str = "_PyEval_EvalFrameDefault";
-/// `specific_1stblock` in glibc's `struct pthread` (nptl/descr.h), from fsbase: one
-/// `{ seq, data }` a key.
-const TSS_BLOCK: u32 = 0x310;
-/// Bytes of a key's slot, and where in it the value is.
-const TSS_SLOT: (u32, u32) = (16, 8);
-/// Keys in the first block (`PTHREAD_KEY_2NDLEVEL_SIZE`).
-const TSS_KEYS: u32 = 32;
+use crate::target::{Avma, LoadBias, Memory};
+use debug_offsets::DebugOffsets;
+
+pub use evaluation::{EvalPart, FoundBy};
+pub use offsets::{Gil, Offsets};
+pub use stacks::{Function, ThreadStack};
+pub use symbols::PythonSymbols;
+pub use thread_key::KeyPlace;
+pub use version::PythonVersion;
+pub use walk::{Call, Calls, Misfit, Structures, ThreadState};
+
 /// `tp_dealloc` in `PyTypeObject` (Include/cpython/object.h).
 const TYPE_DEALLOC: u64 = 48;
-
-/// Which minor version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PythonVersion {
-    /// 3.
-    pub major: u8,
-    /// 8 to 13 are known.
-    pub minor: u8,
-}
-
-impl std::fmt::Display for PythonVersion {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{}.{}", self.major, self.minor)
-    }
-}
+/// Every interpreter that runs bytecode in one function needs more for that; one whose instructions
+/// are functions that call each other in tail position (3.14, if clang built it) has less left.
+const MIN_EVAL_BYTES: u64 = 8 << 10;
 
 /// Why a Python process is walked as native code only.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PythonRefusal {
     /// No layout is known.
-    #[error("Python {0} is not known to this residue (3.8 to 3.13 are): its frames are not named")]
+    #[error("Python {0} is not known to this residue (3.8 to 3.14 are): its frames are not named")]
     UnknownVersion(PythonVersion),
     /// Neither `Py_Version` nor a name tells.
     #[error("which Python this is cannot be told from {0}: its frames are not named")]
     NoVersion(String),
-    /// It is not running yet, or its structures are not where they should be.
+    /// It has no GIL.
     #[error(
-        "Python {0} is not initialized, or laid out in a way that is not known: its frames are not named"
+        "Python {0} is a free-threaded build, which residue does not walk: its frames are not named"
+    )]
+    FreeThreaded(PythonVersion),
+    /// It is not running yet.
+    #[error(
+        "Python {0} is not initialized yet: its frames are named once it is, from the next library that it loads on"
     )]
     NotInitialized(PythonVersion),
+    /// Its `_Py_DebugOffsets` are not those of its version.
+    #[error("Python {0} describes itself in a way that is not known: its frames are not named")]
+    DebugOffsets(PythonVersion),
+    /// Another C library keeps thread-specific values elsewhere.
+    #[error(
+        "Python {0} runs on musl, whose threads residue does not look into: its frames are not named"
+    )]
+    Musl(PythonVersion),
+    /// Bytecode runs in functions that are not known.
+    #[error(
+        "the code of Python {0} that runs bytecode was not found, or is in many functions (tail calls): its frames are not named"
+    )]
+    NoEvaluation(PythonVersion),
+    /// Its structures are not where they should be.
+    #[error(
+        "Python {version} does not fit the layout that is known of it: {misfit}; its frames are not named"
+    )]
+    Misfit {
+        /// Which.
+        version: PythonVersion,
+        /// What did not fit.
+        misfit: Misfit,
+    },
 }
 
-/// What the symbols of an object say about the interpreter in it. Addresses in the file's own terms.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PythonSymbols {
-    runtime: Svma,
-    code_type: Svma,
-    version: Option<Svma>,
-    /// Begin and size, bytes.
-    eval: Vec<(Svma, u64)>,
-}
+impl PythonRefusal {
+    /// This one, or that the threads are musl's, if they are and that is what did not fit.
+    #[must_use]
+    pub fn or_musl(self, has_musl: bool) -> Self {
+        match self {
+            Self::Misfit {
+                version,
+                misfit: Misfit::Key,
+            } if has_musl => Self::Musl(version),
+            refusal => refusal,
+        }
+    }
 
-impl PythonSymbols {
-    /// Those of an ELF file; `None` if it holds no interpreter.
-    pub fn read<'data>(data: impl ReadRef<'data>) -> Option<Self> {
-        let file = object::File::parse(data).ok()?;
-        let exported = |wanted: &str| {
-            let mut symbols = file.dynamic_symbols();
-            let found = symbols.find(|it| it.is_definition() && it.name() == Ok(wanted));
-            found.map(|symbol| Svma(symbol.address()))
-        };
-        let runtime = exported("_PyRuntime")?;
-        let mut eval: Vec<_> = file
-            .symbols()
-            .chain(file.dynamic_symbols())
-            .filter(|it| it.is_definition() && it.size() > 0)
-            .filter(|it| it.name().is_ok_and(is_eval))
-            .map(|symbol| (Svma(symbol.address()), symbol.size()))
-            .collect();
-        eval.sort_unstable();
-        eval.dedup();
-        Some(Self {
-            runtime,
-            code_type: exported("PyCode_Type")?,
-            version: exported("Py_Version"),
-            eval,
-        })
+    /// Whether another look may find what this one did not: the process changes under it.
+    #[must_use]
+    pub const fn may_be_torn(&self) -> bool {
+        matches!(self, Self::Misfit { .. })
     }
 }
 
-fn is_eval(name: &str) -> bool {
-    name.strip_prefix(EVAL)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+/// Where offsets are from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// What is known of this version.
+    Table,
+    /// The interpreter, which the table agrees with.
+    DebugOffsetsAndTable,
+    /// The interpreter alone.
+    DebugOffsets,
 }
 
 /// An interpreter in a process.
@@ -101,17 +117,21 @@ fn is_eval(name: &str) -> bool {
 pub struct Interpreter {
     /// Its version.
     pub version: PythonVersion,
-    /// How its frames are walked.
+    /// How its frames are walked by the kernel side.
     pub layout: PythonLayout,
-    /// The type of code objects, AVMA.
-    pub code_type: Avma,
+    /// How they are walked from outside.
+    pub structures: Structures,
+    /// Where the offsets are from.
+    pub origin: Origin,
+    /// Where the threads keep their states.
+    pub key: KeyPlace,
     /// The function that frees code objects, AVMA.
     pub code_dealloc: Avma,
 }
 
 impl Interpreter {
     /// The interpreter whose symbols are given, in an object that was loaded at `bias` from a file
-    /// called `file_name`.
+    /// called `file_name`. One look: see [`PythonRefusal::may_be_torn`].
     ///
     /// # Errors
     ///
@@ -122,189 +142,150 @@ impl Interpreter {
         file_name: &str,
         memory: &impl Memory,
     ) -> Result<Self, PythonRefusal> {
-        let version = symbols
-            .version
-            .and_then(|at| memory.u32(bias.avma(at)))
-            .map(version_of_hex)
-            .or_else(|| version_of_name(file_name))
-            .ok_or_else(|| PythonRefusal::NoVersion(file_name.to_owned()))?;
-        let offsets = Offsets::of(version).ok_or(PythonRefusal::UnknownVersion(version))?;
-        let refused = || PythonRefusal::NotInitialized(version);
         let runtime = bias.avma(symbols.runtime);
-        let code_type = bias.avma(symbols.code_type);
-        let layout = offsets.layout(runtime, memory).ok_or_else(refused)?;
-        let dealloc = code_type.checked_add(TYPE_DEALLOC).ok_or_else(refused)?;
+        let said = DebugOffsets::read(memory, runtime);
+        let version = version(symbols, said.as_ref(), bias, file_name, memory)?;
+        let (offsets, origin) = offsets(version, said.as_ref())?;
+        let code_bytes: u64 = symbols.eval.iter().map(|part| part.bytes).sum();
+        if code_bytes < MIN_EVAL_BYTES {
+            return Err(PythonRefusal::NoEvaluation(version));
+        }
+        let structures = Structures {
+            runtime,
+            code_type: bias.avma(symbols.code_type),
+            offsets,
+        };
+        let refused = |misfit| match misfit {
+            Misfit::NoThreads => PythonRefusal::NotInitialized(version),
+            misfit => PythonRefusal::Misfit { version, misfit },
+        };
+        let threads = structures.check(memory).map_err(refused)?;
+        let key = thread_key::locate(memory, runtime, &offsets, &threads).map_err(refused)?;
+        let dealloc = structures.code_type.checked_add(TYPE_DEALLOC);
+        let dealloc = dealloc.and_then(|at| memory.pointer(at));
         Ok(Self {
+            layout: layout(&structures, key, eval_ranges(&symbols.eval, bias))
+                .ok_or_else(|| refused(Misfit::Frames))?,
             version,
-            layout: PythonLayout {
-                eval: eval_ranges(&symbols.eval, bias),
-                ..layout
-            },
-            code_type,
-            code_dealloc: memory.pointer(dealloc).ok_or_else(refused)?,
+            structures,
+            origin,
+            key,
+            code_dealloc: dealloc.ok_or_else(|| refused(Misfit::CodeType))?,
+        })
+    }
+
+    /// What whoever records should know of it.
+    #[must_use]
+    pub fn caveat(&self) -> Option<String> {
+        (self.version.series() == (3, 14)).then(|| {
+            let version = self.version;
+            format!(
+                "walking Python {version} is untested: its layout is as published, not as tried"
+            )
         })
     }
 }
 
-fn eval_ranges(parts: &[(Svma, u64)], bias: LoadBias) -> [[u64; 2]; EVAL_RANGES] {
+fn version(
+    symbols: &PythonSymbols,
+    said: Option<&DebugOffsets>,
+    bias: LoadBias,
+    file_name: &str,
+    memory: &impl Memory,
+) -> Result<PythonVersion, PythonRefusal> {
+    let stated = symbols.version.and_then(|at| memory.u32(bias.avma(at)));
+    stated
+        .map(PythonVersion::of_hex)
+        .or_else(|| said.map(|said| said.version))
+        .or_else(|| PythonVersion::of_name(file_name))
+        .ok_or_else(|| PythonRefusal::NoVersion(file_name.to_owned()))
+}
+
+/// What the interpreter says goes before what the table says of other builds of its version.
+fn offsets(
+    version: PythonVersion,
+    said: Option<&DebugOffsets>,
+) -> Result<(Offsets, Origin), PythonRefusal> {
+    let table = Offsets::of(version);
+    let Some(said) = said.filter(|_| version.series() >= (3, 13)) else {
+        let table = table.ok_or(PythonRefusal::UnknownVersion(version))?;
+        return Ok((table, Origin::Table));
+    };
+    if version.series() > (3, 14) {
+        return Err(PythonRefusal::UnknownVersion(version));
+    }
+    if said.free_threaded {
+        return Err(PythonRefusal::FreeThreaded(version));
+    }
+    let own = said.offsets();
+    let own = own.ok_or(PythonRefusal::DebugOffsets(version))?;
+    let agrees = |table: &Offsets| {
+        own == Offsets {
+            tss_key: None,
+            ..*table
+        }
+    };
+    Ok(match table.filter(agrees) {
+        Some(table) => (table, Origin::DebugOffsetsAndTable),
+        None => (own, Origin::DebugOffsets),
+    })
+}
+
+/// `None` if a number is larger than the kernel side can take.
+fn layout(
+    structures: &Structures,
+    key: KeyPlace,
+    eval: [[u64; 2]; EVAL_RANGES],
+) -> Option<PythonLayout> {
+    let offsets = &structures.offsets;
+    let small = |offset: u64| u32::try_from(offset).ok();
+    Some(PythonLayout {
+        enabled: 1,
+        tss: key.value,
+        tss_block: key.block,
+        thread_id: small(offsets.thread_id)?,
+        gil_holder: match offsets.gil {
+            Gil::Runtime(at) => structures.runtime.checked_add(at)?.0,
+            Gil::Interpreter { .. } => 0,
+        },
+        frame: small(offsets.frame)?,
+        frame_in_cframe: small(offsets.frame_in_cframe.unwrap_or(u32::MAX.into()))?,
+        frame_bytes: small(offsets.frame_bytes()?)?,
+        previous: small(offsets.previous)?,
+        code: small(offsets.executable)?,
+        instruction: small(offsets.instruction)?,
+        instruction_kind: offsets.instruction_kind as u32,
+        first_instruction: small(offsets.first_instruction)?,
+        entry: small(offsets.entry)?,
+        entry_kind: offsets.entry_kind as u32,
+        eval,
+    })
+}
+
+/// The longest come first, if there are more than there is room for.
+fn eval_ranges(parts: &[EvalPart], bias: LoadBias) -> [[u64; 2]; EVAL_RANGES] {
+    let mut parts = parts.to_vec();
+    parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
     let mut ranges = [[0; 2]; EVAL_RANGES];
-    for (range, (start, size)) in ranges.iter_mut().zip(parts) {
-        let start = bias.avma(*start).0;
-        *range = [start, start.saturating_add(*size)];
+    for (range, part) in ranges.iter_mut().zip(parts) {
+        let start = bias.avma(part.start).0;
+        *range = [start, start.saturating_add(part.bytes)];
     }
     ranges
 }
 
-/// `PY_VERSION_HEX`: 0x030b02f0 is 3.11.2 final.
-fn version_of_hex(hex: u32) -> PythonVersion {
-    PythonVersion {
-        major: (hex >> 24) as u8,
-        minor: (hex >> 16) as u8,
-    }
-}
-
-/// `libpython3.8.so.1.0`, `python3.9`.
-fn version_of_name(name: &str) -> Option<PythonVersion> {
-    let (_, version) = name.split_once("python")?;
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
-    Some(PythonVersion {
-        major: numbers.next()?.parse().ok()?,
-        minor: numbers.next()?.parse().ok()?,
-    })
-}
-
-/// Where a version keeps what a walk needs, bytes. From the debug information of 3.8.18, 3.9.18,
-/// 3.10.13, 3.11.7, 3.12.1 and 3.13.0.
-struct Offsets {
-    /// `_PyRuntime.gilstate.autoTSSkey`
-    tss_key: u64,
-    /// `PyThreadState.frame`; `.cframe` in 3.11 and 3.12; `.current_frame` from 3.13.
-    frame: u32,
-    /// `_PyCFrame.current_frame`
-    frame_in_cframe: Option<u32>,
-    /// `PyFrameObject.f_back`; `_PyInterpreterFrame.previous` from 3.11.
-    previous: u32,
-    /// `f_code`; `f_executable` from 3.13.
-    code: u32,
-    /// `f_lasti`; `prev_instr` from 3.11, `instr_ptr` from 3.13.
-    instruction: u32,
-    instruction_kind: InstructionKind,
-    /// `PyCodeObject.co_code_adaptive`
-    first_instruction: u32,
-    /// `is_entry` in 3.11, `owner` from 3.12.
-    entry: u32,
-    entry_kind: EntryKind,
-    frame_bytes: u32,
-}
-
-impl Offsets {
-    const fn of(version: PythonVersion) -> Option<Self> {
-        let frame_object = Self {
-            tss_key: 584,
-            frame: 24,
-            frame_in_cframe: None,
-            previous: 24,
-            code: 32,
-            instruction: 104,
-            instruction_kind: InstructionKind::Bytes,
-            first_instruction: 0,
-            entry: 0,
-            entry_kind: EntryKind::Every,
-            frame_bytes: 112,
-        };
-        let interpreter_frame = Self {
-            tss_key: 1544,
-            frame: 56,
-            frame_in_cframe: Some(0),
-            previous: 8,
-            code: 0,
-            instruction: 56,
-            instruction_kind: InstructionKind::Pointer,
-            first_instruction: 192,
-            entry: 70,
-            entry_kind: EntryKind::Owner,
-            frame_bytes: 72,
-        };
-        Some(match (version.major, version.minor) {
-            (3, 8) => Self {
-                tss_key: 1392,
-                ..frame_object
-            },
-            (3, 9) => frame_object,
-            (3, 10) => Self {
-                instruction: 96,
-                instruction_kind: InstructionKind::Units,
-                ..frame_object
-            },
-            (3, 11) => Self {
-                tss_key: 592,
-                frame_in_cframe: Some(8),
-                previous: 48,
-                code: 32,
-                first_instruction: 184,
-                entry: 68,
-                entry_kind: EntryKind::Flag,
-                ..interpreter_frame
-            },
-            (3, 12) => interpreter_frame,
-            (3, 13) => Self {
-                tss_key: 2160,
-                frame: 72,
-                frame_in_cframe: None,
-                first_instruction: 200,
-                ..interpreter_frame
-            },
-            _ => return None,
-        })
-    }
-
-    /// All but the ranges of native code.
-    fn layout(&self, runtime: Avma, memory: &impl Memory) -> Option<PythonLayout> {
-        // Py_tss_t { int _is_initialized; pthread_key_t _key; } (Include/pythread.h)
-        let key_at = runtime.checked_add(self.tss_key)?;
-        let initialized = memory.u32(key_at)?;
-        let key = memory.u32(key_at.checked_add(4)?)?;
-        if initialized != 1 || key >= TSS_KEYS {
-            return None;
-        }
-        let (slot_bytes, value) = TSS_SLOT;
-        Some(PythonLayout {
-            enabled: 1,
-            tss: TSS_BLOCK + key * slot_bytes + value,
-            frame: self.frame,
-            frame_in_cframe: self.frame_in_cframe.unwrap_or(u32::MAX),
-            frame_bytes: self.frame_bytes,
-            previous: self.previous,
-            code: self.code,
-            instruction: self.instruction,
-            instruction_kind: self.instruction_kind as u32,
-            first_instruction: self.first_instruction,
-            entry: self.entry,
-            entry_kind: self.entry_kind as u32,
-            ..PythonLayout::default()
-        })
-    }
-}
-
+/// Memory that holds these bytes, each from its address on.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_read_from_names_and_from_memory() {
-        let version = |major, minor| PythonVersion { major, minor };
-        assert_eq!(version_of_hex(0x030b_02f0), version(3, 11));
-        assert_eq!(version_of_name("libpython3.8.so.1.0"), Some(version(3, 8)));
-        assert_eq!(version_of_name("python3.10"), Some(version(3, 10)));
-        assert_eq!(version_of_name("libpython3.so"), None);
-        assert_eq!(version_of_name("uwsgi"), None);
+fn memory_of<const N: usize>(pieces: [(u64, Vec<u8>); N]) -> impl Memory {
+    struct Pieces<const N: usize>([(u64, Vec<u8>); N]);
+    impl<const N: usize> Memory for Pieces<N> {
+        fn read(&self, address: Avma, into: &mut [u8]) -> Option<()> {
+            self.0.iter().find_map(|(start, bytes)| {
+                let from = usize::try_from(address.0.checked_sub(*start)?).ok()?;
+                into.copy_from_slice(bytes.get(from..from.checked_add(into.len())?)?);
+                Some(())
+            })
+        }
     }
-
-    #[test]
-    fn parts_that_a_compiler_moved_away_belong_to_the_evaluation_function() {
-        assert!(is_eval("_PyEval_EvalFrameDefault"));
-        assert!(is_eval("_PyEval_EvalFrameDefault.cold"));
-        assert!(!is_eval("_PyEval_EvalFrameDefaultish"));
-        assert!(!is_eval("_PyEval_EvalFrame"));
-    }
+    Pieces(pieces)
 }
