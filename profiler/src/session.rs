@@ -8,11 +8,12 @@ mod followed;
 mod frames;
 mod launch;
 mod python;
+mod python_heap;
 mod samples;
 mod update;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     ffi::OsString,
     io,
     os::fd::OwnedFd,
@@ -43,6 +44,7 @@ use followed::{Discovered, Followed};
 use frames::FrameTable;
 use launch::{Launch, resume};
 use python::CodeObjects;
+use python_heap::PythonHeaps;
 use samples::SampleFile;
 use update::tally;
 
@@ -84,6 +86,8 @@ pub struct Config {
     pub samples: Option<PathBuf>,
     /// Where in a function a probe goes.
     pub sites: SitePolicy,
+    /// Whether to sample Python objects.
+    pub python_objects: bool,
 }
 
 /// A recording under way.
@@ -99,6 +103,9 @@ pub struct Session<'a> {
     samples: Option<SampleFile>,
     stacks: Vec<Stack>,
     stacks_seen: usize,
+    /// Those whose totals are Python's own allocator's.
+    python_stacks: HashSet<u32>,
+    python_heaps: PythonHeaps,
     tell: &'a mut dyn FnMut(Update),
 }
 
@@ -161,11 +168,13 @@ impl<'a> Session<'a> {
         let mut followed = Vec::new();
         let mut gaps = Vec::new();
         let mut functions = 0;
+        let mut python_heaps = PythonHeaps::new(config);
         for (slot, (process, discovered)) in (0..).zip(found) {
             gaps.extend(discovered.gaps());
             let mut process = Followed::new(process, slot);
             functions += process.attach(&mut kernel, &discovered)?;
             gaps.extend(process.attach_python(&mut kernel, &discovered)?);
+            gaps.extend(python_heaps.attach(&mut kernel, &process, &discovered)?);
             followed.push(process);
         }
         let mut session = Self {
@@ -180,6 +189,8 @@ impl<'a> Session<'a> {
             samples: sample_file(config)?,
             stacks: Vec::new(),
             stacks_seen: 0,
+            python_stacks: HashSet::new(),
+            python_heaps,
             tell,
         };
         let took = began.elapsed();
@@ -324,6 +335,9 @@ impl<'a> Session<'a> {
                     self.code_objects.learn(frame, python, &self.drain);
                 }
             }
+            if stack.kind.is_python() {
+                self.python_stacks.insert(stack.id);
+            }
             self.stacks.push(self.frames.intern(&stack));
         }
         self.write_samples()?;
@@ -373,6 +387,11 @@ impl<'a> Session<'a> {
         if let Some(gap) = followed.attach_python(&mut self.kernel, &discovered)? {
             self.note(gap)?;
         }
+        let followed = &self.followed[slot];
+        let gaps = self
+            .python_heaps
+            .attach(&mut self.kernel, followed, &discovered)?;
+        gaps.into_iter().try_for_each(|gap| self.note(gap))?;
         let followed = &mut self.followed[slot];
         match followed.attach(&mut self.kernel, &discovered) {
             Ok(0) => Ok(()),
@@ -431,7 +450,10 @@ impl<'a> Session<'a> {
         let (modules, frames) = self.frames.take_new(&self.code, &self.code_objects);
         let stacks = std::mem::take(&mut self.stacks);
         self.stacks_seen += stacks.len();
-        let figures = tally(&totals, &counters, self.stacks_seen);
+        let of_blocks = totals
+            .iter()
+            .filter(|(id, _)| !self.python_stacks.contains(id));
+        let figures = tally(of_blocks, &counters, self.stacks_seen);
         self.writer.write_interval(&Interval {
             at_ns: now(),
             modules,

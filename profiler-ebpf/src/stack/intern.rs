@@ -2,7 +2,10 @@
 
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
 use residue_ebpf::abi::{
-    MAX_FRAMES, UNKNOWN_STACK, counters::Counter, event::StackEvent, heap::StackTotals,
+    MAX_FRAMES, UNKNOWN_STACK,
+    counters::Counter,
+    event::StackEvent,
+    heap::{StackKind, StackTotals},
 };
 
 use super::{native, sample};
@@ -12,6 +15,9 @@ use crate::{
     thread::{Registers, ThreadState},
 };
 
+/// Keeps stacks of different kinds apart: an odd number whose multiples differ in all bits.
+const KIND_SALT: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Walks the stack at `start` and returns its id and totals.
 #[inline(always)]
 pub fn stack_at(
@@ -19,8 +25,20 @@ pub fn stack_at(
     process: u16,
     start: Registers,
 ) -> Option<(u32, &'static mut StackTotals)> {
-    let hash = native::walk(start, process, thread);
+    stack_of_kind(thread, process, start, StackKind::Full)
+}
+
+/// [`stack_at`], for totals of any kind. Each kind has ids of its own.
+#[inline(always)]
+pub fn stack_of_kind(
+    thread: &mut ThreadState,
+    process: u16,
+    start: Registers,
+    kind: StackKind,
+) -> Option<(u32, &'static mut StackTotals)> {
+    let hash = native::walk(start, process, thread) ^ (kind as u64).wrapping_mul(KIND_SALT);
     thread.stack.process = u32::from(process);
+    thread.stack.kind = kind as u32;
     sample::take(start, thread);
     let id = intern(hash);
     let totals = totals(id)?;

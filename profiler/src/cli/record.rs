@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
-use residue_ebpf::abi::heap::MAX_STACKS;
+use residue_ebpf::abi::heap::{MAX_PYTHON_OBJECT, MAX_STACKS};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -62,6 +62,10 @@ pub struct Args {
     /// Kernel memory for unwind tables, MiB; about a twelfth of the code of the processes
     #[arg(long, value_name = "MIB", default_value_t = Limits::DEFAULT.max_unwind_mib, value_parser = clap::value_parser!(u32).range(1..=4096))]
     max_unwind_memory: u32,
+    /// Sample the objects that Python's own allocator serves, one in so many bytes [default: 8192];
+    /// every object then costs a microsecond or more
+    #[arg(long, value_name = "BYTES", num_args = 0..=1, require_equals = true, default_missing_value = "8192", value_parser = clap::value_parser!(u32).range(MAX_PYTHON_OBJECT as i64..=1 << 20))]
+    python_objects: Option<u32>,
     /// Walk stacks by frame pointers alone, for programs that all have them
     #[arg(long)]
     frame_pointers: bool,
@@ -156,6 +160,9 @@ fn config(args: &Args) -> anyhow::Result<Config> {
             max_live: args.max_live,
             max_stacks: args.max_stacks,
             max_unwind_mib: args.max_unwind_memory,
+            python_interval: args
+                .python_objects
+                .unwrap_or(Limits::DEFAULT.python_interval),
         },
         walking: match (args.frame_pointers, args.few_steps) {
             (true, _) => Walking::FramePointers,
@@ -163,6 +170,7 @@ fn config(args: &Args) -> anyhow::Result<Config> {
             (false, false) => Walking::Tables,
         },
         samples: args.sample_stacks.clone(),
+        python_objects: args.python_objects.is_some(),
         programs: if args.empty_programs {
             ProgramSet::Empty
         } else {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use crate::capture;
-use crate::profile::Profile;
+use crate::profile::{Profile, Tier};
 use crate::report::{Format, Measure, Options};
 
 const EXAMPLES: &str = "\
@@ -32,6 +32,9 @@ pub struct Args {
     /// What to count; json and pprof always hold both
     #[arg(long, value_enum, default_value_t = Measure::Outstanding)]
     pub by: Measure,
+    /// Whose blocks a flamegraph, folded or pprof shows; json and text have all
+    #[arg(long, value_enum, default_value_t = Tier::Blocks)]
+    pub tier: Tier,
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -47,6 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         capture,
         format,
         by,
+        tier,
         output,
     } = args;
     let terminal = output.is_none() && io::stdout().is_terminal();
@@ -54,8 +58,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         bail!("this format is of no use on a terminal: name a file with -o, or pipe it on");
     }
     let profile = Profile::from(&capture::read(capture)?);
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none();
-    let options = Options { by: *by, colour };
+    let options = Options {
+        by: *by,
+        tier: *tier,
+        colour: terminal && std::env::var_os("NO_COLOR").is_none(),
+    };
     match output {
         Some(path) => write_file(&profile, *format, options, capture, path),
         None => tolerate_closed_pipe(write_to(io::stdout().lock(), &profile, *format, options))

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use residue_ebpf::abi::counters::{Counter, CounterKind};
-use residue_ebpf::abi::heap::StackTotals;
+use residue_ebpf::abi::heap::{StackKind, StackTotals};
 use residue_ebpf::abi::{ROOT_FRAMES, UNKNOWN_STACK};
 
-use crate::capture::{self, Capture, Figures, FrameKind, MappingOwner};
+use crate::capture::{self, Capture, Figures, FrameKind, MappingOwner, PYTHON_OBJECTS_OPTION};
 use crate::profile::culprit;
 use crate::profile::frames::{Interner, base_name};
 use crate::profile::merge::{self, Role};
@@ -20,7 +20,10 @@ const UNKNOWN: &str = "[stack unknown]";
 impl From<&Capture> for Profile {
     fn from(capture: &Capture) -> Self {
         let mut stacks = Stacks::new(capture);
-        let allocated = allocated(capture, &mut stacks);
+        let allocated = allocated(capture, &mut stacks, |kind| !kind.is_python());
+        let mut python = |wanted| allocated_by_python(capture, &mut stacks, wanted);
+        let python_objects = python(StackKind::PythonObjects);
+        let python_pools = python(StackKind::PythonPools);
         let mapped = mapped(capture, &mut stacks);
         Self {
             targets: capture.processes.iter().map(target).collect(),
@@ -29,6 +32,9 @@ impl From<&Capture> for Profile {
             notes: capture.notes.clone(),
             frames: stacks.interner.into_frames(),
             stacks: allocated,
+            python_objects,
+            python_pools,
+            python_interval: python_interval(capture),
             mappings: mapped,
         }
     }
@@ -37,11 +43,33 @@ impl From<&Capture> for Profile {
 /// What tells two rows apart.
 type Row = (Option<usize>, Vec<FrameId>);
 
-fn allocated(capture: &Capture, stacks: &mut Stacks<'_>) -> Vec<StackProfile> {
+/// How far apart samples of Python objects are, bytes.
+fn python_interval(capture: &Capture) -> Option<u64> {
+    let mut options = capture.meta.options.iter();
+    let (_, value) = options.find(|(name, _)| name == PYTHON_OBJECTS_OPTION)?;
+    value.parse().ok()
+}
+
+fn allocated_by_python(
+    capture: &Capture,
+    stacks: &mut Stacks<'_>,
+    wanted: StackKind,
+) -> Vec<StackProfile> {
+    allocated(capture, stacks, |kind| kind == wanted)
+}
+
+fn allocated(
+    capture: &Capture,
+    stacks: &mut Stacks<'_>,
+    wanted: impl Fn(StackKind) -> bool,
+) -> Vec<StackProfile> {
     let mut rows: HashMap<Row, StackProfile> = HashMap::new();
     // A stack that only ever mapped memory has allocated no block.
     let any_block = |totals: &StackTotals| totals.alloc_objects + totals.lost_objects > 0;
     for (id, totals) in capture.totals.iter().filter(|(_, it)| any_block(it)) {
+        if !wanted(stacks.kind(*id)) {
+            continue;
+        }
         let (target, frames) = stacks.symbolized(*id);
         let row = rows
             .entry((target, frames.clone()))
@@ -124,6 +152,11 @@ impl<'a> Stacks<'a> {
             stacks: capture.stacks.iter().map(|it| (it.id, it)).collect(),
             interner: Interner::default(),
         }
+    }
+
+    /// What the totals of a stack are; of one that is not known, blocks.
+    fn kind(&self, id: u32) -> StackKind {
+        self.stacks.get(&id).map_or(StackKind::Full, |it| it.kind)
     }
 
     fn symbolized(&mut self, id: u32) -> Row {

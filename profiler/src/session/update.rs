@@ -54,8 +54,8 @@ pub struct Tally {
 }
 
 /// Adds up the figures of a moment.
-pub(super) fn tally(
-    totals: &[(u32, StackTotals)],
+pub(super) fn tally<'a>(
+    totals: impl Iterator<Item = &'a (u32, StackTotals)>,
     counters: &[(Counter, u64)],
     stacks: usize,
 ) -> Tally {

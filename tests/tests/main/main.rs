@@ -10,6 +10,7 @@ mod harmless;
 mod kernel;
 mod oracle;
 mod python;
+mod python_objects;
 mod redis;
 mod refusals;
 mod stacks;
