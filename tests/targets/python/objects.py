@@ -2,8 +2,9 @@
 
 grow COUNT          requests that each leave one small entry in a cache, and garbage
 rounds COUNT KEEP   allocations of many sizes, a line of its own for each round; half of them stay.
-                    Prints `line NUMBER BYTES OBJECTS` for each line: what tracemalloc says that it
-                    still holds in blocks of up to 512 bytes. `trace` begins to trace before that.
+trace               starts tracemalloc
+truth               prints `line NUMBER BYTES OBJECTS` for each line of a round: what tracemalloc says
+                    that it still holds in blocks of up to 512 bytes
 realloc             blocks that pass the border between Python's allocator and malloc
 loop COUNT          allocates and frees small objects; prints `took NANOSECONDS`, per object
 """
@@ -47,6 +48,9 @@ def rounds(count, keep):
     held = eval(compile("[" + source + "]", "rounds.py", "eval"), {"SIZES": sizes})
     del held[1::2]
     KEPT.append(held)
+
+
+def truth():
     lines = {}
     for trace in tracemalloc.take_snapshot().traces:
         frame = trace.traceback[0]
