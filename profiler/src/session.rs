@@ -11,12 +11,11 @@ mod python;
 mod python_heap;
 mod samples;
 mod update;
+mod wake;
 
 use std::{
     collections::{BTreeSet, HashSet},
     ffi::OsString,
-    io,
-    os::fd::OwnedFd,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
@@ -27,8 +26,6 @@ use residue_ebpf::abi::{
     frame::PythonFrame,
     heap::{PROCESS_LAUNCHING, ProcessState},
 };
-
-use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
     attach::{AttachError, Channels, Kernel, Limits, ProgramSet, Samples, Walking},
@@ -45,8 +42,9 @@ use frames::FrameTable;
 use launch::{Launch, resume};
 use python::CodeObjects;
 use python_heap::PythonHeaps;
-use samples::SampleFile;
-use update::tally;
+use samples::{SampleFile, sample_file};
+use update::{set, tally};
+use wake::{ticks, watch};
 
 pub use error::SessionError;
 pub use update::{Tables, Tally, Update};
@@ -263,6 +261,9 @@ impl<'a> Session<'a> {
         self.note_children()?;
         self.poll()?;
         self.write()?;
+        if let Some(text) = self.python_heaps.summary() {
+            (self.tell)(Update::Note(text));
+        }
         Ok(ended)
     }
 
@@ -447,6 +448,7 @@ impl<'a> Session<'a> {
             self.drain.undelivered(),
         );
         set(&mut counters, Counter::KernelSkipped, self.kernel.skipped());
+        self.python_heaps.seen(&counters);
         let (modules, frames) = self.frames.take_new(&self.code, &self.code_objects);
         let stacks = std::mem::take(&mut self.stacks);
         self.stacks_seen += stacks.len();
@@ -485,30 +487,6 @@ impl<'a> Session<'a> {
         self.writer.note(now(), &text)?;
         (self.tell)(Update::Note(text));
         Ok(())
-    }
-}
-
-fn sample_file(config: &Config) -> Result<Option<SampleFile>, SessionError> {
-    let create = |path: &PathBuf| SampleFile::create(path);
-    let file = config.samples.as_ref().map(create).transpose();
-    file.map_err(SessionError::Samples)
-}
-
-fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd stands for one open file for as long as it lives.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
-}
-
-/// Ticks that are skipped, not made up for, when work took longer.
-fn ticks(period: Duration) -> tokio::time::Interval {
-    let mut ticks = tokio::time::interval(period);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    ticks
-}
-
-fn set(counters: &mut [(Counter, u64)], which: Counter, to: u64) {
-    if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
-        *value = to;
     }
 }
 

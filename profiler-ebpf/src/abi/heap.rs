@@ -41,7 +41,7 @@ pub const fn objects_of_sample(interval: u64, size: u64, address: u64) -> u64 {
     // Fibonacci hashing: neighbours land far apart. Blocks are multiples of 8.
     let mixed = (address >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let size = if size == 0 { 1 } else { size };
-    (interval + (mixed * size >> 32)) / size
+    (interval + ((mixed * size) >> 32)) / size
 }
 
 /// A live allocation.

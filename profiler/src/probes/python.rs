@@ -348,8 +348,8 @@ mod tests {
         proptest::proptest!(|(bytes: Vec<u8>, address: u64)| {
             let functions = std::array::from_fn(|_| (Avma(address), code(&bytes)));
             assert_eq!(AllocatorTable::find(&functions, &memory, &is_code), None);
-            inlined_at(&bytes, Avma(address), &[Avma(0); 4]);
-            new_pool_called_by(Avma(address), &bytes, |_| false);
+            let _ = inlined_at(&bytes, Avma(address), &[Avma(0); 4]);
+            let _ = new_pool_called_by(Avma(address), &bytes, |_| false);
         });
     }
 }

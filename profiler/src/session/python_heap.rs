@@ -7,7 +7,7 @@ use object::{
     Object as _, ObjectSection as _, ObjectSymbol as _, ReadRef as _,
     read::{ReadCache, Symbol},
 };
-use residue_ebpf::abi::{call_shape::CallShape, heap::FunctionInfo};
+use residue_ebpf::abi::{call_shape::CallShape, counters::Counter, heap::FunctionInfo};
 
 use super::{Config, followed::Discovered, followed::Followed, python::Python};
 use crate::{
@@ -43,6 +43,7 @@ pub struct PythonHeaps {
     sites: SitePolicy,
     done: HashSet<u16>,
     price_told: bool,
+    objects: u64,
 }
 
 impl PythonHeaps {
@@ -52,6 +53,7 @@ impl PythonHeaps {
             sites: config.sites,
             done: HashSet::new(),
             price_told: false,
+            objects: 0,
         }
     }
 
@@ -91,6 +93,22 @@ impl PythonHeaps {
             notes.extend(self.attach_objects(kernel, &heap)?);
         }
         Ok(notes)
+    }
+
+    /// Takes notice of how many objects there were.
+    pub fn seen(&mut self, counters: &[(Counter, u64)]) {
+        let objects = counters
+            .iter()
+            .find(|(it, _)| *it == Counter::PythonObjectCalls);
+        self.objects = objects.map_or(0, |(_, value)| *value);
+    }
+
+    /// How many objects there were, if they were sampled.
+    pub fn summary(&self) -> Option<String> {
+        self.price_told.then(|| {
+            let objects = self.objects;
+            format!("{objects} Python objects of up to 512 bytes were allocated")
+        })
     }
 
     fn attach_objects(

@@ -74,3 +74,10 @@ pub(super) fn tally<'a>(
     figures.lost = lost.map(|(_, value)| value).sum();
     figures
 }
+
+/// Gives a counter its value.
+pub(super) fn set(counters: &mut [(Counter, u64)], which: Counter, to: u64) {
+    if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
+        *value = to;
+    }
+}
