@@ -230,7 +230,7 @@ fn account_free(allocation: &LiveAllocation) {
 
 /// The probe's cookie, if events of its process count.
 #[inline(always)]
-fn open_process(ctx: *mut core::ffi::c_void) -> Option<Cookie> {
+pub fn open_process(ctx: *mut core::ffi::c_void) -> Option<Cookie> {
     // SAFETY: a plain helper call on the program's own context.
     let cookie = Cookie::from_bits(unsafe { bpf_get_attach_cookie(ctx) });
     let process = PROCESSES.get(u32::from(cookie.process))?;
@@ -260,7 +260,14 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
         CallShape::ReallocArray => product(arg(1), arg(2)),
         CallShape::PosixMemalign => arg(2),
         CallShape::RustRealloc => arg(3),
-        CallShape::Free | CallShape::NoteCaller | CallShape::PythonCodeFreed => 0,
+        CallShape::Free
+        | CallShape::NoteCaller
+        | CallShape::PythonCodeFreed
+        | CallShape::PythonMalloc
+        | CallShape::PythonCalloc
+        | CallShape::PythonRealloc
+        | CallShape::PythonFree
+        | CallShape::PythonNewPool => 0,
     }
 }
 

@@ -52,6 +52,31 @@ pub fn take(key: u64) -> Option<LiveAllocation> {
     }
 }
 
+/// Whether an allocation is there. What holds it may let go of it at any moment.
+#[inline(always)]
+pub fn holds(key: u64) -> bool {
+    live_holds(key) != 0
+}
+
+/// [`holds`], as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn live_holds(key: u64) -> u64 {
+    let home = home(key);
+    for distance in 0..REACH {
+        let Some(bucket) = bucket(home, distance) else {
+            return 0;
+        };
+        if bucket.keys.contains(&key) {
+            return 1;
+        }
+        if distance == 0 && bucket.spilled == 0 {
+            return 0;
+        }
+    }
+    0
+}
+
 /// [`take`], as a global function: the verifier looks at it once instead of at every call. Returns
 /// [`NOTHING`] if the key is not there.
 #[unsafe(no_mangle)]

@@ -1,4 +1,5 @@
-//! The eBPF programs: entry points only. What they do is in [`heap`] and [`ranges`].
+//! The eBPF programs: entry points only. What they do is in [`heap`], [`python_heap`]
+//! and [`ranges`].
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -11,6 +12,7 @@ mod atomic;
 mod heap;
 mod live;
 mod maps;
+mod python_heap;
 mod ranges;
 mod stack;
 mod thread;
@@ -66,6 +68,40 @@ pub fn note_caller(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn python_code_freed(ctx: ProbeContext) -> u32 {
     let _ = heap::python_code_freed(&ctx);
+    0
+}
+
+macro_rules! python_call_programs {
+    ($($shape:ident: $enter:ident, $leave:ident;)+) => {$(
+        #[uprobe]
+        pub fn $enter(ctx: ProbeContext) -> u32 {
+            let _ = python_heap::enter(&ctx, CallShape::$shape);
+            0
+        }
+
+        #[uretprobe]
+        pub fn $leave(ctx: RetProbeContext) -> u32 {
+            let _ = python_heap::leave(&ctx);
+            0
+        }
+    )+};
+}
+
+python_call_programs! {
+    PythonMalloc: enter_python_malloc, leave_python_malloc;
+    PythonCalloc: enter_python_calloc, leave_python_calloc;
+    PythonRealloc: enter_python_realloc, leave_python_realloc;
+}
+
+#[uprobe]
+pub fn enter_python_free(ctx: ProbeContext) -> u32 {
+    let _ = python_heap::free(&ctx);
+    0
+}
+
+#[uretprobe]
+pub fn leave_python_new_pool(ctx: RetProbeContext) -> u32 {
+    let _ = python_heap::new_pool(&ctx);
     0
 }
 

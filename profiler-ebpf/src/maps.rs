@@ -85,6 +85,15 @@ pub static RULES: Array<Rule> = Array::with_max_entries(MAX_RULES as u32, 0);
 #[map]
 pub static PYTHONS: Array<PythonLayout> = Array::with_max_entries(1024, 0);
 
+/// Mean distance of samples of Python objects, bytes; at least `MAX_PYTHON_OBJECT`. Set by user space
+/// before loading.
+#[unsafe(no_mangle)]
+pub static PYTHON_OBJECT_INTERVAL: Global<u32> = Global::new(8192);
+
+/// Process slot to the size of its Python's pools, bytes, a power of two. Written by user space.
+#[map]
+pub static PYTHON_POOLS: Array<u64> = Array::with_max_entries(1024, 0);
+
 /// `code_key` of a Python code object to its id. Full: its frames have no name.
 #[map]
 pub static PYTHON_CODES: HashMap<u64, u32> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);

@@ -78,6 +78,19 @@ pub struct OpenSyscall {
     pub flags: u64,
 }
 
+/// A call of Python's own allocator between its entry and its return. It stands apart from the other
+/// calls: those that it makes to malloc are the outermost ones of malloc.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct OpenObjectCall {
+    /// Stack pointer at entry, AVMA; zero when no call is open.
+    pub sp: u64,
+    /// Requested bytes.
+    pub size: u64,
+    /// The old block of a reallocation, AVMA; else zero.
+    pub pointer: u64,
+}
+
 /// See the module documentation.
 #[repr(C)]
 pub struct ThreadState {
@@ -91,6 +104,8 @@ pub struct ThreadState {
     noted_caller: Registers,
     /// The memory-mapping syscall under way.
     pub syscall: OpenSyscall,
+    /// The call of Python's own allocator under way.
+    pub object: OpenObjectCall,
     /// The walk under way.
     pub walk: Walk,
     /// Where a stack is walked into, ready to be sent.
@@ -180,6 +195,24 @@ impl ThreadState {
         self.abandon_below(process_slot, sp);
         self.top()
             .is_some_and(|top| is_under_way(&top, trampoline(process_slot), sp))
+    }
+
+    /// Whether code at the stack pointer `sp` runs on behalf of an open call of Python's allocator.
+    /// Forgets a call that can no longer return.
+    #[inline(always)]
+    pub fn is_in_object_call(&mut self, process_slot: u16, sp: u64) -> bool {
+        let open = self.object.sp;
+        if open == 0 {
+            return false;
+        }
+        let trampoline = trampoline(process_slot);
+        let returns = trampoline == 0 || read_word(open) == trampoline;
+        let inside = open.wrapping_sub(sp) < MAX_ALLOCATOR_FRAME
+            && (open != sp || read_word(sp) == trampoline);
+        if !(returns && inside) {
+            self.object.sp = 0;
+        }
+        returns && inside
     }
 
     /// Notes who is about to map memory.

@@ -8,14 +8,14 @@ mod followed;
 mod frames;
 mod launch;
 pub(crate) mod python;
+mod python_heap;
 mod samples;
 mod update;
+mod wake;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     ffi::OsString,
-    io,
-    os::fd::OwnedFd,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
@@ -26,8 +26,6 @@ use residue_ebpf::abi::{
     frame::PythonFrame,
     heap::{PROCESS_LAUNCHING, ProcessState, StackPolicy},
 };
-
-use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
     attach::{AttachError, Channels, Kernel, Limits, ProgramSet, StackConfig},
@@ -44,8 +42,10 @@ use followed::{Discovered, Followed};
 use frames::FrameTable;
 use launch::{Launch, resume};
 use python::CodeObjects;
-use samples::SampleFile;
-use update::tally;
+use python_heap::PythonHeaps;
+use samples::{SampleFile, sample_file};
+use update::{set, tally};
+use wake::{ticks, watch};
 
 pub use error::SessionError;
 pub use update::{Tables, Tally, Update};
@@ -88,6 +88,8 @@ pub struct Config {
     pub samples: Option<PathBuf>,
     /// Where in a function a probe goes.
     pub sites: SitePolicy,
+    /// Whether to sample Python objects.
+    pub python_objects: bool,
 }
 
 /// A recording under way.
@@ -104,6 +106,9 @@ pub struct Session<'a> {
     samples: Option<SampleFile>,
     stacks: Vec<Stack>,
     stacks_seen: usize,
+    /// Those whose totals are Python's own allocator's.
+    python_stacks: HashSet<u32>,
+    python_heaps: PythonHeaps,
     tell: &'a mut dyn FnMut(Update),
 }
 
@@ -161,11 +166,13 @@ impl<'a> Session<'a> {
         let mut followed = Vec::new();
         let mut gaps = Vec::new();
         let mut functions = 0;
+        let mut python_heaps = PythonHeaps::new(config);
         for (slot, (process, discovered)) in (0..).zip(found) {
             gaps.extend(discovered.gaps());
             let mut process = Followed::new(process, slot);
             functions += process.attach(&mut kernel, &discovered)?;
             gaps.extend(process.attach_python(&mut kernel, &discovered)?);
+            gaps.extend(python_heaps.attach(&mut kernel, &process, &discovered)?);
             followed.push(process);
         }
         let mut session = Self {
@@ -181,6 +188,8 @@ impl<'a> Session<'a> {
             samples: sample_file(config)?,
             stacks: Vec::new(),
             stacks_seen: 0,
+            python_stacks: HashSet::new(),
+            python_heaps,
             tell,
         };
         let took = began.elapsed();
@@ -255,6 +264,9 @@ impl<'a> Session<'a> {
         self.note_children()?;
         self.poll()?;
         self.write()?;
+        if let Some(text) = self.python_heaps.summary() {
+            (self.tell)(Update::Note(text));
+        }
         Ok(ended)
     }
 
@@ -328,6 +340,9 @@ impl<'a> Session<'a> {
                 }
             }
             self.suspects.add_stack(stack.id, stack.kind, stack.context);
+            if stack.kind.is_python() {
+                self.python_stacks.insert(stack.id);
+            }
             self.stacks.push(self.frames.intern(&stack));
         }
         self.write_samples()?;
@@ -388,6 +403,11 @@ impl<'a> Session<'a> {
         if let Some(gap) = followed.attach_python(&mut self.kernel, &discovered)? {
             self.note(gap)?;
         }
+        let followed = &self.followed[slot];
+        let gaps = self
+            .python_heaps
+            .attach(&mut self.kernel, followed, &discovered)?;
+        gaps.into_iter().try_for_each(|gap| self.note(gap))?;
         let followed = &mut self.followed[slot];
         match followed.attach(&mut self.kernel, &discovered) {
             Ok(0) => Ok(()),
@@ -443,10 +463,14 @@ impl<'a> Session<'a> {
             self.drain.undelivered(),
         );
         set(&mut counters, Counter::KernelSkipped, self.kernel.skipped());
+        self.python_heaps.seen(&counters);
         let (modules, frames) = self.frames.take_new(&self.code, &self.code_objects);
         let stacks = std::mem::take(&mut self.stacks);
         self.stacks_seen += stacks.len();
-        let figures = tally(&totals, &counters, self.stacks_seen);
+        let of_blocks = totals
+            .iter()
+            .filter(|(id, _)| !self.python_stacks.contains(id));
+        let figures = tally(of_blocks, &counters, self.stacks_seen);
         self.writer.write_interval(&Interval {
             at_ns: now(),
             modules,
@@ -478,30 +502,6 @@ impl<'a> Session<'a> {
         self.writer.note(now(), &text)?;
         (self.tell)(Update::Note(text));
         Ok(())
-    }
-}
-
-fn sample_file(config: &Config) -> Result<Option<SampleFile>, SessionError> {
-    let create = |path: &PathBuf| SampleFile::create(path);
-    let file = config.samples.as_ref().map(create).transpose();
-    file.map_err(SessionError::Samples)
-}
-
-fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd stands for one open file for as long as it lives.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
-}
-
-/// Ticks that are skipped, not made up for, when work took longer.
-fn ticks(period: Duration) -> tokio::time::Interval {
-    let mut ticks = tokio::time::interval(period);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    ticks
-}
-
-fn set(counters: &mut [(Counter, u64)], which: Counter, to: u64) {
-    if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
-        *value = to;
     }
 }
 

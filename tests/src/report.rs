@@ -20,6 +20,12 @@ pub struct Report {
     pub stacks: Vec<Stack>,
     /// Memory mappings.
     pub mappings: Vec<Stack>,
+    /// Python objects, estimated from samples.
+    #[serde(default)]
+    pub python_objects: Vec<Stack>,
+    /// Pools of Python's allocator.
+    #[serde(default)]
+    pub python_pools: Vec<Stack>,
 }
 
 /// Memory by both ways to count it.

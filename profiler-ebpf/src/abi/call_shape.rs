@@ -31,6 +31,17 @@ pub enum CallShape {
     NoteCaller,
     /// `void f(PyCodeObject *code)`: what frees a code object.
     PythonCodeFreed,
+    /// `void *f(void *ctx, size_t size)`: `malloc` of a `PyMemAllocatorEx` (Include/cpython/pymem.h).
+    PythonMalloc,
+    /// `void *f(void *ctx, size_t count, size_t size)`: its `calloc`.
+    PythonCalloc,
+    /// `void *f(void *ctx, void *old, size_t size)`: its `realloc`. The old block stays if the result
+    /// is NULL.
+    PythonRealloc,
+    /// `void f(void *ctx, void *block)`: its `free`.
+    PythonFree,
+    /// `void *f(…)`: takes a pool for pymalloc, and returns the first block in it.
+    PythonNewPool,
 }
 
 /// When a function must be attached relative to others, lowest first. Detaching needs no order: the
@@ -50,7 +61,7 @@ pub enum AttachRank {
 
 impl CallShape {
     /// Every shape, in the order of their discriminants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -62,28 +73,41 @@ impl CallShape {
         Self::Free,
         Self::NoteCaller,
         Self::PythonCodeFreed,
+        Self::PythonMalloc,
+        Self::PythonCalloc,
+        Self::PythonRealloc,
+        Self::PythonFree,
+        Self::PythonNewPool,
     ];
 
     /// When to attach functions of this shape.
     #[must_use]
     pub const fn attach_rank(self) -> AttachRank {
         match self {
-            Self::Free | Self::PythonCodeFreed => AttachRank::Releases,
-            Self::Realloc | Self::ReallocArray | Self::ResizeInPlace | Self::RustRealloc => {
-                AttachRank::Moves
-            }
+            Self::Free | Self::PythonCodeFreed | Self::PythonFree => AttachRank::Releases,
+            Self::Realloc
+            | Self::ReallocArray
+            | Self::ResizeInPlace
+            | Self::RustRealloc
+            | Self::PythonRealloc => AttachRank::Moves,
             Self::Malloc
             | Self::Calloc
             | Self::AlignedAlloc
             | Self::PosixMemalign
-            | Self::NoteCaller => AttachRank::Takes,
+            | Self::NoteCaller
+            | Self::PythonMalloc
+            | Self::PythonCalloc
+            | Self::PythonNewPool => AttachRank::Takes,
         }
     }
 
     /// Whether the function's return must be seen too.
     #[must_use]
     pub const fn has_return(self) -> bool {
-        !matches!(self, Self::Free | Self::NoteCaller | Self::PythonCodeFreed)
+        !matches!(
+            self,
+            Self::Free | Self::NoteCaller | Self::PythonCodeFreed | Self::PythonFree
+        )
     }
 
     /// How many leading integer arguments the entry program reads. A probe site behind the first
@@ -92,10 +116,17 @@ impl CallShape {
     pub const fn arguments(self) -> usize {
         match self {
             Self::Malloc | Self::Free | Self::PythonCodeFreed => 1,
-            Self::Calloc | Self::Realloc | Self::AlignedAlloc | Self::ResizeInPlace => 2,
-            Self::ReallocArray | Self::PosixMemalign => 3,
+            Self::Calloc
+            | Self::Realloc
+            | Self::AlignedAlloc
+            | Self::ResizeInPlace
+            | Self::PythonMalloc
+            | Self::PythonFree => 2,
+            Self::ReallocArray | Self::PosixMemalign | Self::PythonCalloc | Self::PythonRealloc => {
+                3
+            }
             Self::RustRealloc => 4,
-            Self::NoteCaller => 0,
+            Self::NoteCaller | Self::PythonNewPool => 0,
         }
     }
 }

@@ -65,6 +65,8 @@ counters! {
     KernelSkipped = "kernel_skipped", Lost;
     /// stacks whose frames had not arrived when the recording ended
     StacksUndelivered = "stacks_undelivered", Lost;
+    /// samples of Python objects, and pools, dropped because their stack could not be kept (raise --max-stacks)
+    PythonSamplesLost = "python_samples_lost", Lost;
     /// frees of blocks allocated before recording began
     FreeUnmatched = "free_unmatched", Note;
     /// allocator calls that never returned (longjmp, a C++ exception, a thread that ended inside)
@@ -93,6 +95,8 @@ counters! {
     PythonMissing = "python_missing", Note;
     /// Python frames without their code object's id because the table of code objects was full
     PythonCodeTableFull = "python_code_table_full", Note;
+    /// Python objects of up to 512 bytes allocated, by which samples of them are taken
+    PythonObjectCalls = "python_object_calls", Note;
 }
 
 // `WalkEnd`s are counted by number.

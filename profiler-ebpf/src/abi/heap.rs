@@ -13,10 +13,35 @@ pub const fn live_key(process: u16, address: u64) -> u64 {
     ((process as u64) << ADDRESS_BITS) | (address & ((1 << ADDRESS_BITS) - 1))
 }
 
-/// The process slot in a [`live_key`].
+/// Set in the process slot of a key that is not a block of an allocator's, but Python's. An arena is
+/// no block, but a hook may hand on a block that is one.
+const PYTHON_SLOT: u16 = 1 << 15;
+
+/// The key of a block or pool of Python's own allocator in the live set.
+#[must_use]
+pub const fn python_key(process: u16, address: u64) -> u64 {
+    live_key(process | PYTHON_SLOT, address)
+}
+
+/// The process slot in a [`live_key`] or [`python_key`].
 #[must_use]
 pub const fn process_of(key: u64) -> u16 {
-    (key >> ADDRESS_BITS) as u16
+    (key >> ADDRESS_BITS) as u16 & !PYTHON_SLOT
+}
+
+/// The largest request that Python's own allocator serves, bytes (`SMALL_REQUEST_THRESHOLD` in
+/// Objects/obmalloc.c). Larger ones go to malloc.
+pub const MAX_PYTHON_OBJECT: u64 = 512;
+
+/// How many objects a sampled object of `size` bytes stands for, if samples are `interval` bytes
+/// apart: `interval / size` on average. What does not divide is rounded up for as large a part of
+/// all addresses, so that an object's figure is the same when it is freed.
+#[must_use]
+pub const fn objects_of_sample(interval: u64, size: u64, address: u64) -> u64 {
+    // Fibonacci hashing: neighbours land far apart. Blocks are multiples of 8.
+    let mixed = (address >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let size = if size == 0 { 1 } else { size };
+    (interval + ((mixed * size) >> 32)) / size
 }
 
 /// A live allocation.
@@ -134,6 +159,13 @@ impl StackKind {
         Self::ALL.get(bits as usize).copied()
     }
 
+    /// Whether its totals are of Python's own allocator. They overlap with mappings, and are never
+    /// to be added to those of other kinds.
+    #[must_use]
+    pub const fn is_python(self) -> bool {
+        matches!(self, Self::PythonObjects | Self::PythonPools)
+    }
+
     /// The name in captures: kebab case, stable.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -230,6 +262,36 @@ mod tests {
             stack: 1,
         };
         assert_eq!(huge.pack(), None);
+    }
+
+    #[test]
+    fn a_python_key_is_another_key_of_the_same_process() {
+        let (block, object) = (
+            live_key(7, 0x7f00_1234_5678),
+            python_key(7, 0x7f00_1234_5678),
+        );
+        assert_ne!(block, object);
+        assert_eq!((process_of(block), process_of(object)), (7, 7));
+    }
+
+    #[test]
+    fn a_sample_stands_for_as_many_objects_as_its_interval_holds() {
+        let (interval, blocks) = (8192, 100_000);
+        for size in [1, 16, 56, 72, 100, 333, 500, MAX_PYTHON_OBJECT] {
+            let address = |block: u64| 0x7f00_0000_0000 + block * size.next_multiple_of(16);
+            let objects = (0..blocks).map(|it| objects_of_sample(interval, size, address(it)));
+            let mean = objects.sum::<u64>() as f64 / blocks as f64;
+            let exact = interval as f64 / size as f64;
+            assert!(
+                (mean / exact - 1.0).abs() < 1e-4,
+                "{size}: {mean}, not {exact}"
+            );
+        }
+        assert_eq!(
+            objects_of_sample(8192, 0, 0x7f00_0000_0000),
+            8192,
+            "no division by zero"
+        );
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::{
     thread::{Registers, ThreadState},
 };
 
+/// Keeps stacks of different kinds apart: an odd number whose multiples differ in all bits.
+const KIND_SALT: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Walks the stack at `start` and returns its id and totals. `context` is the shallow context that it
 /// belongs to, if any: a stack of two contexts has two ids.
 #[inline(always)]
@@ -27,9 +30,22 @@ pub fn stack_at(
     start: Registers,
     context: u32,
 ) -> Option<(u32, &'static mut StackTotals)> {
-    let mut hash = native::walk(start, process, thread);
+    stack_of_kind(thread, process, start, StackKind::Full, context)
+}
+
+/// [`stack_at`], for totals of any kind. Each kind has ids of its own.
+#[inline(always)]
+pub fn stack_of_kind(
+    thread: &mut ThreadState,
+    process: u16,
+    start: Registers,
+    kind: StackKind,
+    context: u32,
+) -> Option<(u32, &'static mut StackTotals)> {
+    let hash = native::walk(start, process, thread);
+    let mut hash = hash ^ (kind as u64).wrapping_mul(KIND_SALT);
     thread.stack.process = u32::from(process);
-    thread.stack.kind = StackKind::Full as u32;
+    thread.stack.kind = kind as u32;
     thread.stack.context = context;
     sample::take(start, thread);
     if context != UNKNOWN_STACK {

@@ -10,4 +10,4 @@ mod table;
 mod window;
 
 pub use context::stack_of_allocation;
-pub use intern::{stack_at, totals};
+pub use intern::{stack_at, stack_of_kind, totals};

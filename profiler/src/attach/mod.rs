@@ -7,6 +7,7 @@
 //! before those that see it taken.
 
 mod btf;
+mod calibrate;
 mod code_lists;
 mod error;
 mod kernel;
@@ -37,6 +38,7 @@ use unwind::UnwindMaps;
 
 use crate::unwind::{StoreLimits, Update};
 
+pub use calibrate::ProbeCost;
 pub use error::AttachError;
 pub use kernel::ensure_tracefs;
 pub use programs::ProgramSet;
@@ -55,6 +57,9 @@ pub struct Limits {
     pub max_stacks: u32,
     /// Unwind tables of all objects: room in the kernel, MiB.
     pub max_unwind_mib: u32,
+    /// Mean distance of samples of Python objects, bytes; at least
+    /// [`MAX_PYTHON_OBJECT`](residue_ebpf::abi::heap::MAX_PYTHON_OBJECT).
+    pub python_interval: u32,
 }
 
 impl Limits {
@@ -63,6 +68,7 @@ impl Limits {
         max_live: 1 << 20,
         max_stacks: 65_536,
         max_unwind_mib: 16,
+        python_interval: 8192,
     };
 
     /// How much of the unwind tables' room is for rows and how much for pages, whose entries go with
@@ -145,6 +151,7 @@ pub struct Kernel {
     functions: Array<MapData, FunctionInfo>,
     pythons: Array<MapData, PythonLayout>,
     suspects: Array<MapData, u32>,
+    python_pools: Array<MapData, u64>,
     unwind: UnwindMaps,
     next_function: u32,
 }
@@ -205,6 +212,7 @@ impl Kernel {
                 &u32::from(walking == Walking::FramePointers),
                 true,
             )
+            .override_global("PYTHON_OBJECT_INTERVAL", &limits.python_interval, true)
             .override_global("SAMPLE_STACKS", &u32::from(samples == Samples::Taken), true)
             .map_max_entries("SAMPLES", samples.ring_bytes())
             .map_max_entries("ROWS", unwind.row_chunks)
@@ -235,6 +243,7 @@ impl Kernel {
             functions: take(&mut ebpf, "FUNCTIONS"),
             pythons: take(&mut ebpf, "PYTHONS"),
             suspects: take(&mut ebpf, "SUSPECTS"),
+            python_pools: take(&mut ebpf, "PYTHON_POOLS"),
             unwind: UnwindMaps::of(&mut ebpf),
             ebpf,
             messages,
@@ -291,7 +300,7 @@ impl Kernel {
         let cookie = Cookie { process, function }.to_bits();
         let names = programs::for_shape(self.programs, point.shape);
         // The return probe first: it does nothing without its entry.
-        for program in names.leave.into_iter().chain([names.enter]) {
+        for program in names.leave.into_iter().chain(names.enter) {
             self.attach_uprobe(program, process, pid, point, cookie)?;
         }
         Ok(())
@@ -372,6 +381,15 @@ impl Kernel {
     /// When the kernel refuses a map update, which it has no reason to.
     pub fn set_suspected(&mut self, context: u32, suspected: bool) -> Result<(), AttachError> {
         Ok(self.suspects.set(context, u32::from(suspected), 0)?)
+    }
+
+    /// Tells the kernel side how large the pools of a process's Python are, bytes; a power of two.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn set_python_pools(&mut self, process: u16, bytes: u64) -> Result<(), AttachError> {
+        Ok(self.python_pools.set(u32::from(process), bytes, 0)?)
     }
 
     /// States that an object has no unwind table that could be read, and why.

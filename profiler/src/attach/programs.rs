@@ -14,7 +14,7 @@ pub enum ProgramSet {
 
 /// The programs of one function.
 pub(super) struct Names {
-    pub enter: &'static str,
+    pub enter: Option<&'static str>,
     pub leave: Option<&'static str>,
 }
 
@@ -45,20 +45,31 @@ pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
         CallShape::Free => ("enter_free", ""),
         CallShape::NoteCaller => ("note_caller", ""),
         CallShape::PythonCodeFreed => ("python_code_freed", ""),
+        CallShape::PythonMalloc => ("enter_python_malloc", "leave_python_malloc"),
+        CallShape::PythonCalloc => ("enter_python_calloc", "leave_python_calloc"),
+        CallShape::PythonRealloc => ("enter_python_realloc", "leave_python_realloc"),
+        CallShape::PythonFree => ("enter_python_free", ""),
+        CallShape::PythonNewPool => ("", "leave_python_new_pool"),
     };
-    match (set, shape.has_return()) {
-        (ProgramSet::Counting, true) => Names {
-            enter,
-            leave: Some(leave),
-        },
-        (ProgramSet::Counting, false) => Names { enter, leave: None },
-        (ProgramSet::Empty, true) => Names {
-            enter: "empty_entry",
-            leave: Some("empty_return"),
-        },
-        (ProgramSet::Empty, false) => Names {
-            enter: "empty_entry",
-            leave: None,
-        },
+    let (enter, leave) = match set {
+        ProgramSet::Counting => (enter, leave),
+        ProgramSet::Empty => (of(enter, "empty_entry"), of(leave, "empty_return")),
+    };
+    Names {
+        enter: some(enter),
+        leave: some(leave),
+    }
+}
+
+/// The empty program in the place of another, if there is one.
+const fn of(program: &'static str, empty: &'static str) -> &'static str {
+    if program.is_empty() { "" } else { empty }
+}
+
+const fn some(program: &'static str) -> Option<&'static str> {
+    if program.is_empty() {
+        None
+    } else {
+        Some(program)
     }
 }

@@ -32,7 +32,8 @@ pub use crate::heap::{Figures, MappingOwner};
 pub use error::CaptureError;
 pub use reader::{Capture, Ended, read};
 pub use record::{
-    Frame, FrameKind, Interval, MappingTotals, Meta, Module, Note, Process, Stack, unix_ns,
+    Frame, FrameKind, Interval, MappingTotals, Meta, Module, Note, PYTHON_OBJECTS_OPTION, Process,
+    Stack, unix_ns,
 };
 pub use schema::SCHEMA_VERSION;
 pub use writer::Writer;

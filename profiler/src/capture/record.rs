@@ -17,6 +17,10 @@ pub fn unix_ns(at: SystemTime) -> u64 {
     })
 }
 
+/// The option that says how many bytes samples of Python objects are apart; missing where none were
+/// taken.
+pub const PYTHON_OBJECTS_OPTION: &str = "python-objects";
+
 /// What is known before the first interval.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {

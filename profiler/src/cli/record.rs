@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
-use residue_ebpf::abi::heap::{MAX_STACKS, StackPolicy};
+use residue_ebpf::abi::heap::{MAX_PYTHON_OBJECT, MAX_STACKS, StackPolicy};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -65,6 +65,10 @@ pub struct Args {
     /// Which allocations have their stack walked; all are counted exactly
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = Stacks::Auto)]
     stacks: Stacks,
+    /// Sample the objects that Python's own allocator serves, one in so many bytes [default: 8192];
+    /// every object then costs a microsecond or more
+    #[arg(long, value_name = "BYTES", num_args = 0..=1, require_equals = true, default_missing_value = "8192", value_parser = clap::value_parser!(u32).range(MAX_PYTHON_OBJECT as i64..=1 << 20))]
+    python_objects: Option<u32>,
     /// Walk stacks by frame pointers alone, for programs that all have them
     #[arg(long)]
     frame_pointers: bool,
@@ -170,9 +174,13 @@ fn config(args: &Args) -> anyhow::Result<Config> {
             max_live: args.max_live,
             max_stacks: args.max_stacks,
             max_unwind_mib: args.max_unwind_memory,
+            python_interval: args
+                .python_objects
+                .unwrap_or(Limits::DEFAULT.python_interval),
         },
         stacks: stacks(args),
         samples: args.sample_stacks.clone(),
+        python_objects: args.python_objects.is_some(),
         programs: if args.empty_programs {
             ProgramSet::Empty
         } else {

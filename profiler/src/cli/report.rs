@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use crate::capture;
-use crate::profile::{Languages, Profile};
+use crate::profile::{Languages, Profile, Tier};
 use crate::report::{Format, Measure, Options};
 
 const EXAMPLES: &str = "\
@@ -40,6 +40,9 @@ pub struct Args {
     /// Leave out native frames
     #[arg(long)]
     pub python_only: bool,
+    /// Whose blocks a flamegraph, folded or pprof shows; json and text have all
+    #[arg(long, value_enum, default_value_t = Tier::Blocks)]
+    pub tier: Tier,
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -57,6 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         by,
         native_only,
         python_only,
+        tier,
         output,
     } = args;
     let languages = match (native_only, python_only) {
@@ -69,8 +73,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         bail!("this format is of no use on a terminal: name a file with -o, or pipe it on");
     }
     let profile = Profile::of(&capture::read(capture)?, languages);
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none();
-    let options = Options { by: *by, colour };
+    let options = Options {
+        by: *by,
+        tier: *tier,
+        colour: terminal && std::env::var_os("NO_COLOR").is_none(),
+    };
     match output {
         Some(path) => write_file(&profile, *format, options, capture, path),
         None => tolerate_closed_pipe(write_to(io::stdout().lock(), &profile, *format, options))

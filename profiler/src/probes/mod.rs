@@ -9,6 +9,7 @@ pub mod allocators;
 mod encoding;
 mod plan;
 mod plt;
+pub mod python;
 mod site;
 mod symbols;
 

@@ -6,7 +6,7 @@ use residue_ebpf::abi::counters::{Counter, CounterKind};
 use residue_ebpf::abi::heap::StackKind;
 use residue_ebpf::abi::{ROOT_FRAMES, UNKNOWN_STACK};
 
-use crate::capture::{self, Capture, Figures, FrameKind, MappingOwner};
+use crate::capture::{self, Capture, Figures, FrameKind, MappingOwner, PYTHON_OBJECTS_OPTION};
 use crate::profile::apportion::{Counted, apportion};
 use crate::profile::culprit;
 use crate::profile::frames::{Interner, base_name};
@@ -33,7 +33,11 @@ impl Profile {
     #[must_use]
     pub fn of(capture: &Capture, languages: Languages) -> Self {
         let mut stacks = Stacks::new(capture, languages);
-        let allocated = allocated(capture, &mut stacks);
+        let counted = apportion(&capture.stacks, &capture.totals);
+        let blocks = allocated(&counted, &mut stacks, |kind| !kind.is_python());
+        let mut python = |wanted| allocated(&counted, &mut stacks, |kind| kind == wanted);
+        let python_objects = python(StackKind::PythonObjects);
+        let python_pools = python(StackKind::PythonPools);
         let mapped = mapped(capture, &mut stacks);
         Self {
             targets: capture.processes.iter().map(target).collect(),
@@ -41,7 +45,10 @@ impl Profile {
             counters: counters(&capture.counters),
             notes: capture.notes.clone(),
             frames: stacks.interner.into_frames(),
-            stacks: allocated,
+            stacks: blocks,
+            python_objects,
+            python_pools,
+            python_interval: python_interval(capture),
             mappings: mapped,
         }
     }
@@ -50,12 +57,26 @@ impl Profile {
 /// What tells two rows apart.
 type Row = (Option<usize>, Vec<FrameId>);
 
-fn allocated(capture: &Capture, stacks: &mut Stacks<'_>) -> Vec<StackProfile> {
+/// How far apart samples of Python objects are, bytes.
+fn python_interval(capture: &Capture) -> Option<u64> {
+    let mut options = capture.meta.options.iter();
+    let (_, value) = options.find(|(name, _)| name == PYTHON_OBJECTS_OPTION)?;
+    value.parse().ok()
+}
+
+/// The rows of the stacks of wanted kinds.
+fn allocated(
+    counted: &[(u32, Counted)],
+    stacks: &mut Stacks<'_>,
+    wanted: impl Fn(StackKind) -> bool,
+) -> Vec<StackProfile> {
     let mut rows: HashMap<Row, StackProfile> = HashMap::new();
     // A stack that only ever mapped memory has allocated no block.
     let any_block = |it: &Counted| it.figures.alloc_objects > 0 || it.lost_objects > 0;
-    let counted = apportion(&capture.stacks, &capture.totals);
     for (id, counted) in counted.iter().filter(|(_, it)| any_block(it)) {
+        if !wanted(stacks.kind(*id)) {
+            continue;
+        }
         let (target, frames) = stacks.symbolized(*id);
         let row = rows
             .entry((target, frames.clone()))
@@ -131,6 +152,11 @@ impl<'a> Stacks<'a> {
             interner: Interner::default(),
             languages,
         }
+    }
+
+    /// What the totals of a stack are; of one that is not known, blocks.
+    fn kind(&self, id: u32) -> StackKind {
+        self.stacks.get(&id).map_or(StackKind::Full, |it| it.kind)
     }
 
     fn symbolized(&mut self, id: u32) -> Row {

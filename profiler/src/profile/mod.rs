@@ -37,6 +37,25 @@ pub struct Profile {
     pub stacks: Vec<StackProfile>,
     /// What each stack mapped, most outstanding bytes first.
     pub mappings: Vec<MappingProfile>,
+    /// Python objects by stack, estimated from samples. They lie in pools, and so in mappings.
+    pub python_objects: Vec<StackProfile>,
+    /// Pools of Python's allocator, by the stack of the allocation that needed the pool. They lie in
+    /// mappings.
+    pub python_pools: Vec<StackProfile>,
+    /// How far apart samples of Python objects are, bytes; none if none were taken.
+    pub python_interval: Option<u64>,
+}
+
+/// Whose blocks a report shows. They overlap, so no report adds them up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Tier {
+    /// Blocks of the allocator: each counted
+    #[default]
+    Blocks,
+    /// Python objects of up to 512 bytes: estimated from samples (record --python-objects)
+    PythonObjects,
+    /// Pools of Python's own allocator: by the allocation that needed the pool
+    PythonPools,
 }
 
 /// A recorded process.
@@ -132,10 +151,26 @@ impl Profile {
         &self.frames[id.index()]
     }
 
-    /// All stacks together.
+    /// All blocks together.
     #[must_use]
     pub fn total(&self) -> Figures {
-        sum(self.stacks.iter().map(|stack| stack.figures))
+        self.total_of(Tier::Blocks)
+    }
+
+    /// All stacks of a tier together.
+    #[must_use]
+    pub fn total_of(&self, tier: Tier) -> Figures {
+        sum(self.tier(tier).iter().map(|stack| stack.figures))
+    }
+
+    /// The stacks of a tier, most outstanding bytes first.
+    #[must_use]
+    pub fn tier(&self, tier: Tier) -> &[StackProfile] {
+        match tier {
+            Tier::Blocks => &self.stacks,
+            Tier::PythonObjects => &self.python_objects,
+            Tier::PythonPools => &self.python_pools,
+        }
     }
 
     /// What of all stacks together has its own full stack.

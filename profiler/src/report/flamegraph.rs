@@ -6,7 +6,7 @@ use inferno::flamegraph::color::{BasicPalette, Palette};
 use inferno::flamegraph::{self, TextTruncateDirection};
 
 use crate::profile::Profile;
-use crate::report::{Measure, folded, units};
+use crate::report::{Measure, Options, folded, units};
 
 /// Pixels. Wide enough for names to be read in a picture; a browser scales it to its window.
 const WIDTH: usize = 1600;
@@ -18,16 +18,16 @@ const FONT_WIDTH: f64 = 0.61;
 /// Per cent of the width below which a frame is left out: one pixel, which nobody could click.
 const MIN_WIDTH: f64 = 0.06;
 
-pub(super) fn write(profile: &Profile, by: Measure, out: &mut impl Write) -> io::Result<()> {
-    let lines = folded::lines(profile, by);
+pub(super) fn write(profile: &Profile, shown: Options, out: &mut impl Write) -> io::Result<()> {
+    let lines = folded::lines(profile, shown);
     if lines.is_empty() {
-        return write_empty(profile, by, out);
+        return write_empty(profile, shown, out);
     }
     let mut options = flamegraph::Options::default();
     options.colors = Palette::Basic(BasicPalette::Mem);
     options.deterministic = true;
-    options.title = title(profile, by);
-    options.subtitle = Some(subtitle(profile, by));
+    options.title = title(profile, shown);
+    options.subtitle = Some(subtitle(profile, shown));
     options.count_name = "bytes".to_owned();
     options.name_type = "Function:".to_owned();
     options.image_width = Some(WIDTH);
@@ -38,17 +38,20 @@ pub(super) fn write(profile: &Profile, by: Measure, out: &mut impl Write) -> io:
     flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out)
 }
 
-fn title(profile: &Profile, by: Measure) -> String {
-    let what = match by {
-        Measure::Outstanding => "Outstanding memory",
-        Measure::Allocated => "Allocated memory",
+fn title(profile: &Profile, shown: Options) -> String {
+    let counted = match shown.by {
+        Measure::Outstanding => "Outstanding",
+        Measure::Allocated => "Allocated",
     };
-    format!("{what} of {}", units::targets(profile))
+    let (_, memory) = shown.tier.nouns();
+    format!("{counted} {memory} of {}", units::targets(profile))
 }
 
 /// What is counted, when, and what is missing.
-fn subtitle(profile: &Profile, by: Measure) -> String {
-    let total = profile.total();
+fn subtitle(profile: &Profile, shown: Options) -> String {
+    let by = shown.by;
+    let total = profile.total_of(shown.tier);
+    let (block, _) = shown.tier.nouns();
     let counted = match by {
         Measure::Outstanding => "allocated since attach and not yet freed",
         Measure::Allocated => "allocated since attach",
@@ -63,7 +66,7 @@ fn subtitle(profile: &Profile, by: Measure) -> String {
     format!(
         "{} in {} {counted} · {}{} · lost: {}",
         units::bytes(by.bytes(&total)),
-        units::counted(by.objects(&total), "block"),
+        units::counted(by.objects(&total), block),
         units::span(profile.span),
         units::walked_share(profile, by).map_or(String::new(), |share| format!(
             " · {share} by their own stack, the rest apportioned"
@@ -73,8 +76,8 @@ fn subtitle(profile: &Profile, by: Measure) -> String {
 }
 
 /// inferno draws nothing without a stack; this says so in its place.
-fn write_empty(profile: &Profile, by: Measure, out: &mut impl Write) -> io::Result<()> {
-    let [title, subtitle] = [title(profile, by), subtitle(profile, by)].map(|it| xml(&it));
+fn write_empty(profile: &Profile, shown: Options, out: &mut impl Write) -> io::Result<()> {
+    let [title, subtitle] = [title(profile, shown), subtitle(profile, shown)].map(|it| xml(&it));
     writeln!(
         out,
         r##"<?xml version="1.0" standalone="no"?>

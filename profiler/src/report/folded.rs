@@ -3,23 +3,24 @@
 use std::io::{self, Write};
 
 use crate::profile::{Profile, StackProfile};
-use crate::report::{Measure, units};
+use crate::report::{Measure, Options, units};
 
-pub(super) fn write(profile: &Profile, by: Measure, out: &mut impl Write) -> io::Result<()> {
-    lines(profile, by)
+pub(super) fn write(profile: &Profile, options: Options, out: &mut impl Write) -> io::Result<()> {
+    lines(profile, options)
         .iter()
         .try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// The lines, sorted, without those that count nothing.
-pub(super) fn lines(profile: &Profile, by: Measure) -> Vec<String> {
+pub(super) fn lines(profile: &Profile, options: Options) -> Vec<String> {
+    let by = options.by;
     let frames: Vec<String> = profile
         .frames
         .iter()
         .map(|it| escape(&it.to_string()))
         .collect();
     let mut lines: Vec<String> = profile
-        .stacks
+        .tier(options.tier)
         .iter()
         .filter(|stack| by.bytes(&stack.figures) > 0)
         .map(|stack| line(profile, &frames, stack, by))

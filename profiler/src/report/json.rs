@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use residue_ebpf::abi::counters::CounterKind;
 use serde::Serialize;
 
-use crate::profile::{Figures, FrameId, Profile, Target};
+use crate::profile::{Figures, FrameId, Profile, StackProfile, Target};
 
 /// The version of the object's shape.
 const SCHEMA: u32 = 1;
@@ -23,6 +23,9 @@ struct Report<'a> {
     remarks: Vec<RemarkObject<'a>>,
     stacks: Vec<StackObject<'a>>,
     mappings: Vec<MappingObject<'a>>,
+    python_objects: Vec<StackObject<'a>>,
+    python_objects_interval: Option<u64>,
+    python_pools: Vec<StackObject<'a>>,
 }
 
 /// The first process, flattened, and all of them.
@@ -123,19 +126,7 @@ fn report(profile: &Profile) -> Report<'_> {
                 text: &note.text,
             })
             .collect(),
-        stacks: profile
-            .stacks
-            .iter()
-            .map(|stack| StackObject {
-                frames: frames(profile, &stack.frames),
-                figures: figures(stack.figures),
-                estimated: figures(stack.estimated),
-                shallow: stack.shallow,
-                lost_bytes: stack.lost_bytes,
-                lost_objects: stack.lost_objects,
-                pid: pid(profile, stack.target),
-            })
-            .collect(),
+        stacks: stacks(profile, &profile.stacks),
         mappings: profile
             .mappings
             .iter()
@@ -146,7 +137,23 @@ fn report(profile: &Profile) -> Report<'_> {
                 pid: pid(profile, mapping.target),
             })
             .collect(),
+        python_objects: stacks(profile, &profile.python_objects),
+        python_objects_interval: profile.python_interval,
+        python_pools: stacks(profile, &profile.python_pools),
     }
+}
+
+fn stacks<'a>(profile: &'a Profile, stacks: &'a [StackProfile]) -> Vec<StackObject<'a>> {
+    let object = |stack: &'a StackProfile| StackObject {
+        frames: frames(profile, &stack.frames),
+        figures: figures(stack.figures),
+        estimated: figures(stack.estimated),
+        shallow: stack.shallow,
+        lost_bytes: stack.lost_bytes,
+        lost_objects: stack.lost_objects,
+        pid: pid(profile, stack.target),
+    };
+    stacks.iter().map(object).collect()
 }
 
 fn process(target: &Target) -> ProcessObject<'_> {

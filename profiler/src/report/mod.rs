@@ -12,7 +12,7 @@ mod tests;
 
 use std::io::{self, Write};
 
-use crate::profile::{Figures, Profile};
+use crate::profile::{Figures, Profile, Tier};
 
 /// What a report is rendered as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -44,6 +44,8 @@ pub enum Measure {
 pub struct Options {
     /// What is counted.
     pub by: Measure,
+    /// Whose blocks; JSON and text hold all.
+    pub tier: Tier,
     /// Whether to emphasize with terminal colours (text only).
     pub colour: bool,
 }
@@ -67,11 +69,22 @@ impl Format {
         out: &mut impl Write,
     ) -> io::Result<()> {
         match self {
-            Self::Flamegraph => flamegraph::write(profile, options.by, out),
-            Self::Folded => folded::write(profile, options.by, out),
-            Self::Pprof => pprof::write(profile, out),
+            Self::Flamegraph => flamegraph::write(profile, options, out),
+            Self::Folded => folded::write(profile, options, out),
+            Self::Pprof => pprof::write(profile, options.tier, out),
             Self::Json => json::write(profile, out),
             Self::Text => text::write(profile, options, out),
+        }
+    }
+}
+
+impl Tier {
+    /// What its figures count, for a person: one, and the memory.
+    const fn nouns(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Blocks => ("block", "memory"),
+            Self::PythonObjects => ("object", "Python objects (estimated from samples)"),
+            Self::PythonPools => ("pool", "pools of Python's allocator"),
         }
     }
 }

@@ -176,7 +176,10 @@ fn render(capture: &Capture, format: Format, by: Measure) -> Result<Vec<u8>, Box
     let mut out = Vec::new();
     format.write(
         &Profile::from(capture),
-        Options { by, colour: false },
+        Options {
+            by,
+            ..Options::default()
+        },
         &mut out,
     )?;
     Ok(out)
@@ -257,8 +260,8 @@ fn text_fits_100_columns_and_carries_no_control_characters() -> TestResult {
 fn colour_is_used_only_when_asked_for() -> TestResult {
     let mut out = Vec::new();
     let options = Options {
-        by: Measure::Outstanding,
         colour: true,
+        ..Options::default()
     };
     Format::Text.write(&Profile::from(&capture()), options, &mut out)?;
     assert!(out.contains(&0x1b));

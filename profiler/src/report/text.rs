@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::profile::{FrameId, MappingOwner, Profile, StackProfile};
+use crate::profile::{FrameId, MappingOwner, Profile, StackProfile, Tier};
 use crate::report::{Measure, Options, units};
 
 /// Columns that a line may take; a terminal half as wide as a screen shows it.
@@ -14,13 +14,17 @@ const INDENT: usize = 36;
 /// How many stacks are listed. More are for a flamegraph.
 const TOP_STACKS: usize = 20;
 
+/// How many stacks of Python's own allocator are listed.
+const TOP_PYTHON: usize = 5;
+
 /// How many callers are listed below the culprit.
 const CALLERS: usize = 3;
 
 pub(super) fn write(profile: &Profile, options: Options, out: &mut impl Write) -> io::Result<()> {
     write_warnings(profile, options.colour, out)?;
     write_header(profile, options, out)?;
-    write_table(profile, options, out)
+    write_table(profile, options, out)?;
+    write_python(profile, options, out)
 }
 
 /// What is wrong with the figures comes before them.
@@ -155,6 +159,55 @@ fn write_table(profile: &Profile, options: Options, out: &mut impl Write) -> io:
             )
         }
     }
+}
+
+/// What Python's own allocator holds: in tables of their own, because it lies in what was mapped.
+fn write_python(profile: &Profile, options: Options, out: &mut impl Write) -> io::Result<()> {
+    if let Some(interval) = profile.python_interval {
+        let by = options.by;
+        let total = by.bytes(&profile.total_of(Tier::PythonObjects));
+        let samples = total / interval.max(1);
+        // Whether an object is sampled is decided for each on its own: samples are as good as Poisson.
+        let error = 100.0 / (samples.max(1) as f64).sqrt();
+        let heading = format!(
+            "Python objects of up to 512 bytes, estimated from samples, one per {}: {} in {} samples, \
+             give or take {error:.1} %",
+            units::bytes(interval),
+            units::bytes(total),
+            units::number(samples),
+        );
+        write_short_table(profile, Tier::PythonObjects, &heading, options, out)?;
+    }
+    let heading = "Pool growth of Python's allocator, attributed to the allocation that needed the \
+                   pool; an empty pool is not seen going back";
+    write_short_table(profile, Tier::PythonPools, heading, options, out)
+}
+
+fn write_short_table(
+    profile: &Profile,
+    tier: Tier,
+    heading: &str,
+    options: Options,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let by = options.by;
+    let mut stacks: Vec<_> = profile.tier(tier).iter().collect();
+    stacks.retain(|stack| by.bytes(&stack.figures) > 0);
+    stacks.sort_by_key(|stack| std::cmp::Reverse(by.bytes(&stack.figures)));
+    if stacks.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let style = Style {
+        code: "1",
+        colour: options.colour,
+    };
+    write_wrapped(heading, style, out)?;
+    let total = by.bytes(&profile.total_of(tier));
+    for stack in stacks.iter().take(TOP_PYTHON) {
+        write_stack(profile, stack, total, options, out)?;
+    }
+    Ok(())
 }
 
 fn write_stack(

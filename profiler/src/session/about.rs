@@ -23,6 +23,22 @@ pub fn row(followed: &Followed) -> capture::Process {
 
 /// What is known before anything is recorded.
 pub fn meta(config: &Config) -> Meta {
+    let mut options = vec![
+        ("max-live".to_owned(), config.limits.max_live.to_string()),
+        (
+            "max-stacks".to_owned(),
+            config.limits.max_stacks.to_string(),
+        ),
+        ("stacks".to_owned(), config.stacks.policy.name().to_owned()),
+        (
+            "max-unwind-memory".to_owned(),
+            config.limits.max_unwind_mib.to_string(),
+        ),
+    ];
+    if config.python_objects {
+        let interval = config.limits.python_interval.to_string();
+        options.push((capture::PYTHON_OBJECTS_OPTION.to_owned(), interval));
+    }
     Meta {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: rustix::system::uname()
@@ -31,17 +47,6 @@ pub fn meta(config: &Config) -> Meta {
             .into_owned(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
         started_ns: now(),
-        options: vec![
-            ("max-live".to_owned(), config.limits.max_live.to_string()),
-            (
-                "max-stacks".to_owned(),
-                config.limits.max_stacks.to_string(),
-            ),
-            ("stacks".to_owned(), config.stacks.policy.name().to_owned()),
-            (
-                "max-unwind-memory".to_owned(),
-                config.limits.max_unwind_mib.to_string(),
-            ),
-        ],
+        options,
     }
 }

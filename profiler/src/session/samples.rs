@@ -7,7 +7,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use residue_ebpf::abi::{
@@ -17,6 +17,7 @@ use residue_ebpf::abi::{
     unwind::CodeMapping,
 };
 
+use super::{Config, SessionError};
 use crate::drain::in_order;
 
 /// See the module documentation.
@@ -77,4 +78,11 @@ fn avma(frame: RawFrame, code: &[CodeMapping]) -> u64 {
         .iter()
         .filter(|code| code.object == u32::from(frame.object));
     of_object.filter_map(into).next().unwrap_or(0)
+}
+
+/// Where samples of stacks go, if any are wanted.
+pub fn sample_file(config: &Config) -> Result<Option<SampleFile>, SessionError> {
+    let create = |path: &PathBuf| SampleFile::create(path);
+    let file = config.samples.as_ref().map(create).transpose();
+    file.map_err(SessionError::Samples)
 }

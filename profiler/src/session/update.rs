@@ -54,8 +54,8 @@ pub struct Tally {
 }
 
 /// Adds up the figures of a moment.
-pub(super) fn tally(
-    totals: &[(u32, StackTotals)],
+pub(super) fn tally<'a>(
+    totals: impl Iterator<Item = &'a (u32, StackTotals)>,
     counters: &[(Counter, u64)],
     stacks: usize,
 ) -> Tally {
@@ -73,4 +73,11 @@ pub(super) fn tally(
     });
     figures.lost = lost.map(|(_, value)| value).sum();
     figures
+}
+
+/// Gives a counter its value.
+pub(super) fn set(counters: &mut [(Counter, u64)], which: Counter, to: u64) {
+    if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
+        *value = to;
+    }
 }

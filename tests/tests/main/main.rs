@@ -12,6 +12,7 @@ mod oracle;
 mod policy;
 mod python;
 mod python_inspect;
+mod python_objects;
 mod redis;
 mod refusals;
 mod stacks;

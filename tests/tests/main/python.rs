@@ -20,7 +20,7 @@ const VERSIONS: [&str; 6] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"];
 
 /// Every Python that is there: those of pyenv, whose library is shared, and Debian's, which is static
 /// and stripped. Says which versions are missing.
-pub fn pythons(test: &str) -> Vec<PathBuf> {
+pub(super) fn pythons(test: &str) -> Vec<PathBuf> {
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let root = env::var_os("PYENV_ROOT").map_or_else(|| home.join(".pyenv"), PathBuf::from);
     let entries = std::fs::read_dir(root.join("versions"));

@@ -10,7 +10,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message;
 
-use crate::profile::{Figures, Frame, FrameId, Profile, StackProfile};
+use crate::profile::{Figures, Frame, FrameId, Profile, StackProfile, Tier};
 use crate::report::{Measure, units};
 
 /// Type and unit of each value of a sample.
@@ -21,17 +21,17 @@ const SAMPLE_TYPES: [(&str, &str); 4] = [
     ("inuse_space", "bytes"),
 ];
 
-pub(super) fn write(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write(profile: &Profile, tier: Tier, out: &mut impl Write) -> io::Result<()> {
     let mut gzip = GzEncoder::new(out, Compression::default());
-    gzip.write_all(&encode(profile).encode_to_vec())?;
+    gzip.write_all(&encode(profile, tier).encode_to_vec())?;
     gzip.finish()?;
     Ok(())
 }
 
-fn encode(profile: &Profile) -> messages::Profile {
+fn encode(profile: &Profile, tier: Tier) -> messages::Profile {
     let mut tables = Tables::new();
     let samples = profile
-        .stacks
+        .tier(tier)
         .iter()
         .map(|stack| tables.sample(profile, stack))
         .collect();

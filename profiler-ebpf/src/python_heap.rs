@@ -1,0 +1,234 @@
+//! Python's own allocator: objects, by samples, and the pools that it takes for them.
+//!
+//! pymalloc serves requests of up to 512 bytes from pools in arenas, which malloc never sees. An
+//! object of `size` bytes is sampled with the probability `size / interval`, and stands for
+//! `interval` bytes then: what is expected of any sum of samples is the sum itself. Larger requests
+//! go on to malloc, whose probes count them; here they are only noted, so that the calls which the
+//! allocator makes to itself are told from others.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::bpf_get_prandom_u32,
+    programs::{ProbeContext, RetProbeContext},
+};
+use residue_ebpf::abi::{
+    UNKNOWN_STACK,
+    call_shape::CallShape,
+    counters::Counter,
+    heap::{
+        LiveAllocation, MAX_PYTHON_OBJECT, StackKind, StackTotals, live_key, objects_of_sample,
+        python_key,
+    },
+};
+
+use crate::{
+    atomic, count,
+    heap::open_process,
+    live,
+    maps::{PYTHON_OBJECT_INTERVAL, PYTHON_POOLS},
+    stack::{stack_of_kind, totals},
+    thread::{self, OpenObjectCall, Registers, ThreadState},
+};
+
+/// What an allocation or a free adds to the totals of its stack.
+#[derive(Clone, Copy)]
+struct Weight {
+    bytes: u64,
+    objects: u64,
+}
+
+/// A function of Python's allocator was entered that allocates.
+#[inline(always)]
+pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
+    let cookie = open_process(ctx.as_ptr())?;
+    let thread = thread::current()?;
+    let sp = thread::registers(ctx).sp;
+    if thread.is_in_object_call(cookie.process, sp) {
+        return None;
+    }
+    let (size, pointer) = arguments(ctx, shape);
+    thread.object = OpenObjectCall { sp, size, pointer };
+    Some(())
+}
+
+/// It returned.
+#[inline(always)]
+pub fn leave(ctx: &RetProbeContext) -> Option<()> {
+    let cookie = open_process(ctx.as_ptr())?;
+    let thread = thread::existing(thread::current_tid())?;
+    // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
+    let regs = unsafe { &*ctx.regs };
+    let call = thread.object;
+    // An inner call's frame lies below. One that lies above has left this one behind.
+    if call.sp == 0 || regs.rsp.wrapping_sub(8) < call.sp {
+        return None;
+    }
+    thread.object.sp = 0;
+    if call.sp != regs.rsp.wrapping_sub(8) || regs.rax == 0 {
+        return None;
+    }
+    if call.pointer != 0 {
+        release(cookie.process, call.pointer);
+    }
+    if call.size == 0 || call.size > MAX_PYTHON_OBJECT {
+        return None;
+    }
+    count(Counter::PythonObjectCalls, 1);
+    let caller = Registers {
+        ip: regs.rip,
+        sp: regs.rsp,
+        bp: regs.rbp,
+    };
+    sample(thread, cookie.process, regs.rax, call.size, caller)
+}
+
+/// Python's allocator was asked to free a block.
+#[inline(always)]
+pub fn free(ctx: &ProbeContext) -> Option<()> {
+    let block: u64 = ctx.arg(1)?;
+    if block == 0 {
+        return None;
+    }
+    let cookie = open_process(ctx.as_ptr())?;
+    if let Some(thread) = thread::existing(thread::current_tid())
+        && thread.is_in_object_call(cookie.process, thread::registers(ctx).sp)
+    {
+        return None;
+    }
+    release(cookie.process, block);
+    Some(())
+}
+
+/// The allocator has taken a pool, and returns the first block in it.
+#[inline(always)]
+pub fn new_pool(ctx: &RetProbeContext) -> Option<()> {
+    let cookie = open_process(ctx.as_ptr())?;
+    // SAFETY: as in `leave`.
+    let regs = unsafe { &*ctx.regs };
+    if regs.rax == 0 {
+        return None;
+    }
+    let bytes = *PYTHON_POOLS.get(u32::from(cookie.process))?;
+    let pool = regs.rax & !bytes.wrapping_sub(1);
+    let thread = thread::current()?;
+    let caller = Registers {
+        ip: regs.rip,
+        sp: regs.rsp,
+        bp: regs.rbp,
+    };
+    let (stack, totals) = known_stack(thread, cookie.process, caller, StackKind::PythonPools)?;
+    let weight = Weight { bytes, objects: 1 };
+    let allocation = LiveAllocation { size: bytes, stack };
+    let inserted = live::insert(python_key(cookie.process, pool), allocation);
+    // A pool that all objects have left goes back to its arena unseen, to be taken again.
+    if let Some(previous) = inserted.previous {
+        account_free(previous.stack, weight);
+    }
+    account(totals, weight, inserted.placed);
+    Some(())
+}
+
+/// Requested bytes, and the old block.
+#[inline(always)]
+fn arguments(ctx: &ProbeContext, shape: CallShape) -> (u64, u64) {
+    let arg = |n| ctx.arg::<u64>(n).unwrap_or(0);
+    match shape {
+        // The caller has made sure that the product does not wrap.
+        CallShape::PythonCalloc => (arg(1).wrapping_mul(arg(2)), 0),
+        CallShape::PythonRealloc => (arg(2), arg(1)),
+        _ => (arg(1), 0),
+    }
+}
+
+/// Enters a new object into the live set, if it is its turn.
+#[inline(always)]
+fn sample(
+    thread: &mut ThreadState,
+    process: u16,
+    block: u64,
+    size: u64,
+    caller: Registers,
+) -> Option<()> {
+    let interval = u64::from(PYTHON_OBJECT_INTERVAL.load());
+    // SAFETY: a plain helper call.
+    let random = u64::from(unsafe { bpf_get_prandom_u32() });
+    // Of 2^32 numbers, this takes size / interval of them, rounded up.
+    if random * interval >= size << 32 {
+        return None;
+    }
+    // A block that malloc has handed out and realloc has made small is malloc's still.
+    if live::holds(live_key(process, block)) {
+        return None;
+    }
+    let (stack, totals) = known_stack(thread, process, caller, StackKind::PythonObjects)?;
+    let inserted = live::insert(python_key(process, block), LiveAllocation { size, stack });
+    if let Some(previous) = inserted.previous {
+        count(Counter::MissedFree, 1);
+        account_free(previous.stack, weight(&previous, block));
+    }
+    let weight = weight(&LiveAllocation { size, stack }, block);
+    account(totals, weight, inserted.placed);
+    Some(())
+}
+
+/// Takes a block's sample back, if it has one.
+#[inline(always)]
+fn release(process: u16, block: u64) {
+    if let Some(object) = live::take(python_key(process, block)) {
+        account_free(object.stack, weight(&object, block));
+    }
+}
+
+/// What a sampled object stands for.
+#[inline(always)]
+fn weight(object: &LiveAllocation, block: u64) -> Weight {
+    let interval = u64::from(PYTHON_OBJECT_INTERVAL.load());
+    Weight {
+        bytes: interval,
+        objects: objects_of_sample(interval, object.size, block),
+    }
+}
+
+/// A stack of which user space knows the kind: without, its totals would count as malloc's.
+#[inline(always)]
+fn known_stack(
+    thread: &mut ThreadState,
+    process: u16,
+    caller: Registers,
+    kind: StackKind,
+) -> Option<(u32, &'static mut StackTotals)> {
+    let known = stack_of_kind(thread, process, caller, kind, UNKNOWN_STACK)
+        .filter(|(id, totals)| *id != UNKNOWN_STACK && totals.delivered != 0);
+    if known.is_none() {
+        count(Counter::PythonSamplesLost, 1);
+    }
+    known
+}
+
+#[inline(always)]
+fn account(totals: &mut StackTotals, weight: Weight, placed: bool) {
+    let (bytes, objects) = if placed {
+        (&raw mut totals.alloc_bytes, &raw mut totals.alloc_objects)
+    } else {
+        count(Counter::LiveSetFull, 1);
+        count(Counter::LiveSetFullBytes, weight.bytes);
+        (&raw mut totals.lost_bytes, &raw mut totals.lost_objects)
+    };
+    // SAFETY: fields of a map value.
+    unsafe {
+        atomic::add(bytes, weight.bytes);
+        atomic::add(objects, weight.objects);
+    }
+}
+
+#[inline(always)]
+fn account_free(stack: u32, weight: Weight) {
+    let Some(totals) = totals(stack) else {
+        return;
+    };
+    // SAFETY: fields of a map value.
+    unsafe {
+        atomic::add(&raw mut totals.freed_bytes, weight.bytes);
+        atomic::add(&raw mut totals.freed_objects, weight.objects);
+    }
+}

@@ -1,0 +1,93 @@
+//! What probes cost on this host: measured with the empty programs, on functions of residue's own.
+
+use std::{
+    num::NonZeroU32,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::{AttachError, Kernel, ProbePoint};
+use crate::target::{Avma, Process};
+use residue_ebpf::abi::call_shape::CallShape;
+
+/// How often a function is called for one measurement: a few milliseconds in all.
+const CALLS: u32 = 2000;
+/// The best of so many measurements counts: others were disturbed.
+const MEASUREMENTS: u32 = 3;
+/// The slot that the calibration's probes belong to. It is never opened.
+const SLOT: u16 = 1023;
+
+/// What a hit of a probe costs that sits on an emulated instruction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProbeCost {
+    /// At a function's entry.
+    pub entry: Duration,
+    /// At its entry and its return.
+    pub pair: Duration,
+}
+
+/// Begins, as most functions do, with an instruction that the kernel emulates.
+#[unsafe(naked)]
+extern "C" fn with_entry() {
+    core::arch::naked_asm!("push rbp", "pop rbp", "ret");
+}
+
+#[unsafe(naked)]
+extern "C" fn with_pair() {
+    core::arch::naked_asm!("push rbx", "pop rbx", "ret");
+}
+
+impl Kernel {
+    /// Measures. The probes are gone when it returns.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the probes.
+    pub fn probe_cost(&mut self) -> Result<ProbeCost, AttachError> {
+        let bare = time(with_entry);
+        self.attach_to_self(with_entry, "empty_entry")?;
+        for program in ["empty_return", "empty_entry"] {
+            self.attach_to_self(with_pair, program)?;
+        }
+        let cost = ProbeCost {
+            entry: time(with_entry).saturating_sub(bare),
+            pair: time(with_pair).saturating_sub(bare),
+        };
+        self.detach(SLOT);
+        Ok(cost)
+    }
+
+    fn attach_to_self(
+        &mut self,
+        function: extern "C" fn(),
+        program: &'static str,
+    ) -> Result<(), AttachError> {
+        let own = std::process::id();
+        let place = Process::open(own.cast_signed()).ok().and_then(|process| {
+            let (_, offset) = process.mappings().locate(Avma(function as usize as u64))?;
+            Some((NonZeroU32::new(own)?, offset))
+        });
+        let Some((pid, offset)) = place else {
+            return Ok(());
+        };
+        let point = ProbePoint {
+            object: Path::new("/proc/self/exe"),
+            file_offset: offset.0,
+            shape: CallShape::NoteCaller,
+        };
+        self.attach_uprobe(program, SLOT, pid, &point, 0)
+    }
+}
+
+/// How long a call takes.
+fn time(function: extern "C" fn()) -> Duration {
+    let measure = || {
+        let began = Instant::now();
+        (0..CALLS).for_each(|_| std::hint::black_box(function)());
+        began.elapsed() / CALLS
+    };
+    (0..MEASUREMENTS)
+        .map(|_| measure())
+        .min()
+        .unwrap_or_default()
+}
