@@ -1,0 +1,3 @@
+//! Python's frames, against what each Python that is installed says about itself.
+
+mod sites;
