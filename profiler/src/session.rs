@@ -321,11 +321,16 @@ impl<'a> Session<'a> {
                     .filter_map(PythonFrame::from_raw)
                 {
                     let python = followed.python.as_ref();
-                    self.code_objects.learn(frame, python, &self.drain);
+                    self.code_objects.learn(frame, python, &mut self.drain);
                 }
             }
             self.stacks.push(self.frames.intern(&stack));
         }
+        self.drain.freed_python_code(|freed| {
+            let followed = self.followed.get(freed.process as usize);
+            let python = followed.and_then(|it| it.python.as_ref());
+            self.code_objects.learn_freed(freed, python);
+        });
         self.write_samples()?;
         self.deliver_tables()?;
         self.kernel.flush_messages();
@@ -428,7 +433,17 @@ impl<'a> Session<'a> {
             self.drain.undelivered(),
         );
         set(&mut counters, Counter::KernelSkipped, self.kernel.skipped());
-        let (modules, frames) = self.frames.take_new(&self.code, &self.code_objects);
+        let (modules, frames) = (self.frames).take_new(&self.code, &mut self.code_objects);
+        set(
+            &mut counters,
+            Counter::PythonCodeStale,
+            self.code_objects.stale(),
+        );
+        add(
+            &mut counters,
+            Counter::PythonCodeTableFull,
+            self.frames.unnamed(),
+        );
         let stacks = std::mem::take(&mut self.stacks);
         self.stacks_seen += stacks.len();
         let figures = tally(&totals, &counters, self.stacks_seen);
@@ -487,6 +502,12 @@ fn ticks(period: Duration) -> tokio::time::Interval {
 fn set(counters: &mut [(Counter, u64)], which: Counter, to: u64) {
     if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
         *value = to;
+    }
+}
+
+fn add(counters: &mut [(Counter, u64)], which: Counter, more: u64) {
+    if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
+        *value += more;
     }
 }
 

@@ -91,8 +91,10 @@ counters! {
     PythonCut = "python_cut", Note;
     /// allocations whose stack shows the interpreter at work for which no Python frame was found
     PythonMissing = "python_missing", Note;
-    /// Python frames without their code object's id because the table of code objects was full
+    /// Python frames without name because there was no room for their code object
     PythonCodeTableFull = "python_code_table_full", Note;
+    /// places in Python code without name because the code was freed, or unreadable, when its name was read
+    PythonCodeStale = "python_code_stale", Note;
 }
 
 // `WalkEnd`s are counted by number.

@@ -29,7 +29,7 @@ use aya_log::EbpfLogger;
 use residue_ebpf::abi::{
     call_shape::Cookie,
     heap::{FunctionInfo, ProcessState, live_buckets},
-    python::PythonLayout,
+    python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, TableState},
 };
 use unwind::UnwindMaps;
@@ -131,6 +131,7 @@ pub struct Kernel {
     targets: HashMap<MapData, u32, u32>,
     functions: Array<MapData, FunctionInfo>,
     pythons: Array<MapData, PythonLayout>,
+    code_pointers: Array<MapData, CodePointers>,
     unwind: UnwindMaps,
     next_function: u32,
 }
@@ -159,6 +160,8 @@ pub struct Channels {
     pub python_codes: HashMap<MapData, u64, u32>,
     /// Ids of Python code objects to their keys.
     pub python_code_keys: Array<MapData, u64>,
+    /// Python code objects that were freed before they were read.
+    pub python_freed: RingBuf<MapData>,
 }
 
 impl Kernel {
@@ -207,6 +210,7 @@ impl Kernel {
             samples: take(&mut ebpf, "SAMPLES"),
             python_codes: take(&mut ebpf, "PYTHON_CODES"),
             python_code_keys: take(&mut ebpf, "PYTHON_CODE_KEYS"),
+            python_freed: take(&mut ebpf, "PYTHON_FREED"),
         };
         let kernel = Self {
             processes: take(&mut ebpf, "PROCESSES"),
@@ -214,6 +218,7 @@ impl Kernel {
             targets: take(&mut ebpf, "TARGETS"),
             functions: take(&mut ebpf, "FUNCTIONS"),
             pythons: take(&mut ebpf, "PYTHONS"),
+            code_pointers: take(&mut ebpf, "PYTHON_CODE_POINTERS"),
             unwind: UnwindMaps::of(&mut ebpf),
             ebpf,
             messages,
@@ -342,6 +347,21 @@ impl Kernel {
     /// When the kernel refuses a map update, which it has no reason to.
     pub fn set_python(&mut self, process: u16, layout: PythonLayout) -> Result<(), AttachError> {
         Ok(self.pythons.set(u32::from(process), layout, 0)?)
+    }
+
+    /// Tells the kernel side where a process's Python keeps what names its code objects.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn set_code_pointers(
+        &mut self,
+        process: u16,
+        pointers: CodePointers,
+    ) -> Result<(), AttachError> {
+        Ok(self
+            .code_pointers
+            .set(u32::from(process), pointers, 0)?)
     }
 
     /// States that an object has no unwind table that could be read, and why.
