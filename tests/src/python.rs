@@ -88,13 +88,13 @@ impl Python {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
-    /// Compiles the module `bridge` against this version's headers. When they are missing, says on
-    /// standard error which package `test` lacks.
+    /// Compiles a module of `targets/python` against this version's headers. When they are missing,
+    /// says on standard error which package `test` lacks.
     ///
     /// # Errors
     ///
     /// When the compiler does not accept it.
-    pub fn build_bridge(&self, test: &str) -> Result<bool> {
+    pub fn build_extension(&self, test: &str, module: &str) -> Result<bool> {
         let headers = PathBuf::from(self.says("sysconfig.get_paths()['include']")?);
         if !headers.join("Python.h").exists() {
             skipped(test, &format!("headers of {} (python3-dev)", self.name));
@@ -106,9 +106,9 @@ impl Python {
             .arg("-fno-optimize-sibling-calls")
             .arg("-I")
             .arg(&headers)
-            .arg(directory().join("bridge.c"))
+            .arg(directory().join(format!("{module}.c")))
             .arg("-o")
-            .arg(self.built().join("bridge.so"));
+            .arg(self.built().join(format!("{module}.so")));
         let output = cc.output().context("failed to start cc")?;
         ensure!(
             output.status.success(),

@@ -16,7 +16,7 @@ fn python_stacks_are_those_that_python_sees() -> Result<()> {
     let _turn = machine::alone();
     let test = "python_stacks_are_those_that_python_sees";
     for python in pythons(test) {
-        let bridge = python.build_bridge(test)?;
+        let bridge = python.build_extension(test, "bridge")?;
         compare(&python, bridge)?;
     }
     Ok(())
