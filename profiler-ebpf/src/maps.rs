@@ -12,7 +12,7 @@ use aya_ebpf::{
 use residue_ebpf::abi::{
     counters::Counter,
     heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals},
-    python::PythonLayout,
+    python::{CODE_KEYS, CodePointers, PythonLayout},
     unwind::{CodeMapping, MAX_RULES, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
 };
 
@@ -98,9 +98,18 @@ pub static PYTHON_POOLS: Array<u64> = Array::with_max_entries(1024, 0);
 #[map]
 pub static PYTHON_CODES: HashMap<u64, u32> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
-/// Id of a Python code object to its key, for user space to read it by. Full: as above.
+/// Id of a Python code object, modulo the capacity, to its key, for user space to read it by. An id
+/// whose place was taken before that has no name.
 #[map]
-pub static PYTHON_CODE_KEYS: Array<u64> = Array::with_max_entries(262_144, 0);
+pub static PYTHON_CODE_KEYS: Array<u64> = Array::with_max_entries(CODE_KEYS, 0);
+
+/// Process slot to where its code objects keep what names them. Written by user space.
+#[map]
+pub static PYTHON_CODE_POINTERS: Array<CodePointers> = Array::with_max_entries(1024, 0);
+
+/// Code objects that are freed before user space has read them. Full: they have no name.
+#[map]
+pub static PYTHON_FREED: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
 
 /// The last id that a Python code object was given.
 #[map]

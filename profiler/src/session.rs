@@ -6,6 +6,7 @@ mod code;
 mod error;
 mod followed;
 mod frames;
+mod interval;
 mod launch;
 pub(crate) mod python;
 mod python_heap;
@@ -21,7 +22,6 @@ use std::{
 };
 
 use residue_ebpf::abi::{
-    counters::Counter,
     event::EventKind,
     frame::PythonFrame,
     heap::{PROCESS_LAUNCHING, ProcessState, StackPolicy},
@@ -29,7 +29,7 @@ use residue_ebpf::abi::{
 
 use crate::{
     attach::{AttachError, Channels, Kernel, Limits, ProgramSet, StackConfig},
-    capture::{Interval, MappingTotals, Stack, Writer, unix_ns},
+    capture::{Stack, Writer, unix_ns},
     drain::Drain,
     heap::Suspects,
     probes::SitePolicy,
@@ -44,7 +44,6 @@ use launch::{Launch, resume};
 use python::CodeObjects;
 use python_heap::PythonHeaps;
 use samples::{SampleFile, sample_file};
-use update::{set, tally};
 use wake::{ticks, watch};
 
 pub use error::SessionError;
@@ -336,7 +335,7 @@ impl<'a> Session<'a> {
                     .filter_map(PythonFrame::from_raw)
                 {
                     let python = followed.python.as_ref();
-                    self.code_objects.learn(frame, python, &self.drain);
+                    self.code_objects.learn(frame, python, &mut self.drain);
                 }
             }
             self.suspects.add_stack(stack.id, stack.kind, stack.context);
@@ -345,6 +344,11 @@ impl<'a> Session<'a> {
             }
             self.stacks.push(self.frames.intern(&stack));
         }
+        self.drain.freed_python_code(|freed| {
+            let followed = self.followed.get(freed.process as usize);
+            let python = followed.and_then(|it| it.python.as_ref());
+            self.code_objects.learn_freed(freed, python);
+        });
         self.write_samples()?;
         self.deliver_tables()?;
         self.kernel.flush_messages();
@@ -451,51 +455,6 @@ impl<'a> Session<'a> {
         self.note(format!(
             "child processes that were not recorded: {unfollowed:?}; give --children or their pids"
         ))
-    }
-
-    /// Writes what is new since the last time, and the figures as they are now.
-    fn write(&mut self) -> Result<(), SessionError> {
-        let totals = self.drain.totals()?;
-        let mut counters = self.drain.counters()?;
-        set(
-            &mut counters,
-            Counter::StacksUndelivered,
-            self.drain.undelivered(),
-        );
-        set(&mut counters, Counter::KernelSkipped, self.kernel.skipped());
-        self.python_heaps.seen(&counters);
-        let (modules, frames) = self.frames.take_new(&self.code, &self.code_objects);
-        let stacks = std::mem::take(&mut self.stacks);
-        self.stacks_seen += stacks.len();
-        let of_blocks = totals
-            .iter()
-            .filter(|(id, _)| !self.python_stacks.contains(id));
-        let figures = tally(of_blocks, &counters, self.stacks_seen);
-        self.writer.write_interval(&Interval {
-            at_ns: now(),
-            modules,
-            frames,
-            stacks,
-            totals,
-            mappings: self.mappings(),
-            counters,
-        })?;
-        (self.tell)(Update::Written(figures));
-        Ok(())
-    }
-
-    fn mappings(&self) -> Vec<MappingTotals> {
-        let ranges = self
-            .followed
-            .iter()
-            .flat_map(|followed| followed.ranges.totals());
-        ranges
-            .map(|((stack, owner), figures)| MappingTotals {
-                stack,
-                owner,
-                figures,
-            })
-            .collect()
     }
 
     fn note(&mut self, text: String) -> Result<(), SessionError> {

@@ -243,6 +243,7 @@ fn is_outermost(first_function: &str, seen: &[Seen<'_>]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Figures;
 
     /// `name` in the program, or `name@module`.
     fn frames(names: &[&str]) -> Vec<Frame> {
@@ -389,6 +390,8 @@ mod tests {
             inuse_objects: 1,
             alloc_bytes: 9,
             alloc_objects: 1,
+            estimated: Figures::default(),
+            shallow: false,
             owner: None,
         };
         let text = differences(&[chain], &[stack]);

@@ -28,6 +28,7 @@ pub mod fixtures;
 pub mod lines;
 pub mod machine;
 pub mod oracle;
+pub mod python;
 pub mod recorder;
 pub mod report;
 pub mod target;

@@ -142,6 +142,19 @@ impl Recorder {
         )
     }
 
+    /// The most memory that it has taken so far, bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let mut lines = status.lines();
+        let peak = lines.find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|line| line.split_whitespace().next());
+        Ok(1024 * kib.context("the kernel says VmHWM")?.parse::<u64>()?)
+    }
+
     /// Ends it by SIGINT, as Ctrl-C does.
     ///
     /// # Errors

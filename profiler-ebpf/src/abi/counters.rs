@@ -93,10 +93,12 @@ counters! {
     PythonCut = "python_cut", Note;
     /// allocations whose stack shows the interpreter at work for which no Python frame was found
     PythonMissing = "python_missing", Note;
-    /// Python frames without their code object's id because the table of code objects was full
+    /// Python frames without name because there was no room for their code object
     PythonCodeTableFull = "python_code_table_full", Note;
     /// Python objects of up to 512 bytes allocated, by which samples of them are taken
     PythonObjectCalls = "python_object_calls", Note;
+    /// places in Python code without name because the code was freed, or unreadable, when its name was read
+    PythonCodeStale = "python_code_stale", Note;
 }
 
 // `WalkEnd`s are counted by number.

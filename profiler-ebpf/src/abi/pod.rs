@@ -2,7 +2,7 @@
 
 use super::{
     heap::{FunctionInfo, ProcessState, StackTotals},
-    python::PythonLayout,
+    python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
 };
 
@@ -15,6 +15,7 @@ macro_rules! pod {
 
 pod!(
     CodeMapping,
+    CodePointers,
     FunctionInfo,
     ObjectState,
     PageChunk,

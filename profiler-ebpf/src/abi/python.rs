@@ -76,9 +76,56 @@ pub struct PythonLayout {
     pub eval: [[u64; 2]; EVAL_RANGES],
 }
 
+/// Ids that code objects can have; the last of them is never given.
+pub const CODE_IDS: u64 = 1 << 24;
+
+/// How many ids wait for user space to look at their code objects, the latest ones.
+pub const CODE_KEYS: u32 = 262_144;
+
+/// Set in a code object's key once user space has read the object. No address in user space has
+/// this bit.
+pub const CODE_IS_READ: u64 = 1 << (super::heap::ADDRESS_BITS - 1);
+
+/// Pointers in a code object to what names it.
+pub const CODE_POINTERS: usize = 3;
+
+/// Bytes that are kept of a code object, and of each of the objects that name it.
+pub const PART_BYTES: usize = 512;
+
+/// Where in a code object the pointers are, bytes. Unused ones are zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CodePointers(pub [u32; CODE_POINTERS]);
+
+/// Memory of a target.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct CodePart {
+    /// Where it began, AVMA.
+    pub address: u64,
+    /// How many bytes could be read.
+    pub len: u64,
+    /// The bytes, as far as they could be read.
+    pub bytes: [u8; PART_BYTES],
+}
+
+/// A code object that the interpreter frees before user space has read it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct FreedCode {
+    /// Its id.
+    pub id: u32,
+    /// Process slot.
+    pub process: u32,
+    /// The code object, and what the pointers lead to.
+    pub parts: [CodePart; 1 + CODE_POINTERS],
+}
+
 /// The key of a code object: which process, which address.
 pub use super::heap::live_key as code_key;
 
 const _: () = {
     assert!(size_of::<PythonLayout>() == 128);
+    assert!(size_of::<CodePointers>() == 12);
+    assert!(size_of::<FreedCode>() == 8 + 4 * (16 + PART_BYTES));
 };

@@ -5,18 +5,24 @@
 //! frames in the order in which they called each other. A step of a walk is one frame of either kind.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
     helpers::{bpf_probe_read_user_buf, generated::bpf_get_current_task},
 };
 use residue_ebpf::abi::{
     counters::Counter,
     frame::{NOT_STARTED, PythonFrame},
-    python::{EntryKind, FRAME_BYTES, InstructionKind, PythonLayout, code_key},
+    python::{
+        CODE_IDS, CODE_KEYS, CodePart, EntryKind, FRAME_BYTES, FreedCode, InstructionKind,
+        PART_BYTES, PythonLayout, code_key,
+    },
 };
 
 use crate::{
     atomic, count,
-    maps::{LAST_PYTHON_CODE, PYTHON_CODE_KEYS, PYTHON_CODES, PYTHONS, TASK_OFFSETS},
+    maps::{
+        LAST_PYTHON_CODE, PYTHON_CODE_KEYS, PYTHON_CODE_POINTERS, PYTHON_CODES, PYTHON_FREED,
+        PYTHONS, TASK_OFFSETS,
+    },
     stack::return_probe::read_kernel,
     thread::read_word,
     verifier::element,
@@ -252,12 +258,16 @@ pub extern "C" fn python_code_id(key: u64) -> u64 {
         return 0;
     };
     // SAFETY: a map value.
-    let id = unsafe { atomic::fetch_add(last, 1) } as u32 + 1;
-    let Some(slot) = PYTHON_CODE_KEYS.get_ptr_mut(id) else {
+    let id = unsafe { atomic::fetch_add(last, 1) } + 1;
+    if id >= CODE_IDS - 1 {
         count(Counter::PythonCodeTableFull, 1);
         return 0;
+    }
+    let id = id as u32;
+    let Some(slot) = PYTHON_CODE_KEYS.get_ptr_mut(id % CODE_KEYS) else {
+        return 0;
     };
-    // SAFETY: a map value that belongs to this id alone.
+    // SAFETY: a map value. It is this id's until as many others as there are places were given out.
     unsafe { *slot = key };
     if PYTHON_CODES.insert(key, id, u64::from(BPF_NOEXIST)).is_ok() {
         return u64::from(id);
@@ -276,6 +286,54 @@ pub extern "C" fn python_code_id(key: u64) -> u64 {
 /// The interpreter frees a code object: its address may be another's from now on.
 #[inline(always)]
 pub fn code_freed(process: u16, code: u64) {
-    // Most were never on a stack that was walked.
-    let _ = PYTHON_CODES.remove(code_key(process, code));
+    let key = code_key(process, code);
+    // SAFETY: the value is copied at once.
+    let Some(&id) = (unsafe { PYTHON_CODES.get(key) }) else {
+        // Most were never on a stack that was walked.
+        return;
+    };
+    // First, so that whoever finds the id taken back finds the code object among those freed.
+    if PYTHON_CODE_KEYS.get(id % CODE_KEYS) == Some(&key) {
+        send_freed(id, process, code);
+    }
+    let _ = PYTHON_CODES.remove(key);
+}
+
+/// Sends what names a code object. Where the ring is full, it has no name.
+#[inline(always)]
+fn send_freed(id: u32, process: u16, code: u64) {
+    let Some(pointers) = PYTHON_CODE_POINTERS.get(u32::from(process)) else {
+        return;
+    };
+    let Some(mut record) = PYTHON_FREED.reserve::<FreedCode>(0) else {
+        return;
+    };
+    // SAFETY: the record has that size, and integers may have any value.
+    let freed = unsafe { &mut *record.as_mut_ptr() };
+    freed.id = id;
+    freed.process = u32::from(process);
+    let [object, names @ ..] = &mut freed.parts;
+    read_part(object, code);
+    for (part, offset) in names.iter_mut().zip(pointers.0) {
+        read_part(part, read_word(code.wrapping_add(u64::from(offset))));
+    }
+    record.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// Reads what can be read at `address`, AVMA: behind an object's end the mapping may end, too.
+#[inline(always)]
+fn read_part(part: &mut CodePart, address: u64) {
+    const PAGE: u64 = 4096;
+    part.address = address;
+    part.len = PART_BYTES as u64;
+    // SAFETY: the helper checks the address.
+    if unsafe { bpf_probe_read_user_buf(address as *const u8, &mut part.bytes) }.is_ok() {
+        return;
+    }
+    let in_page = ((PAGE - address % PAGE) as usize).min(PART_BYTES);
+    let read = part.bytes.get_mut(..in_page).is_some_and(|bytes| {
+        // SAFETY: as above.
+        unsafe { bpf_probe_read_user_buf(address as *const u8, bytes) }.is_ok()
+    });
+    part.len = if read { in_page as u64 } else { 0 };
 }

@@ -9,6 +9,7 @@
 mod btf;
 mod calibrate;
 mod code_lists;
+mod config;
 mod error;
 mod kernel;
 mod programs;
@@ -30,15 +31,16 @@ use aya::{
 use aya_log::EbpfLogger;
 use residue_ebpf::abi::{
     call_shape::Cookie,
-    heap::{FunctionInfo, ProcessState, StackPolicy, live_buckets},
-    python::PythonLayout,
+    heap::{FunctionInfo, ProcessState, live_buckets},
+    python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, TableState},
 };
 use unwind::UnwindMaps;
 
-use crate::unwind::{StoreLimits, Update};
+use crate::unwind::Update;
 
 pub use calibrate::ProbeCost;
+pub use config::{Limits, Samples, StackConfig, Walking};
 pub use error::AttachError;
 pub use kernel::ensure_tracefs;
 pub use programs::ProgramSet;
@@ -47,53 +49,6 @@ pub use verify::{Accepted, VERIFIER_LIMIT, Verification};
 
 /// The object that `build.rs` made from `profiler-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/residue-ebpf"));
-
-/// How much the kernel side may keep.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Live allocations, over all targets.
-    pub max_live: u32,
-    /// Distinct stacks, over all targets.
-    pub max_stacks: u32,
-    /// Unwind tables of all objects: room in the kernel, MiB.
-    pub max_unwind_mib: u32,
-    /// Mean distance of samples of Python objects, bytes; at least
-    /// [`MAX_PYTHON_OBJECT`](residue_ebpf::abi::heap::MAX_PYTHON_OBJECT).
-    pub python_interval: u32,
-}
-
-impl Limits {
-    /// Those of a recording that asks for no others.
-    pub const DEFAULT: Self = Self {
-        max_live: 1 << 20,
-        max_stacks: 65_536,
-        max_unwind_mib: 16,
-        python_interval: 8192,
-    };
-
-    /// How much of the unwind tables' room is for rows and how much for pages, whose entries go with
-    /// about nine times their size in rows.
-    #[must_use]
-    pub const fn unwind_store(&self) -> StoreLimits {
-        let chunks = self.max_unwind_mib * 256;
-        StoreLimits {
-            row_chunks: chunks - chunks / 8,
-            page_chunks: chunks / 8,
-        }
-    }
-}
-
-/// How the kernel side walks stacks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Walking {
-    /// By unwind tables, and by frame pointers in code that has none but keeps those.
-    #[default]
-    Tables,
-    /// By frame pointers alone.
-    FramePointers,
-    /// By unwind tables, with the few steps that a kernel without `bpf_loop` can verify.
-    FewSteps,
-}
 
 /// Where to put the probes of one function.
 #[derive(Clone, Debug)]
@@ -104,37 +59,6 @@ pub struct ProbePoint<'a> {
     pub file_offset: u64,
     /// The function's call shape.
     pub shape: residue_ebpf::abi::call_shape::CallShape,
-}
-
-/// Whether the kernel side hands out stacks together with what it walked them from, for tests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Samples {
-    /// No stack.
-    #[default]
-    None,
-    /// Some stacks: as many as get through.
-    Taken,
-}
-
-impl Samples {
-    /// A few hundred samples between two polls, or as little as a ring buffer can hold.
-    const fn ring_bytes(self) -> u32 {
-        match self {
-            Self::None => 4096,
-            Self::Taken => 32 << 20,
-        }
-    }
-}
-
-/// What the kernel side does about stacks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StackConfig {
-    /// Which it walks.
-    pub policy: StackPolicy,
-    /// How it walks them.
-    pub walking: Walking,
-    /// Whether it hands out samples.
-    pub samples: Samples,
 }
 
 /// The loaded kernel side.
@@ -150,6 +74,7 @@ pub struct Kernel {
     targets: HashMap<MapData, u32, u32>,
     functions: Array<MapData, FunctionInfo>,
     pythons: Array<MapData, PythonLayout>,
+    code_pointers: Array<MapData, CodePointers>,
     suspects: Array<MapData, u32>,
     python_pools: Array<MapData, u64>,
     unwind: UnwindMaps,
@@ -180,6 +105,8 @@ pub struct Channels {
     pub python_codes: HashMap<MapData, u64, u32>,
     /// Ids of Python code objects to their keys.
     pub python_code_keys: Array<MapData, u64>,
+    /// Python code objects that were freed before they were read.
+    pub python_freed: RingBuf<MapData>,
 }
 
 impl Kernel {
@@ -235,6 +162,7 @@ impl Kernel {
             samples: take(&mut ebpf, "SAMPLES"),
             python_codes: take(&mut ebpf, "PYTHON_CODES"),
             python_code_keys: take(&mut ebpf, "PYTHON_CODE_KEYS"),
+            python_freed: take(&mut ebpf, "PYTHON_FREED"),
         };
         let kernel = Self {
             processes: take(&mut ebpf, "PROCESSES"),
@@ -242,6 +170,7 @@ impl Kernel {
             targets: take(&mut ebpf, "TARGETS"),
             functions: take(&mut ebpf, "FUNCTIONS"),
             pythons: take(&mut ebpf, "PYTHONS"),
+            code_pointers: take(&mut ebpf, "PYTHON_CODE_POINTERS"),
             suspects: take(&mut ebpf, "SUSPECTS"),
             python_pools: take(&mut ebpf, "PYTHON_POOLS"),
             unwind: UnwindMaps::of(&mut ebpf),
@@ -372,6 +301,20 @@ impl Kernel {
     /// When the kernel refuses a map update, which it has no reason to.
     pub fn set_python(&mut self, process: u16, layout: PythonLayout) -> Result<(), AttachError> {
         Ok(self.pythons.set(u32::from(process), layout, 0)?)
+    }
+
+    /// Tells the kernel side where a process's Python keeps what names its code objects.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn set_code_pointers(
+        &mut self,
+        process: u16,
+        pointers: CodePointers,
+    ) -> Result<(), AttachError> {
+        let process = u32::from(process);
+        Ok(self.code_pointers.set(process, pointers, 0)?)
     }
 
     /// Has every stack of a shallow context walked from now on, or no longer.

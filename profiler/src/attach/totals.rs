@@ -64,7 +64,7 @@ impl TotalsMap {
 
     /// How many stack ids there are.
     #[must_use]
-    pub const fn len(&self) -> u32 {
+    pub const fn capacity(&self) -> u32 {
         self.len
     }
 

@@ -15,6 +15,7 @@ use residue_ebpf::abi::{
     event::{Event, EventKind, StackEvent, StackSample, WalkEnd},
     frame::RawFrame,
     heap::{StackKind, StackTotals},
+    python::{CODE_IS_READ, CODE_KEYS, FreedCode},
 };
 
 use crate::attach::Channels;
@@ -93,7 +94,7 @@ impl Drain {
         let next = self.channels.next_stack.get(&0, 0)?;
         let in_use = u32::try_from(next)
             .unwrap_or(u32::MAX)
-            .min(self.channels.totals.len());
+            .min(self.channels.totals.capacity());
         let totals: Vec<_> = (0..in_use)
             .map(|id| (id, self.channels.totals.get(id)))
             .collect();
@@ -113,11 +114,31 @@ impl Drain {
         self.undelivered
     }
 
-    /// The key of a Python code object, by its id.
+    /// The key of a Python code object, by its id; another's where the id is too old.
     #[must_use]
     pub fn python_code_key(&self, id: u32) -> Option<u64> {
-        let key = self.channels.python_code_keys.get(&id, 0).ok()?;
+        let place = id % CODE_KEYS;
+        let key = self.channels.python_code_keys.get(&place, 0).ok()? & !CODE_IS_READ;
         (key != 0).then_some(key)
+    }
+
+    /// Has the kernel side send nothing about this code object when it is freed.
+    pub fn set_python_code_read(&mut self, key: u64, id: u32) {
+        let keys = &mut self.channels.python_code_keys;
+        // Otherwise it is only sent in vain.
+        let _ = keys.set(id % CODE_KEYS, key | CODE_IS_READ, 0);
+    }
+
+    /// Python code objects that were freed before they were read, each to be looked at where it
+    /// lies.
+    pub fn freed_python_code(&mut self, mut each: impl FnMut(&FreedCode)) {
+        while let Some(record) = self.channels.python_freed.next() {
+            if record.len() >= size_of::<FreedCode>() {
+                // SAFETY: large enough, and valid for every bit pattern; the kernel aligns records
+                // to 8 bytes.
+                each(unsafe { &*record.as_ptr().cast::<FreedCode>() });
+            }
+        }
     }
 
     /// Whether a key is still that of the code object with the given id.

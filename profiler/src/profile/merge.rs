@@ -3,7 +3,7 @@
 //! A recording has both: every native frame, and behind each one that runs Python's bytecode the
 //! Python frames that it runs. For a reader the interpreter's own frames only repeat what the Python
 //! frames say better, so they are left out, but for those at the leaf: what the interpreter did there
-//! tells what kind of object took the memory.
+//! tells what kind of object took the memory. Where an extension is at the leaf, that tells it.
 
 /// What a frame is to the merging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +47,15 @@ fn merged(roles: &[Role]) -> Vec<bool> {
     ) else {
         return vec![true; roles.len()];
     };
+    let is_foreign = |role: &Role| matches!(role, Role::Python | Role::Native);
+    let leaf = roles.iter().position(is_foreign).unwrap_or(first);
     let starts_up = roles[last + 1..]
         .iter()
         .all(|role| matches!(role, Role::Interpreter | Role::StartUp));
     let keep = |(index, role): (usize, &Role)| match role {
         Role::Python => true,
         // The last of these is the evaluation function.
-        Role::Interpreter => index + 1 < first,
+        Role::Interpreter => index < leaf && index + 1 < first,
         Role::StartUp | Role::Native => index <= last || !starts_up,
     };
     roles.iter().enumerate().map(keep).collect()
@@ -107,6 +109,19 @@ mod tests {
             Python,
         ];
         assert_eq!(merged(&roles), [Native, Python, Native, Python]);
+    }
+
+    #[test]
+    fn an_extension_is_called_by_python_and_not_by_the_interpreter() {
+        let roles = [
+            Interpreter,
+            Native,
+            Interpreter,
+            Interpreter,
+            Python,
+            StartUp,
+        ];
+        assert_eq!(merged(&roles), [Interpreter, Native, Python]);
     }
 
     #[test]

@@ -222,6 +222,7 @@ impl Followed {
             shape: CallShape::PythonCodeFreed,
         };
         kernel.attach_function(self.slot, self.pid(), &point, FunctionInfo::default())?;
+        kernel.set_code_pointers(self.slot, python.code_pointers())?;
         kernel.set_python(self.slot, python.interpreter.layout)?;
         let caveat = python.interpreter.caveat();
         self.python = Some(python);

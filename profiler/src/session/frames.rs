@@ -14,6 +14,15 @@ use crate::{
     symbolize::{CodeAddress, ModuleFile, Symbol, Symbolizer},
 };
 
+/// How many places in Python code are told apart. More than any application has: a target can make up
+/// as many as it likes.
+const MAX_PYTHON_FRAMES: usize = 1 << 18;
+/// What stands for the others.
+const NO_ROOM: PythonFrame = PythonFrame {
+    code: 0,
+    instruction: 0,
+};
+
 /// Every frame of a recording. A module is an object that a frame may lie in, and has its id.
 #[derive(Default)]
 pub struct FrameTable {
@@ -21,6 +30,8 @@ pub struct FrameTable {
     frame_ids: HashMap<RawFrame, u32>,
     new_frames: Vec<(u32, RawFrame)>,
     modules_taken: usize,
+    python_frames: usize,
+    unnamed: u64,
 }
 
 impl FrameTable {
@@ -37,7 +48,20 @@ impl FrameTable {
         }
     }
 
-    fn id(&mut self, frame: RawFrame) -> u32 {
+    /// How many Python frames stand for others because there were too many.
+    pub const fn unnamed(&self) -> u64 {
+        self.unnamed
+    }
+
+    fn id(&mut self, mut frame: RawFrame) -> u32 {
+        if PythonFrame::from_raw(frame).is_some() && !self.frame_ids.contains_key(&frame) {
+            if self.python_frames < MAX_PYTHON_FRAMES {
+                self.python_frames += 1;
+            } else {
+                self.unnamed += 1;
+                frame = NO_ROOM.to_raw();
+            }
+        }
         let next = self.frame_ids.len() as u32;
         *self.frame_ids.entry(frame).or_insert_with(|| {
             self.new_frames.push((next, frame));
@@ -46,7 +70,7 @@ impl FrameTable {
     }
 
     /// The modules and frames that were not asked for before, with their symbols.
-    pub fn take_new(&mut self, code: &Code, python: &CodeObjects) -> (Vec<Module>, Vec<Frame>) {
+    pub fn take_new(&mut self, code: &Code, python: &mut CodeObjects) -> (Vec<Module>, Vec<Frame>) {
         let mut frames = Vec::with_capacity(self.new_frames.len());
         let mut by_object: HashMap<u16, Vec<(u32, u64)>> = HashMap::new();
         for (id, frame) in self.new_frames.drain(..) {

@@ -2,7 +2,8 @@
 //!
 //! A code object is read as soon as a stack has shown it, and once. The kernel side takes its id back
 //! when the interpreter frees it; an id that is still in use after the reading was so all the while,
-//! so that what was read belongs to it.
+//! so that what was read belongs to it. Of one that is freed before it was read, the kernel side sends
+//! what names it.
 
 use std::{
     collections::HashMap,
@@ -12,12 +13,15 @@ use std::{
 };
 
 use object::read::ReadCache;
-use residue_ebpf::abi::frame::PythonFrame;
+use residue_ebpf::abi::{
+    frame::PythonFrame,
+    python::{CodePointers, FreedCode},
+};
 
 use crate::{
     drain::Drain,
     symbolize::{CodeObject, Symbol},
-    target::{Avma, FileKey, LoadBias, LoadedObject, Process, ProcessMemory},
+    target::{Avma, FileKey, LoadBias, LoadedObject, Memory, Process, ProcessMemory},
     unwind::runtime::python::{Interpreter, PythonRefusal, PythonSymbols, ThreadStack},
 };
 
@@ -25,6 +29,8 @@ use crate::{
 const STALE: &str = "<stale code>";
 /// What a code object is called for which there was no room.
 const UNKNOWN: &str = "<unknown code>";
+/// How much memory code objects may take, bytes: about 100,000 of an application's functions.
+const MAX_KEPT: usize = 64 << 20;
 /// Address bits of a code object's key.
 const ADDRESS: u64 = (1 << residue_ebpf::abi::heap::ADDRESS_BITS) - 1;
 
@@ -102,9 +108,13 @@ impl Python {
         settled(|| structures.stacks(&self.memory, limit).map_err(refused))
     }
 
-    fn read(&self, code: Avma) -> Option<CodeObject> {
-        let structures = &self.interpreter.structures;
-        structures.code(&self.memory, code).ok()
+    /// What the kernel side keeps of code that is freed.
+    pub const fn code_pointers(&self) -> CodePointers {
+        self.interpreter.structures.offsets.code.pointers()
+    }
+
+    fn read(&self, memory: &impl Memory, code: Avma) -> Option<CodeObject> {
+        self.interpreter.structures.code(memory, code).ok()
     }
 }
 
@@ -135,35 +145,83 @@ fn symbols(object: &LoadedObject) -> Option<PythonSymbols> {
     PythonSymbols::read(&file)
 }
 
-/// The code objects of a recording, by id.
+/// The code objects of a recording, by id: those that were of use last. One that is forgotten is read
+/// again when it is needed.
 #[derive(Default)]
-pub struct CodeObjects(HashMap<u32, Option<CodeObject>>);
+pub struct CodeObjects {
+    recent: HashMap<u32, Option<CodeObject>>,
+    older: HashMap<u32, Option<CodeObject>>,
+    /// Of the recent ones.
+    bytes: usize,
+    stale: u64,
+}
 
 impl CodeObjects {
     /// Reads the code object of a frame, if it was not seen before.
-    pub fn learn(&mut self, frame: PythonFrame, python: Option<&Python>, drain: &Drain) {
-        self.0.entry(frame.code).or_insert_with(|| {
-            let key = drain.python_code_key(frame.code)?;
-            let code = python?.read(Avma(key & ADDRESS))?;
-            drain.is_python_code(key, frame.code).then_some(code)
+    pub fn learn(&mut self, frame: PythonFrame, python: Option<&Python>, drain: &mut Drain) {
+        let id = frame.code;
+        if self.recent.contains_key(&id) {
+            return;
+        }
+        let code = (self.older.remove(&id)).unwrap_or_else(|| {
+            let (key, python) = (drain.python_code_key(id)?, python?);
+            let code = python.read(&python.memory, Avma(key & ADDRESS))?;
+            drain.is_python_code(key, id).then(|| {
+                drain.set_python_code_read(key, id);
+                code
+            })
         });
+        self.keep(id, code);
     }
 
-    /// The function and line of a frame.
-    pub fn symbol(&self, frame: PythonFrame) -> Symbol {
+    /// Takes what the kernel side has kept of a code object. To be called after [`Self::learn`], which
+    /// may have come too late for it.
+    pub fn learn_freed(&mut self, freed: &FreedCode, python: Option<&Python>) {
+        let [object, ..] = &freed.parts;
+        let code = python.and_then(|python| python.read(freed, Avma(object.address)));
+        if code.is_some() && self.get(freed.id).is_none() {
+            self.keep(freed.id, code);
+        }
+    }
+
+    /// How many places could not be named because their code was gone.
+    pub const fn stale(&self) -> u64 {
+        self.stale
+    }
+
+    fn get(&self, id: u32) -> Option<&CodeObject> {
+        let known = self.recent.get(&id).or_else(|| self.older.get(&id));
+        known.and_then(Option::as_ref)
+    }
+
+    fn keep(&mut self, id: u32, code: Option<CodeObject>) {
+        let unread = size_of::<Option<CodeObject>>();
+        self.bytes += code.as_ref().map_or(unread, CodeObject::bytes);
+        self.recent.insert(id, code);
+        if self.bytes > MAX_KEPT / 2 {
+            self.older = std::mem::take(&mut self.recent);
+            self.bytes = 0;
+        }
+    }
+
+    /// The function and line of a frame, to be asked for once.
+    pub fn symbol(&mut self, frame: PythonFrame) -> Symbol {
         let unnamed = |name: &str| Symbol {
             name: name.to_owned(),
             file: None,
             line: None,
         };
-        match self.0.get(&frame.code) {
-            _ if frame.code == 0 => unnamed(UNKNOWN),
-            Some(Some(code)) => Symbol {
-                name: code.name().to_owned(),
-                file: Some(code.filename().to_owned()),
-                line: code.line(frame.instruction),
-            },
-            _ => unnamed(STALE),
+        if frame.code == 0 {
+            return unnamed(UNKNOWN);
+        }
+        let Some(code) = self.get(frame.code) else {
+            self.stale += 1;
+            return unnamed(STALE);
+        };
+        Symbol {
+            name: code.name().to_owned(),
+            file: Some(code.filename().to_owned()),
+            line: code.line(frame.instruction),
         }
     }
 }

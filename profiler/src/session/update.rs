@@ -75,6 +75,13 @@ pub(super) fn tally<'a>(
     figures
 }
 
+/// Adds to a counter.
+pub(super) fn add(counters: &mut [(Counter, u64)], which: Counter, more: u64) {
+    if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
+        *value += more;
+    }
+}
+
 /// Gives a counter its value.
 pub(super) fn set(counters: &mut [(Counter, u64)], which: Counter, to: u64) {
     if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {

@@ -5,15 +5,20 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
-use residue_ebpf::abi::frame::NOT_STARTED;
+use residue_ebpf::abi::{
+    frame::NOT_STARTED,
+    python::{CodePointers, FreedCode},
+};
 
 use crate::target::{Avma, Memory};
+use lines::Lines;
 
 /// Longest name that is read, bytes of text as stored; of longer ones the beginning.
-const MAX_NAME: usize = 1 << 10;
-/// Longest file name.
-const MAX_PATH: usize = 4 << 10;
-/// Longest line table, bytes. That of a function of 100,000 lines is half as long.
+const MAX_NAME: usize = 256;
+/// Longest file name, alike.
+const MAX_PATH: usize = 1 << 10;
+/// Longest line table, bytes. That of a function of 100,000 lines is half as long. Of longer ones the
+/// beginning.
 const MAX_LINE_TABLE: u64 = 1 << 20;
 /// `PyASCIIObject.length` and `.state` (Include/cpython/unicodeobject.h).
 const STRING_LENGTH: u64 = 16;
@@ -52,6 +57,16 @@ pub struct CodeOffsets {
 }
 
 impl CodeOffsets {
+    /// The pointers to what names a code object, for the kernel side to keep what is freed.
+    #[must_use]
+    pub const fn pointers(&self) -> CodePointers {
+        CodePointers([
+            self.name as u32,
+            self.filename as u32,
+            self.line_table as u32,
+        ])
+    }
+
     /// Those of a version, given as major and minor number.
     #[must_use]
     pub const fn of(version: (u8, u8)) -> Option<Self> {
@@ -94,8 +109,8 @@ pub struct CodeObject {
     name: String,
     filename: String,
     first_line: u32,
-    line_table: Vec<u8>,
-    format: LineTable,
+    /// None where the table could not be read.
+    lines: Lines,
 }
 
 impl CodeObject {
@@ -103,13 +118,29 @@ impl CodeObject {
     pub fn read(memory: &impl Memory, offsets: &CodeOffsets, address: Avma) -> Option<Self> {
         let field = |offset| address.checked_add(offset);
         let text = |offset, limit| string(memory, offsets, memory.pointer(field(offset)?)?, limit);
+        let first_line = memory.u32(field(offsets.first_line)?)?;
+        let table = bytes(memory, memory.pointer(field(offsets.line_table)?)?);
+        let decode = match offsets.format {
+            LineTable::Lnotab => lines::of_lnotab,
+            LineTable::Ranges => lines::of_ranges,
+            LineTable::Locations => lines::of_locations,
+        };
         Some(Self {
             name: text(offsets.name, MAX_NAME)?,
             filename: text(offsets.filename, MAX_PATH)?,
-            first_line: memory.u32(field(offsets.first_line)?)?,
-            line_table: bytes(memory, memory.pointer(field(offsets.line_table)?)?)?,
-            format: offsets.format,
+            first_line,
+            // A name without lines is better than none.
+            lines: table.map_or_else(Lines::default, |table| {
+                decode(&table, i64::from(first_line))
+            }),
         })
+    }
+
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        let text = self.name.capacity() + self.filename.capacity();
+        size_of::<Self>() + text + self.lines.bytes()
     }
 
     /// The qualified name from 3.11 on, else the bare one.
@@ -131,13 +162,20 @@ impl CodeObject {
         if instruction == NOT_STARTED {
             return Some(self.first_line);
         }
-        let (table, first) = (&self.line_table[..], i64::from(self.first_line));
-        let line = match self.format {
-            LineTable::Lnotab => lines::in_lnotab(table, first, instruction),
-            LineTable::Ranges => lines::in_ranges(table, first, instruction),
-            LineTable::Locations => lines::in_locations(table, first, instruction),
-        };
-        line.and_then(|line| u32::try_from(line).ok())
+        self.lines.of(instruction)
+    }
+}
+
+/// The parts of a code object that the kernel side has kept.
+impl Memory for FreedCode {
+    fn read(&self, address: Avma, into: &mut [u8]) -> Option<()> {
+        self.parts.iter().find_map(|part| {
+            let start = usize::try_from(address.0.checked_sub(part.address)?).ok()?;
+            let known = part.bytes.get(..usize::try_from(part.len).ok()?)?;
+            let found = known.get(start..start.checked_add(into.len())?)?;
+            into.copy_from_slice(found);
+            Some(())
+        })
     }
 }
 

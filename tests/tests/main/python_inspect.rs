@@ -10,11 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     fixtures::Fixture,
     machine,
+    python::programs,
     recorder::{self, Recorder},
     target::Target,
 };
-
-use crate::python::pythons;
 
 fn script(name: &str) -> PathBuf {
     let targets = Path::new(env!("CARGO_MANIFEST_DIR")).join("targets/python");
@@ -73,7 +72,7 @@ fn shown(text: &str) -> Stacks {
 #[test]
 fn threads_run_what_python_says_they_run() -> Result<()> {
     let _turn = machine::alone();
-    for python in pythons("threads_run_what_python_says_they_run") {
+    for python in programs("threads_run_what_python_says_they_run") {
         let target = Target::spawn(Command::new(&python).arg(script("sleepers.py")))?;
         let expected = said(&target)?;
         ensure!(expected.len() == 4, "{}: {expected:#?}", python.display());
@@ -98,7 +97,7 @@ fn threads_run_what_python_says_they_run() -> Result<()> {
 fn a_state_behind_many_other_keys_is_found() -> Result<()> {
     let _turn = machine::alone();
     let keys = Fixture::PthreadKeys.build()?;
-    for python in pythons("a_state_behind_many_other_keys_is_found") {
+    for python in programs("a_state_behind_many_other_keys_is_found") {
         let mut command = Command::new(&python);
         let command = command.arg(script("sites.py")).env("LD_PRELOAD", &keys);
         let mut target = Target::spawn(command)?;
@@ -124,7 +123,7 @@ fn a_state_behind_many_other_keys_is_found() -> Result<()> {
 #[test]
 fn functions_of_a_subinterpreter_are_named() -> Result<()> {
     let _turn = machine::alone();
-    for python in pythons("functions_of_a_subinterpreter_are_named") {
+    for python in programs("functions_of_a_subinterpreter_are_named") {
         let mut target = Target::spawn(Command::new(&python).arg(script("subinterpreter.py")))?;
         target.await_line("ready")?;
         let text = inspect(target.pid(), &[])?;
@@ -155,7 +154,7 @@ fn a_process_without_python_is_told_apart() -> Result<()> {
 
 #[test]
 fn offsets_come_with_where_they_are_from() -> Result<()> {
-    for python in pythons("offsets_come_with_where_they_are_from") {
+    for python in programs("offsets_come_with_where_they_are_from") {
         let mut target = Target::spawn(Command::new(&python).arg(script("sites.py")))?;
         target.await_line("ready")?;
         let text = inspect(target.pid(), &["--offsets"])?;

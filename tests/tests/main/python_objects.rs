@@ -5,12 +5,11 @@ use std::{collections::BTreeMap, path::Path, path::PathBuf, process::Command};
 use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     machine::{self, Knobs},
+    python::programs,
     recorder::{Recorder, Recording},
     report::{Report, Stack},
     target::Target,
 };
-
-use super::python::pythons;
 
 /// Samples as close as they can be: then each block of 512 bytes is one.
 const EVERY_512: &str = "--python-objects=512";
@@ -67,7 +66,7 @@ fn is_optimized(python: &Path) -> bool {
 #[test]
 fn a_cache_that_grows_by_small_entries_is_found_at_its_line() -> Result<()> {
     let _turn = machine::alone();
-    for python in pythons("a_cache_that_grows_by_small_entries_is_found_at_its_line") {
+    for python in programs("a_cache_that_grows_by_small_entries_is_found_at_its_line") {
         let mut target = start(&python, &[])?;
         let grow = format!("grow {ENTRIES}");
         let recording = record(&mut target, &["--python-objects"], &[&grow])?;
@@ -132,7 +131,7 @@ fn estimates_are_close_to_what_tracemalloc_counts_and_unbiased() -> Result<()> {
     let _turn = machine::alone();
     let rounds = u64::from(20 * Knobs::from_env().runs);
     let mut means = Vec::new();
-    let pythons = pythons("estimates_are_close_to_what_tracemalloc_counts_and_unbiased");
+    let pythons = programs("estimates_are_close_to_what_tracemalloc_counts_and_unbiased");
     for (index, python) in pythons.iter().filter(|it| !is_optimized(it)).enumerate() {
         let mut target = start(python, &[])?;
         // Its hooks may be there before residue is, or come later.
@@ -209,7 +208,7 @@ fn by_function(stacks: &[Stack]) -> BTreeMap<&str, (u64, u64)> {
 #[test]
 fn no_block_counts_both_as_pythons_and_as_mallocs() -> Result<()> {
     let _turn = machine::alone();
-    let pythons = pythons("no_block_counts_both_as_pythons_and_as_mallocs");
+    let pythons = programs("no_block_counts_both_as_pythons_and_as_mallocs");
     for python in pythons.iter().filter(|it| !is_optimized(it)) {
         let mut target = start(python, &[])?;
         let report = record(&mut target, &[EVERY_512], &["realloc"])?.report()?;
@@ -234,7 +233,7 @@ fn no_block_counts_both_as_pythons_and_as_mallocs() -> Result<()> {
 #[test]
 fn a_python_that_uses_malloc_is_counted_there_alone() -> Result<()> {
     let _turn = machine::alone();
-    for python in pythons("a_python_that_uses_malloc_is_counted_there_alone") {
+    for python in programs("a_python_that_uses_malloc_is_counted_there_alone") {
         let mut target = start(&python, &[("PYTHONMALLOC", "malloc")])?;
         let grow = format!("grow {ENTRIES}");
         let recording = record(&mut target, &[EVERY_512], &[&grow])?;
@@ -258,7 +257,7 @@ fn a_python_that_uses_malloc_is_counted_there_alone() -> Result<()> {
 #[test]
 fn a_python_with_debug_hooks_is_sampled_behind_them() -> Result<()> {
     let _turn = machine::alone();
-    let pythons = pythons("a_python_with_debug_hooks_is_sampled_behind_them");
+    let pythons = programs("a_python_with_debug_hooks_is_sampled_behind_them");
     let pythons: Vec<PathBuf> = pythons.into_iter().filter(|it| !is_optimized(it)).collect();
     // The oldest and the newest: what the hooks keep has moved between them.
     for python in pythons.first().into_iter().chain(pythons.last()) {
@@ -278,7 +277,7 @@ fn a_python_with_debug_hooks_is_sampled_behind_them() -> Result<()> {
 #[ignore = "a measurement"]
 fn the_cost_of_an_object() -> Result<()> {
     let _turn = machine::alone();
-    for python in pythons("the_cost_of_an_object") {
+    for python in programs("the_cost_of_an_object") {
         let mut target = start(&python, &[])?;
         let mut measure = |arguments: Option<&[&str]>| -> Result<String> {
             let recorder = arguments.map(|it| Recorder::start(&[target.pid()], it));

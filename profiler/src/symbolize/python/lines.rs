@@ -1,52 +1,87 @@
-//! Line tables: from an instruction to its line. All three formats list the instructions in order, so
-//! a lookup goes over the table once; a table that is cut or damaged ends it.
+//! Line tables, from each of the three formats: rows in the order of the instructions. A table that is
+//! cut or damaged ends early.
 //!
 //! Instructions are counted in code units of two bytes.
 
-/// Bytes of an instruction.
-const UNIT: i64 = 2;
+/// Instructions up to an end, and their line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The first instruction behind the row's.
+    end: u32,
+    /// Zero for none.
+    line: u32,
+}
+
+/// The lines of a code object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lines(Vec<Row>);
+
+impl Lines {
+    /// The line of an instruction, if it has one.
+    pub fn of(&self, instruction: u32) -> Option<u32> {
+        let index = self.0.partition_point(|row| row.end <= instruction);
+        self.0.get(index).map(|row| row.line).filter(|it| *it != 0)
+    }
+
+    /// Bytes of memory.
+    pub const fn bytes(&self) -> usize {
+        self.0.capacity() * size_of::<Row>()
+    }
+
+    /// Adds the instructions up to `end`.
+    fn push(&mut self, end: i64, line: Option<i64>) {
+        let end = u32::try_from(end).unwrap_or(u32::MAX);
+        let line = line.and_then(|it| u32::try_from(it).ok()).unwrap_or(0);
+        match self.0.last_mut() {
+            Some(last) if last.line == line => last.end = last.end.max(end),
+            Some(last) if last.end >= end => {}
+            _ => self.0.push(Row { end, line }),
+        }
+    }
+}
 
 /// `co_lnotab` (Objects/lnotab_notes.txt of 3.9): pairs of an address increment and a signed line
 /// increment.
-pub fn in_lnotab(table: &[u8], first: i64, instruction: u32) -> Option<i64> {
-    let wanted = i64::from(instruction) * UNIT;
+pub fn of_lnotab(table: &[u8], first: i64) -> Lines {
+    let mut lines = Lines::default();
     let (mut address, mut line) = (0, first);
-    for &[bytes, lines] in table.as_chunks::<2>().0 {
+    for &[bytes, more] in table.as_chunks::<2>().0 {
         address += i64::from(bytes);
-        if address > wanted {
-            break;
+        if bytes > 0 {
+            lines.push(units(address), Some(line));
         }
-        line += i64::from(lines.cast_signed());
+        line += i64::from(more.cast_signed());
     }
-    Some(line)
+    lines.push(i64::MAX, Some(line));
+    lines
 }
 
 /// `co_linetable` of 3.10 (Objects/lnotab_notes.txt): pairs of a range's length in bytes and a signed
 /// line increment; -128 stands for no line.
-pub fn in_ranges(table: &[u8], first: i64, instruction: u32) -> Option<i64> {
+pub fn of_ranges(table: &[u8], first: i64) -> Lines {
     const NO_LINE: i8 = -128;
-    let wanted = i64::from(instruction) * UNIT;
+    let mut lines = Lines::default();
     let (mut end, mut line) = (0, first);
-    for &[bytes, lines] in table.as_chunks::<2>().0 {
-        let lines = lines.cast_signed();
+    for &[bytes, more] in table.as_chunks::<2>().0 {
+        let more = more.cast_signed();
         end += i64::from(bytes);
-        if lines != NO_LINE {
-            line += i64::from(lines);
+        if more != NO_LINE {
+            line += i64::from(more);
         }
-        if wanted < end {
-            return (lines != NO_LINE).then_some(line);
+        if bytes > 0 {
+            lines.push(units(end), (more != NO_LINE).then_some(line));
         }
     }
-    None
+    lines
 }
 
 /// `co_linetable` from 3.11 on (Objects/locations.md): entries whose first byte has the top bit set, a
 /// code of four bits, and the number of instructions less one in three.
-pub fn in_locations(table: &[u8], first: i64, instruction: u32) -> Option<i64> {
+pub fn of_locations(table: &[u8], first: i64) -> Lines {
     const NO_LOCATION: u8 = 15;
     const LONG: u8 = 14;
     const NO_COLUMNS: u8 = 13;
-    let wanted = i64::from(instruction);
+    let mut lines = Lines::default();
     let (mut end, mut line) = (0, first);
     let mut rest = table;
     while let Some((&head, behind)) = rest.split_first() {
@@ -59,12 +94,15 @@ pub fn in_locations(table: &[u8], first: i64, instruction: u32) -> Option<i64> {
             _ => 0,
         };
         end += i64::from(head & 7) + 1;
-        if wanted < end {
-            return (code != NO_LOCATION).then_some(line);
-        }
+        lines.push(end, (code != NO_LOCATION).then_some(line));
         rest = &behind[length..];
     }
-    None
+    lines
+}
+
+/// An end in bytes as one in code units.
+const fn units(bytes: i64) -> i64 {
+    (bytes + 1) / 2
 }
 
 /// A signed number in six bits a byte, the lowest first, whose lowest bit is the sign.

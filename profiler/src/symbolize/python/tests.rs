@@ -143,8 +143,10 @@ proptest::proptest! {
     #[test]
     fn a_damaged_table_ends(table: Vec<u8>, first: i32, instruction: u32) {
         let first = i64::from(first);
-        lines::in_lnotab(&table, first, instruction);
-        lines::in_ranges(&table, first, instruction);
-        lines::in_locations(&table, first, instruction);
+        for decode in [lines::of_lnotab, lines::of_ranges, lines::of_locations] {
+            let lines = decode(&table, first);
+            lines.of(instruction);
+            assert!(lines.bytes() <= 64 + 16 * table.len());
+        }
     }
 }

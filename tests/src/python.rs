@@ -1,0 +1,264 @@
+//! The Pythons of this machine, and what is compiled or installed for them.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{
+    fixtures::{sources, target_directory},
+    machine::skipped,
+    report::{Frame, Report, Stack},
+    target::Target,
+};
+
+/// The versions whose frames residue knows.
+const VERSIONS: [&str; 6] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"];
+/// Debian's, which is static and stripped.
+const DEBIAN: &str = "/usr/bin/python3.11";
+
+/// One interpreter.
+#[derive(Clone, Debug)]
+pub struct Python {
+    /// The program.
+    pub path: PathBuf,
+    /// For a person, and for directories: `3.8`, `debian`.
+    pub name: &'static str,
+}
+
+/// Every Python that is there: those of pyenv, whose library is shared, and Debian's. Says which are
+/// missing.
+#[must_use]
+pub fn pythons(test: &str) -> Vec<Python> {
+    let mut found = Vec::new();
+    for name in VERSIONS {
+        match pyenv(name) {
+            Some(path) => found.push(Python { path, name }),
+            None => skipped(test, &format!("Python {name} (pyenv install {name})")),
+        }
+    }
+    if Path::new(DEBIAN).exists() {
+        let path = DEBIAN.into();
+        let name = "debian";
+        found.push(Python { path, name });
+    } else {
+        skipped(test, "Debian's python3.11");
+    }
+    found
+}
+
+/// As [`pythons`], the programs alone.
+#[must_use]
+pub fn programs(test: &str) -> Vec<PathBuf> {
+    pythons(test)
+        .into_iter()
+        .map(|python| python.path)
+        .collect()
+}
+
+fn pyenv(version: &str) -> Option<PathBuf> {
+    let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let root = env::var_os("PYENV_ROOT").map_or_else(|| home.join(".pyenv"), PathBuf::from);
+    let prefix = format!("{version}.");
+    let versions = fs::read_dir(root.join("versions")).ok()?.flatten();
+    let named = |name: &str| name.starts_with(&prefix);
+    let mut of_version = versions.filter(|it| it.file_name().to_str().is_some_and(named));
+    Some(of_version.next()?.path().join("bin/python3"))
+}
+
+impl Python {
+    /// Runs a script of `targets/python`, with the extension module in its path.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start, or does not say that it is ready.
+    pub fn start(&self, script: &str, arguments: &[&str]) -> Result<Target> {
+        let mut command = Command::new(&self.path);
+        command
+            .arg(directory().join(script))
+            .args(arguments)
+            .env("PYTHONPATH", self.built())
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        let target = Target::spawn(&mut command)?;
+        target.await_line("ready")?;
+        Ok(target)
+    }
+
+    fn built(&self) -> PathBuf {
+        target_directory().join("fixtures/python").join(self.name)
+    }
+
+    fn says(&self, expression: &str) -> Result<String> {
+        let program = format!("import sysconfig; print({expression})");
+        let output = Command::new(&self.path).args(["-c", &program]).output()?;
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    /// Compiles a module of `targets/python` against this version's headers. When they are missing,
+    /// says on standard error which package `test` lacks.
+    ///
+    /// # Errors
+    ///
+    /// When the compiler does not accept it.
+    pub fn build_extension(&self, test: &str, module: &str) -> Result<bool> {
+        let headers = PathBuf::from(self.says("sysconfig.get_paths()['include']")?);
+        if !headers.join("Python.h").exists() {
+            skipped(test, &format!("headers of {} (python3-dev)", self.name));
+            return Ok(false);
+        }
+        fs::create_dir_all(self.built())?;
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-O2", "-g", "-Wall", "-Werror"])
+            .arg("-fno-optimize-sibling-calls")
+            .arg("-I")
+            .arg(&headers)
+            .arg(directory().join(format!("{module}.c")))
+            .arg("-o")
+            .arg(self.built().join(format!("{module}.so")));
+        let output = cc.output().context("failed to start cc")?;
+        ensure!(
+            output.status.success(),
+            "{}: {}",
+            self.name,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(true)
+    }
+
+    /// Another interpreter of the same version, with packages of PyPI. When they cannot be had, says
+    /// so for `test`.
+    ///
+    /// # Errors
+    ///
+    /// When the virtual environment cannot be made.
+    pub fn with_packages(&self, test: &str, packages: &[&str]) -> Result<Option<Self>> {
+        let venv = target_directory().join("fixtures/venv").join(self.name);
+        let path = venv.join("bin/python3");
+        let with = Self {
+            path,
+            name: self.name,
+        };
+        let imports = format!("import {}", packages.join(", "));
+        let has_all = || {
+            let mut import = Command::new(&with.path);
+            let output = import.args(["-c", &imports]).output();
+            output.is_ok_and(|it| it.status.success())
+        };
+        if has_all() {
+            return Ok(Some(with));
+        }
+        let mut make = Command::new(&self.path);
+        let made = make.args(["-m", "venv", "--clear"]).arg(&venv).output()?;
+        if !made.status.success() {
+            skipped(test, &format!("venv in {} (python3-venv)", self.name));
+            return Ok(None);
+        }
+        let mut pip = Command::new(&with.path);
+        pip.args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"]);
+        let installed = pip.args(packages).output()?;
+        if !installed.status.success() {
+            skipped(test, &format!("{} from PyPI", packages.join(" and ")));
+            return Ok(None);
+        }
+        ensure!(has_all(), "pip has installed what cannot be imported");
+        Ok(Some(with))
+    }
+}
+
+fn directory() -> PathBuf {
+    sources().join("python")
+}
+
+/// One block that a target has left behind, as it tells.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Bytes, different for each site.
+    pub size: u64,
+    /// Outermost first: `FUNCTION:LINE` of Python, `FUNCTION` of the extension.
+    pub frames: String,
+}
+
+/// What a target says until `done`.
+///
+/// # Errors
+///
+/// When it says something else.
+pub fn sites(target: &Target) -> Result<Vec<Site>> {
+    let mut sites = Vec::new();
+    loop {
+        let line = target.await_line("")?;
+        let Some(site) = line.strip_prefix("site ") else {
+            if line == "done" {
+                return Ok(sites);
+            }
+            bail!("the target said {line}");
+        };
+        let (size, frames) = site.split_once(' ').context("a size and a stack")?;
+        let size = size.parse()?;
+        let frames = frames.to_owned();
+        // A loop comes by the same place again.
+        if sites
+            .iter()
+            .all(|site: &Site| site.size != size || site.frames != frames)
+        {
+            sites.push(Site { size, frames });
+        }
+    }
+}
+
+/// The stacks that hold nothing but blocks of one size.
+pub fn holding(report: &Report, size: u64) -> impl Iterator<Item = &Stack> {
+    let holds = move |stack: &&Stack| {
+        stack.inuse_objects > 0 && stack.inuse_bytes == size * stack.inuse_objects
+    };
+    report.stacks.iter().filter(holds)
+}
+
+/// The frames of Python and of the module `bridge`, as targets tell them.
+#[must_use]
+pub fn told(stack: &Stack) -> String {
+    let frames = stack.frames.iter().rev().filter_map(tell);
+    frames.collect::<Vec<_>>().join(";")
+}
+
+fn tell(frame: &Frame) -> Option<String> {
+    if frame.name == STALE {
+        return Some(STALE.to_owned());
+    }
+    if is_python(frame) {
+        return Some(format!("{}:{}", frame.name, frame.line.unwrap_or(0)));
+    }
+    let module = frame.module.as_deref()?;
+    module.ends_with("/bridge.so").then(|| frame.name.clone())
+}
+
+/// What Python code is called that was freed before its name was read.
+pub const STALE: &str = "<stale code>";
+
+/// Whether a frame is of Python code. No native frame has a source file and no module.
+#[must_use]
+pub fn is_python(frame: &Frame) -> bool {
+    frame.module.is_none() && frame.file.is_some()
+}
+
+/// What is zero where nothing of Python's stacks is missing.
+const GAPS: [&str; 4] = [
+    "python_cut",
+    "python_missing",
+    "python_code_table_full",
+    "python_code_stale",
+];
+
+/// Panics if any Python frame is missing, or has no name.
+///
+/// # Panics
+///
+/// See above.
+pub fn assert_no_gap(report: &Report, name: &str) {
+    for gap in GAPS {
+        assert_eq!(report.notes.get(gap), Some(&0), "{name}: {gap}");
+    }
+}
