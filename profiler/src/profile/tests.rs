@@ -5,7 +5,7 @@ use residue_ebpf::abi::counters::{Counter, CounterKind};
 use residue_ebpf::abi::event::WalkEnd;
 use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
-use super::{Figures, Profile};
+use super::{Figures, Profile, Tier};
 use crate::capture::{Capture, Frame, FrameKind, Module, Process, Stack};
 use crate::symbolize::Symbol;
 
@@ -143,6 +143,35 @@ fn stacks_that_read_the_same_are_one_row() {
     };
     assert_eq!(profile.stacks[0].figures, merged);
     assert_eq!(profile.total().alloc_bytes, 180);
+}
+
+#[test]
+fn what_pythons_allocator_holds_is_never_added_to_blocks() {
+    let of_kind = |id, kind| Stack {
+        kind,
+        ..stack(id, &[0])
+    };
+    let mut capture = Capture {
+        stacks: vec![
+            of_kind(1, StackKind::Full),
+            of_kind(2, StackKind::PythonObjects),
+            of_kind(3, StackKind::PythonPools),
+        ],
+        totals: vec![
+            (1, totals(10, 0)),
+            (2, totals(200, 0)),
+            (3, totals(3000, 0)),
+        ],
+        ..capture()
+    };
+    let interval = ("python-objects".to_owned(), "512".to_owned());
+    capture.meta.options.push(interval);
+    let profile = Profile::from(&capture);
+    let tiers = [Tier::Blocks, Tier::PythonObjects, Tier::PythonPools];
+    let bytes = tiers.map(|tier| profile.total_of(tier).inuse_bytes);
+    assert_eq!(bytes, [10, 200, 3000]);
+    assert_eq!(profile.total().inuse_bytes, 10);
+    assert_eq!(profile.python_interval, Some(512));
 }
 
 #[test]

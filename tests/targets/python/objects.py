@@ -9,7 +9,7 @@ realloc             blocks that pass the border between Python's allocator and m
 loop COUNT          allocates and frees small objects; prints `took NANOSECONDS`, per object
 """
 import ctypes
-import random
+import itertools
 import sys
 import time
 import tracemalloc
@@ -41,9 +41,9 @@ def grow(count):
 
 
 def rounds(count, keep):
-    # The sizes are made beforehand: only `bytes` is to allocate in a round's line.
-    sizes = [[random.randrange(480) for _ in range(keep)] for _ in range(count)]
-    source = "".join("[bytes(size) for size in SIZES[%d]],\n" % (at // 2) for at in range(2 * count))
+    # The sizes are made once: only `bytes` is to allocate in a round's line.
+    sizes = list(range(1, 480)) * (keep // 479)
+    source = "[bytes(size) for size in SIZES],\n" * (2 * count)
     # Of each pair of lines, the second one's are given up.
     held = eval(compile("[" + source + "]", "rounds.py", "eval"), {"SIZES": sizes})
     del held[1::2]
@@ -91,7 +91,7 @@ def loop(count):
     best = None
     for _ in range(5):
         began = time.perf_counter()
-        for _ in range(count):
+        for _ in itertools.repeat(None, count):
             object()
         took = (time.perf_counter() - began) / count * 1e9
         best = took if best is None else min(best, took)
