@@ -216,24 +216,24 @@ pub fn told(stack: &Stack) -> String {
 }
 
 fn tell(frame: &Frame) -> Option<String> {
+    python_frame(frame).or_else(|| {
+        let module = frame.module.as_deref()?;
+        module.ends_with("/bridge.so").then(|| frame.name.clone())
+    })
+}
+
+/// A frame as targets tell it, if it is Python's. No native frame has a source file and no module.
+#[must_use]
+pub fn python_frame(frame: &Frame) -> Option<String> {
     if frame.name == STALE {
         return Some(STALE.to_owned());
     }
-    if is_python(frame) {
-        return Some(format!("{}:{}", frame.name, frame.line.unwrap_or(0)));
-    }
-    let module = frame.module.as_deref()?;
-    module.ends_with("/bridge.so").then(|| frame.name.clone())
+    let is_python = frame.module.is_none() && frame.file.is_some();
+    is_python.then(|| format!("{}:{}", frame.name, frame.line.unwrap_or(0)))
 }
 
 /// What Python code is called that was freed before its name was read.
 pub const STALE: &str = "<stale code>";
-
-/// Whether a frame is of Python code. No native frame has a source file and no module.
-#[must_use]
-pub fn is_python(frame: &Frame) -> bool {
-    frame.module.is_none() && frame.file.is_some()
-}
 
 /// What is zero where nothing of Python's stacks is missing.
 const GAPS: [&str; 4] = [

@@ -359,9 +359,7 @@ impl Kernel {
         process: u16,
         pointers: CodePointers,
     ) -> Result<(), AttachError> {
-        Ok(self
-            .code_pointers
-            .set(u32::from(process), pointers, 0)?)
+        Ok(self.code_pointers.set(u32::from(process), pointers, 0)?)
     }
 
     /// States that an object has no unwind table that could be read, and why.

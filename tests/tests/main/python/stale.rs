@@ -67,7 +67,9 @@ fn name_tells(stack: &Stack) -> Option<u64> {
 fn is_called_by_make(stack: &Stack) -> bool {
     let places = stack.frames.iter().map(|it| (it.name.as_str(), it.line));
     let places: Vec<_> = places.collect();
-    let inner = places.iter().position(|(name, _)| name.starts_with("made_"));
+    let inner = places
+        .iter()
+        .position(|(name, _)| name.starts_with("made_"));
     inner.is_some_and(|at| {
         places[at].1 == Some(3)
             && places.get(at + 1) == Some(&("<module>", Some(4)))
