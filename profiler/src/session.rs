@@ -44,7 +44,7 @@ use frames::FrameTable;
 use launch::{Launch, resume};
 use python::CodeObjects;
 use samples::SampleFile;
-use update::tally;
+use update::{add, tally};
 
 pub use error::SessionError;
 pub use update::{Tables, Tally, Update};
@@ -427,23 +427,15 @@ impl<'a> Session<'a> {
     fn write(&mut self) -> Result<(), SessionError> {
         let totals = self.drain.totals()?;
         let mut counters = self.drain.counters()?;
-        set(
-            &mut counters,
-            Counter::StacksUndelivered,
-            self.drain.undelivered(),
-        );
-        set(&mut counters, Counter::KernelSkipped, self.kernel.skipped());
         let (modules, frames) = (self.frames).take_new(&self.code, &mut self.code_objects);
-        set(
-            &mut counters,
-            Counter::PythonCodeStale,
-            self.code_objects.stale(),
-        );
-        add(
-            &mut counters,
-            Counter::PythonCodeTableFull,
-            self.frames.unnamed(),
-        );
+        for (counter, more) in [
+            (Counter::StacksUndelivered, self.drain.undelivered()),
+            (Counter::KernelSkipped, self.kernel.skipped()),
+            (Counter::PythonCodeStale, self.code_objects.stale()),
+            (Counter::PythonCodeTableFull, self.frames.unnamed()),
+        ] {
+            add(&mut counters, counter, more);
+        }
         let stacks = std::mem::take(&mut self.stacks);
         self.stacks_seen += stacks.len();
         let figures = tally(&totals, &counters, self.stacks_seen);
@@ -497,18 +489,6 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     ticks
-}
-
-fn set(counters: &mut [(Counter, u64)], which: Counter, to: u64) {
-    if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
-        *value = to;
-    }
-}
-
-fn add(counters: &mut [(Counter, u64)], which: Counter, more: u64) {
-    if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
-        *value += more;
-    }
 }
 
 fn now() -> u64 {

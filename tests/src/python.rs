@@ -50,6 +50,14 @@ pub fn pythons(test: &str) -> Vec<Python> {
     found
 }
 
+/// As [`pythons`], without those whose interpreter is laid out as another's: Debian's and 3.9.
+#[must_use]
+pub fn python_layouts(test: &str) -> Vec<Python> {
+    let mut found = pythons(test);
+    found.retain(|python| !matches!(python.name, "3.9" | "debian"));
+    found
+}
+
 fn pyenv(version: &str) -> Option<PathBuf> {
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let root = env::var_os("PYENV_ROOT").map_or_else(|| home.join(".pyenv"), PathBuf::from);

@@ -74,3 +74,10 @@ pub(super) fn tally(
     figures.lost = lost.map(|(_, value)| value).sum();
     figures
 }
+
+/// Adds what user space knows to one of the kernel side's counters.
+pub(super) fn add(counters: &mut [(Counter, u64)], which: Counter, more: u64) {
+    if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
+        *value += more;
+    }
+}
