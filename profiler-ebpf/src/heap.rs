@@ -105,8 +105,8 @@ pub fn note_caller(ctx: &ProbeContext) -> Option<()> {
 #[inline(always)]
 pub fn python_code_freed(ctx: &ProbeContext) -> Option<()> {
     let code = ctx.arg(0)?;
-    let cookie = open_process(ctx.as_ptr())?;
-    python::code_freed(cookie.process, code);
+    // Whether or not the process still counts: names are read after it was closed, too.
+    python::code_freed(cookie(ctx.as_ptr()).process, code);
     Some(())
 }
 
@@ -231,10 +231,15 @@ fn account_free(allocation: &LiveAllocation) {
 /// The probe's cookie, if events of its process count.
 #[inline(always)]
 pub fn open_process(ctx: *mut core::ffi::c_void) -> Option<Cookie> {
-    // SAFETY: a plain helper call on the program's own context.
-    let cookie = Cookie::from_bits(unsafe { bpf_get_attach_cookie(ctx) });
+    let cookie = cookie(ctx);
     let process = PROCESSES.get(u32::from(cookie.process))?;
     (process.flags & PROCESS_OPEN != 0).then_some(cookie)
+}
+
+#[inline(always)]
+fn cookie(ctx: *mut core::ffi::c_void) -> Cookie {
+    // SAFETY: a plain helper call on the program's own context.
+    Cookie::from_bits(unsafe { bpf_get_attach_cookie(ctx) })
 }
 
 #[inline(always)]

@@ -109,7 +109,7 @@ pub static PYTHON_CODE_POINTERS: Array<CodePointers> = Array::with_max_entries(1
 
 /// Code objects that are freed before user space has read them. Full: they have no name.
 #[map]
-pub static PYTHON_FREED: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
+pub static PYTHON_FREED: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 /// The last id that a Python code object was given.
 #[map]

@@ -53,10 +53,16 @@ pub fn pythons(test: &str) -> Vec<Python> {
 /// As [`pythons`], the programs alone.
 #[must_use]
 pub fn programs(test: &str) -> Vec<PathBuf> {
-    pythons(test)
-        .into_iter()
-        .map(|python| python.path)
-        .collect()
+    let pythons = pythons(test).into_iter();
+    pythons.map(|python| python.path).collect()
+}
+
+/// As [`pythons`], without those whose interpreter is laid out as another's: Debian's and 3.9.
+#[must_use]
+pub fn python_layouts(test: &str) -> Vec<Python> {
+    let mut found = pythons(test);
+    found.retain(|python| !matches!(python.name, "3.9" | "debian"));
+    found
 }
 
 fn pyenv(version: &str) -> Option<PathBuf> {
@@ -225,24 +231,24 @@ pub fn told(stack: &Stack) -> String {
 }
 
 fn tell(frame: &Frame) -> Option<String> {
+    python_frame(frame).or_else(|| {
+        let module = frame.module.as_deref()?;
+        module.ends_with("/bridge.so").then(|| frame.name.clone())
+    })
+}
+
+/// A frame as targets tell it, if it is Python's. No native frame has a source file and no module.
+#[must_use]
+pub fn python_frame(frame: &Frame) -> Option<String> {
     if frame.name == STALE {
         return Some(STALE.to_owned());
     }
-    if is_python(frame) {
-        return Some(format!("{}:{}", frame.name, frame.line.unwrap_or(0)));
-    }
-    let module = frame.module.as_deref()?;
-    module.ends_with("/bridge.so").then(|| frame.name.clone())
+    let is_python = frame.module.is_none() && frame.file.is_some();
+    is_python.then(|| format!("{}:{}", frame.name, frame.line.unwrap_or(0)))
 }
 
 /// What Python code is called that was freed before its name was read.
 pub const STALE: &str = "<stale code>";
-
-/// Whether a frame is of Python code. No native frame has a source file and no module.
-#[must_use]
-pub fn is_python(frame: &Frame) -> bool {
-    frame.module.is_none() && frame.file.is_some()
-}
 
 /// What is zero where nothing of Python's stacks is missing.
 const GAPS: [&str; 4] = [

@@ -4,7 +4,7 @@ use residue_ebpf::abi::counters::Counter;
 
 use super::{
     Session, SessionError, Update, now,
-    update::{add, set, tally},
+    update::{add, tally},
 };
 use crate::capture::{Interval, MappingTotals};
 
@@ -13,24 +13,16 @@ impl Session<'_> {
     pub(super) fn write(&mut self) -> Result<(), SessionError> {
         let totals = self.drain.totals()?;
         let mut counters = self.drain.counters()?;
-        set(
-            &mut counters,
-            Counter::StacksUndelivered,
-            self.drain.undelivered(),
-        );
-        set(&mut counters, Counter::KernelSkipped, self.kernel.skipped());
         self.python_heaps.seen(&counters);
         let (modules, frames) = (self.frames).take_new(&self.code, &mut self.code_objects);
-        set(
-            &mut counters,
-            Counter::PythonCodeStale,
-            self.code_objects.stale(),
-        );
-        add(
-            &mut counters,
-            Counter::PythonCodeTableFull,
-            self.frames.unnamed(),
-        );
+        for (counter, more) in [
+            (Counter::StacksUndelivered, self.drain.undelivered()),
+            (Counter::KernelSkipped, self.kernel.skipped()),
+            (Counter::PythonCodeStale, self.code_objects.stale()),
+            (Counter::PythonCodeTableFull, self.frames.unnamed()),
+        ] {
+            add(&mut counters, counter, more);
+        }
         let stacks = std::mem::take(&mut self.stacks);
         self.stacks_seen += stacks.len();
         let of_blocks = totals

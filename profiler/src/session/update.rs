@@ -75,16 +75,9 @@ pub(super) fn tally<'a>(
     figures
 }
 
-/// Adds to a counter.
+/// Adds what user space knows to one of the kernel side's counters.
 pub(super) fn add(counters: &mut [(Counter, u64)], which: Counter, more: u64) {
     if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
         *value += more;
-    }
-}
-
-/// Gives a counter its value.
-pub(super) fn set(counters: &mut [(Counter, u64)], which: Counter, to: u64) {
-    if let Some((_, value)) = counters.iter_mut().find(|(counter, _)| *counter == which) {
-        *value = to;
     }
 }

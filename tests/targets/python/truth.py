@@ -14,9 +14,9 @@ def native():
     return []
 
 
-def trace(size, between=None):
-    """Notes the stack of the caller, whose line is that of its allocation."""
-    frame, frames = sys._getframe(1), []
+def trace(size, between=None, up=1):
+    """Notes the stack of the caller, or of its caller, whose line is that of its allocation."""
+    frame, frames = sys._getframe(up), []
     while frame is not None:
         code = frame.f_code
         # The qualified name is kept in a code object from 3.11 on.

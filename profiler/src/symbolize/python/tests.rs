@@ -6,10 +6,16 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{CodeObject, CodeOffsets, lines};
+use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use residue_ebpf::abi::{
+    frame::NOT_STARTED,
+    python::{CODE_POINTERS, CodePart, FreedCode, PART_BYTES},
+};
+
+use super::{CodeObject, CodeOffsets, MAX_LINE_TABLE, MAX_NAME, MAX_PATH, lines};
 use crate::{
     machine::skipped,
-    target::{Avma, Process, ProcessMemory},
+    target::{Avma, Memory, Process, ProcessMemory},
 };
 
 /// Prints for each code object its version, address, name, first line and the line of each
@@ -139,7 +145,60 @@ fn every_instruction_has_the_line_that_python_says() {
     }
 }
 
+/// Memory that is all garbage but for some holes; words are made to look like lengths, string states
+/// and pointers into itself.
+#[derive(Clone, Debug)]
+struct Garbage(Vec<u64>);
+
+impl Garbage {
+    fn byte(&self, address: u64) -> Option<u8> {
+        let index = address / 8 % self.0.len() as u64;
+        let word = self.0[index as usize];
+        // One word in eight cannot be read.
+        (word % 8 != 7).then(|| word.to_le_bytes()[address as usize % 8])
+    }
+}
+
+impl Memory for Garbage {
+    fn read(&self, address: Avma, into: &mut [u8]) -> Option<()> {
+        for (offset, byte) in (0..).zip(into) {
+            *byte = self.byte(address.0.checked_add(offset)?)?;
+        }
+        Some(())
+    }
+}
+
+fn garbage() -> impl Strategy<Value = Garbage> {
+    let states = prop_oneof![Just(0x30_u64), Just(0x64), Just(0x70)];
+    let word = prop_oneof![any::<u64>(), 0..4096_u64, states, Just(1 << 60)];
+    proptest::collection::vec(word, 1..64).prop_map(Garbage)
+}
+
 proptest::proptest! {
+    #[test]
+    fn code_read_from_garbage_is_bounded(memory in garbage(), address: u64, instruction: u32) {
+        for minor in 8..=13 {
+            let offsets = CodeOffsets::of((3, minor)).expect("it is known");
+            if let Some(code) = CodeObject::read(&memory, &offsets, Avma(address)) {
+                let text = 4 * (MAX_NAME + MAX_PATH) + 64;
+                assert!(code.name().len() + code.filename().len() <= text);
+                assert!(code.bytes() as u64 <= 32 * MAX_LINE_TABLE);
+                let line = code.line(instruction);
+                assert!(line != Some(0) || instruction == NOT_STARTED);
+            }
+        }
+    }
+
+    #[test]
+    fn freed_code_that_claims_too_much_is_not_read(address: u64, len: u64, at: u64, wanted in 0..600_usize) {
+        let part = CodePart { address, len, bytes: [1; PART_BYTES] };
+        let freed = FreedCode { id: 1, process: 0, parts: [part; 1 + CODE_POINTERS] };
+        let mut into = vec![0; wanted];
+        let read = freed.read(Avma(at), &mut into).is_some();
+        let end = at.checked_sub(address).and_then(|start| start.checked_add(wanted as u64));
+        assert_eq!(read, len <= PART_BYTES as u64 && end.is_some_and(|end| end <= len));
+    }
+
     #[test]
     fn a_damaged_table_ends(table: Vec<u8>, first: i32, instruction: u32) {
         let first = i64::from(first);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     machine,
-    python::{Python, holding, pythons, sites, told},
+    python::{Python, holding, python_layouts, sites, told},
     recorder::Recorder,
     report::{Frame, Report, Stack},
 };
@@ -24,7 +24,7 @@ const MEMORY: u64 = 256 << 20;
 fn lies_about_python_frames_harm_nobody() -> Result<()> {
     let _turn = machine::alone();
     let test = "lies_about_python_frames_harm_nobody";
-    for python in pythons(test) {
+    for python in python_layouts(test) {
         if python.build_extension(test, "hostile")? {
             record(&python).with_context(|| python.name)?;
         }

