@@ -19,6 +19,8 @@ use crate::profile::{
 const NO_PYTHON: &str = "[no Python frames]";
 /// Stands where the frames of a stack are not known, and says so.
 const UNKNOWN: &str = "[stack unknown]";
+/// To Python 3.9, and from 3.10 on.
+const ARENA_BYTES: [u64; 2] = [256 << 10, 1 << 20];
 /// Stands behind the frames of a shallow context.
 const SHALLOW: &str = "[stack not walked]";
 
@@ -100,27 +102,40 @@ fn allocated(
 }
 
 fn mapped(capture: &Capture, stacks: &mut Stacks<'_>) -> Vec<MappingProfile> {
-    let mut rows: HashMap<(MappingOwner, Row), Figures> = HashMap::new();
+    let mut rows: HashMap<(MappingOwner, bool, Row), Figures> = HashMap::new();
     for totals in &capture.mappings {
         let row = stacks.symbolized(totals.stack);
-        rows.entry((totals.owner, row))
+        let arenas = totals.owner == MappingOwner::Application
+            && are_arenas(&totals.figures)
+            && stacks.is_mapped_by_interpreter(totals.stack);
+        rows.entry((totals.owner, arenas, row))
             .or_default()
             .add(totals.figures);
     }
     let mut rows: Vec<MappingProfile> = rows
         .into_iter()
-        .map(|((owner, (target, frames)), figures)| MappingProfile {
-            target,
-            frames,
-            owner,
-            figures,
-        })
+        .map(
+            |((owner, python_arenas, (target, frames)), figures)| MappingProfile {
+                target,
+                frames,
+                owner,
+                python_arenas,
+                figures,
+            },
+        )
         .collect();
     rows.sort_unstable_by(|a, b| {
         let key = |row: &MappingProfile| (row.owner, row.target, row.frames.clone());
         by_size(&a.figures, &b.figures).then_with(|| key(a).cmp(&key(b)))
     });
     rows
+}
+
+/// Whether ranges have the size of pymalloc's arenas (Objects/obmalloc.c: `ARENA_SIZE`), each.
+fn are_arenas(figures: &Figures) -> bool {
+    ARENA_BYTES
+        .iter()
+        .any(|bytes| figures.alloc_objects.checked_mul(*bytes) == Some(figures.alloc_bytes))
 }
 
 /// Most outstanding first, then most allocated.
@@ -171,6 +186,13 @@ impl<'a> Stacks<'a> {
             None => vec![self.marker(UNKNOWN)],
         };
         (target, frames)
+    }
+
+    /// Whether the interpreter itself called what made the syscall, a function of the C library.
+    fn is_mapped_by_interpreter(&self, id: u32) -> bool {
+        let frames = self.stacks.get(&id).map(|stack| &stack.frames[..]);
+        let mut innermost = frames.unwrap_or_default().iter().take(2);
+        innermost.any(|id| self.role(*id) == Role::Interpreter)
     }
 
     /// The stack's frames, with markers where some are missing.

@@ -136,6 +136,9 @@ pub struct MappingProfile {
     pub frames: Vec<FrameId>,
     /// On whose behalf.
     pub owner: MappingOwner,
+    /// Whether these are arenas of Python's allocator, which hold small objects: mapped by the
+    /// interpreter itself, in pieces of an arena's size.
+    pub python_arenas: bool,
     /// How much; a block is a mapped range.
     pub figures: Figures,
 }
@@ -178,6 +181,13 @@ impl Profile {
     pub fn walked(&self) -> Figures {
         let walked = self.stacks.iter().filter(|stack| !stack.shallow);
         sum(walked.map(|stack| stack.figures.minus(stack.estimated)))
+    }
+
+    /// All arenas of Python's allocator together.
+    #[must_use]
+    pub fn python_arenas(&self) -> Figures {
+        let arenas = self.mappings.iter().filter(|mapping| mapping.python_arenas);
+        sum(arenas.map(|it| it.figures))
     }
 
     /// All mappings of one owner together.

@@ -6,7 +6,9 @@ use residue_ebpf::abi::event::WalkEnd;
 use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
 use super::{Figures, Profile, Tier};
-use crate::capture::{Capture, Frame, FrameKind, Module, Process, Stack};
+use crate::capture::{
+    Capture, Frame, FrameKind, MappingOwner, MappingTotals, Module, Process, Stack,
+};
 use crate::symbolize::Symbol;
 
 fn symbol(name: &str, file: &str, line: u32) -> Symbol {
@@ -303,6 +305,35 @@ fn the_applications_own_extension_is_a_culprit_and_an_installed_one_is_not() {
     });
     let expected = ["keep (app.c:7)", "view (app/views.py:3)"];
     assert_eq!(culprits.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn arenas_are_what_the_interpreter_maps_in_their_size() {
+    let mut capture = capture();
+    capture.modules[0].interpreter = true;
+    capture.stacks = vec![stack(1, &[4, 0]), stack(2, &[4, 4, 0])];
+    let mapping = |stack, bytes, objects| MappingTotals {
+        stack,
+        owner: MappingOwner::Application,
+        figures: Figures {
+            inuse_bytes: bytes,
+            inuse_objects: objects,
+            alloc_bytes: bytes,
+            alloc_objects: objects,
+        },
+    };
+    let arenas = |mapping| {
+        let mappings = vec![mapping];
+        Profile::from(&Capture {
+            mappings,
+            ..capture.clone()
+        })
+        .python_arenas()
+        .inuse_bytes
+    };
+    assert_eq!(arenas(mapping(1, 3 << 20, 3)), 3 << 20);
+    assert_eq!(arenas(mapping(1, 3 << 20, 2)), 0, "of another size");
+    assert_eq!(arenas(mapping(2, 1 << 20, 1)), 0, "by an extension");
 }
 
 #[test]

@@ -77,6 +77,7 @@ struct MappingObject<'a> {
     #[serde(flatten)]
     figures: FiguresObject,
     owner: &'static str,
+    python_arenas: bool,
     pid: Option<u32>,
 }
 
@@ -134,6 +135,7 @@ fn report(profile: &Profile) -> Report<'_> {
                 frames: frames(profile, &mapping.frames),
                 figures: figures(mapping.figures),
                 owner: mapping.owner.name(),
+                python_arenas: mapping.python_arenas,
                 pid: pid(profile, mapping.target),
             })
             .collect(),

@@ -106,11 +106,11 @@ fn write_header(profile: &Profile, options: Options, out: &mut impl Write) -> io
 
 fn write_mapped(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
     let owners = [
-        (MappingOwner::Application, "beside the allocator (mmap)"),
         (
             MappingOwner::Allocator,
             "by the allocator, to hold its blocks",
         ),
+        (MappingOwner::Application, "beside the allocator (mmap)"),
     ];
     for (owner, what) in owners {
         let mapped = profile.mapped(owner);
@@ -119,6 +119,15 @@ fn write_mapped(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
             let ranges = units::counted(mapped.inuse_objects, "range");
             writeln!(out, "mapped       {bytes} outstanding in {ranges} {what}")?;
         }
+    }
+    let arenas = profile.python_arenas();
+    if arenas.inuse_objects > 0 {
+        let bytes = units::bytes(arenas.inuse_bytes);
+        let arenas = units::counted(arenas.inuse_objects, "arena");
+        writeln!(
+            out,
+            "             of it {bytes} in {arenas} of Python, which hold its small objects"
+        )?;
     }
     Ok(())
 }
