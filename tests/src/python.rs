@@ -117,13 +117,21 @@ impl Python {
         }
         fs::create_dir_all(self.built())?;
         let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-O2", "-g", "-Wall", "-Werror"])
-            .arg("-fno-optimize-sibling-calls")
-            .arg("-I")
-            .arg(&headers)
-            .arg(directory().join(format!("{module}.c")))
-            .arg("-o")
-            .arg(self.built().join(format!("{module}.so")));
+        cc.args([
+            "-shared",
+            "-fPIC",
+            "-O2",
+            "-g",
+            "-Wall",
+            "-Werror",
+            "-fno-builtin",
+        ])
+        .arg("-fno-optimize-sibling-calls")
+        .arg("-I")
+        .arg(&headers)
+        .arg(directory().join(format!("{module}.c")))
+        .arg("-o")
+        .arg(self.built().join(format!("{module}.so")));
         let output = cc.output().context("failed to start cc")?;
         ensure!(
             output.status.success(),

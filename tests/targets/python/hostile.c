@@ -43,8 +43,8 @@ typedef unsigned char *object;
 
 static uint64_t *word(object at, int offset) { return (uint64_t *)(at + offset); }
 
-/* The pointer to the current frame. */
-static uint64_t *current(void)
+/* The pointer to the current frame. Volatile: a compiler knows that malloc does not read it. */
+static volatile uint64_t *current(void)
 {
     object state = (object)PyThreadState_Get();
 #if PY_VERSION_HEX >= 0x030b0000 && PY_VERSION_HEX < 0x030d0000
@@ -77,7 +77,7 @@ static int lies;
 /* Allocates while the thread seems to run `frame`. */
 static void lie(uint64_t frame)
 {
-    uint64_t *slot = current(), truth = *slot;
+    volatile uint64_t *slot = current(), truth = *slot;
     *slot = frame;
     block = malloc(LIE + lies++);
     *slot = truth;
@@ -177,7 +177,7 @@ static void make_up(long rounds)
     *word(code, LINES) = (uint64_t)table(1 << 20, 1 << 20, 0xf0);
     object frame = frame_of(0, (uint64_t)code), other = frame_of((uint64_t)frame, 0);
     *word(frame, PREVIOUS) = (uint64_t)other;
-    uint64_t *slot = current(), truth = *slot;
+    volatile uint64_t *slot = current(), truth = *slot;
     for (long i = 0; i < rounds; i++) {
         *word(frame, INSTRUCTION) = (uint64_t)code + 2 * i;
         *word(other, INSTRUCTION) = 2 * i;
