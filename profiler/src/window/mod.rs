@@ -14,6 +14,8 @@
 //! Nothing secret gets further than [`head`]: no query, no body, and no header but the request id.
 
 pub mod head;
+pub mod line;
+pub mod record;
 pub mod route;
 
 #[cfg(test)]
