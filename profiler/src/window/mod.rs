@@ -17,6 +17,7 @@ pub mod head;
 pub mod line;
 pub mod record;
 pub mod route;
+pub mod survivors;
 
 #[cfg(test)]
 mod tests;
