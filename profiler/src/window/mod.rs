@@ -18,6 +18,7 @@ pub mod line;
 pub mod record;
 pub mod route;
 pub mod survivors;
+pub mod table;
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::route::Route;
 
-/// A finished window. Complete when made: survivors are known later, and are a type of their own
-/// ([`Survivors`]).
+/// A finished window. Complete when made: what survived of it is known later, and is counted by itself
+/// ([`survivors`](super::survivors)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowRecord {
     /// The window's number, unique in the recording.
@@ -84,15 +84,6 @@ impl Amount {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.objects = self.objects.saturating_add(other.objects);
     }
-}
-
-/// What was still outstanding of a window's allocations after the grace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Survivors {
-    /// The window's number.
-    pub window: u64,
-    /// What survived.
-    pub amount: Amount,
 }
 
 /// How an allocation was found to belong to a window; from the surest to the least.

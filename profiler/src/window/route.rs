@@ -37,9 +37,12 @@ enum Template {
 }
 
 impl Route {
-    /// A window that is no HTTP request: a job's function, say. It is shown by this name.
+    /// A window that is no HTTP request: a job's function, say. It is shown by this name, in which control
+    /// characters, that could drive a terminal or forge a line, become `?`.
     #[must_use]
     pub fn named(name: &str) -> Self {
+        let printable = |it: char| if it.is_control() { '?' } else { it };
+        let name: String = name.chars().map(printable).collect();
         Self {
             method: None,
             template: Template::Known(name.into()),
