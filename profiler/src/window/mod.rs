@@ -13,6 +13,7 @@
 //!
 //! Nothing secret gets further than [`head`]: no query, no body, and no header but the request id.
 
+pub mod estimate;
 pub mod head;
 pub mod line;
 pub mod record;
