@@ -165,10 +165,11 @@ proptest! {
     }
 
     #[test]
-    fn heads_that_are_shipped_whole_say_what_httparse_says(
-        head in pieces().prop_filter("it is cut", |head| head.len() <= HEAD_BYTES),
+    fn what_is_shipped_says_what_httparse_makes_of_it(
+        mut head in pieces(),
         splits in vec(any::<usize>(), 0..5),
     ) {
+        head.truncate(HEAD_BYTES);
         let told = check(&head, &splits);
         assert_agrees_with_httparse(&head, &told);
     }
