@@ -49,7 +49,8 @@ pub struct Estimate {
 pub enum RouteEstimate {
     /// Within two standard errors, most of the time.
     Told {
-        /// Not negative.
+        /// Not negative. Since no route's may be, it is somewhat high, by up to a third of the standard
+        /// error, where others leave nothing.
         bytes: f64,
         /// How far it is off, typically.
         standard_error: f64,
