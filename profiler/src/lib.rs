@@ -14,3 +14,4 @@ pub mod session;
 pub mod symbolize;
 pub mod target;
 pub mod unwind;
+pub mod window;

@@ -5,7 +5,7 @@ mod folded;
 mod json;
 mod pprof;
 mod text;
-mod units;
+pub(crate) mod units;
 
 #[cfg(test)]
 mod tests;

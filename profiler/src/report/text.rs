@@ -246,14 +246,14 @@ fn write_stack(
         code: "2",
         colour: options.colour,
     };
-    let name = emphasis.paint(&fit(&name, COLUMNS - INDENT));
+    let name = emphasis.paint(&units::fit(&name, COLUMNS - INDENT));
     writeln!(
         out,
         "{:>12}{share:>7.1}%{blocks:>14}  {name}",
         format!("{mark}{}", units::bytes(bytes))
     )?;
     for caller in callers.iter().take(CALLERS) {
-        let text = fit(
+        let text = units::fit(
             &format!("< {}", label(profile, *caller)),
             COLUMNS - INDENT - 2,
         );
@@ -264,19 +264,6 @@ fn write_stack(
 
 fn label(profile: &Profile, frame: FrameId) -> String {
     units::printable(&profile.frame(frame).to_string())
-}
-
-/// Cuts what is too long in its middle: a name begins with its place and ends with its line.
-fn fit(text: &str, columns: usize) -> String {
-    let length = text.chars().count();
-    if length <= columns {
-        return text.to_owned();
-    }
-    let head = (columns - 1) / 2;
-    let tail = columns - 1 - head;
-    let start: String = text.chars().take(head).collect();
-    let end: String = text.chars().skip(length - tail).collect();
-    format!("{start}…{end}")
 }
 
 /// Breaks at blanks; further lines begin below the text of the first.

@@ -8,7 +8,7 @@ use crate::report::Measure;
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// `1234567` as `1.2 MiB`.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     let mut scaled = count as f64;
     let mut unit = 0;
     // From 1023.95 on, one decimal would print 1024.0.
@@ -24,7 +24,7 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// `1234567` as `1,234,567`.
-pub(super) fn number(count: u64) -> String {
+pub(crate) fn number(count: u64) -> String {
     let digits = count.to_string();
     let mut grouped = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -37,7 +37,7 @@ pub(super) fn number(count: u64) -> String {
 }
 
 /// `1 block`, `2 blocks`.
-pub(super) fn counted(count: u64, noun: &str) -> String {
+pub(crate) fn counted(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", number(count))
 }
@@ -84,4 +84,17 @@ pub(super) fn printable(name: &str) -> String {
     name.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()
+}
+
+/// Cuts what is too long in its middle: a name begins with its place and ends with its line.
+pub(crate) fn fit(text: &str, columns: usize) -> String {
+    let length = text.chars().count();
+    if length <= columns {
+        return text.to_owned();
+    }
+    let head = (columns - 1) / 2;
+    let tail = columns - 1 - head;
+    let start: String = text.chars().take(head).collect();
+    let end: String = text.chars().skip(length - tail).collect();
+    format!("{start}…{end}")
 }

@@ -1,0 +1,31 @@
+//! Which columns say the same, so that no data can tell their coefficients apart.
+
+use super::linear::Moments;
+
+/// By how much the others may inflate the variance of a coefficient until it counts as not known: ten
+/// times the standard error. Two columns alone do so when they correlate by 0.995.
+const MAX_INFLATION: f64 = 100.0;
+/// The partial correlation from which on another column is one of those that it is tied to.
+const PARTNER: f64 = 0.5;
+
+/// For each column, the others that it is tied to; none, if it is to the intercept. `None` if it stands
+/// for itself.
+pub(super) fn ties(columns: &[Vec<f64>]) -> Vec<Option<Vec<usize>>> {
+    let intervals = columns.first().map_or(0, Vec::len);
+    let moments = Moments::of(columns, &vec![1.0; intervals]);
+    let inverse = moments.inverse_correlations(intervals as f64);
+    let inflation = |it: usize| inverse[it].as_ref().map_or(0.0, |row| row[it]);
+    let partners = |column: usize, row: &Vec<f64>| -> Vec<usize> {
+        let is_partner = |other: &usize| {
+            let scale = (inflation(column) * inflation(*other)).sqrt();
+            *other != column && row[*other].abs() > PARTNER * scale && scale > 0.0
+        };
+        (0..columns.len()).filter(is_partner).collect()
+    };
+    let tie = |(column, row): (usize, &Option<Vec<f64>>)| match row {
+        None => Some(Vec::new()),
+        Some(row) if inflation(column) > MAX_INFLATION => Some(partners(column, row)),
+        Some(_) => None,
+    };
+    inverse.iter().enumerate().map(tie).collect()
+}

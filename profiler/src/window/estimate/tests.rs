@@ -1,0 +1,242 @@
+//! Simulated servers whose leaks are known.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014), whose streams
+/// from neighbouring seeds have nothing in common.
+struct Random(u64);
+
+impl Random {
+    fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// By the sum of twelve.
+    fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
+    }
+}
+
+/// A server under a mixed load.
+#[derive(Clone, Copy)]
+struct Server {
+    /// Bytes that a request of each route leaves; it is requested as often as any other.
+    leaks: [f64; 3],
+    /// The share of requests that leave anything; what they leave is as much more.
+    share: f64,
+    /// Bytes an interval that no request is to blame for.
+    background: f64,
+    /// Standard deviation, bytes an interval.
+    noise: f64,
+}
+
+const SERVER: Server = Server {
+    leaks: [20_000.0, 0.0, 5_000.0],
+    share: 1.0,
+    background: 100_000.0,
+    noise: 10_000.0,
+};
+
+impl Server {
+    fn run(self, intervals: usize, requests: usize, random: &mut Random) -> Vec<Interval> {
+        let mut interval = || {
+            let mut counts = vec![0; self.leaks.len()];
+            let mut growth = self.background + self.noise * random.normal();
+            for _ in 0..requests {
+                let route = (random.uniform() * 3.0) as usize;
+                counts[route] += 1;
+                if random.uniform() < self.share {
+                    growth += self.leaks[route] / self.share;
+                }
+            }
+            Interval {
+                growth: growth as i64,
+                requests: counts,
+            }
+        };
+        (0..intervals).map(|_| interval()).collect()
+    }
+}
+
+/// Closed loops keep the sum of all requests constant; a server in the wild does not.
+fn with_quiet_moments(mut series: Vec<Interval>, random: &mut Random) -> Vec<Interval> {
+    for interval in &mut series {
+        let dropped = (random.uniform() * interval.requests[1] as f64) as u64;
+        interval.requests[1] -= dropped;
+    }
+    series
+}
+
+/// 5,000 requests in 100 intervals.
+fn five_thousand(server: Server, seed: u64) -> Vec<Interval> {
+    let mut random = Random(seed);
+    let series = server.run(100, 50, &mut random);
+    with_quiet_moments(series, &mut random)
+}
+
+fn told(estimate: &Estimate, route: usize) -> (f64, f64) {
+    match estimate.routes[route] {
+        RouteEstimate::Told {
+            bytes,
+            standard_error,
+        } => (bytes, standard_error),
+        ref other => panic!("{other:?}"),
+    }
+}
+
+fn is_near(told: f64, truth: f64, part: f64) -> bool {
+    (told - truth).abs() <= part * truth.abs()
+}
+
+#[test]
+fn the_leak_of_five_thousand_requests_is_found_within_a_tenth() {
+    for seed in 0..100 {
+        let estimate = by_route(&five_thousand(SERVER, seed)).expect("there is enough data");
+        let (leak, _) = told(&estimate, 0);
+        assert!(is_near(leak, 20_000.0, 0.1), "{seed}: {estimate:?}");
+        let (none, error) = told(&estimate, 1);
+        assert!(none < 4.0 * error && none < 2_000.0, "{seed}: {estimate:?}");
+    }
+}
+
+#[test]
+fn the_truth_is_within_two_standard_errors_most_of_the_time() {
+    let is_within = |seed: &u64| {
+        let estimate = by_route(&five_thousand(SERVER, *seed)).expect("there is enough data");
+        let (bytes, error) = told(&estimate, 0);
+        (bytes - 20_000.0).abs() <= 2.0 * error
+    };
+    let within = (0..400).filter(is_within).count();
+    // 95.4 % of 400 are 382, give or take 4.
+    assert!((368..=396).contains(&within), "{within}");
+}
+
+#[test]
+fn single_jumps_are_set_aside_and_reported() {
+    let mut series = five_thousand(SERVER, 1);
+    for at in [10, 60] {
+        series[at].growth += 500_000_000;
+    }
+    let estimate = by_route(&series).expect("there is enough data");
+    assert!(is_near(told(&estimate, 0).0, 20_000.0, 0.1), "{estimate:?}");
+    assert!(is_near(estimate.unexplained, 1e9, 0.01), "{estimate:?}");
+}
+
+#[test]
+fn a_leak_of_every_hundredth_request_is_no_single_jump() {
+    let rare = Server {
+        leaks: [20_000.0, 0.0, 0.0],
+        share: 0.01,
+        ..SERVER
+    };
+    // Where one request in a hundred leaves 2 MB, fifty thousand requests tell its share within 8,000
+    // bytes, and fifty recordings of them the mean of that within 1,100. It is 2,700 too high (of 800
+    // recordings), since the two routes without a leak are never found to leave less than nothing; without
+    // that bound it is right.
+    let estimates = (0..50).map(|seed| {
+        let mut random = Random(seed);
+        let series = rare.run(1000, 50, &mut random);
+        let series = with_quiet_moments(series, &mut random);
+        let estimate = by_route(&series).expect("there is enough data");
+        let (bytes, error) = told(&estimate, 0);
+        assert!((bytes - 20_000.0).abs() <= 4.0 * error, "{estimate:?}");
+        bytes
+    });
+    let mean = estimates.sum::<f64>() / 50.0;
+    assert!(is_near(mean, 20_000.0, 0.25), "{mean}");
+}
+
+#[test]
+fn routes_that_come_together_are_named_and_blame_no_other() {
+    let mut series = five_thousand(SERVER, 2);
+    for interval in &mut series {
+        let again = interval.requests[0];
+        interval.requests.extend([2 * again, 7, 0]);
+        // Each of the two leaves 10,000 bytes then; the third is free.
+        interval.growth += 20_000 * again as i64;
+    }
+    let estimate = by_route(&series).expect("there is enough data");
+    assert_eq!(estimate.routes[0], RouteEstimate::TiedTo(vec![3]));
+    assert_eq!(estimate.routes[3], RouteEstimate::TiedTo(vec![0]));
+    assert_eq!(estimate.routes[4], RouteEstimate::TiedTo(vec![]));
+    assert_eq!(estimate.routes[5], RouteEstimate::NotSeen);
+    assert!(told(&estimate, 1).0 < 2_000.0, "{estimate:?}");
+    assert!(is_near(told(&estimate, 2).0, 5_000.0, 0.4), "{estimate:?}");
+}
+
+#[test]
+fn routes_that_fill_up_a_constant_load_are_tied() {
+    let series = SERVER.run(100, 50, &mut Random(3));
+    let estimate = by_route(&series).expect("there is enough data");
+    let is_tied = |it: &RouteEstimate| matches!(it, RouteEstimate::TiedTo(to) if to.len() == 2);
+    assert!(estimate.routes.iter().all(is_tied), "{estimate:?}");
+}
+
+#[test]
+fn what_cannot_be_estimated_says_why() {
+    let interval = |requests: &[u64]| Interval {
+        growth: 1,
+        requests: requests.to_vec(),
+    };
+    let few = vec![interval(&[1, 2, 0]); 8];
+    assert_eq!(
+        by_route(&few),
+        Err(EstimateError::TooFewIntervals {
+            intervals: 8,
+            routes: 2,
+            needed: 9
+        })
+    );
+    let ragged = [interval(&[1]), interval(&[1, 2])];
+    assert_eq!(by_route(&ragged), Err(EstimateError::Ragged));
+    let wide = [interval(&[1; MAX_ROUTES + 1])];
+    assert_eq!(
+        by_route(&wide),
+        Err(EstimateError::TooManyRoutes(MAX_ROUTES + 1))
+    );
+    assert!(by_route(&[]).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn without_noise_the_truth_is_found(
+        counts in vec(vec(0..50u64, 4), 30..60),
+        leaks in vec(0..100_000i64, 4),
+        background in -1_000_000..1_000_000i64,
+    ) {
+        let series: Vec<_> = counts.into_iter().map(|requests| {
+            let left = requests.iter().zip(&leaks).map(|(count, leak)| *count as i64 * leak);
+            Interval { growth: background + left.sum::<i64>(), requests }
+        }).collect();
+        let estimate = by_route(&series).expect("there is enough data");
+        for (route, leak) in leaks.iter().enumerate() {
+            prop_assert!((told(&estimate, route).0 - *leak as f64).abs() < 1.0, "{:?}", estimate);
+        }
+        prop_assert!((estimate.background - background as f64).abs() < 10.0);
+    }
+
+    #[test]
+    fn any_series_gives_numbers_or_says_why_not(
+        counts in vec(vec(prop_oneof![0..3u64, any::<u64>()], 3), 0..20),
+        growth in vec(any::<i64>(), 20),
+    ) {
+        let series = counts.into_iter().zip(growth);
+        let series: Vec<_> = series.map(|(requests, growth)| Interval { growth, requests }).collect();
+        if let Ok(estimate) = by_route(&series) {
+            prop_assert!(estimate.background.is_finite() && estimate.unexplained.is_finite());
+            for route in estimate.routes {
+                if let RouteEstimate::Told { bytes, standard_error } = route {
+                    prop_assert!(bytes.is_finite() && bytes >= 0.0 && standard_error.is_finite());
+                }
+            }
+        }
+    }
+}

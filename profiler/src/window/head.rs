@@ -1,0 +1,342 @@
+//! Heads of HTTP/1.x messages, from the fragments that the kernel side ships.
+//!
+//! A head comes in any number of pieces and is usually cut: at most [`HEAD_BYTES`] of it are shipped.
+//! Each line is parsed (by `httparse`) when it is whole, and forgotten at once; a header line that does
+//! not parse is skipped, since what the server makes of it is not known. Of all headers only the request
+//! id and what they say about the connection is kept.
+//!
+//! ```
+//! use residue::window::head::{Head, HeadParser, IdHeader, Target};
+//!
+//! let mut parser = HeadParser::default();
+//! parser.push(b"GET /users/7?token=secret HT", &IdHeader::default());
+//! parser.push(b"TP/1.1\r\nX-Request-ID: abc123\r\n\r\n", &IdHeader::default());
+//! let Head::Request(request) = parser.finish() else {
+//!     panic!("it is a request");
+//! };
+//! assert_eq!(request.target, Target::Path { text: "/users/7".into(), cut: false });
+//! assert_eq!(request.fields.id(), Some("abc123"));
+//! ```
+
+mod fields;
+mod target;
+
+use std::{fmt, mem};
+
+pub use fields::{Fields, IdHeader, IdHeaderError, MAX_ID_BYTES};
+pub use target::{Method, Target};
+
+/// Most bytes of one head that are looked at, which is what the kernel side ships.
+pub const HEAD_BYTES: usize = 256;
+
+/// How a TLS handshake record begins: its type, and the major version (RFC 8446, section 5.1).
+const TLS: &[u8] = &[0x16, 0x03];
+/// How the preface of HTTP/2 begins (RFC 9113, section 3.4).
+const HTTP2: &[u8] = b"PRI * HTTP/2.0";
+/// How a request line ends.
+const VERSIONS: [&[u8]; 2] = [b" HTTP/1.1\r\n", b" HTTP/1.0\r\n"];
+/// How every response begins.
+const RESPONSE: &[u8] = b"HTTP/1.";
+
+/// What a head turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// A request.
+    Request(RequestHead),
+    /// A response that answers the request.
+    Response(ResponseHead),
+    /// Only interim responses so far (1xx but for 101): the response is still to come, and is a head of
+    /// its own.
+    Interim {
+        /// Of the last one.
+        status: u16,
+    },
+    /// The preface of HTTP/2: what follows is not HTTP/1.x.
+    Http2,
+    /// A TLS handshake: what follows is encrypted.
+    Tls,
+    /// None of these, or too little of it.
+    Unknown,
+}
+
+/// What is kept of a request's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    /// `GET`, say.
+    pub method: Method,
+    /// What is asked for, without its query.
+    pub target: Target,
+    /// `None` if the head was cut before it.
+    pub version: Option<Version>,
+    /// As far as the headers were seen.
+    pub fields: Fields,
+}
+
+/// What is kept of a response's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// From the status line; not necessarily one that a standard knows.
+    pub status: u16,
+    /// From the status line.
+    pub version: Version,
+    /// As far as the headers were seen. Many servers repeat the request id here, or make one up.
+    pub fields: Fields,
+}
+
+/// The version of HTTP/1.x.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Connections end with the response, unless agreed otherwise.
+    Http10,
+    /// Connections are kept, unless agreed otherwise.
+    Http11,
+}
+
+impl Version {
+    /// httparse knows no minor versions but 0 and 1.
+    const fn of_minor(minor: u8) -> Self {
+        match minor {
+            0 => Self::Http10,
+            _ => Self::Http11,
+        }
+    }
+}
+
+/// Takes the fragments of one head. It holds the line that is not whole yet, and nothing else that
+/// [`Head`] does not hold.
+#[derive(Default)]
+pub struct HeadParser {
+    /// Bytes taken, up to [`HEAD_BYTES`].
+    taken: usize,
+    /// What came since the last end of a line.
+    line: Vec<u8>,
+    stage: Stage,
+    first: FirstLine,
+    fields: Fields,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    FirstLine,
+    Headers,
+    Done,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum FirstLine {
+    #[default]
+    Unknown,
+    Http2,
+    Tls,
+    Request {
+        method: Method,
+        target: Target,
+        version: Option<Version>,
+    },
+    Response {
+        status: u16,
+        version: Version,
+    },
+}
+
+impl HeadParser {
+    /// Takes what came next. Bytes behind the head, or behind the first [`HEAD_BYTES`], are not looked at.
+    pub fn push(&mut self, fragment: &[u8], id: &IdHeader) {
+        let room = HEAD_BYTES - self.taken;
+        let fragment = &fragment[..fragment.len().min(room)];
+        self.taken += fragment.len();
+        for piece in fragment.split_inclusive(|byte| *byte == b'\n') {
+            if self.stage == Stage::Done {
+                return;
+            }
+            self.line.extend_from_slice(piece);
+            if self.stage == Stage::FirstLine && self.line.starts_with(TLS) {
+                self.end_with(FirstLine::Tls);
+            } else if piece.ends_with(b"\n") {
+                let line = mem::take(&mut self.line);
+                self.take_line(line, id);
+            }
+        }
+    }
+
+    /// Whether nothing that may still come would change what [`finish`](Self::finish) says.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.stage == Stage::Done || self.taken == HEAD_BYTES
+    }
+
+    /// What the head is, as far as it was seen.
+    #[must_use]
+    pub fn finish(mut self) -> Head {
+        if self.stage == Stage::FirstLine && !self.line.is_empty() {
+            let line = mem::take(&mut self.line);
+            self.take_first_line(FirstLine::of_cut(line));
+        }
+        let fields = self.fields;
+        match self.first {
+            FirstLine::Unknown => Head::Unknown,
+            FirstLine::Http2 => Head::Http2,
+            FirstLine::Tls => Head::Tls,
+            FirstLine::Response { status, .. } if is_interim(status) => Head::Interim { status },
+            FirstLine::Response { status, version } => Head::Response(ResponseHead {
+                status,
+                version,
+                fields,
+            }),
+            FirstLine::Request {
+                method,
+                target,
+                version,
+            } => Head::Request(RequestHead {
+                method,
+                target,
+                version,
+                fields,
+            }),
+        }
+    }
+
+    fn take_line(&mut self, line: Vec<u8>, id: &IdHeader) {
+        let is_blank = matches!(&line[..], b"\n" | b"\r\n");
+        match (self.stage, is_blank) {
+            // RFC 9112, section 2.2: a server ignores empty lines before the request line.
+            (Stage::FirstLine, true) | (Stage::Done, _) => {}
+            (Stage::FirstLine, false) => self.take_first_line(FirstLine::of_line(line)),
+            (Stage::Headers, false) => self.fields.take_line(line, id),
+            (Stage::Headers, true) => self.end_headers(),
+        }
+    }
+
+    fn take_first_line(&mut self, first: FirstLine) {
+        self.stage = match (&self.first, &first) {
+            (_, FirstLine::Response { .. }) => Stage::Headers,
+            // Whatever follows an interim response, it does not undo it.
+            (FirstLine::Response { .. }, _) => return self.stage = Stage::Done,
+            (_, FirstLine::Request { .. }) => Stage::Headers,
+            _ => Stage::Done,
+        };
+        self.first = first;
+    }
+
+    fn end_headers(&mut self) {
+        self.stage = match self.first {
+            FirstLine::Response { status, .. } if is_interim(status) => {
+                self.fields = Fields::default();
+                Stage::FirstLine
+            }
+            _ => Stage::Done,
+        };
+    }
+
+    fn end_with(&mut self, first: FirstLine) {
+        self.line.clear();
+        self.take_first_line(first);
+    }
+}
+
+/// Whether another status line follows for the same request. After 101 the connection speaks another
+/// protocol, so that it is the last.
+const fn is_interim(status: u16) -> bool {
+    matches!(status, 100..200) && status != 101
+}
+
+impl FirstLine {
+    /// A line with its end.
+    fn of_line(line: Vec<u8>) -> Self {
+        if line.starts_with(HTTP2) {
+            Self::Http2
+        } else if line.starts_with(RESPONSE) {
+            Self::of_response(&line)
+        } else {
+            Self::of_request(&target::escaped(&line), false)
+        }
+    }
+
+    /// A line whose end was not shipped: it is given one, and what cannot be whole is not kept.
+    fn of_cut(mut line: Vec<u8>) -> Self {
+        if line.starts_with(HTTP2) || line.starts_with(RESPONSE) {
+            line.extend_from_slice(b"\r\n");
+            return Self::of_line(line);
+        }
+        let mut line = target::escaped(&line);
+        let mut blanks = line.iter().enumerate().filter(|(_, byte)| **byte == b' ');
+        let target_end = blanks.nth(1).map(|(at, _)| at);
+        let rest = line.split_off(target_end.unwrap_or(line.len()));
+        if !VERSIONS.iter().any(|it| it.starts_with(&rest)) {
+            return Self::Unknown;
+        }
+        line.extend_from_slice(VERSIONS[0]);
+        match Self::of_request(&line, target_end.is_none()) {
+            Self::Request { method, target, .. } => Self::Request {
+                method,
+                target,
+                version: None,
+            },
+            other => other,
+        }
+    }
+
+    fn of_request(line: &[u8], target_is_cut: bool) -> Self {
+        let mut request = httparse::Request::new(&mut []);
+        // A line without headers is a part of a head, and no error.
+        let (
+            Ok(httparse::Status::Partial),
+            httparse::Request {
+                method: Some(method),
+                path: Some(target),
+                version: Some(version),
+                ..
+            },
+        ) = (request.parse(line), request)
+        else {
+            return Self::Unknown;
+        };
+        let method = Method::of(method);
+        Self::Request {
+            method,
+            target: Target::parse(method, target, target_is_cut),
+            version: Some(Version::of_minor(version)),
+        }
+    }
+
+    fn of_response(line: &[u8]) -> Self {
+        let mut response = httparse::Response::new(&mut []);
+        let (
+            Ok(httparse::Status::Partial),
+            httparse::Response {
+                version: Some(version),
+                code: Some(status),
+                ..
+            },
+        ) = (response.parse(line), response)
+        else {
+            return Self::Unknown;
+        };
+        Self::Response {
+            status,
+            version: Version::of_minor(version),
+        }
+    }
+}
+
+/// Says how much is held of the line that is not whole yet, and never what: a header that is nobody's
+/// business may be in it.
+impl fmt::Debug for HeadParser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            taken,
+            line,
+            stage,
+            first,
+            fields,
+        } = self;
+        f.debug_struct("HeadParser")
+            .field("taken", taken)
+            .field("line_bytes", &line.len())
+            .field("stage", stage)
+            .field("first", first)
+            .field("fields", fields)
+            .finish()
+    }
+}

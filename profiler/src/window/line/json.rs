@@ -1,0 +1,81 @@
+//! The line for programs.
+
+use serde::Serialize;
+
+use super::LineRules;
+use crate::window::head::Method;
+use crate::window::record::WindowRecord;
+
+/// Serializes a window as one object. Names and meanings stay as they are; new names may be added.
+/// Bytes and nanoseconds throughout; null is what is not known.
+#[derive(Clone, Debug, Serialize)]
+pub struct JsonLine<'a> {
+    window: u64,
+    pid: u32,
+    tid: u32,
+    request_id: Option<&'a str>,
+    method: Option<Method>,
+    route: &'a str,
+    status: Option<u16>,
+    opened_ns: u64,
+    closed_ns: u64,
+    duration_ns: Option<u64>,
+    rss_open_bytes: Option<u64>,
+    rss_close_bytes: Option<u64>,
+    delta_bytes: Option<i64>,
+    alloc_bytes: u64,
+    alloc_objects: u64,
+    retained_bytes: u64,
+    retained_objects: u64,
+    confidence: &'static str,
+    candidates: Option<u8>,
+    ended: &'static str,
+    leak_suspected: bool,
+}
+
+impl<'a> JsonLine<'a> {
+    /// The line of this window.
+    #[must_use]
+    pub fn new(record: &'a WindowRecord, rules: &LineRules) -> Self {
+        let WindowRecord {
+            window,
+            process: _,
+            pid,
+            tid,
+            opened_ns,
+            closed_ns,
+            duration_ns,
+            route,
+            status,
+            request_id,
+            rss,
+            allocated,
+            retained,
+            binding,
+            end,
+        } = record;
+        Self {
+            window: *window,
+            pid: *pid,
+            tid: *tid,
+            request_id: request_id.as_deref(),
+            method: route.method(),
+            route: route.template(),
+            status: *status,
+            opened_ns: *opened_ns,
+            closed_ns: *closed_ns,
+            duration_ns: *duration_ns,
+            rss_open_bytes: rss.map(|rss| rss.open),
+            rss_close_bytes: rss.map(|rss| rss.close),
+            delta_bytes: record.delta(),
+            alloc_bytes: allocated.bytes,
+            alloc_objects: allocated.objects,
+            retained_bytes: retained.bytes,
+            retained_objects: retained.objects,
+            confidence: binding.name(),
+            candidates: binding.candidates(),
+            ended: end.name(),
+            leak_suspected: rules.suspects(record),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Records in, lines out.
+
+use super::*;
+use crate::window::head::{Method, Target};
+use crate::window::record::{Amount, Binding, RssPair, WindowEnd};
+use crate::window::route::Routes;
+
+fn record() -> WindowRecord {
+    let target = Target::Path {
+        text: "/api/chat".into(),
+        cut: false,
+    };
+    WindowRecord {
+        window: 9,
+        process: 0,
+        pid: 12345,
+        tid: 12346,
+        opened_ns: 1_000_000_000,
+        closed_ns: 2_300_000_000,
+        duration_ns: Some(1_234_000_000),
+        route: Routes::default().route(Method::Post, &target),
+        status: Some(200),
+        request_id: Some("abc123".into()),
+        rss: Some(RssPair {
+            open: 125_000_000,
+            close: 128_000_000,
+        }),
+        allocated: Amount {
+            bytes: 9_000_000,
+            objects: 70,
+        },
+        retained: Amount {
+            bytes: 2_900_000,
+            objects: 5,
+        },
+        binding: Binding::Exact,
+        end: WindowEnd::Done,
+    }
+}
+
+fn line(record: &WindowRecord) -> String {
+    TextLine::new(record, &LineRules::default()).to_string()
+}
+
+#[test]
+fn a_request_is_one_line() {
+    assert_eq!(
+        line(&record()),
+        "INFO [abc123] [pid-12345] POST /api/chat | duration=1234ms | memory=125MB->128MB \
+         | delta=+3.0MB | retained=2.9MB"
+    );
+}
+
+#[test]
+fn growth_beyond_the_threshold_is_suspected() {
+    let mut grown = record();
+    grown.rss = Some(RssPair {
+        open: 128_000_000,
+        close: 144_000_000,
+    });
+    assert_eq!(
+        line(&grown),
+        "WARNING [abc123] [pid-12345] POST /api/chat | duration=1234ms | memory=128MB->144MB \
+         | delta=+16.0MB | retained=2.9MB | LEAK_SUSPECTED"
+    );
+    let mut keeps = record();
+    keeps.retained.bytes = THRESHOLD_BYTES;
+    assert!(line(&keeps).ends_with("retained=16.0MB | LEAK_SUSPECTED"));
+    keeps.retained.bytes -= 1;
+    assert!(line(&keeps).starts_with("INFO"));
+}
+
+#[test]
+fn what_is_not_sure_is_marked_and_not_suspected() {
+    let ending = |binding| {
+        let mut record = record();
+        record.binding = binding;
+        record.retained.bytes = 20_900_000;
+        let line = line(&record);
+        let at = line.find("retained").expect("it is there");
+        line[at..].to_owned()
+    };
+    assert_eq!(
+        ending(Binding::Lineage),
+        "retained=20.9MB (lineage) | LEAK_SUSPECTED"
+    );
+    assert_eq!(
+        ending(Binding::Candidates(3)),
+        "retained=~20.9MB (3 candidates)"
+    );
+    assert_eq!(ending(Binding::None), "retained=?");
+}
+
+#[test]
+fn what_is_not_known_is_a_question_mark() {
+    let mut record = record();
+    record.request_id = None;
+    record.duration_ns = None;
+    record.rss = None;
+    record.end = WindowEnd::Reset;
+    assert_eq!(
+        line(&record),
+        "INFO [-] [pid-12345] POST /api/chat | duration=? | memory=? | delta=? | retained=2.9MB \
+         | ended=reset"
+    );
+}
+
+#[test]
+fn small_amounts_do_not_read_as_none() {
+    let shown = |bytes, open, close| {
+        let mut record = record();
+        record.retained.bytes = bytes;
+        record.rss = Some(RssPair { open, close });
+        let line = line(&record);
+        let at = line.find("delta").expect("it is there");
+        line[at..].to_owned()
+    };
+    assert_eq!(shown(0, 0, 0), "delta=+0.0MB | retained=0.0MB");
+    assert_eq!(shown(999, 4096, 0), "delta=-4.1kB | retained=999B");
+    assert_eq!(shown(99_999, 0, 100_000), "delta=+0.1MB | retained=100.0kB");
+    assert_eq!(
+        shown(1_500_000_000, 0, u64::MAX).split(' ').next_back(),
+        Some("LEAK_SUSPECTED")
+    );
+}
+
+#[test]
+fn slow_and_grown_requests_can_be_shown_alone() {
+    let rules = LineRules {
+        min_duration_ns: 1_234_000_000,
+        min_delta_bytes: Some(3_000_000),
+        ..LineRules::default()
+    };
+    assert!(LineRules::default().shows(&record()) && rules.shows(&record()));
+    let mut fast = record();
+    fast.duration_ns = Some(1_233_999_999);
+    assert!(!rules.shows(&fast));
+    // Without a response the window was open for 1.3 s all the same.
+    fast.duration_ns = None;
+    assert!(rules.shows(&fast));
+    let mut unknown = record();
+    unknown.rss = None;
+    assert!(!rules.shows(&unknown));
+    let mut shrunk = record();
+    shrunk.rss = Some(RssPair { open: 9, close: 0 });
+    let any_growth = LineRules {
+        min_delta_bytes: Some(0),
+        ..LineRules::default()
+    };
+    assert!(!any_growth.shows(&shrunk) && LineRules::default().shows(&shrunk));
+}
+
+#[test]
+fn the_json_line_says_the_same() {
+    let mut record = record();
+    record.binding = Binding::Candidates(3);
+    let json = serde_json::to_string(&JsonLine::new(&record, &LineRules::default()));
+    assert_eq!(
+        json.expect("it is plain data"),
+        r#"{"window":9,"pid":12345,"tid":12346,"request_id":"abc123","method":"POST","#.to_owned()
+            + r#""route":"/api/chat","status":200,"opened_ns":1000000000,"closed_ns":2300000000,"#
+            + r#""duration_ns":1234000000,"rss_open_bytes":125000000,"rss_close_bytes":128000000,"#
+            + r#""delta_bytes":3000000,"alloc_bytes":9000000,"alloc_objects":70,"#
+            + r#""retained_bytes":2900000,"retained_objects":5,"confidence":"candidates","#
+            + r#""candidates":3,"ended":"done","leak_suspected":false}"#
+    );
+}

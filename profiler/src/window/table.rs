@@ -1,0 +1,208 @@
+//! One row a route: what its requests took and left behind.
+//!
+//! Bytes are added up only where they are the windows' for sure. What belongs to no window, or to one of
+//! several, has a row of its own and is never split among routes.
+
+mod quantiles;
+mod text;
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::record::{Amount, Binding, WindowEnd, WindowRecord};
+use super::route::Route;
+use quantiles::Quantiles;
+
+pub use text::write;
+
+/// The table, complete. As JSON, names and meanings stay as they are; new names may be added.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RouteTable {
+    /// Those first whose requests left the most behind, all together.
+    pub routes: Vec<RouteRow>,
+    /// Allocations of no window.
+    pub background: Unbound,
+    /// Allocations of one of several windows.
+    pub ambiguous: Unbound,
+}
+
+/// What the requests of one route did. Durations are in nanoseconds, sizes in bytes; `None` is what is
+/// not known of any request. Percentiles are off by at most 0.4 %.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RouteRow {
+    /// `GET /users/{id}`, or `other`.
+    pub route: Route,
+    /// Windows.
+    pub requests: u64,
+    /// Of those with a response.
+    pub duration_p50: Option<u64>,
+    /// Of those with a response.
+    pub duration_p95: Option<u64>,
+    /// Growth of the process's RSS.
+    pub delta_p50: Option<i64>,
+    /// Growth of the process's RSS.
+    pub delta_p95: Option<i64>,
+    /// Growth of the process's RSS, exact.
+    pub delta_max: Option<i64>,
+    /// Mean of the closed requests that allocations could be bound to.
+    pub alloc_bytes_per_request: Option<f64>,
+    /// Mean of the closed requests that allocations could be bound to.
+    pub retained_bytes_per_request: Option<f64>,
+    /// Mean of those whose grace is over.
+    pub survivor_bytes_per_request: Option<f64>,
+    /// The least of any request: `exact`, `lineage`, `candidates` or `none`.
+    pub confidence: &'static str,
+    /// How many requests have which.
+    pub confidences: Confidences,
+    #[serde(skip)]
+    left_behind: u64,
+}
+
+/// Requests by how their allocations were bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Confidences {
+    /// [`Binding::Exact`].
+    pub exact: u64,
+    /// [`Binding::Lineage`].
+    pub lineage: u64,
+    /// [`Binding::Candidates`].
+    pub candidates: u64,
+    /// [`Binding::None`].
+    pub none: u64,
+}
+
+/// Allocations that are no single window's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Unbound {
+    /// Everything that was allocated.
+    pub allocated: Amount,
+    /// What of it is outstanding.
+    pub outstanding: Amount,
+}
+
+/// Takes windows as they finish. Its size depends on the number of routes, and not on that of windows.
+#[derive(Debug, Default)]
+pub struct TableBuilder {
+    rows: HashMap<Route, Row>,
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    requests: u64,
+    durations: Quantiles,
+    deltas: Quantiles,
+    confidences: Confidences,
+    /// Closed windows to which allocations could be bound.
+    bound: u64,
+    allocated: Amount,
+    retained: Amount,
+    /// Windows past their grace.
+    past_grace: u64,
+    survivors: Amount,
+}
+
+impl TableBuilder {
+    /// Counts a window.
+    pub fn add(&mut self, record: &WindowRecord) {
+        let row = self.rows.entry(record.route.row()).or_default();
+        row.requests += 1;
+        if let Some(duration) = record.duration_ns {
+            row.durations
+                .add(i64::try_from(duration).unwrap_or(i64::MAX));
+        }
+        if let Some(delta) = record.delta() {
+            row.deltas.add(delta);
+        }
+        row.confidences.add(record.binding);
+        if record.binding.is_bound() && record.end != WindowEnd::StillOpen {
+            row.bound += 1;
+            row.allocated.add(record.allocated);
+            row.retained.add(record.retained);
+        }
+    }
+
+    /// Counts what survived of one window when its grace was over; to be called once a window that was
+    /// bound, even if nothing did.
+    pub fn add_survivors(&mut self, route: &Route, survived: Amount) {
+        let row = self.rows.entry(route.row()).or_default();
+        row.past_grace += 1;
+        row.survivors.add(survived);
+    }
+
+    /// The table so far, with what could not be bound.
+    #[must_use]
+    pub fn build(&self, background: Unbound, ambiguous: Unbound) -> RouteTable {
+        let rows = self.rows.iter().map(|(route, row)| row.build(route));
+        let mut routes: Vec<_> = rows.collect();
+        routes.sort_by(|a, b| {
+            let key = |it: &RouteRow| (Reverse(it.left_behind), Reverse(it.requests));
+            key(a).cmp(&key(b)).then_with(|| a.route.cmp(&b.route))
+        });
+        RouteTable {
+            routes,
+            background,
+            ambiguous,
+        }
+    }
+}
+
+impl Row {
+    fn build(&self, route: &Route) -> RouteRow {
+        let unsigned = |it: i64| it.unsigned_abs();
+        RouteRow {
+            route: route.clone(),
+            requests: self.requests,
+            duration_p50: self.durations.at(50).map(unsigned),
+            duration_p95: self.durations.at(95).map(unsigned),
+            delta_p50: self.deltas.at(50),
+            delta_p95: self.deltas.at(95),
+            delta_max: self.deltas.max(),
+            alloc_bytes_per_request: mean(self.allocated.bytes, self.bound),
+            retained_bytes_per_request: mean(self.retained.bytes, self.bound),
+            survivor_bytes_per_request: mean(self.survivors.bytes, self.past_grace),
+            confidence: self.confidences.least().name(),
+            confidences: self.confidences,
+            left_behind: match self.past_grace {
+                0 => self.retained.bytes,
+                _ => self.survivors.bytes,
+            },
+        }
+    }
+}
+
+fn mean(sum: u64, count: u64) -> Option<f64> {
+    (count > 0).then(|| sum as f64 / count as f64)
+}
+
+impl Confidences {
+    fn add(&mut self, binding: Binding) {
+        match binding {
+            Binding::Exact => self.exact += 1,
+            Binding::Lineage => self.lineage += 1,
+            Binding::Candidates(_) => self.candidates += 1,
+            Binding::None => self.none += 1,
+        }
+    }
+
+    /// Of a row without requests: nothing is known.
+    fn least(self) -> Binding {
+        let Self {
+            exact,
+            lineage,
+            candidates,
+            none,
+        } = self;
+        match (none, candidates, lineage, exact) {
+            (0, 0, 0, 1..) => Binding::Exact,
+            (0, 0, 1.., _) => Binding::Lineage,
+            // How many does not matter to the name.
+            (0, 1.., ..) => Binding::Candidates(0),
+            _ => Binding::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! The parts by themselves, and hostile input.
+
+mod fuzz;
+mod head;
