@@ -8,7 +8,7 @@
 #pragma once
 #include "ground_truth.h"
 
-enum { MOST_CALLS = 512, MOST_CHAINS = 2048 };
+enum { MOST_CALLS = 1024, MOST_CHAINS = 2048 };
 
 // Neither inlined, nor cloned, nor changed by what its callers are.
 #define CALLED __attribute__((noipa))

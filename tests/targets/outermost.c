@@ -1,6 +1,6 @@
 // Allocates where a stack begins, and far from there.
 //
-// Usage: outermost recursion   in 300 frames of one function
+// Usage: outermost recursion   in 600 frames of one function
 //        outermost thread      in a thread's first function, and in what it calls
 //        outermost child       in a child that was forked, through what it shares with its parent;
 //                              the child alone reads, answers and allocates
@@ -79,7 +79,7 @@ int main(int argc, char **argv) {
   } else {
     say("ready");
     await_line();
-    if (strcmp(what, "recursion") == 0) starts_recursion(300);
+    if (strcmp(what, "recursion") == 0) starts_recursion(600);
     if (strcmp(what, "thread") == 0) start_threads();
   }
   tell_chains();

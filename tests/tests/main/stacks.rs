@@ -233,7 +233,7 @@ fn a_deep_recursion_keeps_both_ends_and_says_what_is_left_out() -> Result<()> {
         let left_out = left_out(&it.compare()?);
         assert!(
             matches!(left_out[..], [some] if some > 0),
-            "one stack lacks some of its 300 frames; left out are {left_out:?}"
+            "one stack lacks some of its 600 frames; left out are {left_out:?}"
         );
         Ok(())
     })
