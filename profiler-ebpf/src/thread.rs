@@ -91,6 +91,19 @@ pub struct OpenObjectCall {
     pub pointer: u64,
 }
 
+/// How many stacks a thread remembers. A power of two.
+const RECENT_STACKS: usize = 128;
+
+/// A stack that has an id.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct RecentStack {
+    /// Of its frames and what it stands for; zero where there is none.
+    pub hash: u64,
+    /// Its id.
+    pub id: u32,
+}
+
 /// See the module documentation.
 #[repr(C)]
 pub struct ThreadState {
@@ -106,6 +119,10 @@ pub struct ThreadState {
     pub syscall: OpenSyscall,
     /// The call of Python's own allocator under way.
     pub object: OpenObjectCall,
+    /// What thread-local storage is found by, once it was looked up: it stays as it is.
+    pub fsbase: u64,
+    /// Ids of stacks that were of use lately, by a few bits of their hash. Ids are never taken back.
+    pub recent_stacks: [RecentStack; RECENT_STACKS],
     /// The walk under way.
     pub walk: Walk,
     /// Where a stack is walked into, ready to be sent.

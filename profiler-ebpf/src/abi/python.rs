@@ -11,6 +11,10 @@ pub const EVAL_RANGES: usize = 4;
 /// Bytes of an interpreter frame that are read: all that is wanted of it lies before.
 pub const FRAME_BYTES: usize = 128;
 
+/// Bytes of a `PyThreadState` that are read at once: in every version it is larger, and all that is
+/// wanted of it lies before.
+pub const STATE_BYTES: usize = 184;
+
 /// How a frame says which instruction runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -30,7 +30,7 @@ use crate::{
 /// So many allocations of a context are walked at first: its common stacks are known then.
 const FIRST_WALKS: u64 = 32;
 /// Of those after that, one in so many is walked at random.
-const SAMPLED: u32 = 64;
+const SAMPLED: u32 = 128;
 /// From this size on, bytes, an allocation is walked always: touching its memory costs more than the
 /// walk.
 const LARGE: u64 = 16 << 10;
@@ -86,7 +86,7 @@ fn context_at(
     function: u32,
     caller: Registers,
 ) -> Option<u32> {
-    thread.walk.python.begin(process);
+    thread.walk.python.begin(process, &mut thread.fsbase);
     let is_python = thread.walk.python.is_enabled();
     let place = if is_python {
         python_place(thread, process, caller.ip)
@@ -94,7 +94,7 @@ fn context_at(
         native::walk_place(caller, process, thread)
     };
     // The lowest bit tells contexts from stacks.
-    let id = intern(mix(place, u64::from(function) << 1 | 1));
+    let id = intern(thread, mix(place, u64::from(function) << 1 | 1));
     let totals = totals(id)?;
     if totals.delivered == 0 {
         if is_python {

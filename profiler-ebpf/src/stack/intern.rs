@@ -15,7 +15,8 @@ use super::{
 use crate::{
     atomic, count,
     maps::{NEXT_STACK, STACK_IDS, STACKS, TOTALS},
-    thread::{Registers, ThreadState},
+    thread::{RecentStack, Registers, ThreadState},
+    verifier::element,
 };
 
 /// Keeps stacks of different kinds apart: an odd number whose multiples differ in all bits.
@@ -51,7 +52,7 @@ pub fn stack_of_kind(
     if context != UNKNOWN_STACK {
         hash = mix(hash, u64::from(context));
     }
-    let id = intern(hash);
+    let id = intern(thread, hash);
     let totals = totals(id)?;
     if totals.delivered == 0 {
         deliver(thread, id, totals);
@@ -82,15 +83,23 @@ pub fn totals(id: u32) -> Option<&'static mut StackTotals> {
 
 /// The id of a stack by its hash; `UNKNOWN_STACK`, counted, if there is no room for one.
 #[inline(always)]
-pub fn intern(hash: u64) -> u32 {
-    // SAFETY: entries are never removed, so the reference stays valid.
-    if let Some(&id) = unsafe { STACK_IDS.get(hash) } {
-        return id;
+pub fn intern(thread: &mut ThreadState, hash: u64) -> u32 {
+    let recent = element(&mut thread.recent_stacks, hash as usize);
+    if recent.hash == hash {
+        return recent.id;
     }
-    assign(hash).unwrap_or_else(|| {
+    let Some(id) = known(hash).or_else(|| assign(hash)) else {
         count(Counter::StackTableFull, 1);
-        UNKNOWN_STACK
-    })
+        return UNKNOWN_STACK;
+    };
+    *recent = RecentStack { hash, id };
+    id
+}
+
+#[inline(always)]
+fn known(hash: u64) -> Option<u32> {
+    // SAFETY: entries are never removed, so the reference stays valid.
+    unsafe { STACK_IDS.get(hash) }.copied()
 }
 
 /// Gives `hash` the next id, unless another thread was faster.
@@ -103,8 +112,7 @@ fn assign(hash: u64) -> Option<u32> {
     if STACK_IDS.insert(hash, id, u64::from(BPF_NOEXIST)).is_ok() {
         return Some(id);
     }
-    // SAFETY: as in `intern`.
-    unsafe { STACK_IDS.get(hash) }.copied()
+    known(hash)
 }
 
 #[inline(always)]

@@ -107,7 +107,7 @@ fn take_walk(start: Registers, process: u16, thread: &mut ThreadState, steps: u3
     walk.guessed = 0;
     walk.ever_guessed = 0;
     walk.window.clear();
-    walk.python.begin(process);
+    walk.python.begin(process, &mut thread.fsbase);
     let list = code_list(process);
     let mut context = Context { thread, list };
     take_steps(&mut context, steps);

@@ -13,7 +13,7 @@ use residue_ebpf::abi::{
     frame::{NOT_STARTED, PythonFrame},
     python::{
         CODE_IDS, CODE_KEYS, CodePart, EntryKind, FRAME_BYTES, FreedCode, InstructionKind,
-        PART_BYTES, PythonLayout, code_key,
+        PART_BYTES, PythonLayout, STATE_BYTES, code_key,
     },
 };
 
@@ -31,6 +31,9 @@ use crate::{
 /// From this value of a frame's owner on, the frame is the interpreter's own (`FRAME_OWNED_BY_CSTACK`,
 /// Include/internal/pycore_frame.h of 3.12).
 const OWNED_BY_C_STACK: u8 = 3;
+
+/// Words that hold [`STATE_BYTES`]. A power of two.
+const STATE_WORDS: usize = 32;
 
 /// What a step is about to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub struct PythonWalk {
     frame: u64,
     /// Its beginning.
     words: [u64; FRAME_BYTES / 8],
+    /// The beginning of the thread's `PyThreadState`.
+    state: [u64; STATE_WORDS],
     /// Process slot.
     process: u32,
     /// Whether the process runs Python.
@@ -64,7 +69,7 @@ pub struct PythonWalk {
 impl PythonWalk {
     /// Begins at the current frame of the current thread.
     #[inline(always)]
-    pub fn begin(&mut self, process: u16) {
+    pub fn begin(&mut self, process: u16, fsbase: &mut u64) {
         self.process = u32::from(process);
         self.mode = Mode::Native as u32;
         self.missing = 0;
@@ -74,8 +79,67 @@ impl PythonWalk {
             && layout.enabled != 0
         {
             self.enabled = 1;
-            self.frame = current_frame(layout);
+            if *fsbase == 0 {
+                // SAFETY: a plain helper call.
+                *fsbase = read_kernel(
+                    unsafe { bpf_get_current_task() },
+                    TASK_OFFSETS.load().fsbase,
+                );
+            }
+            self.frame = self.current_frame(layout, *fsbase);
         }
+    }
+
+    /// The frame that the current thread runs; zero if it runs none.
+    #[inline(always)]
+    fn current_frame(&mut self, layout: &PythonLayout, fsbase: u64) -> u64 {
+        if self.read_state(layout, fsbase).is_none() {
+            return 0;
+        }
+        let frame = self.state_word(layout.frame);
+        if layout.frame_in_cframe == u32::MAX || frame == 0 {
+            return frame;
+        }
+        read_word(frame.wrapping_add(u64::from(layout.frame_in_cframe)))
+    }
+
+    /// Reads the beginning of the current thread's `PyThreadState`, if it has one.
+    #[inline(always)]
+    fn read_state(&mut self, layout: &PythonLayout, fsbase: u64) -> Option<()> {
+        if layout.gil_holder != 0 {
+            // In a subinterpreter, what is kept with the thread is the main interpreter's state.
+            let holder = read_word(layout.gil_holder);
+            if holder != 0
+                && self.read_state_at(holder).is_some()
+                && self.state_word(layout.thread_id) == fsbase
+            {
+                return Some(());
+            }
+        }
+        let mut block = fsbase;
+        if layout.tss_block != 0 {
+            block = read_word(fsbase.wrapping_add(u64::from(layout.tss_block)));
+        }
+        let state = read_word(block.wrapping_add(u64::from(layout.tss)));
+        if state == 0 {
+            return None;
+        }
+        self.read_state_at(state)
+    }
+
+    #[inline(always)]
+    fn read_state_at(&mut self, address: u64) -> Option<()> {
+        // SAFETY: the words are plain bytes; the slice lies in them.
+        let bytes = unsafe {
+            core::slice::from_raw_parts_mut(self.state.as_mut_ptr().cast::<u8>(), STATE_BYTES)
+        };
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_user_buf(address as *const u8, bytes) }.ok()
+    }
+
+    #[inline(always)]
+    fn state_word(&mut self, offset: u32) -> u64 {
+        *element(&mut self.state, offset as usize / 8)
     }
 
     /// Whether the next step is a Python frame's.
@@ -208,41 +272,6 @@ impl PythonWalk {
         // SAFETY: the helper checks the address.
         unsafe { bpf_probe_read_user_buf(self.frame as *const u8, bytes) }.ok()
     }
-}
-
-/// The frame that the current thread runs; zero if it runs none.
-#[inline(always)]
-fn current_frame(layout: &PythonLayout) -> u64 {
-    let offsets = TASK_OFFSETS.load();
-    // SAFETY: a plain helper call.
-    let task = unsafe { bpf_get_current_task() };
-    let fsbase = read_kernel(task, offsets.fsbase);
-    let state = thread_state(layout, fsbase);
-    if state == 0 {
-        return 0;
-    }
-    let frame = read_word(state.wrapping_add(u64::from(layout.frame)));
-    if layout.frame_in_cframe == u32::MAX || frame == 0 {
-        return frame;
-    }
-    read_word(frame.wrapping_add(u64::from(layout.frame_in_cframe)))
-}
-
-/// The current thread's `PyThreadState`, AVMA; zero if it has none.
-#[inline(always)]
-fn thread_state(layout: &PythonLayout, fsbase: u64) -> u64 {
-    if layout.gil_holder != 0 {
-        // In a subinterpreter, what is kept with the thread is the main interpreter's state.
-        let holder = read_word(layout.gil_holder);
-        if holder != 0 && read_word(holder.wrapping_add(u64::from(layout.thread_id))) == fsbase {
-            return holder;
-        }
-    }
-    let mut block = fsbase;
-    if layout.tss_block != 0 {
-        block = read_word(fsbase.wrapping_add(u64::from(layout.tss_block)));
-    }
-    read_word(block.wrapping_add(u64::from(layout.tss)))
 }
 
 /// The id of a code object; zero, counted, if there is no room for one. A global function: the

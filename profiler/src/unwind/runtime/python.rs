@@ -18,7 +18,7 @@ mod thread_key;
 mod version;
 mod walk;
 
-use residue_ebpf::abi::python::{EVAL_RANGES, PythonLayout};
+use residue_ebpf::abi::python::{EVAL_RANGES, PythonLayout, STATE_BYTES};
 
 use crate::target::{Avma, LoadBias, Memory};
 use debug_offsets::DebugOffsets;
@@ -239,16 +239,17 @@ fn layout(
 ) -> Option<PythonLayout> {
     let offsets = &structures.offsets;
     let small = |offset: u64| u32::try_from(offset).ok();
+    let in_state = |offset| small(offset).filter(|at| *at as usize + 8 <= STATE_BYTES);
     Some(PythonLayout {
         enabled: 1,
         tss: key.value,
         tss_block: key.block,
-        thread_id: small(offsets.thread_id)?,
+        thread_id: in_state(offsets.thread_id)?,
         gil_holder: match offsets.gil {
             Gil::Runtime(at) => structures.runtime.checked_add(at)?.0,
             Gil::Interpreter { .. } => 0,
         },
-        frame: small(offsets.frame)?,
+        frame: in_state(offsets.frame)?,
         frame_in_cframe: small(offsets.frame_in_cframe.unwrap_or(u32::MAX.into()))?,
         frame_bytes: small(offsets.frame_bytes()?)?,
         previous: small(offsets.previous)?,
