@@ -272,29 +272,3 @@ fn a_python_with_debug_hooks_is_sampled_behind_them() -> Result<()> {
     }
     Ok(())
 }
-
-/// Not a test of anything that could break: prints what the tiers cost. Run with `--ignored`.
-#[test]
-#[ignore = "a measurement"]
-fn the_cost_of_an_object() -> Result<()> {
-    let _turn = machine::alone();
-    for python in programs("the_cost_of_an_object") {
-        let mut target = start(&python, &[])?;
-        let mut measure = |arguments: Option<&[&str]>| -> Result<String> {
-            let recorder = arguments.map(|it| Recorder::start(&[target.pid()], it));
-            let recorder = recorder.transpose()?;
-            let took = run(&mut target, "loop 200000")?.concat();
-            drop(recorder.map(Recorder::stop).transpose()?);
-            Ok(took)
-        };
-        let bare = measure(None)?;
-        let pools = measure(Some(&[]))?;
-        let empty = measure(Some(&["--python-objects", "--empty-programs"]))?;
-        let sampled = measure(Some(&["--python-objects"]))?;
-        eprintln!(
-            "{}: ns an object: bare {bare}, tier 2 {pools}, empty programs {empty}, tier 3 {sampled}",
-            python.display()
-        );
-    }
-    Ok(())
-}

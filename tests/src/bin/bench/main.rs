@@ -4,6 +4,7 @@
 mod drawing;
 mod kernel_memory;
 mod live_set;
+mod objects;
 mod pairs;
 mod probe_cost;
 mod requests;
@@ -21,10 +22,11 @@ use table::Section;
 /// The name by which an argument selects it, and what measures it.
 type Benchmark = (&'static str, fn() -> Result<Section>);
 
-const BENCHMARKS: [Benchmark; 6] = [
+const BENCHMARKS: [Benchmark; 7] = [
     ("probes", probe_cost::measure),
     ("stacks", stacks::measure),
     ("requests", requests::measure),
+    ("objects", objects::measure),
     ("live", live_set::measure),
     ("start", start::measure),
     ("drawing", drawing::measure),
