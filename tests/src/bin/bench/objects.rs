@@ -53,7 +53,7 @@ pub fn measure() -> Result<Section> {
 fn ns_per_object(target: &mut Target, recorded: Option<&[&str]>) -> Result<f64> {
     let recorder = recorded.map(|arguments| Recorder::start(&[target.pid()], arguments));
     let recorder = recorder.transpose()?;
-    let took = target.ask("loop 200000", "took ")?;
+    let took = target.ask("loop 50000", "took ")?;
     target.await_line("done")?;
     recorder.map(Recorder::stop).transpose()?;
     let figure = took.rsplit(' ').next().unwrap_or_default();
