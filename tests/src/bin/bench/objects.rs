@@ -10,7 +10,7 @@ use crate::{
     table::{Row, Section},
 };
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 /// Of Python's allocator its own functions are probed, which some builds inline; this one does not.
 const VERSION: &str = "3.13";
 
