@@ -91,6 +91,7 @@ fn first_interval() -> Interval {
             },
         }],
         counters: vec![(Counter::MissedFree, 2), (Counter::FreeUnmatched, 0)],
+        ..Interval::default()
     }
 }
 

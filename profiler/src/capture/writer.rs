@@ -128,6 +128,10 @@ impl Writer {
             totals,
             mappings,
             counters,
+            windows: _,
+            survivors: _,
+            left_behind: _,
+            unbound: _,
         } = interval;
         let totals = changed(totals.iter().copied(), &self.totals);
         let mappings = changed(mappings.iter().map(mapping_entry), &self.mappings);
