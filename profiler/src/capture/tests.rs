@@ -1,5 +1,7 @@
 //! Captures written, cut, damaged and read again, without a target or privileges.
 
+mod windows;
+
 use std::error::Error;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;

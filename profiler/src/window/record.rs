@@ -104,6 +104,12 @@ impl Stage {
             Self::Survivors => "survivors",
         }
     }
+
+    /// The stage that is spelled so, if there is one.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        let all = [Self::Retained, Self::Survivors];
+        all.into_iter().find(|it| it.name() == name)
+    }
 }
 
 /// What windows that are alike left behind from one stack.
@@ -190,6 +196,18 @@ impl Binding {
             Self::None => "none",
         }
     }
+
+    /// The binding that is spelled so, with so many candidates if it has any.
+    pub(crate) fn from_name(name: &str, candidates: Option<u8>) -> Option<Self> {
+        let several = candidates.map(Self::Candidates);
+        let all = [
+            Some(Self::Exact),
+            Some(Self::Lineage),
+            several,
+            Some(Self::None),
+        ];
+        all.into_iter().flatten().find(|it| it.name() == name)
+    }
 }
 
 /// How a window ended.
@@ -215,5 +233,11 @@ impl WindowEnd {
             Self::Reset => "reset",
             Self::StillOpen => "still-open",
         }
+    }
+
+    /// The end that is spelled so, if there is one.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        let all = [Self::Done, Self::CutOff, Self::Reset, Self::StillOpen];
+        all.into_iter().find(|it| it.name() == name)
     }
 }
