@@ -1,7 +1,7 @@
 //! The request windows of a recording: from events to records, and what they left behind.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,9 @@ use crate::{
     drain::Drain,
     window::{
         head::IdHeader,
-        record::{Amount, LeftBehind, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord},
+        record::{
+            Amount, Binding, LeftBehind, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord,
+        },
         route::{Route, RouteRules, Routes},
         survivors::{Grace, OpenSpan, past_grace},
         track::{Last, Tracker, outstanding},
@@ -144,7 +146,9 @@ impl Windows {
     }
 
     fn add(&mut self, finished: Vec<WindowRecord>) {
-        for record in &finished {
+        // Without allocations there is nothing to survive.
+        let waits = |record: &&WindowRecord| record.binding != Binding::None;
+        for record in finished.iter().filter(waits) {
             let waiting = self.waiting.entry(record.process).or_default();
             waiting.push(OpenSpan {
                 window: record.window,
@@ -185,7 +189,9 @@ impl Windows {
         let now_ns = unix_now_ns();
         let mut over = Vec::new();
         for waiting in self.waiting.values_mut() {
-            let survived = past_grace(waiting, now_ns, self.grace);
+            let survived: HashSet<u64> = past_grace(waiting, now_ns, self.grace)
+                .into_iter()
+                .collect();
             waiting.retain(|span| !survived.contains(&span.window));
             over.extend(survived.into_iter().map(|window| window as u32));
         }
