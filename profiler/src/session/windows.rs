@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use residue_ebpf::abi::window::{SPEAKS_HTTP2, SPEAKS_TLS, WINDOWS};
+use residue_ebpf::abi::window::{SPEAKS_HTTP2, SPEAKS_TLS, WINDOWS, WindowStage};
 
 use crate::{
     drain::Drain,
@@ -115,8 +115,9 @@ impl Windows {
             finished.extend(self.tracker.take(event, fragment));
         });
         let now_ns = monotonic_ns();
-        for (id, state) in self.tracker.answered(now_ns, |id| drain.window(id)) {
-            if drain.close_window(&state) {
+        for (id, state) in self.tracker.over(now_ns, |id| drain.window(id)) {
+            let is_closed = state.stage() == WindowStage::Closed as u32;
+            if is_closed || drain.close_window(&state) {
                 let process = drain.process_windows(state.process as u16);
                 let last = Last::looked_at(state, &process, now_ns);
                 finished.extend(self.tracker.finish(id, &last, None));
@@ -137,7 +138,9 @@ impl Windows {
                 continue;
             };
             // Whether or not somebody else closes it meanwhile, nothing more is heard of it.
-            let _ = drain.close_window(&state);
+            if state.stage() != WindowStage::Closed as u32 {
+                let _ = drain.close_window(&state);
+            }
             let last = Last::looked_at(state, &drain.process_windows(slot), now_ns);
             let finished = self.tracker.finish(id, &last, end);
             self.add(finished);

@@ -201,8 +201,8 @@ fn early_hints_are_no_response() {
 }
 
 /// Whether the window is taken to be over, so long after the last byte was sent.
-fn is_answered(tracker: &mut Tracker, state: WindowState, after_ns: u64) -> bool {
-    let over = tracker.answered(state.responded_ns + after_ns, |_| Some(state));
+fn is_over(tracker: &mut Tracker, state: WindowState, after_ns: u64) -> bool {
+    let over = tracker.over(state.responded_ns + after_ns, |_| Some(state));
     !over.is_empty()
 }
 
@@ -220,11 +220,7 @@ fn a_whole_response_ends_a_window_that_no_thread_is_bound_to() {
         let messages = [(Opened, request.as_bytes()), (Response, head)];
         let mut state = unbound(converse(&mut tracker, &messages));
         state.sent_bytes += sent;
-        assert_eq!(
-            is_answered(&mut tracker, state, 0),
-            is_whole,
-            "{method} {sent}"
-        );
+        assert_eq!(is_over(&mut tracker, state, 0), is_whole, "{method} {sent}");
     }
 }
 
@@ -235,11 +231,11 @@ fn the_last_chunk_ends_a_response() {
     let messages: [(_, &[u8]); 2] = [(Opened, b"GET / HTTP/1.1\r\n\r\n"), (Response, head)];
     let mut state = unbound(converse(&mut tracker, &messages));
     assert!(
-        !is_answered(&mut tracker, state, 1_000 * QUIET_NS),
+        !is_over(&mut tracker, state, 1_000 * QUIET_NS),
         "a stream pauses"
     );
     state.bound_and_flags |= WINDOW_CHUNKS_ENDED;
-    assert!(is_answered(&mut tracker, state, 0));
+    assert!(is_over(&mut tracker, state, 0));
 }
 
 #[test]
@@ -250,13 +246,27 @@ fn a_bound_thread_may_clean_up() {
         (Response, b"HTTP/1.1 204 No Content\r\n\r\n"),
     ];
     let mut state = converse(&mut tracker, &messages);
-    assert!(!is_answered(&mut tracker, state, QUIET_NS / 2));
+    assert!(!is_over(&mut tracker, state, QUIET_NS / 2));
     state.amounts.freed_objects += 1;
     assert!(
-        !is_answered(&mut tracker, state, QUIET_NS),
+        !is_over(&mut tracker, state, QUIET_NS),
         "it has just freed something"
     );
-    assert!(is_answered(&mut tracker, state, 3 * QUIET_NS));
+    assert!(is_over(&mut tracker, state, 3 * QUIET_NS));
+}
+
+#[test]
+fn an_end_that_was_lost_is_found() {
+    let mut tracker = tracker();
+    let mut state = converse(&mut tracker, &[(Opened, b"GET / HTTP/1.1\r\n\r\n")]);
+    state.id_and_stage = id_and_stage(1, WindowStage::Closed);
+    assert!(!is_over(&mut tracker, state, 2000));
+    assert!(is_over(&mut tracker, state, 2 * QUIET_NS));
+    assert!(tracker.over(3 * QUIET_NS, |_| None).is_empty());
+    assert!(
+        tracker.of_process(SLOT as u16).is_empty(),
+        "another window has its place"
+    );
 }
 
 #[test]
@@ -331,7 +341,7 @@ proptest! {
                 _ => {}
             }
             prop_assert!(records.is_empty());
-            for (id, _) in tracker.answered(bits, |_| Some(state)) {
+            for (id, _) in tracker.over(bits, |_| Some(state)) {
                 prop_assert!(open.contains(&id));
             }
         }
