@@ -98,3 +98,23 @@ pub(crate) fn fit(text: &str, columns: usize) -> String {
     let end: String = text.chars().skip(length - tail).collect();
     format!("{start}…{end}")
 }
+
+/// The lines of a text that is too long for one, broken at blanks. Further lines begin below the text of
+/// the first, which is what follows its first wider gap.
+pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let indent = text
+        .find("  ")
+        .map_or(0, |at| text.len() - text[at..].trim_start().len());
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        if !line.trim().is_empty() && line.chars().count() + word.chars().count() > columns {
+            lines.push(line.trim_end().to_owned());
+            line = " ".repeat(indent);
+        }
+        line.push_str(word);
+        line.push(' ');
+    }
+    lines.push(line.trim_end().to_owned());
+    lines
+}
