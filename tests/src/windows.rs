@@ -148,6 +148,12 @@ impl Watcher {
         Self::start(pid, &["--json"])
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it has written so many lines.
     ///
     /// # Errors
