@@ -272,7 +272,17 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
         | CallShape::PythonCalloc
         | CallShape::PythonRealloc
         | CallShape::PythonFree
-        | CallShape::PythonNewPool => 0,
+        | CallShape::PythonNewPool
+        | CallShape::SslRead
+        | CallShape::SslReadEx
+        | CallShape::SslWrite
+        | CallShape::SslWriteEx
+        | CallShape::SslFree
+        | CallShape::WindowFunction
+        | CallShape::WindowEnter
+        | CallShape::WindowLeave
+        | CallShape::WindowOpen
+        | CallShape::WindowClose => 0,
     }
 }
 

@@ -9,8 +9,8 @@
 //!   stack to take. A `push` will do: the probe fires before it;
 //! - memory other than the stack, so that nothing has been allocated or freed yet.
 //!
-//! That ends at the first branch. `free` alone goes on behind its NULL check: where the block is
-//! NULL there is nothing to see.
+//! That ends at the first branch. `free` and `SSL_free` alone go on behind their NULL check: where
+//! there is nothing to free there is nothing to see.
 
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Formatter, Instruction, InstructionInfoFactory,
@@ -71,7 +71,7 @@ pub(super) fn choose(code: &FunctionCode, shape: CallShape, policy: SitePolicy) 
             ..start
         });
     }
-    if start.cost == SiteCost::Emulated && shape != CallShape::Free {
+    if start.cost == SiteCost::Emulated && !only_frees(shape) {
         return Some(start);
     }
     if !code.complete {
@@ -193,7 +193,7 @@ fn candidates(bytes: &[u8], shape: CallShape) -> Vec<Choice> {
         match instruction.flow_control() {
             FlowControl::Next if keeps_entry_state(&instruction, shape, &mut info) => {}
             FlowControl::ConditionalBranch
-                if shape == CallShape::Free && is_null_check(previous, &instruction) =>
+                if only_frees(shape) && is_null_check(previous, &instruction) =>
             {
                 behind_null_check = true;
             }
@@ -212,7 +212,7 @@ fn keeps_entry_state(
 ) -> bool {
     let info = factory.info(instruction);
     let arguments = &ARGUMENTS[..shape.arguments().min(ARGUMENTS.len())];
-    let stack_may_move = shape == CallShape::Free;
+    let stack_may_move = only_frees(shape);
     let keeps_registers = info
         .used_registers()
         .iter()
@@ -236,6 +236,11 @@ fn writes(access: OpAccess) -> bool {
         access,
         OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
     )
+}
+
+/// Whether all that a probe reads is what the function is to free.
+const fn only_frees(shape: CallShape) -> bool {
+    matches!(shape, CallShape::Free | CallShape::SslFree)
 }
 
 /// `test rdi, rdi` and a `je`: falls through when the block is not NULL.
