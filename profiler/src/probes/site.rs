@@ -52,6 +52,51 @@ pub struct ProbeSite {
     pub reason: &'static str,
 }
 
+impl ProbeSite {
+    /// Chooses the site of a function of this shape. It begins at `address`, which is at `start` in the
+    /// file.
+    ///
+    /// # Errors
+    /// When it has no site, and why.
+    pub(crate) fn choose(
+        symbol: &str,
+        (address, start): (Svma, FileOffset),
+        code: &FunctionCode,
+        shape: CallShape,
+        policy: SitePolicy,
+    ) -> Result<Self, &'static str> {
+        let choice = choose(code, shape, policy).ok_or("its code cannot be decoded")?;
+        let at = start.checked_add(choice.offset);
+        Ok(Self {
+            symbol: symbol.to_owned(),
+            offset_in_function: choice.offset,
+            file_offset: at.ok_or("it is in no text segment")?,
+            cost: choice.cost,
+            instruction: text(&choice.instruction, address),
+            reason: choice.reason,
+        })
+    }
+
+    /// An instruction that is the site whatever it costs, of which the file has these bytes at `at`.
+    pub(crate) fn of(
+        symbol: &str,
+        offset_in_function: u64,
+        (address, at): (Svma, FileOffset),
+        bytes: &[u8],
+        reason: &'static str,
+    ) -> Self {
+        let instruction = decode(bytes).next();
+        Self {
+            symbol: symbol.to_owned(),
+            offset_in_function,
+            file_offset: at,
+            cost: SiteCost::of(bytes),
+            instruction: instruction.map_or_else(String::new, |it| text(&it, address)),
+            reason,
+        }
+    }
+}
+
 /// A site, relative to its function.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Choice {
