@@ -1,5 +1,5 @@
-//! The eBPF programs: entry points only. What they do is in [`heap`], [`python_heap`]
-//! and [`ranges`].
+//! The eBPF programs: entry points only. What they do is in [`heap`], [`python_heap`],
+//! [`ranges`] and [`window`].
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -15,8 +15,10 @@ mod maps;
 mod python_heap;
 mod ranges;
 mod stack;
+mod syscall;
 mod thread;
 mod verifier;
+mod window;
 
 use aya_ebpf::{
     macros::{tracepoint, uprobe, uretprobe},
@@ -134,6 +136,34 @@ syscall_programs! {
     enter_mremap;
     leave_mremap;
     leave_brk;
+}
+
+/// Behind read, readv, recvfrom and recvmsg.
+#[tracepoint]
+pub fn data_read(ctx: TracePointContext) -> u32 {
+    let _ = window::data_read(&ctx);
+    0
+}
+
+/// Behind write, writev, sendto, sendmsg and sendfile.
+#[tracepoint]
+pub fn data_written(ctx: TracePointContext) -> u32 {
+    let _ = window::data_written(&ctx);
+    0
+}
+
+/// Before close.
+#[tracepoint]
+pub fn descriptor_closes(ctx: TracePointContext) -> u32 {
+    let _ = window::descriptor_closes(&ctx);
+    0
+}
+
+/// Before accept, epoll_wait, poll, select and their variants.
+#[tracepoint]
+pub fn thread_waits(ctx: TracePointContext) -> u32 {
+    let _ = window::thread_waits(&ctx);
+    0
 }
 
 #[tracepoint]

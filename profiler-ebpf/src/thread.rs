@@ -9,7 +9,9 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
     programs::ProbeContext,
 };
-use residue_ebpf::abi::{counters::Counter, event::StackEvent, heap::LiveAllocation};
+use residue_ebpf::abi::{
+    counters::Counter, event::StackEvent, heap::LiveAllocation, window::WindowRecord,
+};
 
 use crate::{
     count,
@@ -121,6 +123,16 @@ pub struct ThreadState {
     pub object: OpenObjectCall,
     /// What thread-local storage is found by, once it was looked up: it stays as it is.
     pub fsbase: u64,
+    /// The window that the thread is bound to, unless that was closed meanwhile; zero if there is none.
+    pub window: u32,
+    /// Zero.
+    reserved: u32,
+    /// The last syscall by which the thread waited for something to do; zero before the first.
+    pub last_wait: u64,
+    /// The one before the request of `window` arrived.
+    pub request_wait: u64,
+    /// What happened to a window, ready to be sent.
+    pub window_record: WindowRecord,
     /// Ids of stacks that were of use lately, by a few bits of their hash. Ids are never taken back.
     pub recent_stacks: [RecentStack; RECENT_STACKS],
     /// The walk under way.

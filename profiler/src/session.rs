@@ -28,7 +28,7 @@ use residue_ebpf::abi::{
 };
 
 use crate::{
-    attach::{AttachError, Channels, Kernel, Limits, ProgramSet, StackConfig},
+    attach::{AttachError, Channels, Kernel, Limits, ProgramSet, StackConfig, Tracing},
     capture::{Stack, Writer, unix_ns},
     drain::Drain,
     heap::Suspects,
@@ -81,6 +81,8 @@ pub struct Config {
     pub limits: Limits,
     /// Which programs the probes run.
     pub programs: ProgramSet,
+    /// What is followed.
+    pub tracing: Tracing,
     /// Which stacks are walked, and how.
     pub stacks: StackConfig,
     /// Where samples of stacks go, if any are taken.
@@ -137,7 +139,7 @@ impl<'a> Session<'a> {
             command => Some(Launch::prepare(command)?),
         };
         let (mut kernel, channels) = Kernel::load(config.limits, config.programs, config.stacks)?;
-        kernel.attach_tracepoints()?;
+        kernel.attach_tracepoints(config.tracing)?;
         let launched = launch.as_ref().map(Launch::pid);
         if let Some(launch) = launch {
             let state = ProcessState {

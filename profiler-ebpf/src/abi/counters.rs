@@ -67,6 +67,10 @@ counters! {
     StacksUndelivered = "stacks_undelivered", Lost;
     /// samples of Python objects, and pools, dropped because their stack could not be kept (raise --max-stacks)
     PythonSamplesLost = "python_samples_lost", Lost;
+    /// requests without a window because there was no room for it
+    WindowsFull = "windows_full", Lost;
+    /// events of request windows lost because the event buffer was full
+    WindowEventsLost = "window_events_lost", Lost;
     /// frees of blocks allocated before recording began
     FreeUnmatched = "free_unmatched", Note;
     /// allocator calls that never returned (longjmp, a C++ exception, a thread that ended inside)

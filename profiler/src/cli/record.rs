@@ -14,7 +14,7 @@ use residue_ebpf::abi::heap::{MAX_PYTHON_OBJECT, MAX_STACKS, StackPolicy};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    attach::{Limits, ProgramSet, Samples, StackConfig, Walking, ensure_tracefs},
+    attach::{Limits, ProgramSet, Samples, StackConfig, Tracing, Walking, ensure_tracefs},
     probes::SitePolicy,
     session::{Config, Session, Tally, Update},
     target::{self, Pid, Process},
@@ -53,7 +53,7 @@ pub struct Args {
     /// The capture to write [default: NAME-PID.residue]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Live allocations that can be tracked at least, each 37 bytes of kernel memory
+    /// Live allocations that can be tracked at least, each 43 bytes of kernel memory
     #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.max_live, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     max_live: u32,
     /// Distinct stacks that can be told apart
@@ -177,6 +177,10 @@ fn config(args: &Args) -> anyhow::Result<Config> {
             python_interval: args
                 .python_objects
                 .unwrap_or(Limits::DEFAULT.python_interval),
+        },
+        tracing: Tracing {
+            allocations: true,
+            sockets: false,
         },
         stacks: stacks(args),
         samples: args.sample_stacks.clone(),

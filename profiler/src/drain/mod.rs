@@ -96,7 +96,7 @@ impl Drain {
             .unwrap_or(u32::MAX)
             .min(self.channels.totals.capacity());
         let totals: Vec<_> = (0..in_use)
-            .map(|id| (id, self.channels.totals.get(id)))
+            .filter_map(|id| Some((id, self.channels.totals.get(id)?)))
             .collect();
         let waiting = |(id, totals): &&(u32, StackTotals)| {
             *id != UNKNOWN_STACK

@@ -37,6 +37,7 @@ impl Session<'_> {
             totals,
             mappings: self.mappings(),
             counters,
+            ..Interval::default()
         })?;
         (self.tell)(Update::Written(figures));
         Ok(())
