@@ -10,7 +10,9 @@
 //! an allocator hands an address out once until it is freed. A target that breaks this (a double
 //! free in two threads) finds the key once.
 
-use residue_ebpf::abi::heap::{BUCKET_SLOTS, LiveAllocation, LiveBucket, PROCESS_OPEN, process_of};
+use residue_ebpf::abi::heap::{
+    BUCKET_SLOTS, BUSY_KEY, LiveAllocation, LiveBucket, PROCESS_OPEN, process_of,
+};
 
 use crate::{
     atomic,
@@ -20,8 +22,6 @@ use crate::{
 /// How many buckets are looked at for one key. At half load the chance that this many neighbours
 /// are full is below one in a billion.
 const REACH: u32 = 8;
-/// Claims a slot while its value is read or written. No key: process slots end far below.
-const BUSY: u64 = u64::MAX;
 
 /// No place: bucket indices end far below.
 const NOWHERE: u64 = u64::MAX;
@@ -200,7 +200,7 @@ fn is_left_behind(key: u64) -> bool {
 #[inline(always)]
 fn claim(bucket: &mut LiveBucket, slot: usize, key: u64) -> bool {
     // SAFETY: a field of a map value.
-    unsafe { atomic::compare_exchange(&raw mut bucket.keys[slot], key, BUSY) == key }
+    unsafe { atomic::compare_exchange(&raw mut bucket.keys[slot], key, BUSY_KEY) == key }
 }
 
 /// The bucket where a key belongs. Fibonacci hashing; the upper half of the product depends on

@@ -13,6 +13,7 @@ mod python_heap;
 mod samples;
 mod update;
 mod wake;
+mod windows;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -45,9 +46,11 @@ use python::CodeObjects;
 use python_heap::PythonHeaps;
 use samples::{SampleFile, sample_file};
 use wake::{ticks, watch};
+use windows::Windows;
 
 pub use error::SessionError;
 pub use update::{Tables, Tally, Update};
+pub use windows::WindowRules;
 
 /// How often the ring buffers are emptied. They hold the stacks of a few thousand first-time
 /// callers; at this rate a hundred thousand a second get through.
@@ -71,8 +74,8 @@ pub struct Config {
     pub pids: Vec<Pid>,
     /// A command to start and record as well; may be empty.
     pub command: Vec<OsString>,
-    /// Where the capture goes.
-    pub output: PathBuf,
+    /// Where the capture goes, if one is to be written.
+    pub output: Option<PathBuf>,
     /// When to end by itself.
     pub duration: Option<Duration>,
     /// How often figures are written.
@@ -83,6 +86,8 @@ pub struct Config {
     pub programs: ProgramSet,
     /// What is followed.
     pub tracing: Tracing,
+    /// What windows are.
+    pub windows: WindowRules,
     /// Which stacks are walked, and how.
     pub stacks: StackConfig,
     /// Where samples of stacks go, if any are taken.
@@ -98,7 +103,8 @@ pub struct Session<'a> {
     config: &'a Config,
     kernel: Kernel,
     drain: Drain,
-    writer: Writer,
+    writer: Option<Writer>,
+    windows: Windows,
     followed: Vec<Followed>,
     code: Code,
     frames: FrameTable,
@@ -131,7 +137,10 @@ impl<'a> Session<'a> {
             let process = Process::open(pid)?;
             // Unwind tables are made while the kernel side is loaded.
             code.mappings(&process);
-            let discovered = Discovered::of(&process, config.sites)?;
+            let discovered = match config.tracing.allocations {
+                true => Discovered::of(&process, config.sites)?,
+                false => Discovered::default(),
+            };
             found.push((process, discovered));
         }
         let launch = match &*config.command {
@@ -177,7 +186,8 @@ impl<'a> Session<'a> {
             followed.push(process);
         }
         let mut session = Self {
-            writer: Writer::create(&config.output, &meta(config))?,
+            writer: writer(config)?,
+            windows: Windows::new(&config.windows, config.tracing.allocations),
             config,
             kernel,
             drain: Drain::new(channels),
@@ -253,7 +263,11 @@ impl<'a> Session<'a> {
     pub fn finish(mut self) -> Result<(), SessionError> {
         let written = self.write_last();
         self.kernel.detach_all();
-        Ok(self.writer.finish(written?)?)
+        let ended_ns = written?;
+        match self.writer {
+            Some(writer) => Ok(writer.finish(ended_ns)?),
+            None => Ok(()),
+        }
     }
 
     /// Returns when the last event counted.
@@ -264,6 +278,7 @@ impl<'a> Session<'a> {
         let ended = now();
         self.note_children()?;
         self.poll()?;
+        self.end_windows()?;
         self.write()?;
         if let Some(text) = self.python_heaps.summary() {
             (self.tell)(Update::Note(text));
@@ -295,7 +310,11 @@ impl<'a> Session<'a> {
 
     fn open_all(&mut self) -> Result<(), SessionError> {
         for followed in &mut self.followed {
-            self.writer.add_process(&row(followed))?;
+            if let Some(writer) = &mut self.writer {
+                writer.add_process(&row(followed))?;
+            }
+            let pid = followed.process.pid().unsigned_abs();
+            self.windows.add_process(followed.slot, pid);
             followed.open(&mut self.kernel)?;
         }
         Ok(())
@@ -351,6 +370,7 @@ impl<'a> Session<'a> {
             let python = followed.and_then(|it| it.python.as_ref());
             self.code_objects.learn_freed(freed, python);
         });
+        self.poll_windows()?;
         self.write_samples()?;
         self.deliver_tables()?;
         self.kernel.flush_messages();
@@ -395,7 +415,8 @@ impl<'a> Session<'a> {
     /// A library was loaded: it may hold an allocator, and frames will lie in it.
     fn attach_new_code(&mut self, slot: usize) -> Result<(), SessionError> {
         let followed = &mut self.followed[slot];
-        if !followed.open || followed.process.refresh().is_err() {
+        let allocations = self.config.tracing.allocations;
+        if !allocations || !followed.open || followed.process.refresh().is_err() {
             return Ok(());
         }
         followed.set_code(&mut self.kernel, &mut self.code)?;
@@ -438,7 +459,10 @@ impl<'a> Session<'a> {
         followed.close(&mut self.kernel)?;
         let (slot, pid) = (followed.slot, followed.process.pid());
         let text = format!("pid {pid} ({}) {how}", followed.process.comm());
-        self.writer.end_process(slot, now(), how)?;
+        if let Some(writer) = &mut self.writer {
+            writer.end_process(slot, now(), how)?;
+        }
+        self.windows.end(slot, &mut self.drain, None);
         self.note(format!("{text}; the report shows what it held then"))
     }
 
@@ -460,10 +484,19 @@ impl<'a> Session<'a> {
     }
 
     fn note(&mut self, text: String) -> Result<(), SessionError> {
-        self.writer.note(now(), &text)?;
+        if let Some(writer) = &mut self.writer {
+            writer.note(now(), &text)?;
+        }
         (self.tell)(Update::Note(text));
         Ok(())
     }
+}
+
+fn writer(config: &Config) -> Result<Option<Writer>, SessionError> {
+    let Some(output) = &config.output else {
+        return Ok(None);
+    };
+    Ok(Some(Writer::create(output, &meta(config))?))
 }
 
 fn now() -> u64 {

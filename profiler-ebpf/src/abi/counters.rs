@@ -71,6 +71,10 @@ counters! {
     WindowsFull = "windows_full", Lost;
     /// events of request windows lost because the event buffer was full
     WindowEventsLost = "window_events_lost", Lost;
+    /// requests that were counted under `other` because there were too many routes (raise --max-routes)
+    RoutesFull = "routes_full", Note;
+    /// windows whose survivors are not known because too many others came after them
+    SurvivorsUnknown = "survivors_unknown", Note;
     /// frees of blocks allocated before recording began
     FreeUnmatched = "free_unmatched", Note;
     /// allocator calls that never returned (longjmp, a C++ exception, a thread that ended inside)

@@ -23,6 +23,15 @@ pub const fn python_key(process: u16, address: u64) -> u64 {
     live_key(process | PYTHON_SLOT, address)
 }
 
+/// Stands for the key of a slot that is being written.
+pub const BUSY_KEY: u64 = u64::MAX;
+
+/// Whether a key is a block's of an allocator, and no object or pool of Python's own.
+#[must_use]
+pub const fn is_block(key: u64) -> bool {
+    key != 0 && key != BUSY_KEY && (key >> ADDRESS_BITS) as u16 & PYTHON_SLOT == 0
+}
+
 /// The process slot in a [`live_key`] or [`python_key`].
 #[must_use]
 pub const fn process_of(key: u64) -> u16 {

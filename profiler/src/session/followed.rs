@@ -32,6 +32,7 @@ const MAX_FUNCTION_BYTES: u64 = 4 << 10;
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The code of a process, and what to probe in it.
+#[derive(Default)]
 pub struct Discovered {
     /// Its files, in search order; the plan's indices are into these.
     pub objects: Vec<LoadedObject>,

@@ -21,6 +21,7 @@ pub mod route;
 pub mod sources;
 pub mod survivors;
 pub mod table;
+pub mod track;
 
 #[cfg(test)]
 mod tests;

@@ -164,7 +164,8 @@ pub enum Binding {
     Exact,
     /// A task or thread that was started by one which was bound exactly.
     Lineage,
-    /// So many windows were open that could have been meant; at least two.
+    /// So many windows were open that could have been meant. If it is one, it may be the background that
+    /// was meant.
     Candidates(u8),
     /// Nothing is known.
     None,
