@@ -13,6 +13,7 @@ use crate::{
         head::IdHeader,
         record::{Amount, LeftBehind, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord},
         route::{Route, RouteRules, Routes},
+        sources::WindowSource,
         survivors::{Grace, OpenSpan, past_grace},
         track::{Last, Tracker, outstanding},
     },
@@ -27,6 +28,8 @@ const REST: u32 = 50;
 /// What windows are, and what is told of them.
 #[derive(Clone, Debug, Default)]
 pub struct WindowRules {
+    /// What makes them.
+    pub sources: Vec<WindowSource>,
     /// How paths become routes.
     pub routes: RouteRules,
     /// Which header has the request id.
@@ -99,6 +102,11 @@ impl Windows {
             forgotten: 0,
             spoken: HashMap::new(),
         }
+    }
+
+    /// Names the windows that a function makes, which is probed under this number.
+    pub fn add_source(&mut self, function: u32, route: Route) {
+        self.tracker.add_source(function + 1, route);
     }
 
     /// Names the process in a slot.
