@@ -172,7 +172,7 @@ fn track(
 ) -> Option<()> {
     let size = call.size;
     let (stack, totals) = stack_of_allocation(thread, process, call.function, size, caller)?;
-    let window = window::of_allocation(thread, process, caller.sp);
+    let window = window::of_allocation(thread, process, caller);
     let allocation = LiveAllocation {
         size,
         stack,

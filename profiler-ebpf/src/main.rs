@@ -118,7 +118,8 @@ macro_rules! window_programs {
 }
 
 window_programs! {
-    enter_window_function: window::entered();
+    enter_window_function: window::entered(true);
+    enter_window_call: window::entered(false);
     window_function_left: window::returns();
     open_window: window::opened();
     close_window: window::closed();

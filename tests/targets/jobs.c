@@ -4,6 +4,7 @@
  *   jump BYTES   the same, but the job is left by a longjmp
  *   nest BYTES   a job that does another one, each keeping so many bytes
  *   tail BYTES   a job that ends in a jump to another function
+ *   last BYTES   a job that ends in a jump to malloc
  * and each is answered by "done". */
 #include <setjmp.h>
 #include <stdint.h>
@@ -71,6 +72,14 @@ __attribute__((noinline, optimize("optimize-sibling-calls"))) int tail_job(size_
 	return keep_and_say(bytes);
 }
 
+static void *volatile last;
+
+__attribute__((noinline, optimize("optimize-sibling-calls"))) void *last_job(size_t bytes)
+{
+	keep(bytes);
+	return malloc(bytes);
+}
+
 static void marked_job(size_t bytes, int how)
 {
 	STATIC_PROBE("jobs", "job_start");
@@ -91,6 +100,8 @@ int main(void)
 		if (setjmp(outside) == 0) {
 			if (strcmp(command, "tail") == 0)
 				tail_job(bytes);
+			else if (strcmp(command, "last") == 0)
+				last = last_job(bytes);
 			else
 				marked_job(bytes, command[0] == 'j' && command[1] == 'o' ? 0 : command[0]);
 		} else {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     heap::open_process,
-    thread::{self, ThreadState, read_word},
+    thread::{self, Registers, ThreadState, read_word},
 };
 
 /// Stands for the stack pointer where a window has nothing to do with the stack.
@@ -35,11 +35,13 @@ pub struct WindowCall {
     window: u32,
     /// The one that the thread was bound to before.
     outer: u32,
+    /// Whether the kernel has put its trampoline in the place of the return address.
+    has_return_probe: u64,
 }
 
 /// A function was entered, each call of which is a window.
 #[inline(always)]
-pub fn entered(ctx: &ProbeContext) -> Option<()> {
+pub fn entered(ctx: &ProbeContext, has_return_probe: bool) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
     let thread = thread::current()?;
     let sp = thread::registers(ctx).sp;
@@ -49,7 +51,7 @@ pub fn entered(ctx: &ProbeContext) -> Option<()> {
         }
         end(thread);
     }
-    begin(thread, cookie, sp, read_word(sp))
+    begin(thread, cookie, sp, has_return_probe)
 }
 
 /// It returned.
@@ -91,7 +93,7 @@ pub fn opened(ctx: &ProbeContext) -> Option<()> {
         }
         end(thread);
     }
-    begin(thread, cookie, ANYWHERE, 0)
+    begin(thread, cookie, ANYWHERE, false)
 }
 
 /// The static probe that closes it was passed.
@@ -106,7 +108,7 @@ pub fn closed(ctx: &ProbeContext) -> Option<()> {
 }
 
 #[inline(always)]
-fn begin(thread: &mut ThreadState, cookie: Cookie, sp: u64, caller: u64) -> Option<()> {
+fn begin(thread: &mut ThreadState, cookie: Cookie, sp: u64, has_return_probe: bool) -> Option<()> {
     let outer = thread.window;
     let (at_ns, rss) = now();
     let beginning = Beginning {
@@ -121,9 +123,10 @@ fn begin(thread: &mut ThreadState, cookie: Cookie, sp: u64, caller: u64) -> Opti
     advance(window, WindowStage::Responding);
     thread.call = WindowCall {
         sp,
-        caller,
+        caller: read_word(sp),
         window: window.id(),
         outer,
+        has_return_probe: u64::from(has_return_probe),
     };
     send_opened(thread, window);
     Some(())
@@ -148,17 +151,33 @@ fn is_under_way(call: &WindowCall, process: u16, sp: u64) -> bool {
     if call.sp == ANYWHERE {
         return true;
     }
-    let (word, trampoline) = (read_word(call.sp), thread::trampoline(process));
-    // A jump from the end of a function leaves the trampoline where a call would have put its own return
-    // address; a second call from the same place does not.
-    let is_kept = word == call.caller && sp != call.sp;
-    is_kept || trampoline == 0 && sp != call.sp || word == trampoline
+    let word = read_word(call.sp);
+    if call.has_return_probe == 0 {
+        // Nothing is jumped to from the end of such a call: what is at its place was called after it.
+        return sp != call.sp && word == call.caller;
+    }
+    // Such a jump leaves the trampoline where a call would have put its own return address.
+    match thread::trampoline(process) {
+        0 => sp != call.sp,
+        trampoline => word == trampoline,
+    }
 }
 
-/// Ends the call that the thread has left, if it is seen above it.
+/// A function that the thread has called returns to `caller`: ends the window of a call that it has left.
 #[inline(always)]
-pub fn seen_at(thread: &mut ThreadState, sp: u64) {
-    if thread.call.sp != 0 && sp > thread.call.sp {
+pub fn seen_at(thread: &mut ThreadState, process: u16, caller: Registers) {
+    let call = &thread.call;
+    if call.sp == 0 || call.sp == ANYWHERE {
+        return;
+    }
+    let outside = call.sp + 8;
+    let is_inside = if caller.sp == outside {
+        // It was jumped to from the end of the call; or it was called in the place of that.
+        caller.ip == call.caller
+    } else {
+        caller.sp < outside && is_under_way(call, process, caller.sp)
+    };
+    if !is_inside {
         end(thread);
     }
 }

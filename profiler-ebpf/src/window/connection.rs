@@ -78,7 +78,7 @@ pub fn data_read(ctx: &TracePointContext) -> Option<()> {
         return note_error(key, transfer.result, WindowStage::Open);
     }
     let socket = socket::socket(transfer.descriptor)?;
-    if tls::socket_read(&socket) {
+    if tls::socket_read(&socket, transfer.sp()) {
         return None;
     }
     arrived(process, key, &socket, transfer.data())

@@ -31,7 +31,7 @@ use transfer::Data;
 use crate::{
     atomic,
     maps::{PROCESS_WINDOWS, WINDOWS},
-    thread::{ThreadState, current_tid},
+    thread::{Registers, ThreadState, current_tid},
 };
 
 pub use call::{WindowCall, closed, entered, opened, returned, returns};
@@ -39,10 +39,10 @@ pub use connection::{Connection, data_read, data_written, descriptor_closes};
 pub use lifecycle::{thread_exited, thread_waits};
 pub use tls::TlsCall;
 
-/// The window of what a thread allocates now, from a frame whose stack pointer is `sp`.
+/// The window of what a thread has just allocated for `caller`.
 #[inline(always)]
-pub fn of_allocation(thread: &mut ThreadState, process: u16, sp: u64) -> u32 {
-    call::seen_at(thread, sp);
+pub fn of_allocation(thread: &mut ThreadState, process: u16, caller: Registers) -> u32 {
+    call::seen_at(thread, process, caller);
     if thread.window != BACKGROUND {
         if open(thread.window).is_some_and(|window| window.bound() == current_tid()) {
             return thread.window;

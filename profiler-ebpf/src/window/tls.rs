@@ -63,13 +63,14 @@ pub fn entered(ctx: &ProbeContext, count: Option<usize>) -> Option<()> {
     Some(())
 }
 
-/// A socket is read; whether that is done for TLS.
+/// A socket is read from code at the stack pointer `sp`; whether that is done for TLS.
 #[inline(always)]
-pub fn socket_read(socket: &Socket) -> bool {
+pub fn socket_read(socket: &Socket, sp: u64) -> bool {
     let Some(thread) = thread::existing(thread::current_tid()) else {
         return false;
     };
-    if thread.tls.sp == 0 {
+    // Above it, the call was left by a longjmp. There is nothing above zero, where none is open.
+    if sp >= thread.tls.sp {
         return false;
     }
     thread.tls.read = if socket.blocks {

@@ -126,7 +126,7 @@ pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
         CallShape::SslWriteEx => ("enter_ssl_call_ex", "leave_ssl_write"),
         CallShape::SslFree => ("enter_ssl_free", ""),
         CallShape::WindowFunction => ("enter_window_function", "leave_window_function"),
-        CallShape::WindowEnter => ("enter_window_function", ""),
+        CallShape::WindowEnter => ("enter_window_call", ""),
         CallShape::WindowLeave => ("window_function_left", ""),
         CallShape::WindowOpen => ("open_window", ""),
         CallShape::WindowClose => ("close_window", ""),

@@ -69,6 +69,9 @@ impl WindowProbes {
         if self.sources.contains(&WindowSource::Http) {
             let tls = plan_tls(&described, self.sites);
             notes.extend(tls.not_followed);
+            if !tls.probes.is_empty() {
+                windows.decrypts(followed.slot);
+            }
             for probe in &tls.probes {
                 self.probe((kernel, followed), &objects, probe)?;
             }

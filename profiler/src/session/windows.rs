@@ -109,6 +109,11 @@ impl Windows {
         self.tracker.add_source(function + 1, route);
     }
 
+    /// What the process in a slot reads through TLS is seen decrypted.
+    pub fn decrypts(&mut self, slot: u16) {
+        *self.spoken.entry(slot).or_default() |= SPEAKS_TLS;
+    }
+
     /// Names the process in a slot.
     pub fn add_process(&mut self, slot: u16, pid: u32) {
         self.tracker.add_process(slot, pid);
@@ -267,7 +272,7 @@ impl Windows {
             ),
             (
                 SPEAKS_TLS,
-                "reads TLS: its requests have windows only where libssl decrypts them",
+                "reads TLS, and not by OpenSSL or its kin: those requests have no windows",
             ),
         ];
         let new = what.into_iter().filter(|(protocol, _)| new & protocol != 0);

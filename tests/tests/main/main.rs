@@ -18,3 +18,4 @@ mod refusals;
 mod stacks;
 mod targets;
 mod window_sites;
+mod window_sources;
