@@ -37,7 +37,8 @@ pub fn is_called(symbol: &str, name: &str) -> bool {
 }
 
 /// `run` of `jobs::Pool<T>::run(int)`.
-fn last_identifier(name: &str) -> &str {
+#[must_use]
+pub fn last_identifier(name: &str) -> &str {
     let mut depth = 0_i32;
     let (mut last, mut start) = ("", None);
     for (at, character) in name.char_indices().chain([(name.len(), ' ')]) {

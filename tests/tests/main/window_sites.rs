@@ -140,6 +140,7 @@ fn static_probes_are_where_readelf_sees_them() -> Result<()> {
 fn what_makes_no_windows_is_refused_by_name() -> Result<()> {
     let _turn = machine::alone();
     let target = Target::start(&Fixture::Jobs.build()?, &[])?;
+    let cpp = Target::start(&Fixture::JobsCpp.build()?, &[])?;
     let counted = Target::start(&Fixture::JobsWithSemaphores.build()?, &[])?;
     for (pid, source, words) in [
         (
@@ -158,6 +159,11 @@ fn what_makes_no_windows_is_refused_by_name() -> Result<()> {
             ["no static probe start", "job_start"],
         ),
         (target.pid(), "grpc", ["makes no windows", "fn:SYMBOL"]),
+        (
+            cpp.pid(),
+            "fn:app::Worker::run",
+            ["2 functions", "app::Worker::run(unsigned long, bool)"],
+        ),
         (
             counted.pid(),
             "usdt:jobs:job_start:job_done",

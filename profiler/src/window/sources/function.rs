@@ -1,10 +1,10 @@
 //! Each call of a function is a window.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use residue_ebpf::abi::call_shape::CallShape;
 
-use super::object::{is_named, is_similar, without_part};
+use super::object::{is_named, is_similar, whole, without_part};
 use super::{SourceObject, WindowProbe, listed};
 use crate::{
     probes::{
@@ -89,15 +89,22 @@ pub(super) fn plan(
     policy: SitePolicy,
 ) -> Result<Vec<WindowProbe>, FunctionError> {
     for (index, object) in objects.iter().enumerate() {
-        if let Some(function) = find(name, object)? {
+        let found = find(name, object)?;
+        if found.is_empty() {
+            continue;
+        }
+        let throws = objects.iter().any(|it| it.throws);
+        let mut probes = Vec::new();
+        for function in found {
             let plan = Planned {
                 name,
                 index,
                 object,
                 function,
             };
-            return plan.probes(policy, objects.iter().any(|it| it.throws));
+            probes.extend(plan.probes(policy, throws)?);
         }
+        return Ok(probes);
     }
     let similar = objects.iter().flat_map(|it| &it.similar);
     let similar = similar
@@ -109,33 +116,44 @@ pub(super) fn plan(
     })
 }
 
-/// The function of an object that has this symbol, else the one that its source calls so.
+/// The function of an object that has this symbol, else the one that its source calls so; with the
+/// variants that the compiler has made of it. Empty if there is none.
 fn find<'a>(
     name: &str,
     object: &'a SourceObject,
-) -> Result<Option<&'a FunctionSymbol>, FunctionError> {
-    let of = |is_it: &dyn Fn(&FunctionSymbol) -> bool| -> Vec<&'a FunctionSymbol> {
-        let mut found: Vec<_> = object.functions.iter().filter(|it| is_it(it)).collect();
-        found.sort_by_key(|it| it.address);
-        found.dedup_by_key(|it| it.address);
-        found
+) -> Result<Vec<&'a FunctionSymbol>, FunctionError> {
+    let all = object.functions.iter();
+    let mut found: Vec<_> = all.filter(|it| is_named(&it.name, name)).collect();
+    keep_any(&mut found, |it| it.name == name || whole(&it.name) == name);
+    found.sort_by_key(|it| it.address);
+    found.dedup_by_key(|it| it.address);
+    let (mut originals, variants): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|it| whole(&it.name) == it.name);
+    keep_any(&mut originals, |it| it.global);
+    found = [originals, variants].concat();
+    let is_one = |several: &[&FunctionSymbol]| {
+        let first = several.first().map(|it| whole(&it.name));
+        let names: HashSet<_> = several.iter().map(|it| &it.name).collect();
+        names.len() == several.len() && several.iter().all(|it| Some(whole(&it.name)) == first)
     };
-    let is_it = |it: &FunctionSymbol| is_named(&it.name, name);
-    let ranks: [&dyn Fn(&FunctionSymbol) -> bool; 3] = [
-        &|it| it.name == name && it.global,
-        &|it| it.name == name,
-        &is_it,
-    ];
-    let found = ranks.into_iter().map(of).find(|found| !found.is_empty());
-    match found.as_deref() {
-        None => Ok(None),
-        Some([function]) => Ok(Some(*function)),
-        Some(several) => Err(FunctionError::Ambiguous {
-            name: name.to_owned(),
-            count: several.len(),
-            object: object.path.clone(),
-            candidates: candidates(several),
-        }),
+    if is_one(&found) {
+        return Ok(found);
+    }
+    Err(FunctionError::Ambiguous {
+        name: name.to_owned(),
+        count: found.len(),
+        object: object.path.clone(),
+        candidates: candidates(&found),
+    })
+}
+
+/// Leaves what is preferred, if anything is.
+fn keep_any<'a>(
+    found: &mut Vec<&'a FunctionSymbol>,
+    is_preferred: impl Fn(&&'a FunctionSymbol) -> bool,
+) {
+    if found.iter().any(&is_preferred) {
+        found.retain(is_preferred);
     }
 }
 

@@ -115,9 +115,23 @@ fn may_throw(symbol: &str, is_defined: bool) -> bool {
     (symbol == raise && !is_defined) || catch.iter().any(|it| symbol.ends_with(it))
 }
 
-/// Whether a symbol is what was asked for.
+/// Whether a symbol is what was asked for, or a variant of it.
 pub(super) fn is_named(symbol: &str, asked: &str) -> bool {
-    symbol == asked || demangle::is_called(symbol, asked)
+    symbol == asked || whole(symbol) == asked || demangle::is_called(whole(symbol), asked)
+}
+
+/// The symbol of the function that this one is a variant of, with other arguments: what GCC and Clang
+/// append to its name. A program may call both, or variants alone.
+pub(super) fn whole(symbol: &str) -> &str {
+    const VARIANTS: [&str; 4] = [".isra", ".constprop", ".lto_priv", ".llvm"];
+    let mut symbol = symbol;
+    while let Some((before, number)) = symbol.rsplit_once('.')
+        && number.bytes().all(|it| it.is_ascii_digit())
+        && let Some(function) = VARIANTS.iter().find_map(|it| before.strip_suffix(it))
+    {
+        symbol = function;
+    }
+    symbol
 }
 
 /// The symbol of the function that this one is the rarely run part of, as GCC and Clang name it.
@@ -130,16 +144,26 @@ pub(super) fn without_part(symbol: &str) -> &str {
 /// Whether somebody who asked for one name may have meant this symbol: it has that name in it, or nearly
 /// is that name.
 pub(super) fn is_similar(symbol: &str, asked: &str) -> bool {
-    let path = asked.rsplit("::").next().unwrap_or(asked);
-    if path.len() > MAX_TYPOS
-        && symbol
-            .to_ascii_lowercase()
-            .contains(&path.to_ascii_lowercase())
-    {
+    let path = demangle::last_identifier(asked);
+    if contains_word(symbol, path) {
         return true;
     }
     let is_near = symbol.len().abs_diff(path.len()) <= MAX_TYPOS && path.len() > 2 * MAX_TYPOS;
     is_near && distance(symbol.as_bytes(), path.as_bytes()) <= MAX_TYPOS
+}
+
+/// Whether a name is in another one, and not in the middle of one of its words.
+fn contains_word(symbol: &str, word: &str) -> bool {
+    let (symbol, word) = (symbol.to_ascii_lowercase(), word.to_ascii_lowercase());
+    let is_letter = |it: Option<char>| it.is_some_and(char::is_alphabetic);
+    let mut found = symbol.match_indices(&word);
+    !word.is_empty()
+        && found.any(|(at, _)| {
+            let (before, after) = (&symbol[..at], &symbol[at + word.len()..]);
+            // Mangling puts letters behind a name.
+            let is_cut = is_letter(after.chars().next()) && !symbol.starts_with("_z");
+            !is_letter(before.chars().next_back()) && !is_cut
+        })
 }
 
 /// How many letters to change, add or leave out (Levenshtein).

@@ -157,6 +157,47 @@ fn functions_go_by_their_name_in_the_source() {
     assert_says(planned("fn:Pool::run", &objects), &both);
 }
 
+/// What GCC makes of a function whose callers give fewer arguments, or always the same ones.
+#[test]
+fn variants_of_a_function_are_probed_with_it() {
+    let functions = vec![
+        function("job", 0x10, RETURNS),
+        function("job.constprop.0", 0x20, RETURNS),
+        function("_ZN4Pool3runEi.isra.0", 0x30, RETURNS),
+        function("_ZN4Pool3runEi.isra.0.cold", 0x40, RETURNS),
+        function("job.part.0", 0x50, RETURNS),
+    ];
+    let objects = [object("app", functions)];
+    let entries = |source| {
+        let places = planned(source, &objects).expect("it is one function");
+        let entries = places.into_iter().filter(|it| it.0 == WindowEnter);
+        entries.map(|it| it.2).collect::<Vec<_>>()
+    };
+    assert_eq!(entries("fn:job"), [0x10, 0x20]);
+    assert_eq!(entries("fn:job.constprop.0"), [0x20]);
+    assert_eq!(entries("fn:Pool::run"), [0x30]);
+}
+
+#[test]
+fn names_are_alike_by_whole_words_or_a_few_letters() {
+    use super::object::is_similar;
+    for (symbol, asked) in [
+        ("handle_job", "job"),
+        ("handle_jobs", "handle_job"),
+        ("_ZN3app6Worker3runEmb", "app::Worker::run"),
+        ("Handle_Job", "handle_job"),
+    ] {
+        assert!(is_similar(symbol, asked), "{symbol} {asked}");
+    }
+    for (symbol, asked) in [
+        ("__truncdfhf2", "app::run"),
+        ("free", "tree"),
+        ("anything", ""),
+    ] {
+        assert!(!is_similar(symbol, asked), "{symbol} {asked}");
+    }
+}
+
 #[test]
 fn of_local_functions_with_one_name_none_is_guessed() {
     let mut functions = vec![
