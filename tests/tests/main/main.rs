@@ -19,3 +19,4 @@ mod stacks;
 mod targets;
 mod window_sites;
 mod window_sources;
+mod windows;
