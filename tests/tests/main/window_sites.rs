@@ -130,7 +130,8 @@ fn static_probes_are_where_readelf_sees_them() -> Result<()> {
         Ok(u64::from_str_radix(digits, 16)?)
     });
     let mut expected: Vec<_> = locations.collect::<Result<_>>()?;
-    (found.sort_unstable(), expected.sort_unstable());
+    found.sort_unstable();
+    expected.sort_unstable();
     assert_eq!(found, expected);
     assert_eq!(found.len(), 3);
     Ok(())
