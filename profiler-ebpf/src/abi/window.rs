@@ -90,8 +90,10 @@ pub struct WindowState {
     pub rss_responded: u64,
     /// Its allocations.
     pub amounts: Amounts,
+    /// One more than the index of the function that makes such windows; zero for a request on a socket.
+    pub source: u32,
     /// Zero. Fills two cache lines.
-    pub reserved: [u64; 4],
+    pub reserved: [u32; 7],
 }
 
 impl WindowState {

@@ -9,29 +9,40 @@
 //! One whose sockets do not block is an event loop's; its windows are bound to no thread, and what is
 //! allocated while one is open is ambiguous.
 
+mod call;
 mod connection;
 mod lifecycle;
 mod send;
 mod socket;
+pub mod tls;
 mod transfer;
 
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use residue_ebpf::abi::{
     heap::LiveAllocation,
-    window::{AMBIGUOUS, Amounts, BACKGROUND, WINDOWS as MAX_WINDOWS, WindowStage, WindowState},
+    window::{
+        AMBIGUOUS, Amounts, BACKGROUND, WINDOWS as MAX_WINDOWS, WindowEventKind, WindowStage,
+        WindowState,
+    },
 };
+use send::{Begun, send};
+use transfer::Data;
 
 use crate::{
     atomic,
     maps::{PROCESS_WINDOWS, WINDOWS},
-    thread::{ThreadState, current_tid},
+    thread::{Registers, ThreadState, current_tid},
 };
 
+pub use call::{WindowCall, closed, entered, opened, returned, returns};
 pub use connection::{Connection, data_read, data_written, descriptor_closes};
 pub use lifecycle::{thread_exited, thread_waits};
+pub use tls::TlsCall;
 
-/// The window of what a thread allocates now.
+/// The window of what a thread has just allocated for `caller`.
 #[inline(always)]
-pub fn of_allocation(thread: &mut ThreadState, process: u16) -> u32 {
+pub fn of_allocation(thread: &mut ThreadState, process: u16, caller: Registers) -> u32 {
+    call::seen_at(thread, process, caller);
     if thread.window != BACKGROUND {
         if open(thread.window).is_some_and(|window| window.bound() == current_tid()) {
             return thread.window;
@@ -82,6 +93,20 @@ fn amounts(process: u16, window: u32) -> Option<&'static mut Amounts> {
         BACKGROUND => &mut process.background,
         _ => &mut process.ambiguous,
     })
+}
+
+/// Sends that a window has opened, without any head.
+#[inline(always)]
+fn send_opened(thread: &mut ThreadState, window: &WindowState) {
+    let kind = WindowEventKind::Opened;
+    send(thread, kind, window, Begun::default(), Data::default(), 0);
+}
+
+/// The monotonic clock, nanoseconds, and the process's resident set, bytes.
+#[inline(always)]
+fn now() -> (u64, u64) {
+    // SAFETY: a plain helper call.
+    (unsafe { bpf_ktime_get_ns() }, socket::resident_set())
 }
 
 /// A window's place, which may be another one's.

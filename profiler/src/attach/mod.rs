@@ -242,7 +242,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Attaches the programs for one function of one process.
+    /// Attaches the programs for one function of one process. Returns the function's number.
     ///
     /// # Errors
     ///
@@ -253,7 +253,7 @@ impl Kernel {
         pid: NonZeroU32,
         point: &ProbePoint<'_>,
         info: FunctionInfo,
-    ) -> Result<(), AttachError> {
+    ) -> Result<u32, AttachError> {
         let function = self.next_function;
         self.functions
             .set(function, info, 0)
@@ -265,7 +265,7 @@ impl Kernel {
         for program in names.leave.into_iter().chain(names.enter) {
             self.attach_uprobe(program, process, pid, point, cookie)?;
         }
-        Ok(())
+        Ok(function)
     }
 
     fn attach_uprobe(

@@ -183,7 +183,8 @@ impl Followed {
             file_offset: function.site.file_offset.0,
             shape: function.shape,
         };
-        kernel.attach_function(self.slot, self.pid(), &point, code)
+        kernel.attach_function(self.slot, self.pid(), &point, code)?;
+        Ok(())
     }
 
     /// Has Python's frames walked, if there is a Python. Returns what will not be seen.
@@ -345,7 +346,8 @@ impl Followed {
         }
     }
 
-    fn pid(&self) -> NonZeroU32 {
+    /// Its pid.
+    pub fn pid(&self) -> NonZeroU32 {
         u32::try_from(self.process.pid())
             .ok()
             .and_then(NonZeroU32::new)
