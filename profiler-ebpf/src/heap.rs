@@ -272,6 +272,8 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
         | CallShape::PythonCalloc
         | CallShape::PythonRealloc
         | CallShape::PythonFree
+        | CallShape::PythonContextMade
+        | CallShape::PythonContextFreed
         | CallShape::PythonNewPool => 0,
     }
 }

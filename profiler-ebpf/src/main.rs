@@ -9,6 +9,7 @@
 )]
 
 mod atomic;
+mod contexts;
 mod heap;
 mod live;
 mod maps;
@@ -102,6 +103,18 @@ pub fn enter_python_free(ctx: ProbeContext) -> u32 {
 #[uretprobe]
 pub fn leave_python_new_pool(ctx: RetProbeContext) -> u32 {
     let _ = python_heap::new_pool(&ctx);
+    0
+}
+
+#[uretprobe]
+pub fn python_context_made(ctx: RetProbeContext) -> u32 {
+    let _ = contexts::made(&ctx);
+    0
+}
+
+#[uprobe]
+pub fn python_context_freed(ctx: ProbeContext) -> u32 {
+    let _ = contexts::freed(&ctx);
     0
 }
 

@@ -16,7 +16,7 @@ use residue_ebpf::abi::{
     unwind::{CodeMapping, MAX_RULES, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
 };
 
-use crate::thread::ThreadState;
+use crate::{contexts::Owner, thread::ThreadState};
 
 /// Process slot to state. Written by user space; exec closes a slot from the kernel side.
 #[map]
@@ -110,6 +110,10 @@ pub static PYTHON_CODE_POINTERS: Array<CodePointers> = Array::with_max_entries(1
 /// Code objects that are freed before user space has read them. Full: they have no name.
 #[map]
 pub static PYTHON_FREED: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// `context_key` of a context of `contextvars` to whom it belongs. Full: to nobody, and counted.
+#[map]
+pub static CONTEXTS: HashMap<u64, Owner> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// The last id that a Python code object was given.
 #[map]

@@ -12,6 +12,7 @@ use aya_ebpf::{
 use residue_ebpf::abi::{counters::Counter, event::StackEvent, heap::LiveAllocation};
 
 use crate::{
+    contexts::Stay,
     count,
     heap::restore,
     maps::{EMPTY_THREAD, FUNCTIONS, THREADS, TRAMPOLINES},
@@ -121,6 +122,10 @@ pub struct ThreadState {
     pub object: OpenObjectCall,
     /// What thread-local storage is found by, once it was looked up: it stays as it is.
     pub fsbase: u64,
+    /// The context that the thread was in when it was last looked at.
+    pub stay: Stay,
+    /// The one that it was in when data arrived on a socket.
+    pub arrival: Stay,
     /// Ids of stacks that were of use lately, by a few bits of their hash. Ids are never taken back.
     pub recent_stacks: [RecentStack; RECENT_STACKS],
     /// The walk under way.

@@ -40,6 +40,10 @@ pub enum CallShape {
     PythonRealloc,
     /// `void f(void *ctx, void *block)`: its `free`.
     PythonFree,
+    /// `PyContext *f(…)`: makes a context of `contextvars`.
+    PythonContextMade,
+    /// `void f(PyContext *context)`: frees one.
+    PythonContextFreed,
     /// `void *f(…)`: takes a pool for pymalloc, and returns the first block in it.
     PythonNewPool,
 }
@@ -61,7 +65,7 @@ pub enum AttachRank {
 
 impl CallShape {
     /// Every shape, in the order of their discriminants.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -77,6 +81,8 @@ impl CallShape {
         Self::PythonCalloc,
         Self::PythonRealloc,
         Self::PythonFree,
+        Self::PythonContextMade,
+        Self::PythonContextFreed,
         Self::PythonNewPool,
     ];
 
@@ -84,7 +90,9 @@ impl CallShape {
     #[must_use]
     pub const fn attach_rank(self) -> AttachRank {
         match self {
-            Self::Free | Self::PythonCodeFreed | Self::PythonFree => AttachRank::Releases,
+            Self::Free | Self::PythonCodeFreed | Self::PythonContextFreed | Self::PythonFree => {
+                AttachRank::Releases
+            }
             Self::Realloc
             | Self::ReallocArray
             | Self::ResizeInPlace
@@ -97,6 +105,7 @@ impl CallShape {
             | Self::NoteCaller
             | Self::PythonMalloc
             | Self::PythonCalloc
+            | Self::PythonContextMade
             | Self::PythonNewPool => AttachRank::Takes,
         }
     }
@@ -106,7 +115,11 @@ impl CallShape {
     pub const fn has_return(self) -> bool {
         !matches!(
             self,
-            Self::Free | Self::NoteCaller | Self::PythonCodeFreed | Self::PythonFree
+            Self::Free
+                | Self::NoteCaller
+                | Self::PythonCodeFreed
+                | Self::PythonContextFreed
+                | Self::PythonFree
         )
     }
 
@@ -115,7 +128,7 @@ impl CallShape {
     #[must_use]
     pub const fn arguments(self) -> usize {
         match self {
-            Self::Malloc | Self::Free | Self::PythonCodeFreed => 1,
+            Self::Malloc | Self::Free | Self::PythonCodeFreed | Self::PythonContextFreed => 1,
             Self::Calloc
             | Self::Realloc
             | Self::AlignedAlloc
@@ -126,7 +139,7 @@ impl CallShape {
                 3
             }
             Self::RustRealloc => 4,
-            Self::NoteCaller | Self::PythonNewPool => 0,
+            Self::NoteCaller | Self::PythonContextMade | Self::PythonNewPool => 0,
         }
     }
 }

@@ -13,12 +13,14 @@ use residue_ebpf::abi::{
     frame::{NOT_STARTED, PythonFrame},
     python::{
         CODE_IDS, CODE_KEYS, CodePart, EntryKind, FRAME_BYTES, FreedCode, InstructionKind,
-        PART_BYTES, PythonLayout, STATE_BYTES, code_key,
+        NO_CONTEXT, PART_BYTES, PythonLayout, STATE_BYTES, code_key,
     },
 };
 
 use crate::{
-    atomic, count,
+    atomic,
+    contexts::Entry,
+    count,
     maps::{
         LAST_PYTHON_CODE, PYTHON_CODE_KEYS, PYTHON_CODE_POINTERS, PYTHON_CODES, PYTHON_FREED,
         PYTHONS, TASK_OFFSETS,
@@ -56,6 +58,8 @@ pub struct PythonWalk {
     words: [u64; FRAME_BYTES / 8],
     /// The beginning of the thread's `PyThreadState`.
     state: [u64; STATE_WORDS],
+    /// Where that is, AVMA; zero when the thread has none.
+    state_at: u64,
     /// Process slot.
     process: u32,
     /// Whether the process runs Python.
@@ -74,6 +78,7 @@ impl PythonWalk {
         self.mode = Mode::Native as u32;
         self.missing = 0;
         self.frame = 0;
+        self.state_at = 0;
         self.enabled = 0;
         if let Some(layout) = PYTHONS.get(self.process)
             && layout.enabled != 0
@@ -134,7 +139,23 @@ impl PythonWalk {
             core::slice::from_raw_parts_mut(self.state.as_mut_ptr().cast::<u8>(), STATE_BYTES)
         };
         // SAFETY: the helper checks the address.
-        unsafe { bpf_probe_read_user_buf(address as *const u8, bytes) }.ok()
+        unsafe { bpf_probe_read_user_buf(address as *const u8, bytes) }.ok()?;
+        self.state_at = address;
+        Some(())
+    }
+
+    /// The context of `contextvars` that the thread is in, if it runs Python; `begin` first.
+    #[inline(always)]
+    pub fn context(&mut self) -> Option<Entry> {
+        let layout = PYTHONS.get(self.process)?;
+        if self.state_at == 0 || layout.context == NO_CONTEXT {
+            return None;
+        }
+        Some(Entry {
+            state: self.state_at,
+            context: self.state_word(layout.context),
+            switches: self.state_word(layout.context + 8),
+        })
     }
 
     #[inline(always)]

@@ -49,6 +49,8 @@ pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
         CallShape::PythonCalloc => ("enter_python_calloc", "leave_python_calloc"),
         CallShape::PythonRealloc => ("enter_python_realloc", "leave_python_realloc"),
         CallShape::PythonFree => ("enter_python_free", ""),
+        CallShape::PythonContextMade => ("", "python_context_made"),
+        CallShape::PythonContextFreed => ("python_context_freed", ""),
         CallShape::PythonNewPool => ("", "leave_python_new_pool"),
     };
     let (enter, leave) = match set {

@@ -1,0 +1,214 @@
+//! Which request window each context of Python's `contextvars` belongs to.
+//!
+//! An event loop runs each step of a task, and each callback, in a context, which it enters before and
+//! leaves behind it; a task has one of its own. So the window of an allocation is that of the context
+//! that its thread is in, which costs two words of the thread's state, read anyway.
+//!
+//! A context belongs to the window that is worked on where it is made: a task to that of whoever made
+//! it, what it has run in another thread to its own. And what is worked on when data has arrived, until
+//! the thread leaves the context that it reads or is called in, is the connection's window, whatever
+//! the context belongs to: a callback's context is a copy too, of one that may be over.
+//!
+//! `context_ver`, which every entry and every exit increments, tells one entry of a context from all
+//! others.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::BPF_ANY,
+    programs::{ProbeContext, RetProbeContext},
+};
+use residue_ebpf::abi::{
+    counters::Counter,
+    python::{CONTEXT_PREVIOUS, PythonLayout},
+};
+
+use crate::{
+    count,
+    heap::open_process,
+    maps::{CONTEXTS, PYTHONS},
+    thread::{self, ThreadState, read_word},
+};
+
+/// The key of a context: which process, which address.
+use residue_ebpf::abi::heap::live_key as context_key;
+
+/// One stay of a thread in a context.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Entry {
+    /// The thread's `PyThreadState`, AVMA.
+    pub state: u64,
+    /// The context, AVMA; zero where it is in none.
+    pub context: u64,
+    /// How often the thread has entered or left one.
+    pub switches: u64,
+}
+
+/// Whom a context belongs to.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Owner {
+    /// The window, which may be over; zero if there is none.
+    window: u32,
+    /// Not zero if it is a task's.
+    is_task: u32,
+}
+
+/// What is known of a stay.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Stay {
+    entry: Entry,
+    window: u32,
+    /// Not zero if the rest means anything.
+    known: u32,
+}
+
+/// The window that the current thread works on by its context; zero if it is in none that belongs to
+/// one. The thread's walk must have begun.
+#[inline(always)]
+pub fn window(thread: &mut ThreadState, process: u16) -> u32 {
+    let Some(entry) = thread.walk.python.context() else {
+        return 0;
+    };
+    let stay = &thread.stay;
+    if stay.known != 0 && stay.entry == entry {
+        return stay.window;
+    }
+    let window = look_up(&thread.arrival, process, &entry);
+    thread.stay = Stay {
+        entry,
+        window,
+        known: 1,
+    };
+    window
+}
+
+#[inline(always)]
+fn look_up(arrival: &Stay, process: u16, entry: &Entry) -> u32 {
+    if entry.context == 0 {
+        return 0;
+    }
+    if arrival.known != 0 && is_of_arrival(&arrival.entry, entry) {
+        return arrival.window;
+    }
+    owner(process, entry.context).map_or(0, |owner| owner.window)
+}
+
+/// Whether a thread is where it was when data arrived, or has entered a context from there, as a loop
+/// does that reads outside of any.
+#[inline(always)]
+fn is_of_arrival(arrival: &Entry, entry: &Entry) -> bool {
+    if arrival.state != entry.state {
+        return false;
+    }
+    match entry.switches.wrapping_sub(arrival.switches) {
+        0 => true,
+        1 => read_word(entry.context.wrapping_add(CONTEXT_PREVIOUS)) == arrival.context,
+        _ => false,
+    }
+}
+
+/// Data has arrived on a socket that does not block. `arrived_for` is the window that is open on it;
+/// zero if it is none that requests are read on.
+#[inline(always)]
+pub fn data_arrived(thread: &mut ThreadState, process: u16, arrived_for: u32) -> Option<()> {
+    if arrived_for == 0 && thread.arrival.known == 0 {
+        // No event loop: a client in a thread of its own.
+        return None;
+    }
+    thread.walk.python.begin(process, &mut thread.fsbase);
+    let entry = thread.walk.python.context()?;
+    if let Some(owner) = owner(process, entry.context) {
+        if owner.is_task != 0 {
+            // It reads by itself, for its own purposes.
+            return None;
+        }
+        if owner.window != 0 {
+            own(process, entry.context, arrived_for, false);
+        }
+    }
+    thread.stay.known = 0;
+    thread.arrival = Stay {
+        entry,
+        window: arrived_for,
+        known: 1,
+    };
+    Some(())
+}
+
+/// The current thread works on `window`, which it answers: so does its task, from here on. Only a task
+/// that belongs to no window is bound. Returns whether it is.
+#[inline(always)]
+pub fn bind(thread: &mut ThreadState, process: u16, window: u32) -> Option<()> {
+    thread.walk.python.begin(process, &mut thread.fsbase);
+    let entry = thread.walk.python.context()?;
+    let owner = owner(process, entry.context)?;
+    if owner.is_task == 0 {
+        return None;
+    }
+    own(process, entry.context, window, true);
+    thread.stay = Stay {
+        entry,
+        window,
+        known: 1,
+    };
+    Some(())
+}
+
+/// A function has returned a new context.
+#[inline(always)]
+pub fn made(ctx: &RetProbeContext) -> Option<()> {
+    let cookie = open_process(ctx.as_ptr())?;
+    // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
+    let regs = unsafe { &*ctx.regs };
+    if regs.rax == 0 {
+        return None;
+    }
+    let thread = thread::current()?;
+    thread.walk.python.begin(cookie.process, &mut thread.fsbase);
+    let window = window(thread, cookie.process);
+    let is_task = PYTHONS
+        .get(u32::from(cookie.process))
+        .is_some_and(|layout| makes_tasks(layout, regs.rip));
+    own(cookie.process, regs.rax, window, is_task);
+    Some(())
+}
+
+#[inline(always)]
+const fn makes_tasks(layout: &PythonLayout, ip: u64) -> bool {
+    let [start, end] = layout.task_code;
+    ip > start && ip <= end
+}
+
+/// A context is about to be freed: its address may be another one's.
+#[inline(always)]
+pub fn freed(ctx: &ProbeContext) -> Option<()> {
+    let context: u64 = ctx.arg(0)?;
+    let cookie = open_process(ctx.as_ptr())?;
+    let _ = CONTEXTS.remove(context_key(cookie.process, context));
+    Some(())
+}
+
+#[inline(always)]
+fn owner(process: u16, context: u64) -> Option<Owner> {
+    // SAFETY: the value is copied at once.
+    unsafe { CONTEXTS.get(context_key(process, context)) }.copied()
+}
+
+#[inline(always)]
+fn own(process: u16, context: u64, window: u32, is_task: bool) {
+    let key = context_key(process, context);
+    if window == 0 && !is_task {
+        let _ = CONTEXTS.remove(key);
+        return;
+    }
+    let owner = Owner {
+        window,
+        is_task: u32::from(is_task),
+    };
+    if CONTEXTS.insert(key, owner, u64::from(BPF_ANY)).is_err() {
+        count(Counter::ContextsFull, 1);
+        let _ = CONTEXTS.remove(key);
+    }
+}
