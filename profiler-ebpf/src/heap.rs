@@ -16,6 +16,7 @@ use crate::{
     maps::PROCESSES,
     stack::{python, stack_of_allocation, totals},
     thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
+    window,
 };
 
 /// An allocator function was entered.
@@ -81,7 +82,7 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
         return None;
     }
     match live::take(live_key(cookie.process, block)) {
-        Some(allocation) => account_free(&allocation),
+        Some(allocation) => account_free(cookie.process, &allocation),
         None => count(Counter::FreeUnmatched, 1),
     }
     Some(())
@@ -136,7 +137,7 @@ fn commit(
         } else if kept {
             restore(process, call.pointer, &call.held);
         } else {
-            account_free(&call.held);
+            account_free(process, &call.held);
         }
     }
     if block != 0 {
@@ -171,13 +172,20 @@ fn track(
 ) -> Option<()> {
     let size = call.size;
     let (stack, totals) = stack_of_allocation(thread, process, call.function, size, caller)?;
-    let inserted = live::insert(live_key(process, block), LiveAllocation { size, stack });
+    let window = window::of_allocation(thread, process);
+    let allocation = LiveAllocation {
+        size,
+        stack,
+        window,
+    };
+    let inserted = live::insert(live_key(process, block), allocation);
     if let Some(previous) = inserted.previous {
         count(Counter::MissedFree, 1);
-        account_free(&previous);
+        account_free(process, &previous);
     }
     if inserted.placed {
         account_alloc(totals, size);
+        window::account_alloc(process, &allocation);
     } else {
         account_lost(totals, size);
     }
@@ -189,7 +197,7 @@ fn track(
 pub fn restore(process: u16, block: u64, allocation: &LiveAllocation) {
     let inserted = live::insert(live_key(process, block), *allocation);
     if let Some(previous) = inserted.previous {
-        account_free(&previous);
+        account_free(process, &previous);
     }
     if inserted.previous.is_some() || !inserted.placed {
         count(Counter::MapUpdateFailed, 1);
@@ -217,7 +225,8 @@ fn account_lost(totals: &mut StackTotals, size: u64) {
 }
 
 #[inline(always)]
-fn account_free(allocation: &LiveAllocation) {
+fn account_free(process: u16, allocation: &LiveAllocation) {
+    window::account_free(process, allocation);
     let Some(totals) = totals(allocation.stack) else {
         return;
     };

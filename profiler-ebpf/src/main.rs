@@ -1,5 +1,5 @@
-//! The eBPF programs: entry points only. What they do is in [`heap`], [`python_heap`]
-//! and [`ranges`].
+//! The eBPF programs: entry points only. What they do is in [`heap`], [`python_heap`],
+//! [`ranges`] and [`window`].
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -9,15 +9,16 @@
 )]
 
 mod atomic;
-mod contexts;
 mod heap;
 mod live;
 mod maps;
 mod python_heap;
 mod ranges;
 mod stack;
+mod syscall;
 mod thread;
 mod verifier;
+mod window;
 
 use aya_ebpf::{
     macros::{tracepoint, uprobe, uretprobe},
@@ -108,13 +109,13 @@ pub fn leave_python_new_pool(ctx: RetProbeContext) -> u32 {
 
 #[uretprobe]
 pub fn python_context_made(ctx: RetProbeContext) -> u32 {
-    let _ = contexts::made(&ctx);
+    let _ = window::context_made(&ctx);
     0
 }
 
 #[uprobe]
 pub fn python_context_freed(ctx: ProbeContext) -> u32 {
-    let _ = contexts::freed(&ctx);
+    let _ = window::context_freed(&ctx);
     0
 }
 
@@ -147,6 +148,34 @@ syscall_programs! {
     enter_mremap;
     leave_mremap;
     leave_brk;
+}
+
+/// Behind read, readv, recvfrom and recvmsg.
+#[tracepoint]
+pub fn data_read(ctx: TracePointContext) -> u32 {
+    let _ = window::data_read(&ctx);
+    0
+}
+
+/// Behind write, writev, sendto, sendmsg and sendfile.
+#[tracepoint]
+pub fn data_written(ctx: TracePointContext) -> u32 {
+    let _ = window::data_written(&ctx);
+    0
+}
+
+/// Before close.
+#[tracepoint]
+pub fn descriptor_closes(ctx: TracePointContext) -> u32 {
+    let _ = window::descriptor_closes(&ctx);
+    0
+}
+
+/// Before accept, epoll_wait, poll, select and their variants.
+#[tracepoint]
+pub fn thread_waits(ctx: TracePointContext) -> u32 {
+    let _ = window::thread_waits(&ctx);
+    0
 }
 
 #[tracepoint]

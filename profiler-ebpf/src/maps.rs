@@ -14,9 +14,13 @@ use residue_ebpf::abi::{
     heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals},
     python::{CODE_KEYS, CodePointers, PythonLayout},
     unwind::{CodeMapping, MAX_RULES, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
+    window::{ProcessWindows, SocketOffsets, WINDOWS as MAX_WINDOWS, WindowState},
 };
 
-use crate::{contexts::Owner, thread::ThreadState};
+use crate::{
+    thread::ThreadState,
+    window::{Connection, Owner},
+};
 
 /// Process slot to state. Written by user space; exec closes a slot from the kernel side.
 #[map]
@@ -48,9 +52,9 @@ pub static THREADS: HashMap<u32, ThreadState> =
 pub static EMPTY_THREAD: Array<ThreadState> = Array::with_max_entries(1, 0);
 
 /// The live set: a hash table in an array (see [`crate::live`]). Full: the allocation is counted as
-/// lost under its stack.
+/// lost under its stack. Mapped by user space, which reads it.
 #[map]
-pub static LIVE: Array<LiveBucket> = Array::with_max_entries(1, 0);
+pub static LIVE: Array<LiveBucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// How many buckets [`LIVE`] has. Set by user space before loading.
 #[unsafe(no_mangle)]
@@ -178,3 +182,41 @@ pub static STACKS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 /// Range and process events, in order. Full: counted.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Window number, modulo the capacity, to the window. Mapped by user space, which may close one. Full of
+/// open windows: the request has none, and is counted.
+#[map]
+pub static WINDOWS: Array<WindowState> = Array::with_max_entries(MAX_WINDOWS, BPF_F_MMAPABLE);
+
+/// The last number that a window was given.
+#[map]
+pub static LAST_WINDOW: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Process slot to what its windows have in common. Mapped by user space.
+#[map]
+pub static PROCESS_WINDOWS: Array<ProcessWindows> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// `connection_key` to the connection, of those on which a request was read. Full: requests on further
+/// ones have no window, and are counted.
+#[map]
+pub static CONNECTIONS: HashMap<u64, Connection> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// What windows need of the kernel's structures. Set by user space before loading.
+#[unsafe(no_mangle)]
+pub static SOCKET_OFFSETS: Global<SocketOffsets> = Global::new(SocketOffsets {
+    files: 0,
+    fdt: 0,
+    max_fds: 0,
+    fd: 0,
+    f_flags: 0,
+    f_inode: 0,
+    i_mode: 0,
+    mm: 0,
+    rss: 0,
+    rss_stride: 0,
+});
+
+/// What happens to windows, in order. Full: counted.
+#[map]
+pub static WINDOW_EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);

@@ -19,6 +19,7 @@ use residue_ebpf::abi::{
         LiveAllocation, MAX_PYTHON_OBJECT, StackKind, StackTotals, live_key, objects_of_sample,
         python_key,
     },
+    window::BACKGROUND,
 };
 
 use crate::{
@@ -118,7 +119,7 @@ pub fn new_pool(ctx: &RetProbeContext) -> Option<()> {
     };
     let (stack, totals) = known_stack(thread, cookie.process, caller, StackKind::PythonPools)?;
     let weight = Weight { bytes, objects: 1 };
-    let allocation = LiveAllocation { size: bytes, stack };
+    let allocation = unbound(bytes, stack);
     let inserted = live::insert(python_key(cookie.process, pool), allocation);
     // A pool that all objects have left goes back to its arena unseen, to be taken again.
     if let Some(previous) = inserted.previous {
@@ -161,14 +162,24 @@ fn sample(
         return None;
     }
     let (stack, totals) = known_stack(thread, process, caller, StackKind::PythonObjects)?;
-    let inserted = live::insert(python_key(process, block), LiveAllocation { size, stack });
+    let inserted = live::insert(python_key(process, block), unbound(size, stack));
     if let Some(previous) = inserted.previous {
         count(Counter::MissedFree, 1);
         account_free(previous.stack, weight(&previous, block));
     }
-    let weight = weight(&LiveAllocation { size, stack }, block);
+    let weight = weight(&unbound(size, stack), block);
     account(totals, weight, inserted.placed);
     Some(())
+}
+
+/// What is in no window: these overlap with what is.
+#[inline(always)]
+const fn unbound(size: u64, stack: u32) -> LiveAllocation {
+    LiveAllocation {
+        size,
+        stack,
+        window: BACKGROUND,
+    }
 }
 
 /// Takes a block's sample back, if it has one.

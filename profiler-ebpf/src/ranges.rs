@@ -5,11 +5,8 @@
 //! events about one address are in the order in which they happened, whichever thread made them.
 
 use aya_ebpf::{
-    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, pt_regs},
-    helpers::{
-        bpf_get_current_pid_tgid, bpf_probe_read_kernel,
-        generated::{bpf_get_current_task_btf, bpf_send_signal, bpf_task_pt_regs},
-    },
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::bpf_send_signal,
     programs::TracePointContext,
 };
 use aya_log_ebpf::info;
@@ -22,14 +19,13 @@ use residue_ebpf::abi::{
 
 use crate::{
     count,
-    maps::{EVENTS, PROCESSES, TARGETS, THREADS},
+    maps::{EVENTS, PROCESSES, THREADS},
     stack::{native, stack_at},
+    syscall::{argument, open_target, result, saved_registers, target},
     thread::{self, OpenSyscall, Registers, ThreadState},
+    window,
 };
 
-/// Arguments of a syscall tracepoint begin here, and so does the result
-/// (events/syscalls/sys_enter_mmap/format).
-const FIRST_FIELD: usize = 16;
 /// asm-generic/mman-common.h
 const PROT_EXEC: u64 = 4;
 /// asm-generic/mman-common.h
@@ -172,6 +168,9 @@ pub fn executed(ctx: &TracePointContext) -> Option<()> {
 /// A thread ended: its state goes, so that its id can be used again.
 #[inline(always)]
 pub fn thread_exited() {
+    if let Some(thread) = thread::existing(thread::current_tid()) {
+        window::thread_exited(thread);
+    }
     // Most threads of the host are not followed and have no entry.
     let _ = THREADS.remove(thread::current_tid());
 }
@@ -214,7 +213,12 @@ fn restore_range(process: u32) {
 /// Sends `event` with the stack of whoever made the syscall, and whether an allocator made it.
 #[inline(always)]
 fn send_with_stack(thread: &mut ThreadState, mut event: Event) -> Option<()> {
-    let user = user_registers()?;
+    let saved = saved_registers()?;
+    let user = Registers {
+        ip: saved.rip,
+        sp: saved.rsp,
+        bp: saved.rbp,
+    };
     let slot = event.process as u16;
     if thread.depth != 0 && thread.is_in_allocator(slot, user.sp) {
         event.flags |= RANGE_BACKS_ALLOCATOR;
@@ -230,20 +234,6 @@ fn send_with_stack(thread: &mut ThreadState, mut event: Event) -> Option<()> {
     Some(())
 }
 
-/// The registers with which the current thread entered the kernel.
-#[inline(always)]
-fn user_registers() -> Option<Registers> {
-    // SAFETY: plain helper calls; the kernel gives the current task's saved registers.
-    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const pt_regs;
-    // SAFETY: the helper checks the address.
-    let regs = unsafe { bpf_probe_read_kernel(regs) }.ok()?;
-    Some(Registers {
-        ip: regs.rip,
-        sp: regs.rsp,
-        bp: regs.rbp,
-    })
-}
-
 /// Waking user space costs more than all else here, so only new code, which it must know soon, does.
 #[inline(always)]
 fn send(event: &Event) {
@@ -254,33 +244,4 @@ fn send(event: &Event) {
     if EVENTS.output::<Event>(event, u64::from(wakeup)).is_err() {
         count(Counter::EventBufferFull, 1);
     }
-}
-
-/// The current process's slot and state, if it is a target.
-#[inline(always)]
-fn target() -> Option<(u32, &'static ProcessState)> {
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // SAFETY: copied at once.
-    let slot = *unsafe { TARGETS.get(tgid) }?;
-    Some((slot, PROCESSES.get(slot)?))
-}
-
-#[inline(always)]
-fn open_target() -> Option<u32> {
-    let (slot, process) = target()?;
-    (process.flags & PROCESS_OPEN != 0).then_some(slot)
-}
-
-#[inline(always)]
-fn argument(ctx: &TracePointContext, index: usize) -> Option<u64> {
-    // SAFETY: syscall tracepoints have up to six 8-byte arguments; a read outside them fails.
-    unsafe { ctx.read_at::<u64>(FIRST_FIELD + 8 * index) }.ok()
-}
-
-/// The syscall's result, unless it failed: the kernel returns -4095..=-1 for errors.
-#[inline(always)]
-fn result(ctx: &TracePointContext) -> Option<u64> {
-    // SAFETY: as for `argument`.
-    let result = unsafe { ctx.read_at::<i64>(FIRST_FIELD) }.ok()?;
-    (!(-4095..0).contains(&result)).then_some(result as u64)
 }

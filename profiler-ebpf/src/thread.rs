@@ -9,15 +9,17 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
     programs::ProbeContext,
 };
-use residue_ebpf::abi::{counters::Counter, event::StackEvent, heap::LiveAllocation};
+use residue_ebpf::abi::{
+    counters::Counter, event::StackEvent, heap::LiveAllocation, window::WindowRecord,
+};
 
 use crate::{
-    contexts::Stay,
     count,
     heap::restore,
     maps::{EMPTY_THREAD, FUNCTIONS, THREADS, TRAMPOLINES},
     stack::native::Walk,
     verifier::element,
+    window::Stay,
 };
 
 /// How many allocator calls may be open in a thread at once: an allocator function that calls
@@ -126,6 +128,16 @@ pub struct ThreadState {
     pub stay: Stay,
     /// The one that it was in when data arrived on a socket.
     pub arrival: Stay,
+    /// The window that the thread is bound to, unless that was closed meanwhile; zero if there is none.
+    pub window: u32,
+    /// Zero.
+    reserved: u32,
+    /// The last syscall by which the thread waited for something to do; zero before the first.
+    pub last_wait: u64,
+    /// The one before the request of `window` arrived.
+    pub request_wait: u64,
+    /// What happened to a window, ready to be sent.
+    pub window_record: WindowRecord,
     /// Ids of stacks that were of use lately, by a few bits of their hash. Ids are never taken back.
     pub recent_stacks: [RecentStack; RECENT_STACKS],
     /// The walk under way.

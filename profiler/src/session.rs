@@ -10,9 +10,11 @@ mod interval;
 mod launch;
 pub(crate) mod python;
 mod python_heap;
+mod python_tasks;
 mod samples;
 mod update;
 mod wake;
+mod windows;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -28,7 +30,7 @@ use residue_ebpf::abi::{
 };
 
 use crate::{
-    attach::{AttachError, Channels, Kernel, Limits, ProgramSet, StackConfig},
+    attach::{AttachError, Channels, Kernel, Limits, ProgramSet, StackConfig, Tracing},
     capture::{Stack, Writer, unix_ns},
     drain::Drain,
     heap::Suspects,
@@ -43,11 +45,14 @@ use frames::FrameTable;
 use launch::{Launch, resume};
 use python::CodeObjects;
 use python_heap::PythonHeaps;
+use python_tasks::PythonTasks;
 use samples::{SampleFile, sample_file};
 use wake::{ticks, watch};
+use windows::Windows;
 
 pub use error::SessionError;
 pub use update::{Tables, Tally, Update};
+pub use windows::WindowRules;
 
 /// How often the ring buffers are emptied. They hold the stacks of a few thousand first-time
 /// callers; at this rate a hundred thousand a second get through.
@@ -71,8 +76,8 @@ pub struct Config {
     pub pids: Vec<Pid>,
     /// A command to start and record as well; may be empty.
     pub command: Vec<OsString>,
-    /// Where the capture goes.
-    pub output: PathBuf,
+    /// Where the capture goes, if one is to be written.
+    pub output: Option<PathBuf>,
     /// When to end by itself.
     pub duration: Option<Duration>,
     /// How often figures are written.
@@ -81,6 +86,10 @@ pub struct Config {
     pub limits: Limits,
     /// Which programs the probes run.
     pub programs: ProgramSet,
+    /// What is followed.
+    pub tracing: Tracing,
+    /// What windows are.
+    pub windows: WindowRules,
     /// Which stacks are walked, and how.
     pub stacks: StackConfig,
     /// Where samples of stacks go, if any are taken.
@@ -96,7 +105,8 @@ pub struct Session<'a> {
     config: &'a Config,
     kernel: Kernel,
     drain: Drain,
-    writer: Writer,
+    writer: Option<Writer>,
+    windows: Windows,
     followed: Vec<Followed>,
     code: Code,
     frames: FrameTable,
@@ -108,6 +118,7 @@ pub struct Session<'a> {
     /// Those whose totals are Python's own allocator's.
     python_stacks: HashSet<u32>,
     python_heaps: PythonHeaps,
+    python_tasks: PythonTasks,
     tell: &'a mut dyn FnMut(Update),
 }
 
@@ -129,7 +140,10 @@ impl<'a> Session<'a> {
             let process = Process::open(pid)?;
             // Unwind tables are made while the kernel side is loaded.
             code.mappings(&process);
-            let discovered = Discovered::of(&process, config.sites)?;
+            let discovered = match config.tracing.allocations {
+                true => Discovered::of(&process, config.sites)?,
+                false => Discovered::default(),
+            };
             found.push((process, discovered));
         }
         let launch = match &*config.command {
@@ -137,7 +151,7 @@ impl<'a> Session<'a> {
             command => Some(Launch::prepare(command)?),
         };
         let (mut kernel, channels) = Kernel::load(config.limits, config.programs, config.stacks)?;
-        kernel.attach_tracepoints()?;
+        kernel.attach_tracepoints(config.tracing)?;
         let launched = launch.as_ref().map(Launch::pid);
         if let Some(launch) = launch {
             let state = ProcessState {
@@ -166,16 +180,19 @@ impl<'a> Session<'a> {
         let mut gaps = Vec::new();
         let mut functions = 0;
         let mut python_heaps = PythonHeaps::new(config);
+        let mut python_tasks = PythonTasks::new(config);
         for (slot, (process, discovered)) in (0..).zip(found) {
             gaps.extend(discovered.gaps());
             let mut process = Followed::new(process, slot);
             functions += process.attach(&mut kernel, &discovered)?;
             gaps.extend(process.attach_python(&mut kernel, &discovered)?);
             gaps.extend(python_heaps.attach(&mut kernel, &process, &discovered)?);
+            gaps.extend(python_tasks.attach(&mut kernel, &process, &discovered)?);
             followed.push(process);
         }
         let mut session = Self {
-            writer: Writer::create(&config.output, &meta(config))?,
+            writer: writer(config)?,
+            windows: Windows::new(&config.windows, config.tracing.allocations),
             config,
             kernel,
             drain: Drain::new(channels),
@@ -189,6 +206,7 @@ impl<'a> Session<'a> {
             stacks_seen: 0,
             python_stacks: HashSet::new(),
             python_heaps,
+            python_tasks,
             tell,
         };
         let took = began.elapsed();
@@ -251,7 +269,11 @@ impl<'a> Session<'a> {
     pub fn finish(mut self) -> Result<(), SessionError> {
         let written = self.write_last();
         self.kernel.detach_all();
-        Ok(self.writer.finish(written?)?)
+        let ended_ns = written?;
+        match self.writer {
+            Some(writer) => Ok(writer.finish(ended_ns)?),
+            None => Ok(()),
+        }
     }
 
     /// Returns when the last event counted.
@@ -262,6 +284,7 @@ impl<'a> Session<'a> {
         let ended = now();
         self.note_children()?;
         self.poll()?;
+        self.end_windows()?;
         self.write()?;
         if let Some(text) = self.python_heaps.summary() {
             (self.tell)(Update::Note(text));
@@ -293,7 +316,11 @@ impl<'a> Session<'a> {
 
     fn open_all(&mut self) -> Result<(), SessionError> {
         for followed in &mut self.followed {
-            self.writer.add_process(&row(followed))?;
+            if let Some(writer) = &mut self.writer {
+                writer.add_process(&row(followed))?;
+            }
+            let pid = followed.process.pid().unsigned_abs();
+            self.windows.add_process(followed.slot, pid);
             followed.open(&mut self.kernel)?;
         }
         Ok(())
@@ -349,6 +376,7 @@ impl<'a> Session<'a> {
             let python = followed.and_then(|it| it.python.as_ref());
             self.code_objects.learn_freed(freed, python);
         });
+        self.poll_windows()?;
         self.write_samples()?;
         self.deliver_tables()?;
         self.kernel.flush_messages();
@@ -393,7 +421,8 @@ impl<'a> Session<'a> {
     /// A library was loaded: it may hold an allocator, and frames will lie in it.
     fn attach_new_code(&mut self, slot: usize) -> Result<(), SessionError> {
         let followed = &mut self.followed[slot];
-        if !followed.open || followed.process.refresh().is_err() {
+        let allocations = self.config.tracing.allocations;
+        if !allocations || !followed.open || followed.process.refresh().is_err() {
             return Ok(());
         }
         followed.set_code(&mut self.kernel, &mut self.code)?;
@@ -412,6 +441,9 @@ impl<'a> Session<'a> {
             .python_heaps
             .attach(&mut self.kernel, followed, &discovered)?;
         gaps.into_iter().try_for_each(|gap| self.note(gap))?;
+        let followed = &self.followed[slot];
+        let gap = (self.python_tasks).attach(&mut self.kernel, followed, &discovered)?;
+        gap.into_iter().try_for_each(|gap| self.note(gap))?;
         let followed = &mut self.followed[slot];
         match followed.attach(&mut self.kernel, &discovered) {
             Ok(0) => Ok(()),
@@ -436,7 +468,10 @@ impl<'a> Session<'a> {
         followed.close(&mut self.kernel)?;
         let (slot, pid) = (followed.slot, followed.process.pid());
         let text = format!("pid {pid} ({}) {how}", followed.process.comm());
-        self.writer.end_process(slot, now(), how)?;
+        if let Some(writer) = &mut self.writer {
+            writer.end_process(slot, now(), how)?;
+        }
+        self.windows.end(slot, &mut self.drain, None);
         self.note(format!("{text}; the report shows what it held then"))
     }
 
@@ -458,10 +493,19 @@ impl<'a> Session<'a> {
     }
 
     fn note(&mut self, text: String) -> Result<(), SessionError> {
-        self.writer.note(now(), &text)?;
+        if let Some(writer) = &mut self.writer {
+            writer.note(now(), &text)?;
+        }
         (self.tell)(Update::Note(text));
         Ok(())
     }
+}
+
+fn writer(config: &Config) -> Result<Option<Writer>, SessionError> {
+    let Some(output) = &config.output else {
+        return Ok(None);
+    };
+    Ok(Some(Writer::create(output, &meta(config))?))
 }
 
 fn now() -> u64 {

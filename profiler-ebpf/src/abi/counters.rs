@@ -67,6 +67,14 @@ counters! {
     StacksUndelivered = "stacks_undelivered", Lost;
     /// samples of Python objects, and pools, dropped because their stack could not be kept (raise --max-stacks)
     PythonSamplesLost = "python_samples_lost", Lost;
+    /// requests without a window because there was no room for it
+    WindowsFull = "windows_full", Lost;
+    /// events of request windows lost because the event buffer was full
+    WindowEventsLost = "window_events_lost", Lost;
+    /// requests that were counted under `other` because there were too many routes (raise --max-routes)
+    RoutesFull = "routes_full", Note;
+    /// windows whose survivors are not known because too many others came after them
+    SurvivorsUnknown = "survivors_unknown", Note;
     /// frees of blocks allocated before recording began
     FreeUnmatched = "free_unmatched", Note;
     /// allocator calls that never returned (longjmp, a C++ exception, a thread that ended inside)
@@ -97,6 +105,8 @@ counters! {
     PythonCodeTableFull = "python_code_table_full", Note;
     /// Python objects of up to 512 bytes allocated, by which samples of them are taken
     PythonObjectCalls = "python_object_calls", Note;
+    /// responses sent by an asyncio task that works for another request as far as is known
+    TasksDisagree = "tasks_disagree", Note;
     /// contexts of Python's tasks for which there was no room: what was allocated in them may be ambiguous
     ContextsFull = "contexts_full", Note;
     /// places in Python code without name because the code was freed, or unreadable, when its name was read

@@ -23,6 +23,15 @@ pub const fn python_key(process: u16, address: u64) -> u64 {
     live_key(process | PYTHON_SLOT, address)
 }
 
+/// Stands for the key of a slot that is being written.
+pub const BUSY_KEY: u64 = u64::MAX;
+
+/// Whether a key is a block's of an allocator, and no object or pool of Python's own.
+#[must_use]
+pub const fn is_block(key: u64) -> bool {
+    key != 0 && key != BUSY_KEY && (key >> ADDRESS_BITS) as u16 & PYTHON_SLOT == 0
+}
+
 /// The process slot in a [`live_key`] or [`python_key`].
 #[must_use]
 pub const fn process_of(key: u64) -> u16 {
@@ -51,6 +60,8 @@ pub struct LiveAllocation {
     pub size: u64,
     /// The stack that allocated it.
     pub stack: u32,
+    /// The [window](super::window) in which it was allocated.
+    pub window: u32,
 }
 
 /// Bits of a stack id in a packed allocation.
@@ -59,8 +70,7 @@ const STACK_BITS: u32 = 24;
 pub const MAX_STACKS: u32 = (1 << STACK_BITS) - 1;
 
 impl LiveAllocation {
-    /// In one word, so that it needs no lock; `None` for one of half a tebibyte and more. The top
-    /// bit is never set.
+    /// Size and stack in one word; `None` for one of half a tebibyte and more.
     #[must_use]
     pub const fn pack(self) -> Option<u64> {
         if self.size >> (u64::BITS - STACK_BITS - 1) != 0 {
@@ -69,18 +79,19 @@ impl LiveAllocation {
         Some((self.size << STACK_BITS) | (self.stack & MAX_STACKS) as u64)
     }
 
-    /// From [`Self::pack`].
+    /// From [`Self::pack`], and the window.
     #[must_use]
-    pub const fn unpack(packed: u64) -> Self {
+    pub const fn unpack(packed: u64, window: u32) -> Self {
         Self {
             size: packed >> STACK_BITS,
             stack: packed as u32 & MAX_STACKS,
+            window,
         }
     }
 }
 
 /// Allocations in a bucket of the live set.
-pub const BUCKET_SLOTS: usize = 7;
+pub const BUCKET_SLOTS: usize = 6;
 
 /// Two cache lines of the live set, which is an open-addressing hash table: one cold access finds
 /// or places nearly every allocation.
@@ -93,8 +104,8 @@ pub struct LiveBucket {
     pub spilled: u64,
     /// [`LiveAllocation::pack`]ed.
     pub values: [u64; BUCKET_SLOTS],
-    /// Zero.
-    pub reserved: u64,
+    /// [`LiveAllocation::window`]s.
+    pub windows: [u32; BUCKET_SLOTS],
 }
 
 /// How many buckets hold `max_live` allocations for sure: they are then half full on average, and
@@ -252,14 +263,20 @@ mod tests {
     fn an_allocation_is_packed_without_loss() {
         for size in [0, 1, 4096, (1 << 39) - 1] {
             for stack in [0, 1, MAX_STACKS] {
-                let allocation = LiveAllocation { size, stack };
+                let window = 7;
+                let allocation = LiveAllocation {
+                    size,
+                    stack,
+                    window,
+                };
                 let packed = allocation.pack().expect("below half a tebibyte");
-                assert_eq!(LiveAllocation::unpack(packed), allocation);
+                assert_eq!(LiveAllocation::unpack(packed, window), allocation);
             }
         }
         let huge = LiveAllocation {
             size: 1 << 39,
             stack: 1,
+            window: 0,
         };
         assert_eq!(huge.pack(), None);
     }
@@ -296,8 +313,8 @@ mod tests {
 
     #[test]
     fn the_live_set_is_half_full_at_its_limit() {
-        assert_eq!(live_buckets(7), 2);
+        assert_eq!(live_buckets(6), 2);
         assert_eq!(live_buckets(1), 2);
-        assert_eq!(live_buckets(10_000_000), 2_857_144);
+        assert_eq!(live_buckets(10_000_000), 3_333_334);
     }
 }

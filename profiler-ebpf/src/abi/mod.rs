@@ -5,10 +5,12 @@ pub mod counters;
 pub mod event;
 pub mod frame;
 pub mod heap;
+pub mod http;
 #[cfg(feature = "user")]
 mod pod;
 pub mod python;
 pub mod unwind;
+pub mod window;
 
 /// The leaf-most frames of a stack, which are always kept.
 pub const LEAF_FRAMES: usize = 384;

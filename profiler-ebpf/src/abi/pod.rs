@@ -4,6 +4,7 @@ use super::{
     heap::{FunctionInfo, ProcessState, StackTotals},
     python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
+    window::SocketOffsets,
 };
 
 macro_rules! pod {
@@ -23,6 +24,7 @@ pod!(
     PythonLayout,
     RowChunk,
     Rule,
+    SocketOffsets,
     StackTotals,
     TaskOffsets,
 );

@@ -4,10 +4,11 @@ mod context;
 mod intern;
 pub mod native;
 pub mod python;
+mod read_ahead;
 mod return_probe;
 mod sample;
 mod table;
-mod window;
 
 pub use context::stack_of_allocation;
 pub use intern::{stack_at, stack_of_kind, totals};
+pub use return_probe::read_kernel;

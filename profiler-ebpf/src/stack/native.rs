@@ -20,9 +20,9 @@ use residue_ebpf::abi::{
 
 use super::{
     python::PythonWalk,
+    read_ahead::StackWindow,
     return_probe::original_return_address,
     table::{mapping_at, rule_at},
-    window::StackWindow,
 };
 use crate::{
     count, count_number,

@@ -5,27 +5,68 @@
 //! Documentation/bpf/btf.rst.
 
 use bytes::Buf as _;
-use residue_ebpf::abi::unwind::TaskOffsets;
+use residue_ebpf::abi::{unwind::TaskOffsets, window::SocketOffsets};
 
 /// The kernel's own types.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// `BTF_MAGIC`.
 const MAGIC: u16 = 0xeb9f;
+/// `BTF_KIND_ARRAY`.
+const ARRAY: u32 = 3;
 /// `BTF_KIND_STRUCT`.
 const STRUCT: u32 = 4;
+/// How deep structures without a name are looked into.
+const MAX_NESTING: u32 = 2;
 /// Bytes of `struct btf_member`.
 const MEMBER_BYTES: usize = 12;
 
-/// Where the kernel keeps the return addresses that return probes have replaced; all zero where it
-/// does not say. Stacks that pass through a return probe are then cut there.
-pub(super) fn task_offsets() -> TaskOffsets {
-    std::fs::read(VMLINUX)
-        .ok()
-        .and_then(|btf| offsets_in(&btf))
-        .unwrap_or_default()
+/// What is wanted of the kernel's structures; all zero where it does not say.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Offsets {
+    /// Without, stacks that pass through a return probe are cut there.
+    pub task: TaskOffsets,
+    /// Without, there are no request windows.
+    pub socket: SocketOffsets,
 }
 
-fn offsets_in(btf: &[u8]) -> Option<TaskOffsets> {
+/// Those of the running kernel.
+pub(super) fn offsets() -> Offsets {
+    let btf = std::fs::read(VMLINUX).unwrap_or_default();
+    Offsets {
+        task: task_offsets(&btf).unwrap_or_default(),
+        socket: socket_offsets(&btf).unwrap_or_default(),
+    }
+}
+
+fn socket_offsets(btf: &[u8]) -> Option<SocketOffsets> {
+    let sections = Sections::of(btf)?;
+    let rss = rss_counters(&sections);
+    Some(SocketOffsets {
+        files: sections.field("task_struct", "files")?,
+        fdt: sections.field("files_struct", "fdt")?,
+        max_fds: sections.field("fdtable", "max_fds")?,
+        fd: sections.field("fdtable", "fd")?,
+        f_flags: sections.field("file", "f_flags")?,
+        f_inode: sections.field("file", "f_inode")?,
+        i_mode: sections.field("inode", "i_mode")?,
+        mm: sections.field("task_struct", "mm")?,
+        rss: rss.map_or(0, |(first, _)| first),
+        rss_stride: rss.map_or(0, |(_, stride)| stride),
+    })
+}
+
+/// Where the first counter of resident pages is in a `mm_struct`, and the distance to the next one. From
+/// 6.2 on they are an array of `struct percpu_counter`, before that of words.
+fn rss_counters(sections: &Sections<'_>) -> Option<(u32, u32)> {
+    let (offset, kind) = sections.typed_field("mm_struct", "rss_stat")?;
+    if sections.nth(kind)?.kind != ARRAY {
+        return Some((offset, size_of::<u64>() as u32));
+    }
+    let count = sections.field("percpu_counter", "count")?;
+    Some((offset + count, sections.size("percpu_counter")?))
+}
+
+fn task_offsets(btf: &[u8]) -> Option<TaskOffsets> {
     let sections = Sections::of(btf)?;
     Some(TaskOffsets {
         utask: sections.field("task_struct", "utask")?,
@@ -48,6 +89,8 @@ struct Sections<'a> {
 struct Type<'a> {
     name: u32,
     kind: u32,
+    /// Of a structure, bytes.
+    size: u32,
     /// Whether member offsets hold a bitfield's size in their top byte.
     kind_flag: bool,
     members: &'a [u8],
@@ -74,27 +117,51 @@ impl<'a> Sections<'a> {
 
     /// Bytes from the beginning of a structure to one of its fields.
     fn field(&self, structure: &str, field: &str) -> Option<u32> {
-        let mut types = self.types;
-        while let Some(found) = next_type(&mut types) {
-            if found.kind == STRUCT && self.is(found.name, structure) {
-                return self.member(&found, field);
-            }
-        }
-        None
+        Some(self.typed_field(structure, field)?.0)
     }
 
-    fn member(&self, structure: &Type<'_>, field: &str) -> Option<u32> {
+    /// The same, with the number of the field's type.
+    fn typed_field(&self, structure: &str, field: &str) -> Option<(u32, u32)> {
+        self.member(&self.structure(structure)?, field, MAX_NESTING)
+    }
+
+    /// Bytes of a structure.
+    fn size(&self, structure: &str) -> Option<u32> {
+        Some(self.structure(structure)?.size)
+    }
+
+    fn structure(&self, name: &str) -> Option<Type<'a>> {
+        self.all()
+            .find(|it| it.kind == STRUCT && self.is(it.name, name))
+    }
+
+    /// A type by its number: the first is 1, for 0 is `void`.
+    fn nth(&self, number: u32) -> Option<Type<'a>> {
+        self.all().nth(number.checked_sub(1)? as usize)
+    }
+
+    fn all(&self) -> impl Iterator<Item = Type<'a>> {
+        let mut types = self.types;
+        std::iter::from_fn(move || next_type(&mut types))
+    }
+
+    /// A structure without a name lends its members to the one around it.
+    fn member(&self, structure: &Type<'_>, field: &str, depth: u32) -> Option<(u32, u32)> {
         let (members, _) = structure.members.as_chunks::<MEMBER_BYTES>();
-        let found = members
-            .iter()
-            .find(|member| self.is((&member[..]).get_u32_le(), field))?;
-        let bits = (&found[8..]).get_u32_le();
-        let bits = if structure.kind_flag {
-            bits & 0x00ff_ffff
-        } else {
-            bits
-        };
-        Some(bits / 8)
+        members.iter().find_map(|member| {
+            let mut member = &member[..];
+            let (name, kind) = (member.get_u32_le(), member.get_u32_le());
+            let offset = bytes(member.get_u32_le(), structure.kind_flag);
+            if self.is(name, field) {
+                return Some((offset, kind));
+            }
+            if !self.is(name, "") || depth == 0 {
+                return None;
+            }
+            let inner = self.nth(kind).filter(|it| it.kind == STRUCT)?;
+            let (inner, kind) = self.member(&inner, field, depth - 1)?;
+            Some((offset.checked_add(inner)?, kind))
+        })
     }
 
     fn is(&self, offset: u32, name: &str) -> bool {
@@ -105,11 +172,21 @@ impl<'a> Sections<'a> {
     }
 }
 
+/// From bits, which may have a bitfield's size in their top byte.
+const fn bytes(bits: u32, kind_flag: bool) -> u32 {
+    if kind_flag {
+        (bits & 0x00ff_ffff) / 8
+    } else {
+        bits / 8
+    }
+}
+
 /// Takes one type off the section; `None` at the end, or at a kind that is not known.
 fn next_type<'a>(types: &mut &'a [u8]) -> Option<Type<'a>> {
     let mut head = types.get(..12)?;
     let name = head.get_u32_le();
     let info = head.get_u32_le();
+    let size = head.get_u32_le();
     let (kind, count) = ((info >> 24) & 0x1f, (info & 0xffff) as usize);
     let extra = match kind {
         // Pointers, forwards, typedefs, qualifiers, functions, floats, type tags.
@@ -129,6 +206,7 @@ fn next_type<'a>(types: &mut &'a [u8]) -> Option<Type<'a>> {
     Some(Type {
         name,
         kind,
+        size,
         kind_flag: info >> 31 != 0,
         members,
     })
@@ -153,8 +231,11 @@ mod tests {
         let Some(btf) = vmlinux("the_running_kernels_offsets_are_found") else {
             return;
         };
-        let offsets = offsets_in(&btf).expect("every kernel with uprobes has these structures");
+        let offsets = task_offsets(&btf).expect("every kernel with uprobes has these structures");
         assert!(offsets.utask > 0 && offsets.orig_ret_vaddr != offsets.stack);
+        let offsets = socket_offsets(&btf).expect("every kernel has these structures");
+        assert!(offsets.mm > 0 && offsets.fd != offsets.max_fds);
+        assert!(offsets.rss > 0 && offsets.rss_stride >= 8);
     }
 
     #[test]
@@ -163,7 +244,7 @@ mod tests {
             return;
         };
         for length in (0..64).chain((64..btf.len()).step_by(1 << 18)) {
-            let _ = offsets_in(&btf[..length]);
+            let _ = (task_offsets(&btf[..length]), socket_offsets(&btf[..length]));
         }
     }
 }

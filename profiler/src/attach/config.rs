@@ -81,3 +81,12 @@ pub struct StackConfig {
     /// Whether it hands out samples.
     pub samples: Samples,
 }
+
+/// What is followed besides the processes themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// Allocations and mappings.
+    pub allocations: bool,
+    /// Requests on sockets.
+    pub sockets: bool,
+}

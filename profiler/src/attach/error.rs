@@ -22,7 +22,7 @@ pub enum AttachError {
     NoPrivileges,
     /// The maps did not fit into memory.
     #[error(
-        "no kernel memory for a live set of {max_live} allocations: give a lower --max-live (each needs 37 bytes)"
+        "no kernel memory for a live set of {max_live} allocations: give a lower --max-live (each needs 43 bytes)"
     )]
     NoMemory {
         /// The limit that was asked for.
@@ -31,9 +31,9 @@ pub enum AttachError {
     /// The kernel refused the object.
     #[error("failed to load the BPF maps: is this kernel at least 6.1, with CONFIG_BPF_SYSCALL?")]
     Load(#[source] Box<EbpfError>),
-    /// The totals could not be shared with the kernel side.
-    #[error("failed to map the kernel side's totals into memory")]
-    Totals(#[source] io::Error),
+    /// An array could not be shared with the kernel side.
+    #[error("failed to map the kernel side's figures into memory")]
+    Share(#[source] io::Error),
     /// The channel for the kernel side's messages could not be opened.
     #[error("failed to open the kernel side's message channel")]
     Log(#[source] aya_log::Error),

@@ -13,7 +13,7 @@ mod config;
 mod error;
 mod kernel;
 mod programs;
-mod totals;
+mod shared;
 mod unwind;
 mod verify;
 
@@ -29,22 +29,24 @@ use aya::{
     },
 };
 use aya_log::EbpfLogger;
+use programs::Tracepoints;
 use residue_ebpf::abi::{
     call_shape::Cookie,
-    heap::{FunctionInfo, ProcessState, live_buckets},
+    heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals, live_buckets},
     python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, TableState},
+    window::{ProcessWindows, WindowState},
 };
 use unwind::UnwindMaps;
 
 use crate::unwind::Update;
 
 pub use calibrate::ProbeCost;
-pub use config::{Limits, Samples, StackConfig, Walking};
+pub use config::{Limits, Samples, StackConfig, Tracing, Walking};
 pub use error::AttachError;
 pub use kernel::ensure_tracefs;
 pub use programs::ProgramSet;
-pub use totals::TotalsMap;
+pub use shared::SharedArray;
 pub use verify::{Accepted, VERIFIER_LIMIT, Verification};
 
 /// The object that `build.rs` made from `profiler-ebpf`.
@@ -94,9 +96,17 @@ pub struct Channels {
     /// Range and process events.
     pub events: RingBuf<MapData>,
     /// Totals by stack id.
-    pub totals: TotalsMap,
+    pub totals: SharedArray<StackTotals>,
     /// The next free stack id.
     pub next_stack: Array<MapData, u64>,
+    /// The live set.
+    pub live: SharedArray<LiveBucket>,
+    /// Request windows, by their numbers modulo the length.
+    pub windows: SharedArray<WindowState>,
+    /// What the windows of a process have in common, by its slot.
+    pub process_windows: SharedArray<ProcessWindows>,
+    /// What happens to windows.
+    pub window_events: RingBuf<MapData>,
     /// Counters.
     pub counters: PerCpuArray<MapData, u64>,
     /// Samples of stacks.
@@ -128,10 +138,12 @@ impl Kernel {
             walking,
             samples,
         } = stacks;
+        let offsets = btf::offsets();
         let has_loop = walking != Walking::FewSteps && kernel::has_loop();
         let mut ebpf = EbpfLoader::new()
             .override_global("LIVE_BUCKETS", &buckets, true)
-            .override_global("TASK_OFFSETS", &btf::task_offsets(), true)
+            .override_global("TASK_OFFSETS", &offsets.task, true)
+            .override_global("SOCKET_OFFSETS", &offsets.socket, true)
             .override_global("HAS_LOOP", &u32::from(has_loop), true)
             .override_global("STACK_POLICY", &(policy as u32), true)
             .override_global(
@@ -156,7 +168,11 @@ impl Kernel {
         let channels = Channels {
             stacks: take(&mut ebpf, "STACKS"),
             events: take(&mut ebpf, "EVENTS"),
-            totals: TotalsMap::of(&mut ebpf)?,
+            totals: SharedArray::of(&mut ebpf, "TOTALS")?,
+            live: SharedArray::of(&mut ebpf, "LIVE")?,
+            windows: SharedArray::of(&mut ebpf, "WINDOWS")?,
+            process_windows: SharedArray::of(&mut ebpf, "PROCESS_WINDOWS")?,
+            window_events: take(&mut ebpf, "WINDOW_EVENTS"),
             next_stack,
             counters: take(&mut ebpf, "COUNTERS"),
             samples: take(&mut ebpf, "SAMPLES"),
@@ -184,26 +200,43 @@ impl Kernel {
         Ok((kernel, channels))
     }
 
-    /// Attaches the tracepoints that follow memory mappings and the ends of threads and programs.
+    /// Attaches the tracepoints that follow threads and programs, and those asked for.
     ///
     /// # Errors
     ///
     /// When the kernel has no such tracepoints, or refuses.
-    pub fn attach_tracepoints(&mut self) -> Result<(), AttachError> {
+    pub fn attach_tracepoints(&mut self, tracing: Tracing) -> Result<(), AttachError> {
         if self.programs == ProgramSet::Empty {
             return Ok(());
         }
-        for (program, category, name) in programs::TRACEPOINTS {
-            let tracepoint: &mut TracePoint = program_mut(&mut self.ebpf, program);
-            tracepoint
-                .load()
-                .map_err(|source| AttachError::program(program, source))?;
+        let Tracing {
+            allocations,
+            sockets,
+        } = tracing;
+        let mappings = allocations.then_some(&programs::MAPPINGS);
+        let sockets = sockets.then_some(&programs::SOCKETS);
+        let wanted = mappings.into_iter().flatten();
+        let wanted = wanted.chain(sockets.into_iter().flatten());
+        programs::PROCESSES
+            .iter()
+            .chain(wanted)
+            .try_for_each(|it| self.attach_tracepoints_of(it))
+    }
+
+    fn attach_tracepoints_of(&mut self, tracepoints: &Tracepoints) -> Result<(), AttachError> {
+        let Tracepoints {
+            program,
+            category,
+            names,
+        } = *tracepoints;
+        let refused = |source| AttachError::program(program, source);
+        let tracepoint: &mut TracePoint = program_mut(&mut self.ebpf, program);
+        tracepoint.load().map_err(refused)?;
+        for name in names {
             let link = tracepoint
                 .attach(category, name)
                 .map_err(|source| AttachError::tracepoint(category, name, source))?;
-            let link = tracepoint
-                .take_link(link)
-                .map_err(|source| AttachError::program(program, source))?;
+            let link = tracepoint.take_link(link).map_err(refused)?;
             self.tracepoints.push(link);
         }
         Ok(())
@@ -394,9 +427,8 @@ impl Kernel {
     /// BPF operation was under way on the CPU.
     #[must_use]
     pub fn skipped(&self) -> u64 {
-        programs::TRACEPOINTS
-            .iter()
-            .filter_map(|(name, ..)| self.ebpf.program(name)?.fd().ok())
+        programs::tracepoints()
+            .filter_map(|it| self.ebpf.program(it.program)?.fd().ok())
             .map(|fd| kernel::recursion_misses(fd.as_fd()))
             .sum()
     }

@@ -18,18 +18,88 @@ pub(super) struct Names {
     pub leave: Option<&'static str>,
 }
 
-/// Program, category and name of each tracepoint.
-pub(super) const TRACEPOINTS: [(&str, &str, &str); 9] = [
-    ("enter_mmap", "syscalls", "sys_enter_mmap"),
-    ("leave_mmap", "syscalls", "sys_exit_mmap"),
-    ("enter_munmap", "syscalls", "sys_enter_munmap"),
-    ("leave_munmap", "syscalls", "sys_exit_munmap"),
-    ("enter_mremap", "syscalls", "sys_enter_mremap"),
-    ("leave_mremap", "syscalls", "sys_exit_mremap"),
-    ("leave_brk", "syscalls", "sys_exit_brk"),
-    ("process_executed", "sched", "sched_process_exec"),
-    ("thread_exited", "sched", "sched_process_exit"),
+/// A program, and the tracepoints that run it.
+pub(super) struct Tracepoints {
+    pub program: &'static str,
+    pub category: &'static str,
+    pub names: &'static [&'static str],
+}
+
+/// Those by which processes are followed.
+pub(super) const PROCESSES: [Tracepoints; 2] = [
+    sched("process_executed", &["sched_process_exec"]),
+    sched("thread_exited", &["sched_process_exit"]),
 ];
+
+/// Those that follow memory mappings.
+pub(super) const MAPPINGS: [Tracepoints; 7] = [
+    syscalls("enter_mmap", &["sys_enter_mmap"]),
+    syscalls("leave_mmap", &["sys_exit_mmap"]),
+    syscalls("enter_munmap", &["sys_enter_munmap"]),
+    syscalls("leave_munmap", &["sys_exit_munmap"]),
+    syscalls("enter_mremap", &["sys_enter_mremap"]),
+    syscalls("leave_mremap", &["sys_exit_mremap"]),
+    syscalls("leave_brk", &["sys_exit_brk"]),
+];
+
+/// Those that follow requests on sockets.
+pub(super) const SOCKETS: [Tracepoints; 4] = [
+    syscalls(
+        "data_read",
+        &[
+            "sys_exit_read",
+            "sys_exit_readv",
+            "sys_exit_recvfrom",
+            "sys_exit_recvmsg",
+        ],
+    ),
+    syscalls(
+        "data_written",
+        &[
+            "sys_exit_write",
+            "sys_exit_writev",
+            "sys_exit_sendto",
+            "sys_exit_sendmsg",
+            "sys_exit_sendfile64",
+        ],
+    ),
+    syscalls("descriptor_closes", &["sys_enter_close"]),
+    syscalls(
+        "thread_waits",
+        &[
+            "sys_enter_accept",
+            "sys_enter_accept4",
+            "sys_enter_epoll_wait",
+            "sys_enter_epoll_pwait",
+            "sys_enter_epoll_pwait2",
+            "sys_enter_poll",
+            "sys_enter_ppoll",
+            "sys_enter_select",
+            "sys_enter_pselect6",
+        ],
+    ),
+];
+
+/// All of them.
+pub(super) fn tracepoints() -> impl Iterator<Item = &'static Tracepoints> {
+    PROCESSES.iter().chain(&MAPPINGS).chain(&SOCKETS)
+}
+
+const fn sched(program: &'static str, names: &'static [&'static str]) -> Tracepoints {
+    Tracepoints {
+        program,
+        category: "sched",
+        names,
+    }
+}
+
+const fn syscalls(program: &'static str, names: &'static [&'static str]) -> Tracepoints {
+    Tracepoints {
+        program,
+        category: "syscalls",
+        names,
+    }
+}
 
 /// The programs for functions of a shape.
 pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {

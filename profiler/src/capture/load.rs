@@ -1,5 +1,7 @@
 //! Takes rows out of the tables, checking what SQLite does not.
 
+mod windows;
+
 use residue_ebpf::abi::heap::{StackKind, StackTotals};
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -10,8 +12,8 @@ use crate::capture::{
 };
 use crate::symbolize::Symbol;
 
-/// Everything, with each figure's latest value.
-pub(super) fn load(db: &Connection) -> rusqlite::Result<Capture> {
+/// Everything, with each figure's latest value, from a capture of this schema version.
+pub(super) fn load(db: &Connection, version: u32) -> rusqlite::Result<Capture> {
     let started_ns = meta_ns(db, "started_ns")?.unwrap_or(0);
     let last_ns: Option<u64> =
         db.query_row("SELECT max(at_ns) FROM snapshot", [], |row| row.get(0))?;
@@ -76,6 +78,10 @@ pub(super) fn load(db: &Connection) -> rusqlite::Result<Capture> {
                 text: row.get(1)?,
             })
         })?,
+        snapshots: all(db, "SELECT at_ns FROM snapshot ORDER BY id", |row| {
+            row.get(0)
+        })?,
+        windows: windows::load(db, version)?,
     })
 }
 

@@ -30,7 +30,7 @@ mod tests;
 
 pub use crate::heap::{Figures, MappingOwner};
 pub use error::CaptureError;
-pub use reader::{Capture, Ended, read};
+pub use reader::{Capture, Ended, UnboundAt, Windows, read};
 pub use record::{
     Frame, FrameKind, Interval, MappingTotals, Meta, Module, Note, PYTHON_OBJECTS_OPTION, Process,
     Stack, unix_ns,

@@ -10,6 +10,7 @@ use crate::capture::file::{check_header, journal_of};
 use crate::capture::{
     CaptureError, Frame, MappingTotals, Meta, Module, Note, Process, SCHEMA_VERSION, Stack, load,
 };
+use crate::window::record::{Amount, LeftBehind, ProcessUnbound, WindowRecord};
 
 /// A whole recording, with all figures as they were at its end.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +38,31 @@ pub struct Capture {
     pub counters: Vec<(String, u64)>,
     /// Remarks in the order of their making.
     pub notes: Vec<Note>,
+    /// When each interval ended, nanoseconds since 1970 UTC.
+    pub snapshots: Vec<u64>,
+    /// Requests, and what they left behind.
+    pub windows: Windows,
+}
+
+/// Request windows; all empty where none were recorded.
+#[derive(Clone, Debug, Default)]
+pub struct Windows {
+    /// Those that are over, in the order of their numbers, each with what survived of it if its grace
+    /// was over.
+    pub records: Vec<(WindowRecord, Option<Amount>)>,
+    /// What they left behind, by stack. It may be of more windows than `records` are.
+    pub left_behind: Vec<LeftBehind>,
+    /// Memory of no single window, by process, whenever it changed, in the order of time.
+    pub unbound: Vec<UnboundAt>,
+}
+
+/// Memory of no single window at the end of an interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnboundAt {
+    /// Nanoseconds since 1970 UTC.
+    pub at_ns: u64,
+    /// Whose, and how much.
+    pub unbound: ProcessUnbound,
 }
 
 /// How a process ended.
@@ -75,8 +101,8 @@ pub fn read(path: &Path) -> Result<Capture, CaptureError> {
     let snapshot = db
         .transaction()
         .map_err(|error| CaptureError::sqlite(path, error))?;
-    check_version(path, &snapshot)?;
-    load::load(&snapshot).map_err(|error| CaptureError::sqlite(path, error))
+    let version = check_version(path, &snapshot)?;
+    load::load(&snapshot, version).map_err(|error| CaptureError::sqlite(path, error))
 }
 
 fn opening(path: &Path, error: rusqlite::Error) -> CaptureError {
@@ -86,7 +112,7 @@ fn opening(path: &Path, error: rusqlite::Error) -> CaptureError {
     }
 }
 
-fn check_version(path: &Path, db: &Connection) -> Result<(), CaptureError> {
+fn check_version(path: &Path, db: &Connection) -> Result<u32, CaptureError> {
     let found: u32 = db
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(|error| CaptureError::sqlite(path, error))?;
@@ -96,5 +122,5 @@ fn check_version(path: &Path, db: &Connection) -> Result<(), CaptureError> {
             found,
         });
     }
-    Ok(())
+    Ok(found)
 }

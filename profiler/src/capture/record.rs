@@ -8,6 +8,7 @@ use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
 use crate::heap::{Figures, MappingOwner};
 use crate::symbolize::Symbol;
+use crate::window::record::{Amount, LeftBehind, ProcessUnbound, WindowRecord};
 
 /// A moment as captures store it: nanoseconds since 1970 UTC. Earlier moments become zero.
 #[must_use]
@@ -170,4 +171,12 @@ pub struct Interval {
     pub mappings: Vec<MappingTotals>,
     /// Counters since attach.
     pub counters: Vec<(Counter, u64)>,
+    /// Windows that are over.
+    pub windows: Vec<WindowRecord>,
+    /// Windows whose grace is over, and what survived of each.
+    pub survivors: Vec<(u64, Amount)>,
+    /// What windows left behind, by stack: to be added to what was written before.
+    pub left_behind: Vec<LeftBehind>,
+    /// Memory of no single window, by process: as it is now.
+    pub unbound: Vec<ProcessUnbound>,
 }

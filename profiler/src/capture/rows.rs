@@ -1,10 +1,16 @@
 //! Puts rows into the tables.
 
+mod windows;
+
 use residue_ebpf::abi::counters::Counter;
 use residue_ebpf::abi::heap::StackTotals;
 use rusqlite::{Transaction, params};
 
 use crate::capture::{Figures, Frame, MappingOwner, Module, Stack};
+
+pub(super) use windows::{
+    RouteIds, insert_left_behind, insert_routes, insert_survivors, insert_unbound, insert_windows,
+};
 
 /// SQLite's integers are signed. No real figure comes near; a corrupt one must not stop recording.
 pub(super) fn stored(value: u64) -> i64 {

@@ -3,7 +3,10 @@
 use residue_ebpf::abi::event::WalkEnd;
 
 /// The schema this residue writes, and the newest it reads (SQLite's `user_version`).
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
+
+/// The first schema with request windows.
+pub(super) const WITH_WINDOWS: u32 = 3;
 
 /// SQLite's `application_id`: the letters `Rsdu`.
 pub(super) const APPLICATION_ID: u32 = u32::from_be_bytes(*b"Rsdu");
@@ -47,6 +50,28 @@ CREATE TABLE mapping_total (
 CREATE TABLE counter (
     name TEXT NOT NULL, snapshot_id INTEGER NOT NULL, value INTEGER NOT NULL,
     PRIMARY KEY (name, snapshot_id)) WITHOUT ROWID;
+CREATE TABLE route (id INTEGER PRIMARY KEY, method TEXT, template TEXT);
+CREATE TABLE window (
+    id INTEGER PRIMARY KEY, process_id INTEGER NOT NULL, pid INTEGER NOT NULL,
+    tid INTEGER NOT NULL, route_id INTEGER NOT NULL, status INTEGER, request_id TEXT,
+    opened_ns INTEGER NOT NULL, closed_ns INTEGER NOT NULL, duration_ns INTEGER,
+    rss_open_bytes INTEGER, rss_close_bytes INTEGER,
+    alloc_bytes INTEGER NOT NULL, alloc_objects INTEGER NOT NULL,
+    retained_bytes INTEGER NOT NULL, retained_objects INTEGER NOT NULL,
+    confidence TEXT NOT NULL, candidates INTEGER, ended TEXT NOT NULL,
+    survivor_bytes INTEGER, survivor_objects INTEGER);
+CREATE TABLE left_behind (
+    process_id INTEGER NOT NULL, route_id INTEGER NOT NULL, status INTEGER NOT NULL,
+    stage TEXT NOT NULL, stack_id INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, objects INTEGER NOT NULL,
+    PRIMARY KEY (stage, route_id, process_id, status, stack_id)) WITHOUT ROWID;
+CREATE TABLE unbound (
+    process_id INTEGER NOT NULL, snapshot_id INTEGER NOT NULL,
+    background_alloc_bytes INTEGER NOT NULL, background_alloc_objects INTEGER NOT NULL,
+    background_inuse_bytes INTEGER NOT NULL, background_inuse_objects INTEGER NOT NULL,
+    ambiguous_alloc_bytes INTEGER NOT NULL, ambiguous_alloc_objects INTEGER NOT NULL,
+    ambiguous_inuse_bytes INTEGER NOT NULL, ambiguous_inuse_objects INTEGER NOT NULL,
+    PRIMARY KEY (process_id, snapshot_id)) WITHOUT ROWID;
 CREATE TABLE note (id INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, text TEXT NOT NULL);
 
 CREATE VIEW latest_total AS
@@ -73,6 +98,15 @@ SELECT m.* FROM seen JOIN mapping_total m ON m.owner = seen.owner AND m.stack_id
 
 CREATE VIEW latest_counter AS
 SELECT name, value, max(snapshot_id) AS snapshot_id FROM counter GROUP BY name;
+
+CREATE VIEW latest_unbound AS
+SELECT unbound.* FROM process JOIN unbound ON process_id = process.id
+    AND snapshot_id = (SELECT max(snapshot_id) FROM unbound WHERE process_id = process.id);
+
+CREATE VIEW request AS
+SELECT window.*, CASE WHEN template IS NULL THEN 'other'
+    ELSE coalesce(method || ' ', '') || template END AS route
+FROM window JOIN route ON route.id = route_id;
 ";
 
 /// The [`WalkEnd`] that the `walk_end` column spells so, if there is one.

@@ -1,5 +1,7 @@
 //! Captures written, cut, damaged and read again, without a target or privileges.
 
+mod windows;
+
 use std::error::Error;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -91,6 +93,7 @@ fn first_interval() -> Interval {
             },
         }],
         counters: vec![(Counter::MissedFree, 2), (Counter::FreeUnmatched, 0)],
+        ..Interval::default()
     }
 }
 

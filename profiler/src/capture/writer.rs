@@ -10,9 +10,10 @@ use residue_ebpf::abi::heap::StackTotals;
 use rusqlite::{Connection, OpenFlags, Transaction, params};
 
 use crate::capture::file::{create_private, remove_old_capture};
-use crate::capture::rows::{self, stored};
+use crate::capture::rows::{self, RouteIds, stored};
 use crate::capture::schema::{APPLICATION_ID, DDL, SCHEMA_VERSION};
 use crate::capture::{CaptureError, Figures, Interval, MappingOwner, MappingTotals, Meta, Process};
+use crate::window::record::{ProcessUnbound, Unbound};
 
 /// How long to wait for somebody who reads the capture while it is written. Readers are short;
 /// whoever holds the file longer than this ends the recording with an error rather than stalling it.
@@ -28,6 +29,8 @@ pub struct Writer {
     totals: HashMap<u32, StackTotals>,
     mappings: HashMap<(MappingOwner, u32), Figures>,
     counters: HashMap<Counter, u64>,
+    routes: RouteIds,
+    unbound: HashMap<u16, (Unbound, Unbound)>,
     /// Tells other recorders that the file is taken. It is dropped after `db`, because closing any
     /// descriptor of a file gives up SQLite's own (POSIX) locks on it.
     _taken: File,
@@ -53,6 +56,8 @@ impl Writer {
             totals: HashMap::new(),
             mappings: HashMap::new(),
             counters: HashMap::new(),
+            routes: RouteIds::default(),
+            unbound: HashMap::new(),
             _taken: taken,
         };
         writer.begin(meta)?;
@@ -128,10 +133,18 @@ impl Writer {
             totals,
             mappings,
             counters,
+            windows,
+            survivors,
+            left_behind,
+            unbound,
         } = interval;
         let totals = changed(totals.iter().copied(), &self.totals);
         let mappings = changed(mappings.iter().map(mapping_entry), &self.mappings);
         let counters = changed(counters.iter().copied(), &self.counters);
+        let unbound = changed(unbound.iter().map(unbound_entry), &self.unbound);
+        let mut routes = self.routes.clone();
+        let of_windows = windows.iter().map(|it| &it.route);
+        let new_routes = routes.add(of_windows.chain(left_behind.iter().map(|it| &it.route)));
         let snapshot = self.snapshot + 1;
         self.in_transaction(|transaction| {
             transaction.execute(
@@ -143,12 +156,19 @@ impl Writer {
             rows::insert_stacks(transaction, stacks)?;
             rows::insert_totals(transaction, snapshot, &totals)?;
             rows::insert_mappings(transaction, snapshot, &mappings)?;
-            rows::insert_counters(transaction, snapshot, &counters)
+            rows::insert_counters(transaction, snapshot, &counters)?;
+            rows::insert_routes(transaction, &new_routes)?;
+            rows::insert_windows(transaction, &routes, windows)?;
+            rows::insert_survivors(transaction, survivors)?;
+            rows::insert_left_behind(transaction, &routes, left_behind)?;
+            rows::insert_unbound(transaction, snapshot, &unbound)
         })?;
         self.snapshot = snapshot;
         self.totals.extend(totals);
         self.mappings.extend(mappings);
         self.counters.extend(counters);
+        self.routes = routes;
+        self.unbound.extend(unbound);
         Ok(())
     }
 
@@ -209,6 +229,15 @@ fn mapping_entry(totals: &MappingTotals) -> ((MappingOwner, u32), Figures) {
         figures,
     } = *totals;
     ((owner, stack), figures)
+}
+
+fn unbound_entry(it: &ProcessUnbound) -> (u16, (Unbound, Unbound)) {
+    let ProcessUnbound {
+        process,
+        background,
+        ambiguous,
+    } = *it;
+    (process, (background, ambiguous))
 }
 
 /// The entries that are not as they were last written. What was never written counts as all zero.

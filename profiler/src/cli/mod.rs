@@ -5,6 +5,8 @@ use std::process::ExitCode;
 pub mod inspect;
 pub mod record;
 pub mod report;
+mod requests;
+pub mod watch;
 
 /// Exit code for usage and environment errors (clap uses the same).
 pub const EXIT_ERROR: u8 = 2;
@@ -15,6 +17,8 @@ Examples:
     sudo residue record -p 4242 -d 60s -o worker.residue
     residue report worker.residue
     residue report worker.residue --format flamegraph -o worker.svg
+  Which requests make it grow?
+    sudo residue watch -p 4242
   Which functions would be probed, and what does a probe cost there?
     sudo residue inspect probes -p 4242
   How are stacks walked through the C library?
@@ -32,6 +36,7 @@ pub struct Cli {
 enum Command {
     Record(record::Args),
     Report(report::Args),
+    Watch(watch::Args),
     Inspect(inspect::Args),
 }
 
@@ -44,6 +49,7 @@ impl Cli {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         match &self.command {
             Command::Record(args) => return record::run(args),
+            Command::Watch(args) => return watch::run(args),
             Command::Report(args) => report::run(args)?,
             Command::Inspect(args) => inspect::run(args)?,
         }

@@ -13,8 +13,9 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use residue_ebpf::abi::heap::{MAX_PYTHON_OBJECT, MAX_STACKS, StackPolicy};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::requests::RequestArgs;
 use crate::{
-    attach::{Limits, ProgramSet, Samples, StackConfig, Walking, ensure_tracefs},
+    attach::{Limits, ProgramSet, Samples, StackConfig, Tracing, Walking, ensure_tracefs},
     probes::SitePolicy,
     session::{Config, Session, Tally, Update},
     target::{self, Pid, Process},
@@ -53,7 +54,7 @@ pub struct Args {
     /// The capture to write [default: NAME-PID.residue]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Live allocations that can be tracked at least, each 37 bytes of kernel memory
+    /// Live allocations that can be tracked at least, each 43 bytes of kernel memory
     #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.max_live, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     max_live: u32,
     /// Distinct stacks that can be told apart
@@ -78,6 +79,8 @@ pub struct Args {
     /// No progress, only warnings and errors
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    requests: RequestArgs,
     /// Start this command and record it from its first allocation until it ends
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -137,7 +140,7 @@ async fn record(config: &Config, quiet: bool) -> anyhow::Result<()> {
 }
 
 /// Ready at the first SIGINT or SIGTERM.
-fn stop_signals() -> io::Result<impl Future<Output = ()>> {
+pub(super) fn stop_signals() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {
@@ -149,14 +152,7 @@ fn stop_signals() -> io::Result<impl Future<Output = ()>> {
 }
 
 fn config(args: &Args) -> anyhow::Result<Config> {
-    let mut pids = args.pids.clone();
-    if args.children {
-        for &pid in &args.pids {
-            pids.extend(target::children(pid));
-        }
-    }
-    pids.sort_unstable();
-    pids.dedup();
+    let pids = with_children(&args.pids, args.children);
     if args.interval.is_zero() {
         bail!("--interval must be above zero, for example 1s");
     }
@@ -167,7 +163,7 @@ fn config(args: &Args) -> anyhow::Result<Config> {
     Ok(Config {
         pids,
         command: args.command.clone(),
-        output,
+        output: Some(output),
         duration: args.duration,
         interval: args.interval,
         limits: Limits {
@@ -178,6 +174,11 @@ fn config(args: &Args) -> anyhow::Result<Config> {
                 .python_objects
                 .unwrap_or(Limits::DEFAULT.python_interval),
         },
+        tracing: Tracing {
+            allocations: true,
+            sockets: true,
+        },
+        windows: args.requests.rules(),
         stacks: stacks(args),
         samples: args.sample_stacks.clone(),
         python_objects: args.python_objects.is_some(),
@@ -192,6 +193,17 @@ fn config(args: &Args) -> anyhow::Result<Config> {
             SitePolicy::Cheapest
         },
     })
+}
+
+/// The processes, with their descendants if these are wanted, each once.
+pub(super) fn with_children(pids: &[Pid], children: bool) -> Vec<Pid> {
+    let mut all = pids.to_vec();
+    if children {
+        all.extend(pids.iter().flat_map(|&pid| target::children(pid)));
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 fn stacks(args: &Args) -> StackConfig {
@@ -251,7 +263,7 @@ impl Progress {
         };
         Self {
             quiet,
-            output: config.output.clone(),
+            output: config.output.clone().unwrap_or_default(),
             duration: config.duration,
             bar,
             last: Tally::default(),
@@ -287,6 +299,7 @@ impl Progress {
                 self.bar.set_message(summary(&figures));
             }
             Update::Note(text) => self.bar.suspend(|| eprintln!("note: {text}")),
+            Update::Windows(_) | Update::Survivors(_) | Update::Unbound(_) => {}
         }
     }
 

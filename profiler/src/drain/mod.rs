@@ -6,6 +6,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
+    sync::atomic::Ordering,
 };
 
 use aya::maps::{MapData, MapError, RingBuf};
@@ -14,8 +15,12 @@ use residue_ebpf::abi::{
     counters::Counter,
     event::{Event, EventKind, StackEvent, StackSample, WalkEnd},
     frame::RawFrame,
-    heap::{StackKind, StackTotals},
+    heap::{BUCKET_SLOTS, LiveAllocation, StackKind, StackTotals, is_block},
     python::{CODE_IS_READ, CODE_KEYS, FreedCode},
+    window::{
+        AMBIGUOUS, BACKGROUND, ProcessWindows, WINDOWS, WindowEvent, WindowStage, WindowState,
+        id_and_stage,
+    },
 };
 
 use crate::attach::Channels;
@@ -96,7 +101,7 @@ impl Drain {
             .unwrap_or(u32::MAX)
             .min(self.channels.totals.capacity());
         let totals: Vec<_> = (0..in_use)
-            .map(|id| (id, self.channels.totals.get(id)))
+            .filter_map(|id| Some((id, self.channels.totals.get(id)?)))
             .collect();
         let waiting = |(id, totals): &&(u32, StackTotals)| {
             *id != UNKNOWN_STACK
@@ -147,6 +152,69 @@ impl Drain {
         self.channels.python_codes.get(&key, 0).ok() == Some(id)
     }
 
+    /// What happened to request windows, in order, each with its fragment of a head.
+    pub fn window_events(&mut self, mut each: impl FnMut(&WindowEvent, &[u8])) {
+        while let Some(record) = self.channels.window_events.next() {
+            if let Some((event, fragment)) = parse_window_event(&record) {
+                each(&event, fragment);
+            }
+        }
+    }
+
+    /// A request window by its number, unless another one has taken its place.
+    #[must_use]
+    pub fn window(&self, id: u32) -> Option<WindowState> {
+        let state = self.channels.windows.get(id % WINDOWS)?;
+        (state.id() == id).then_some(state)
+    }
+
+    /// Closes a window, unless that has happened meanwhile: returns whether it was still as `state` says.
+    #[must_use]
+    pub fn close_window(&self, state: &WindowState) -> bool {
+        let closed = id_and_stage(state.id(), WindowStage::Closed);
+        let word = self.channels.windows.word(state.id() % WINDOWS, 0);
+        let was_open = word.is_some_and(|word| {
+            word.compare_exchange(
+                state.id_and_stage,
+                closed,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            )
+            .is_ok()
+        });
+        if was_open && state.bound() == 0 {
+            // The first word: how many are open that no thread is bound to.
+            if let Some(unbound) = self.channels.process_windows.word(state.process, 0) {
+                unbound.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        was_open
+    }
+
+    /// What the windows of the process in a slot have in common.
+    #[must_use]
+    pub fn process_windows(&self, slot: u16) -> ProcessWindows {
+        let process = self.channels.process_windows.get(slot.into());
+        process.unwrap_or_default()
+    }
+
+    /// Looks at the allocators' live blocks that were made in some window: the window, the stack, and the
+    /// size.
+    pub fn blocks_of_windows(&self, mut each: impl FnMut(u32, u32, u64)) {
+        for index in 0..self.channels.live.capacity() {
+            let Some(bucket) = self.channels.live.get(index) else {
+                return;
+            };
+            for slot in 0..BUCKET_SLOTS {
+                let window = bucket.windows[slot];
+                if is_block(bucket.keys[slot]) && window != BACKGROUND && window != AMBIGUOUS {
+                    let block = LiveAllocation::unpack(bucket.values[slot], window);
+                    each(window, block.stack, block.size);
+                }
+            }
+        }
+    }
+
     /// Every counter that the kernel side keeps.
     ///
     /// # Errors
@@ -161,6 +229,14 @@ impl Drain {
             })
             .collect()
     }
+}
+
+fn parse_window_event(record: &[u8]) -> Option<(WindowEvent, &[u8])> {
+    let (event, fragment) = record.split_at_checked(size_of::<WindowEvent>())?;
+    // SAFETY: as many bytes as the type has, which is valid for every bit pattern.
+    let event = unsafe { event.as_ptr().cast::<WindowEvent>().read_unaligned() };
+    let fragment = fragment.get(..usize::try_from(event.fragment_len).ok()?)?;
+    Some((event, fragment))
 }
 
 fn records<T>(ring: &mut RingBuf<MapData>, parse: impl Fn(&[u8]) -> Option<T>) -> Vec<T> {

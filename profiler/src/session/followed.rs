@@ -32,6 +32,7 @@ const MAX_FUNCTION_BYTES: u64 = 4 << 10;
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The code of a process, and what to probe in it.
+#[derive(Default)]
 pub struct Discovered {
     /// Its files, in search order; the plan's indices are into these.
     pub objects: Vec<LoadedObject>,
@@ -344,7 +345,7 @@ impl Followed {
         }
     }
 
-    fn pid(&self) -> NonZeroU32 {
+    pub fn pid(&self) -> NonZeroU32 {
         u32::try_from(self.process.pid())
             .ok()
             .and_then(NonZeroU32::new)

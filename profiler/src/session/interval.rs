@@ -3,10 +3,14 @@
 use residue_ebpf::abi::counters::Counter;
 
 use super::{
-    Session, SessionError, Update, now,
+    Followed, Session, SessionError, Update, now,
     update::{add, tally},
+    windows::Windows,
 };
-use crate::capture::{Interval, MappingTotals};
+use crate::{
+    capture::{Interval, MappingTotals},
+    window::record::{ProcessUnbound, WindowEnd},
+};
 
 impl Session<'_> {
     /// Writes what is new since the last time, and the figures as they are now.
@@ -20,6 +24,8 @@ impl Session<'_> {
             (Counter::KernelSkipped, self.kernel.skipped()),
             (Counter::PythonCodeStale, self.code_objects.stale()),
             (Counter::PythonCodeTableFull, self.frames.unnamed()),
+            (Counter::SurvivorsUnknown, self.windows.forgotten()),
+            (Counter::RoutesFull, self.windows.overflowed()),
         ] {
             add(&mut counters, counter, more);
         }
@@ -29,7 +35,8 @@ impl Session<'_> {
             .iter()
             .filter(|(id, _)| !self.python_stacks.contains(id));
         let figures = tally(of_blocks, &counters, self.stacks_seen);
-        self.writer.write_interval(&Interval {
+        let news = self.windows.take();
+        let interval = Interval {
             at_ns: now(),
             modules,
             frames,
@@ -37,9 +44,59 @@ impl Session<'_> {
             totals,
             mappings: self.mappings(),
             counters,
-        })?;
+            windows: news.finished,
+            survivors: news.survivors,
+            left_behind: news.left_behind,
+            unbound: self.unbound(),
+        };
+        if let Some(writer) = &mut self.writer {
+            writer.write_interval(&interval)?;
+        }
         (self.tell)(Update::Written(figures));
         Ok(())
+    }
+
+    /// Follows request windows, and tells of those that are over.
+    pub(super) fn poll_windows(&mut self) -> Result<(), SessionError> {
+        self.windows.poll(&mut self.drain);
+        self.tell_of_windows();
+        for slot in 0..self.followed.len() {
+            let Followed { slot, process, .. } = &self.followed[slot];
+            let pid = process.pid();
+            for text in self.windows.new_protocols(*slot, &self.drain) {
+                self.note(format!("pid {pid} {text}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_of_windows(&mut self) {
+        let (finished, survivors) = self.windows.untold();
+        if !finished.is_empty() {
+            (self.tell)(Update::Windows(finished));
+        }
+        if !survivors.is_empty() {
+            (self.tell)(Update::Survivors(survivors));
+        }
+    }
+
+    /// Ends the windows that are open still.
+    pub(super) fn end_windows(&mut self) -> Result<(), SessionError> {
+        for slot in (0..).take(self.followed.len()) {
+            let end = Some(WindowEnd::StillOpen);
+            self.windows.end(slot, &mut self.drain, end);
+        }
+        self.tell_of_windows();
+        let unbound = self.unbound();
+        (self.tell)(Update::Unbound(unbound));
+        Ok(())
+    }
+
+    fn unbound(&self) -> Vec<ProcessUnbound> {
+        let slots = self.followed.iter().map(|followed| followed.slot);
+        slots
+            .map(|slot| Windows::unbound(slot, &self.drain))
+            .collect()
     }
 
     fn mappings(&self) -> Vec<MappingTotals> {

@@ -1,53 +1,99 @@
 //! Probes by which allocations find the request that an asyncio task works for: on what makes and frees
 //! the contexts that tasks run in.
 
-use std::ffi::OsStr;
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsStr,
+};
 
-use residue_ebpf::abi::{call_shape::CallShape, heap::FunctionInfo};
+use residue_ebpf::abi::{call_shape::CallShape, heap::FunctionInfo, python::PythonLayout};
 
-use super::followed::{Discovered, Followed};
+use super::{
+    Config,
+    followed::{Discovered, Followed},
+};
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
     target::{Avma, LoadedObject},
+    unwind::runtime::python::Contexts,
 };
 
 /// The module that makes tasks, unless it is linked into the interpreter:
 /// `_asyncio.cpython-313-x86_64-linux-gnu.so`.
 const TASKS: &str = "_asyncio.";
 
-/// Puts the probes into a process whose Python was found. Returns what will not be seen.
-///
-/// # Errors
-///
-/// When the kernel refuses.
-pub fn attach(
-    kernel: &mut Kernel,
-    followed: &Followed,
-    discovered: &Discovered,
-) -> Result<Option<String>, AttachError> {
-    let Some(python) = &followed.python else {
-        return Ok(None);
-    };
-    let contexts = python.interpreter.contexts.as_ref();
-    let points = contexts.and_then(|contexts| {
-        // First what frees them: an address that is used again belongs to nobody until then.
-        let freed = point(followed, discovered, contexts.dealloc, CallShape::PythonContextFreed);
-        let made = contexts.makers.iter();
-        let made = made.map(|at| point(followed, discovered, *at, CallShape::PythonContextMade));
-        std::iter::once(freed).chain(made).collect::<Option<Vec<_>>>()
-    });
-    let Some(points) = points else {
-        return Ok(Some(
-            "where its contexts (contextvars) are was not found: what asyncio tasks allocate is not \
-             told apart by request"
-                .to_owned(),
-        ));
-    };
-    let pid = followed.process.pid();
-    for point in points {
-        kernel.attach_function(followed.slot, pid, &point, FunctionInfo::default())?;
+/// The tasks of a recording's Pythons.
+pub struct PythonTasks {
+    /// Whether there are requests to find.
+    enabled: bool,
+    probed: HashSet<u16>,
+    /// By process, the code that makes tasks, AVMAs.
+    code: HashMap<u16, [u64; 2]>,
+}
+
+impl PythonTasks {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            enabled: config.tracing.allocations && config.tracing.sockets,
+            probed: HashSet::new(),
+            code: HashMap::new(),
+        }
     }
-    Ok(None)
+
+    /// Puts the probes into a process whose Python was found, once, and says from where tasks are made,
+    /// as soon as that is loaded. Returns what will not be seen.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn attach(
+        &mut self,
+        kernel: &mut Kernel,
+        followed: &Followed,
+        discovered: &Discovered,
+    ) -> Result<Option<String>, AttachError> {
+        let Some(python) = followed.python.as_ref().filter(|_| self.enabled) else {
+            return Ok(None);
+        };
+        let code = task_code(followed, &discovered.objects);
+        if self.code.insert(followed.slot, code) != Some(code) {
+            let layout = PythonLayout {
+                task_code: code,
+                ..python.interpreter.layout
+            };
+            kernel.set_python(followed.slot, layout)?;
+        }
+        if !self.probed.insert(followed.slot) {
+            return Ok(None);
+        }
+        let contexts = python.interpreter.contexts.as_ref();
+        let points = contexts.and_then(|contexts| points(followed, discovered, contexts));
+        let Some(points) = points else {
+            return Ok(Some(
+                "where its contexts (contextvars) are was not found: what asyncio tasks allocate is \
+                 not told apart by request"
+                    .to_owned(),
+            ));
+        };
+        let pid = followed.pid();
+        for point in points {
+            kernel.attach_function(followed.slot, pid, &point, FunctionInfo::default())?;
+        }
+        Ok(None)
+    }
+}
+
+/// First what frees contexts: an address that is used again belongs to nobody until then.
+fn points<'a>(
+    followed: &Followed,
+    discovered: &'a Discovered,
+    contexts: &Contexts,
+) -> Option<Vec<ProbePoint<'a>>> {
+    let at = |function, shape| point(followed, discovered, function, shape);
+    let freed = at(contexts.dealloc, CallShape::PythonContextFreed);
+    let makers = contexts.makers.iter();
+    let made = makers.map(|maker| at(*maker, CallShape::PythonContextMade));
+    std::iter::once(freed).chain(made).collect()
 }
 
 fn point<'a>(
@@ -67,7 +113,7 @@ fn point<'a>(
 }
 
 /// The code that makes asyncio's tasks, AVMAs: `[start, end)`; zero if it is not loaded.
-pub fn task_code(followed: &Followed, objects: &[LoadedObject]) -> [u64; 2] {
+fn task_code(followed: &Followed, objects: &[LoadedObject]) -> [u64; 2] {
     let is_tasks = |object: &&LoadedObject| {
         let name = object.path.file_name().and_then(OsStr::to_str);
         name.is_some_and(|name| name.starts_with(TASKS))

@@ -7,6 +7,11 @@ use residue_ebpf::abi::{
     heap::StackTotals,
 };
 
+use crate::window::{
+    record::{Amount, ProcessUnbound, WindowRecord},
+    route::Route,
+};
+
 /// See the module documentation.
 #[derive(Clone, Debug)]
 pub enum Update {
@@ -25,6 +30,12 @@ pub enum Update {
     Written(Tally),
     /// Something that whoever records should know.
     Note(String),
+    /// Request windows that are over.
+    Windows(Vec<WindowRecord>),
+    /// What survived of windows whose grace is over.
+    Survivors(Vec<(Route, Amount)>),
+    /// The recording is over: what was allocated in no single window.
+    Unbound(Vec<ProcessUnbound>),
 }
 
 /// The unwind tables of a recording.

@@ -83,6 +83,24 @@ pub struct ResponseHead {
     pub fields: Fields,
 }
 
+/// How the end of a response is told (RFC 9112, section 6.3), unless the request's method forbids a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseEnd {
+    /// By its length.
+    Bytes {
+        /// Of the head.
+        head: u64,
+        /// Of the body.
+        body: u64,
+    },
+    /// By a chunk of no bytes.
+    LastChunk,
+    /// By the end of the connection.
+    ConnectionClosed,
+    /// The connection speaks another protocol from here on.
+    Upgraded,
+}
+
 /// The version of HTTP/1.x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -108,6 +126,8 @@ impl Version {
 pub struct HeadParser {
     /// Bytes taken, up to [`HEAD_BYTES`].
     taken: usize,
+    /// Bytes of the head so far.
+    head_bytes: usize,
     /// What came since the last end of a line.
     line: Vec<u8>,
     stage: Stage,
@@ -141,15 +161,18 @@ enum FirstLine {
 }
 
 impl HeadParser {
-    /// Takes what came next. Bytes behind the head, or behind the first [`HEAD_BYTES`], are not looked at.
-    pub fn push(&mut self, fragment: &[u8], id: &IdHeader) {
+    /// Takes what came next, and returns what of it lies behind the head. Bytes there, or behind the first
+    /// [`HEAD_BYTES`], are not looked at.
+    pub fn push<'a>(&mut self, fragment: &'a [u8], id: &IdHeader) -> &'a [u8] {
         let room = HEAD_BYTES - self.taken;
-        let fragment = &fragment[..fragment.len().min(room)];
-        self.taken += fragment.len();
-        for piece in fragment.split_inclusive(|byte| *byte == b'\n') {
+        let mut rest = &fragment[..fragment.len().min(room)];
+        self.taken += rest.len();
+        for piece in rest.split_inclusive(|byte| *byte == b'\n') {
             if self.stage == Stage::Done {
-                return;
+                return rest;
             }
+            rest = &rest[piece.len()..];
+            self.head_bytes += piece.len();
             self.line.extend_from_slice(piece);
             if self.stage == Stage::FirstLine && self.line.starts_with(TLS) {
                 self.end_with(FirstLine::Tls);
@@ -157,6 +180,47 @@ impl HeadParser {
                 let line = mem::take(&mut self.line);
                 self.take_line(line, id);
             }
+        }
+        rest
+    }
+
+    /// Of a response whose head is whole: how its end is told.
+    #[must_use]
+    pub fn response_end(&self) -> Option<ResponseEnd> {
+        let FirstLine::Response { status, .. } = self.first else {
+            return None;
+        };
+        if self.stage != Stage::Done || is_interim(status) {
+            return None;
+        }
+        let head_bytes = self.head_bytes as u64;
+        Some(match (status, self.fields.content_length) {
+            (101, _) => ResponseEnd::Upgraded,
+            (204 | 304, _) => ResponseEnd::Bytes {
+                head: head_bytes,
+                body: 0,
+            },
+            _ if self.fields.chunked => ResponseEnd::LastChunk,
+            (_, Some(body)) => ResponseEnd::Bytes {
+                head: head_bytes,
+                body,
+            },
+            _ => ResponseEnd::ConnectionClosed,
+        })
+    }
+
+    /// Whether all that came so far announces a response that is still to come.
+    #[must_use]
+    pub fn is_interim(&self) -> bool {
+        matches!(self.first, FirstLine::Response { status, .. } if is_interim(status))
+    }
+
+    /// The method of a request, once its first line was read.
+    #[must_use]
+    pub fn method(&self) -> Option<Method> {
+        match &self.first {
+            FirstLine::Request { method, .. } => Some(*method),
+            _ => None,
         }
     }
 
@@ -326,6 +390,7 @@ impl fmt::Debug for HeadParser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             taken,
+            head_bytes,
             line,
             stage,
             first,
@@ -333,6 +398,7 @@ impl fmt::Debug for HeadParser {
         } = self;
         f.debug_struct("HeadParser")
             .field("taken", taken)
+            .field("head_bytes", head_bytes)
             .field("line_bytes", &line.len())
             .field("stage", stage)
             .field("first", first)

@@ -20,6 +20,7 @@ pub mod record;
 pub mod route;
 pub mod survivors;
 pub mod table;
+pub mod track;
 
 #[cfg(test)]
 mod tests;

@@ -86,6 +86,77 @@ impl Amount {
     }
 }
 
+/// When it was looked at what windows left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// As they closed.
+    Retained,
+    /// When their grace was over.
+    Survivors,
+}
+
+impl Stage {
+    /// `retained` or `survivors`: part of the capture's vocabulary.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Retained => "retained",
+            Self::Survivors => "survivors",
+        }
+    }
+
+    /// The stage that is spelled so, if there is one.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        let all = [Self::Retained, Self::Survivors];
+        all.into_iter().find(|it| it.name() == name)
+    }
+}
+
+/// What windows that are alike left behind from one stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftBehind {
+    /// The process slot: the process's number in this recording.
+    pub process: u16,
+    /// Method and path template.
+    pub route: Route,
+    /// Of the response.
+    pub status: Option<u16>,
+    /// When it was looked at.
+    pub stage: Stage,
+    /// The stack that allocated it: its number in this recording.
+    pub stack: u32,
+    /// How much.
+    pub amount: Amount,
+}
+
+/// Allocations that are no single window's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Unbound {
+    /// Everything that was allocated.
+    pub allocated: Amount,
+    /// What of it is outstanding.
+    pub outstanding: Amount,
+}
+
+impl Unbound {
+    /// Saturates: a damaged capture may hold anything.
+    pub fn add(&mut self, other: Self) {
+        self.allocated.add(other.allocated);
+        self.outstanding.add(other.outstanding);
+    }
+}
+
+/// What one process has allocated that is no single window's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessUnbound {
+    /// The process slot: the process's number in this recording.
+    pub process: u16,
+    /// Of no window.
+    pub background: Unbound,
+    /// Of one of several windows.
+    pub ambiguous: Unbound,
+}
+
 /// How an allocation was found to belong to a window; from the surest to the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Binding {
@@ -93,7 +164,8 @@ pub enum Binding {
     Exact,
     /// A task or thread that was started by one which was bound exactly.
     Lineage,
-    /// So many windows were open that could have been meant; at least two.
+    /// So many windows were open that could have been meant. If it is one, it may be the background that
+    /// was meant.
     Candidates(u8),
     /// Nothing is known.
     None,
@@ -125,6 +197,18 @@ impl Binding {
             Self::None => "none",
         }
     }
+
+    /// The binding that is spelled so, with so many candidates if it has any.
+    pub(crate) fn from_name(name: &str, candidates: Option<u8>) -> Option<Self> {
+        let several = candidates.map(Self::Candidates);
+        let all = [
+            Some(Self::Exact),
+            Some(Self::Lineage),
+            several,
+            Some(Self::None),
+        ];
+        all.into_iter().flatten().find(|it| it.name() == name)
+    }
 }
 
 /// How a window ended.
@@ -150,5 +234,11 @@ impl WindowEnd {
             Self::Reset => "reset",
             Self::StillOpen => "still-open",
         }
+    }
+
+    /// The end that is spelled so, if there is one.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        let all = [Self::Done, Self::CutOff, Self::Reset, Self::StillOpen];
+        all.into_iter().find(|it| it.name() == name)
     }
 }

@@ -41,12 +41,26 @@ impl Route {
     /// characters, that could drive a terminal or forge a line, become `?`.
     #[must_use]
     pub fn named(name: &str) -> Self {
+        Self::stored(None, Some(name))
+    }
+
+    /// A route as a capture holds it: no template is what had no place in the table of routes.
+    pub(crate) fn stored(method: Option<Method>, template: Option<&str>) -> Self {
         let printable = |it: char| if it.is_control() { '?' } else { it };
-        let name: String = name.chars().map(printable).collect();
+        let text = template.map(|text| text.chars().map(printable).collect::<String>());
         Self {
-            method: None,
-            template: Template::Known(name.into()),
+            method,
+            template: text.map_or(Template::Other, |text| Template::Known(text.into())),
         }
+    }
+
+    /// What [`Route::stored`] makes the same route of.
+    pub(crate) fn to_stored(&self) -> (Option<Method>, Option<&str>) {
+        let template = match &self.template {
+            Template::Known(template) => Some(&**template),
+            Template::Other => None,
+        };
+        (self.method, template)
     }
 
     /// What all requests count for that came when the table of routes was full.

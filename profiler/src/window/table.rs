@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::record::{Amount, Binding, WindowEnd, WindowRecord};
+use super::record::{Amount, Binding, Unbound, WindowEnd, WindowRecord};
 use super::route::Route;
 use quantiles::Quantiles;
 
@@ -71,15 +71,6 @@ pub struct Confidences {
     pub candidates: u64,
     /// [`Binding::None`].
     pub none: u64,
-}
-
-/// Allocations that are no single window's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Unbound {
-    /// Everything that was allocated.
-    pub allocated: Amount,
-    /// What of it is outstanding.
-    pub outstanding: Amount,
 }
 
 /// Takes windows as they finish. Its size depends on the number of routes, and not on that of windows.

@@ -72,6 +72,10 @@ pub struct Fields {
     pub close: bool,
     /// The connection is to speak, or speaks from now on, another protocol.
     pub upgrade: bool,
+    /// Bytes of the body.
+    pub content_length: Option<u64>,
+    /// The body comes in chunks, and its end says so.
+    pub chunked: bool,
 }
 
 impl Fields {
@@ -100,6 +104,11 @@ impl Fields {
             self.upgrade |= has_token(header.value, b"upgrade");
         } else if is("upgrade") {
             self.upgrade = true;
+        } else if is("content-length") {
+            let digits = std::str::from_utf8(header.value.trim_ascii()).ok();
+            self.content_length = digits.and_then(|digits| digits.parse().ok());
+        } else if is("transfer-encoding") {
+            self.chunked |= has_token(header.value, b"chunked");
         }
     }
 }

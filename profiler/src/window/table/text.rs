@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::{Confidences, RouteRow, RouteTable, Unbound};
+use super::{Confidences, RouteRow, RouteTable};
 use crate::report::units;
+use crate::window::record::Unbound;
 
 /// Columns that a line may take; a terminal half as wide as a screen shows it.
 const COLUMNS: usize = 100;

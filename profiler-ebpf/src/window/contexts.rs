@@ -22,6 +22,10 @@ use residue_ebpf::abi::{
     python::{CONTEXT_PREVIOUS, PythonLayout},
 };
 
+use super::{
+    lifecycle::{task_begins, task_ends},
+    open,
+};
 use crate::{
     count,
     heap::open_process,
@@ -64,10 +68,21 @@ pub struct Stay {
     known: u32,
 }
 
-/// The window that the current thread works on by its context; zero if it is in none that belongs to
-/// one. The thread's walk must have begun.
+/// The open window that the current thread works on by its context; zero if it is in none that belongs
+/// to one. The thread's walk must have begun.
 #[inline(always)]
-pub fn window(thread: &mut ThreadState, process: u16) -> u32 {
+pub fn window_of_context(thread: &mut ThreadState, process: u16) -> u32 {
+    let window = last_window(thread, process);
+    if window != 0 && open(window).is_some() {
+        window
+    } else {
+        0
+    }
+}
+
+/// As [`window_of_context`], open or not.
+#[inline(always)]
+fn last_window(thread: &mut ThreadState, process: u16) -> u32 {
     let Some(entry) = thread.walk.python.context() else {
         return 0;
     };
@@ -125,7 +140,11 @@ pub fn data_arrived(thread: &mut ThreadState, process: u16, arrived_for: u32) ->
             return None;
         }
         if owner.window != 0 {
-            own(process, entry.context, arrived_for, false);
+            let owner = Owner {
+                window: arrived_for,
+                ..owner
+            };
+            own(process, entry.context, owner);
         }
     }
     thread.stay.known = 0;
@@ -137,17 +156,25 @@ pub fn data_arrived(thread: &mut ThreadState, process: u16, arrived_for: u32) ->
     Some(())
 }
 
-/// The current thread works on `window`, which it answers: so does its task, from here on. Only a task
-/// that belongs to no window is bound. Returns whether it is.
+/// The current thread answers the request of `window`: if it runs a task that works for no other, that
+/// works for this one from here on.
 #[inline(always)]
-pub fn bind(thread: &mut ThreadState, process: u16, window: u32) -> Option<()> {
+pub fn answered(thread: &mut ThreadState, process: u16, window: u32) -> Option<()> {
     thread.walk.python.begin(process, &mut thread.fsbase);
     let entry = thread.walk.python.context()?;
     let owner = owner(process, entry.context)?;
-    if owner.is_task == 0 {
+    let works_for = last_window(thread, process);
+    if owner.is_task == 0 || works_for == window {
         return None;
     }
-    own(process, entry.context, window, true);
+    if open(works_for).is_some() {
+        count(Counter::TasksDisagree, 1);
+        return None;
+    }
+    task_ends(owner.window);
+    task_begins(window, false);
+    let owner = Owner { window, ..owner };
+    own(process, entry.context, owner);
     thread.stay = Stay {
         entry,
         window,
@@ -167,11 +194,21 @@ pub fn made(ctx: &RetProbeContext) -> Option<()> {
     }
     let thread = thread::current()?;
     thread.walk.python.begin(cookie.process, &mut thread.fsbase);
-    let window = window(thread, cookie.process);
+    let window = window_of_context(thread, cookie.process);
     let is_task = PYTHONS
         .get(u32::from(cookie.process))
         .is_some_and(|layout| makes_tasks(layout, regs.rip));
-    own(cookie.process, regs.rax, window, is_task);
+    let owner = Owner {
+        window,
+        is_task: u32::from(is_task),
+    };
+    forget(cookie.process, regs.rax);
+    own(cookie.process, regs.rax, owner);
+    if is_task {
+        let arrival = &thread.arrival;
+        let is_inherited = arrival.known == 0 || !is_of_arrival(&arrival.entry, &thread.stay.entry);
+        task_begins(window, is_inherited);
+    }
     Some(())
 }
 
@@ -186,7 +223,7 @@ const fn makes_tasks(layout: &PythonLayout, ip: u64) -> bool {
 pub fn freed(ctx: &ProbeContext) -> Option<()> {
     let context: u64 = ctx.arg(0)?;
     let cookie = open_process(ctx.as_ptr())?;
-    let _ = CONTEXTS.remove(context_key(cookie.process, context));
+    forget(cookie.process, context);
     Some(())
 }
 
@@ -197,18 +234,22 @@ fn owner(process: u16, context: u64) -> Option<Owner> {
 }
 
 #[inline(always)]
-fn own(process: u16, context: u64, window: u32, is_task: bool) {
+fn forget(process: u16, context: u64) {
+    if let Some(owner) = owner(process, context) {
+        if owner.is_task != 0 {
+            task_ends(owner.window);
+        }
+        let _ = CONTEXTS.remove(context_key(process, context));
+    }
+}
+
+#[inline(always)]
+fn own(process: u16, context: u64, owner: Owner) {
     let key = context_key(process, context);
-    if window == 0 && !is_task {
-        let _ = CONTEXTS.remove(key);
+    if owner.window == 0 && owner.is_task == 0 {
         return;
     }
-    let owner = Owner {
-        window,
-        is_task: u32::from(is_task),
-    };
     if CONTEXTS.insert(key, owner, u64::from(BPF_ANY)).is_err() {
         count(Counter::ContextsFull, 1);
-        let _ = CONTEXTS.remove(key);
     }
 }

@@ -1,0 +1,187 @@
+//! How messages of HTTP/1.x begin. Pure, and without loops: it runs in the kernel.
+
+/// What a connection's next bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// A request's head.
+    Request,
+    /// Too few bytes to tell: they begin a method's name.
+    Partial,
+    /// The preface of HTTP/2 (RFC 9113, section 3.4).
+    Http2,
+    /// A TLS handshake record (RFC 8446, section 5.1).
+    Tls,
+    /// Nothing of these.
+    Other,
+}
+
+/// Bytes that are looked at, at most.
+pub const TOKEN_BYTES: usize = 8;
+
+/// The methods of RFC 9110 and RFC 5789, with the blank behind them. Of the preface of HTTP/2, as much
+/// as fits.
+const METHODS: [&[u8]; 9] = [
+    b"GET ",
+    b"PUT ",
+    b"POST ",
+    b"HEAD ",
+    b"PATCH ",
+    b"TRACE ",
+    b"DELETE ",
+    b"OPTIONS ",
+    b"CONNECT ",
+];
+const HTTP2: &[u8] = b"PRI * HT";
+
+/// What the first `len` bytes are, at most [`TOKEN_BYTES`], given as a little-endian word.
+#[inline(always)]
+#[must_use]
+pub const fn beginning(word: u64, len: usize) -> Beginning {
+    let mut partial = false;
+    let mut index = 0;
+    while index < METHODS.len() {
+        let (is_prefix, is_whole) = compare(word, len, METHODS[index]);
+        if is_whole {
+            return Beginning::Request;
+        }
+        partial |= is_prefix;
+        index += 1;
+    }
+    let (is_prefix, is_whole) = compare(word, len, HTTP2);
+    if is_whole {
+        return Beginning::Http2;
+    }
+    if len >= 2 && word & 0xffff == 0x0316 {
+        return Beginning::Tls;
+    }
+    if partial || is_prefix {
+        return Beginning::Partial;
+    }
+    Beginning::Other
+}
+
+/// Whether the bytes agree with `token` as far as both go, and whether all of it is there.
+#[inline(always)]
+const fn compare(word: u64, len: usize, token: &[u8]) -> (bool, bool) {
+    let common = if len < token.len() { len } else { token.len() };
+    let agrees = (word ^ little_endian(token)) & low_bytes(common) == 0;
+    (agrees, agrees && len >= token.len())
+}
+
+const fn little_endian(token: &[u8]) -> u64 {
+    let mut word = 0;
+    let mut index = token.len();
+    while index > 0 {
+        index -= 1;
+        word = word << 8 | token[index] as u64;
+    }
+    word
+}
+
+/// A mask of so many bytes, at most eight.
+#[inline(always)]
+#[must_use]
+pub const fn low_bytes(count: usize) -> u64 {
+    if count >= 8 {
+        u64::MAX
+    } else {
+        (1 << (8 * count)) - 1
+    }
+}
+
+/// How many of the first bytes are ends of lines, which a server skips before a request's head (RFC
+/// 9112, section 2.2); at most two.
+#[inline(always)]
+#[must_use]
+pub const fn leading_line_ends(word: u64, len: usize) -> usize {
+    const fn is_line_end(byte: u64) -> bool {
+        byte == b'\r' as u64 || byte == b'\n' as u64
+    }
+    if len == 0 || !is_line_end(word & 0xff) {
+        0
+    } else if len == 1 || !is_line_end(word >> 8 & 0xff) {
+        1
+    } else {
+        2
+    }
+}
+
+/// Whether a message begins as a response does; `word` has its first eight bytes.
+#[inline(always)]
+#[must_use]
+pub const fn is_status_line(word: u64, len: usize) -> bool {
+    len >= 8 && word & low_bytes(7) == little_endian(b"HTTP/1.")
+}
+
+/// Whether a status line, with the first digits of its status as a little-endian word, announces
+/// another one for the same request: 1xx, but for 101, after which the connection speaks another
+/// protocol.
+#[inline(always)]
+#[must_use]
+pub const fn is_interim(digits: u64) -> bool {
+    digits & 0xff == b'1' as u64 && digits & low_bytes(3) != little_endian(b"101")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beginning_of(bytes: &[u8]) -> Beginning {
+        let len = bytes.len().min(TOKEN_BYTES);
+        beginning(little_endian(&bytes[..len]), len)
+    }
+
+    #[test]
+    fn every_method_is_told_from_every_prefix_of_it() {
+        for method in METHODS {
+            for len in 1..method.len() {
+                assert_eq!(beginning_of(&method[..len]), Beginning::Partial);
+            }
+            assert_eq!(beginning_of(method), Beginning::Request);
+            let head = [method, b"/users/7 HTTP/1.1\r\n"].concat();
+            assert_eq!(beginning_of(&head), Beginning::Request);
+        }
+    }
+
+    #[test]
+    fn what_is_no_method_begins_nothing() {
+        for bytes in [
+            &b"GETX/"[..],
+            b"get /",
+            b"HTTP/1.1",
+            b"\0\0\0\0",
+            b"PRIX",
+            b"*1\r\n",
+        ] {
+            assert_eq!(beginning_of(bytes), Beginning::Other, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_told() {
+        assert_eq!(beginning_of(b"PRI * HTTP/2.0\r\n"), Beginning::Http2);
+        assert_eq!(beginning_of(b"PRI *"), Beginning::Partial);
+        assert_eq!(beginning_of(b"\x16\x03\x01\x02"), Beginning::Tls);
+    }
+
+    #[test]
+    fn line_ends_are_counted() {
+        let count = |bytes: &[u8]| leading_line_ends(little_endian(bytes), bytes.len());
+        assert_eq!(count(b"\r\nGET"), 2);
+        assert_eq!(count(b"\nGET"), 1);
+        assert_eq!(count(b"\r"), 1);
+        assert_eq!(count(b"GET"), 0);
+        assert_eq!(count(b""), 0);
+    }
+
+    #[test]
+    fn interim_responses_are_told() {
+        let word = |bytes: &[u8]| little_endian(bytes);
+        assert!(is_status_line(word(b"HTTP/1.1"), 8));
+        assert!(!is_status_line(word(b"HTTP/2.0"), 8));
+        assert!(is_interim(word(b"100 Cont")));
+        assert!(is_interim(word(b"103 Earl")));
+        assert!(!is_interim(word(b"101 Swit")));
+        assert!(!is_interim(word(b"200 OK\r\n")));
+    }
+}

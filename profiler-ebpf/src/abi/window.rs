@@ -1,0 +1,259 @@
+//! Request windows: what the kernel side keeps of them, and what it sends.
+
+/// How many windows are kept at a time, a power of two: those of a second or more at any rate that a
+/// server reaches. An older one's place is taken when it is closed.
+pub const WINDOWS: u32 = 65_536;
+
+/// The window of an allocation that was made while no request was worked on.
+pub const BACKGROUND: u32 = 0;
+/// The window of an allocation that may belong to one of several windows, or to none.
+pub const AMBIGUOUS: u32 = u32::MAX;
+
+/// Most bytes of one head that are sent.
+pub const HEAD_BYTES: usize = 256;
+
+/// Where a window is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum WindowStage {
+    /// It is over.
+    Closed,
+    /// The request's head has begun to arrive.
+    Open,
+    /// The response has begun to be sent.
+    Responding,
+    /// The connection is closed; the thread that is bound to it has not turned to something else yet.
+    Finished,
+}
+
+impl WindowStage {
+    /// From its number, if there is such a stage.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Option<Self> {
+        Some(match bits {
+            0 => Self::Closed,
+            1 => Self::Open,
+            2 => Self::Responding,
+            3 => Self::Finished,
+            _ => return None,
+        })
+    }
+}
+
+/// Allocations and what of them was released since, by anyone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Amounts {
+    /// Bytes allocated.
+    pub alloc_bytes: u64,
+    /// Allocations.
+    pub alloc_objects: u64,
+    /// Bytes of those that were released.
+    pub freed_bytes: u64,
+    /// How many were released.
+    pub freed_objects: u64,
+}
+
+/// A thread was bound to the window at first, but another one works on it: its allocations are not the
+/// window's alone.
+pub const WINDOW_HANDED_OVER: u64 = 1 << 32;
+/// The peer was gone.
+pub const WINDOW_RESET: u64 = 2 << 32;
+/// The last bytes sent may be the end of a chunked body.
+pub const WINDOW_CHUNKS_ENDED: u64 = 8 << 32;
+/// The last fragment of a response began with a status line though a response was under way: it answers
+/// a request that arrived together with the one before.
+pub const WINDOW_NEXT_RESPONSE: u64 = 4 << 32;
+
+/// Tasks of an event loop were bound to the window.
+pub const WINDOW_HAS_TASKS: u64 = 16 << 32;
+/// So were tasks that those have made.
+pub const WINDOW_TASKS_INHERITED: u64 = 32 << 32;
+
+/// A window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct WindowState {
+    /// Its number, which is never zero, and its [`WindowStage`] in the upper half: in one word, so that
+    /// whoever closes it is the only one.
+    pub id_and_stage: u64,
+    /// The process slot.
+    pub process: u32,
+    /// The thread that opened it.
+    pub tid: u32,
+    /// The thread that is bound to it, zero if there is none, and `WINDOW_…` bits in the upper half.
+    pub bound_and_flags: u64,
+    /// When the first byte of the head was read, nanoseconds of the monotonic clock.
+    pub opened_ns: u64,
+    /// When the last bytes of the response were sent; zero before the first.
+    pub responded_ns: u64,
+    /// Bytes sent on its connection.
+    pub sent_bytes: u64,
+    /// Resident set of the process when it opened, bytes.
+    pub rss_open: u64,
+    /// The same when the last bytes were sent.
+    pub rss_responded: u64,
+    /// Its allocations.
+    pub amounts: Amounts,
+    /// Tasks that work for it and have not ended.
+    pub tasks: u64,
+    /// Zero. Fills two cache lines.
+    pub reserved: [u64; 3],
+}
+
+impl WindowState {
+    /// Its number.
+    #[must_use]
+    pub const fn id(&self) -> u32 {
+        self.id_and_stage as u32
+    }
+
+    /// A [`WindowStage`].
+    #[must_use]
+    pub const fn stage(&self) -> u32 {
+        (self.id_and_stage >> 32) as u32
+    }
+
+    /// The thread that is bound to it; zero if there is none.
+    #[must_use]
+    pub const fn bound(&self) -> u32 {
+        self.bound_and_flags as u32
+    }
+
+    /// Whether some `WINDOW_…` bits are set.
+    #[must_use]
+    pub const fn has(&self, flags: u64) -> bool {
+        self.bound_and_flags & flags != 0
+    }
+}
+
+/// A window's number and stage in one word.
+#[must_use]
+pub const fn id_and_stage(id: u32, stage: WindowStage) -> u64 {
+    (stage as u64) << 32 | id as u64
+}
+
+/// The process reads requests of HTTP/2.
+pub const SPEAKS_HTTP2: u64 = 1;
+/// The process reads TLS.
+pub const SPEAKS_TLS: u64 = 2;
+
+/// What the windows of a process have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProcessWindows {
+    /// Windows that are open and that no thread is bound to. While there is one, what an unbound
+    /// thread allocates is ambiguous.
+    pub unbound_open: u64,
+    /// All windows so far that no thread was bound to at some time.
+    pub unbound_opened: u64,
+    /// Allocations of [`BACKGROUND`].
+    pub background: Amounts,
+    /// Allocations of [`AMBIGUOUS`].
+    pub ambiguous: Amounts,
+    /// `SPEAKS_…` bits.
+    pub speaks: u64,
+    /// Zero. Fills two cache lines.
+    pub reserved: [u64; 5],
+}
+
+/// What happened to a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum WindowEventKind {
+    /// It opened; a fragment of the request's head.
+    Opened,
+    /// A further fragment of it.
+    Request,
+    /// A fragment of the response's head.
+    Response,
+    /// It closed.
+    Closed,
+}
+
+impl WindowEventKind {
+    /// From its number, if there is such a kind.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Option<Self> {
+        Some(match bits {
+            0 => Self::Opened,
+            1 => Self::Request,
+            2 => Self::Response,
+            3 => Self::Closed,
+            _ => return None,
+        })
+    }
+}
+
+/// See [`WindowEventKind`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct WindowEvent {
+    /// A [`WindowEventKind`].
+    pub kind: u32,
+    /// The window.
+    pub window: u32,
+    /// The window as it is now.
+    pub state: WindowState,
+    /// When, nanoseconds of the monotonic clock.
+    pub at_ns: u64,
+    /// Resident set of the process now, bytes; zero if it is not known.
+    pub rss: u64,
+    /// [`ProcessWindows::unbound_open`] now, itself included.
+    pub unbound_open: u64,
+    /// [`ProcessWindows::unbound_opened`] now.
+    pub unbound_opened: u64,
+    /// [`ProcessWindows::ambiguous`] now.
+    pub ambiguous: Amounts,
+    /// Bytes that were read or sent, of which the fragment has the first.
+    pub transferred: u64,
+    /// Bytes of the fragment; at most [`HEAD_BYTES`].
+    pub fragment_len: u64,
+}
+
+/// An event with its fragment, of which no more is sent than there is.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct WindowRecord {
+    /// What happened.
+    pub event: WindowEvent,
+    /// The fragment.
+    pub fragment: [u8; HEAD_BYTES],
+}
+
+/// Where the kernel keeps what windows need: offsets of fields, bytes, from the kernel's BTF. All zero
+/// where it does not say; there are no windows then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SocketOffsets {
+    /// `task_struct.files`
+    pub files: u32,
+    /// `files_struct.fdt`
+    pub fdt: u32,
+    /// `fdtable.max_fds`
+    pub max_fds: u32,
+    /// `fdtable.fd`
+    pub fd: u32,
+    /// `file.f_flags`
+    pub f_flags: u32,
+    /// `file.f_inode`
+    pub f_inode: u32,
+    /// `inode.i_mode`
+    pub i_mode: u32,
+    /// `task_struct.mm`
+    pub mm: u32,
+    /// The first of the counters of resident pages in `mm_struct.rss_stat`; zero if not known.
+    pub rss: u32,
+    /// From one counter to the next.
+    pub rss_stride: u32,
+}
+
+const _: () = {
+    assert!(size_of::<Amounts>() == 32);
+    assert!(size_of::<WindowState>() == 128);
+    assert!(size_of::<ProcessWindows>() == 128);
+    assert!(size_of::<SocketOffsets>() == 40);
+    assert!(size_of::<WindowEvent>() == 216);
+    assert!(size_of::<WindowRecord>() == 216 + HEAD_BYTES);
+    assert!(WINDOWS.is_power_of_two());
+};

@@ -1,0 +1,70 @@
+//! What syscall tracepoints are given, and whether it is a target's.
+
+use aya_ebpf::{
+    bindings::pt_regs,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    },
+    programs::TracePointContext,
+};
+use residue_ebpf::abi::heap::{PROCESS_OPEN, ProcessState};
+
+use crate::maps::{PROCESSES, TARGETS};
+
+/// Where a syscall's number is (events/syscalls/sys_enter_mmap/format).
+const NUMBER: usize = 8;
+/// Arguments of a syscall tracepoint begin here, and so does the result.
+const FIRST_FIELD: usize = 16;
+
+/// The current process's slot and state, if it is a target.
+#[inline(always)]
+pub fn target() -> Option<(u32, &'static ProcessState)> {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // SAFETY: copied at once.
+    let slot = *unsafe { TARGETS.get(tgid) }?;
+    Some((slot, PROCESSES.get(slot)?))
+}
+
+#[inline(always)]
+pub fn open_target() -> Option<u32> {
+    let (slot, process) = target()?;
+    (process.flags & PROCESS_OPEN != 0).then_some(slot)
+}
+
+#[inline(always)]
+pub fn argument(ctx: &TracePointContext, index: usize) -> Option<u64> {
+    // SAFETY: syscall tracepoints have up to six 8-byte arguments; a read outside them fails.
+    unsafe { ctx.read_at::<u64>(FIRST_FIELD + 8 * index) }.ok()
+}
+
+/// The syscall's result, unless it failed: the kernel returns -4095..=-1 for errors.
+#[inline(always)]
+pub fn result(ctx: &TracePointContext) -> Option<u64> {
+    let result = raw_result(ctx)?;
+    (!(-4095..0).contains(&result)).then_some(result as u64)
+}
+
+/// The syscall's number.
+#[inline(always)]
+pub fn number(ctx: &TracePointContext) -> Option<u32> {
+    // SAFETY: as for `argument`.
+    unsafe { ctx.read_at::<u32>(NUMBER) }.ok()
+}
+
+/// The syscall's result, an error as the kernel returns it: -4095..=-1.
+#[inline(always)]
+pub fn raw_result(ctx: &TracePointContext) -> Option<i64> {
+    // SAFETY: as for `argument`.
+    unsafe { ctx.read_at::<i64>(FIRST_FIELD) }.ok()
+}
+
+/// The registers with which the current thread entered the kernel. At a syscall's end they still hold
+/// its arguments.
+#[inline(always)]
+pub fn saved_registers() -> Option<pt_regs> {
+    // SAFETY: plain helper calls; the kernel gives the current task's saved registers.
+    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const pt_regs;
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(regs) }.ok()
+}

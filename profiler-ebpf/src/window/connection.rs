@@ -1,0 +1,376 @@
+//! What a process reads and sends on a socket, and where requests begin and end in it.
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TracePointContext};
+use residue_ebpf::abi::{
+    counters::Counter,
+    http::{self, TOKEN_BYTES},
+    window::{
+        HEAD_BYTES, SPEAKS_HTTP2, SPEAKS_TLS, WINDOW_CHUNKS_ENDED, WINDOW_NEXT_RESPONSE,
+        WINDOW_RESET, WindowEventKind, WindowStage, WindowState,
+    },
+};
+
+use super::{
+    contexts,
+    lifecycle::{Beginning, advance, begin, close, hand_over},
+    open,
+    send::{Begun, send},
+    socket::{self, Socket},
+    transfer::{Data, Transfer},
+};
+use crate::{
+    count,
+    maps::{CONNECTIONS, PROCESS_WINDOWS},
+    syscall::{argument, open_target},
+    thread::{self, ThreadState, current_tid},
+};
+
+/// uapi/asm-generic/errno-base.h
+const EPIPE: i64 = -32;
+/// uapi/asm-generic/errno.h
+const ECONNRESET: i64 = -104;
+
+/// Where the digits of the status are in a status line.
+const STATUS: u64 = 9;
+/// An interim response that is sent alone is not longer than this, but for early hints.
+const LONGEST_INTERIM: u64 = 64;
+
+/// A socket on which a request was read, or began to be.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Connection {
+    /// Its `struct file`: another one's descriptor may be the same.
+    file: u64,
+    /// Bytes that may begin a head, as a little-endian word.
+    begun: u64,
+    /// When the first of them was read, nanoseconds of the monotonic clock.
+    begun_ns: u64,
+    /// Resident set then, bytes.
+    begun_rss: u64,
+    /// How many bytes `begun` has; fewer than eight.
+    begun_len: u32,
+    /// The last window.
+    window: u32,
+    /// Bytes of the request's head that may still be sent to user space.
+    request_room: u32,
+    /// The same for the response.
+    response_room: u32,
+}
+
+const fn connection_key(process: u32, descriptor: u32) -> u64 {
+    (process as u64) << 32 | descriptor as u64
+}
+
+/// A thread has read.
+#[inline(always)]
+pub fn data_read(ctx: &TracePointContext) -> Option<()> {
+    let process = open_target()?;
+    let transfer = Transfer::of(ctx)?;
+    if transfer.is_peek() || transfer.result == 0 {
+        return None;
+    }
+    let key = connection_key(process, transfer.descriptor);
+    if transfer.result < 0 {
+        return note_error(key, transfer.result, WindowStage::Open);
+    }
+    let socket = socket::socket(transfer.descriptor)?;
+    let known = connection(key, socket.file);
+    let data = transfer.data();
+    let reading = known.as_ref().and_then(|known| open(known.window));
+    let read = match (known, reading) {
+        (Some(known), Some(window)) if window.stage() == WindowStage::Open as u32 => {
+            more_of_request(known, window, data)
+        }
+        (known, _) => look_for_head(process, key, &socket, known, data),
+    };
+    if !socket.blocks {
+        let window = connection(key, socket.file).and_then(|known| open(known.window));
+        arrived(process, window.map_or(0, |window| window.id()));
+    }
+    read
+}
+
+/// Tells the contexts of an event loop what has arrived.
+#[inline(always)]
+fn arrived(process: u32, window: u32) -> Option<()> {
+    let thread = thread::existing(current_tid())?;
+    contexts::data_arrived(thread, process as u16, window)
+}
+
+#[inline(always)]
+fn more_of_request(
+    connection: &mut Connection,
+    window: &mut WindowState,
+    data: Data,
+) -> Option<()> {
+    if connection.request_room == 0 {
+        return None;
+    }
+    let kind = WindowEventKind::Request;
+    let room = connection.request_room;
+    connection.request_room = send_fragment(
+        thread::current()?,
+        kind,
+        window,
+        Begun::default(),
+        data,
+        room,
+    );
+    Some(())
+}
+
+/// Sends a fragment, and returns how much room is left: none behind a gap.
+#[inline(always)]
+fn send_fragment(
+    thread: &mut ThreadState,
+    kind: WindowEventKind,
+    window: &WindowState,
+    begun: Begun,
+    data: Data,
+    room: u32,
+) -> u32 {
+    let sent = send(thread, kind, window, begun, data, u64::from(room));
+    if sent < data.transferred + begun.len {
+        return 0;
+    }
+    room.saturating_sub(sent as u32)
+}
+
+/// Between requests: what was read may begin one.
+#[inline(always)]
+fn look_for_head(
+    process: u32,
+    key: u64,
+    socket: &Socket,
+    known: Option<&mut Connection>,
+    data: Data,
+) -> Option<()> {
+    let (mut word, mut len) = data.first_word();
+    let mut begun = Begun::default();
+    if let Some(known) = &known
+        && known.begun_len != 0
+    {
+        begun.word = known.begun;
+        begun.len = u64::from(known.begun_len & 7);
+        word = known.begun | word << (8 * begun.len);
+        len += begun.len as usize;
+    }
+    let skipped = http::leading_line_ends(word, len);
+    word >>= 8 * skipped;
+    len -= skipped;
+    let len = if len < TOKEN_BYTES { len } else { TOKEN_BYTES };
+    match http::beginning(word, len) {
+        http::Beginning::Request => open_window(process, key, socket, known, begun, data),
+        http::Beginning::Partial if len == 0 => None,
+        http::Beginning::Partial => keep_beginning(key, socket, known, word, len),
+        http::Beginning::Http2 => speaks(process, SPEAKS_HTTP2),
+        http::Beginning::Tls => speaks(process, SPEAKS_TLS),
+        http::Beginning::Other => {
+            known?.begun_len = 0;
+            None
+        }
+    }
+}
+
+#[inline(always)]
+fn open_window(
+    process: u32,
+    key: u64,
+    socket: &Socket,
+    known: Option<&mut Connection>,
+    begun: Begun,
+    data: Data,
+) -> Option<()> {
+    let thread = thread::current()?;
+    let connection = match known {
+        Some(known) => known,
+        None => new_connection(key, socket.file)?,
+    };
+    if let Some(previous) = open(connection.window) {
+        close(thread, previous);
+    }
+    let (at_ns, rss) = match begun.len {
+        0 => now(),
+        _ => (connection.begun_ns, connection.begun_rss),
+    };
+    connection.begun_len = 0;
+    let beginning = Beginning {
+        process,
+        binds: socket.blocks,
+        at_ns,
+        rss,
+    };
+    let window = begin(thread, &beginning)?;
+    connection.window = window.id();
+    let kind = WindowEventKind::Opened;
+    connection.request_room = send_fragment(thread, kind, window, begun, data, HEAD_BYTES as u32);
+    connection.response_room = HEAD_BYTES as u32;
+    Some(())
+}
+
+/// Keeps bytes that are too few to tell what they begin.
+#[inline(always)]
+fn keep_beginning(
+    key: u64,
+    socket: &Socket,
+    known: Option<&mut Connection>,
+    word: u64,
+    len: usize,
+) -> Option<()> {
+    let connection = match known {
+        Some(known) => known,
+        None => new_connection(key, socket.file)?,
+    };
+    if connection.begun_len == 0 {
+        (connection.begun_ns, connection.begun_rss) = now();
+    }
+    connection.begun = word & http::low_bytes(len);
+    connection.begun_len = len as u32 & 7;
+    Some(())
+}
+
+#[inline(always)]
+fn now() -> (u64, u64) {
+    // SAFETY: a plain helper call.
+    (unsafe { bpf_ktime_get_ns() }, socket::resident_set())
+}
+
+#[inline(always)]
+fn speaks(process: u32, protocol: u64) -> Option<()> {
+    let process = PROCESS_WINDOWS.get_ptr_mut(process)?;
+    // SAFETY: a map value; a bit that is lost is set again by the next connection.
+    unsafe { (*process).speaks |= protocol };
+    Some(())
+}
+
+/// A thread has sent.
+#[inline(always)]
+pub fn data_written(ctx: &TracePointContext) -> Option<()> {
+    let process = open_target()?;
+    let transfer = Transfer::of(ctx)?;
+    let key = connection_key(process, transfer.descriptor);
+    if transfer.result <= 0 {
+        return note_error(key, transfer.result, WindowStage::Responding);
+    }
+    let connection = CONNECTIONS.get_ptr_mut(key)?;
+    // SAFETY: a map value; one thread at a time uses a connection, or the target itself is confused.
+    let connection = unsafe { &mut *connection };
+    let window = open(connection.window)?;
+    if socket::file(transfer.descriptor)? != connection.file {
+        return None;
+    }
+    sent(connection, window, transfer.data())
+}
+
+#[inline(always)]
+fn sent(connection: &mut Connection, window: &mut WindowState, data: Data) -> Option<()> {
+    let (word, len) = data.first_word();
+    let is_head = http::is_status_line(word, len);
+    if is_head && is_interim(data) {
+        return None;
+    }
+    if window.stage() == WindowStage::Open as u32 {
+        advance(window, WindowStage::Responding);
+        window.bound_and_flags &= !WINDOW_NEXT_RESPONSE;
+    } else if is_head {
+        window.bound_and_flags |= WINDOW_NEXT_RESPONSE;
+        connection.response_room = HEAD_BYTES as u32;
+    }
+    if is_head && let Some(thread) = thread::existing(current_tid()) {
+        contexts::answered(thread, window.process as u16, window.id());
+    }
+    window.sent_bytes += data.transferred;
+    note_end(window, data);
+    (window.responded_ns, window.rss_responded) = now();
+    let bound = window.bound();
+    if bound != 0 && bound != current_tid() {
+        hand_over(window);
+    }
+    if connection.response_room != 0 {
+        let kind = WindowEventKind::Response;
+        let room = connection.response_room;
+        connection.response_room = send_fragment(
+            thread::current()?,
+            kind,
+            window,
+            Begun::default(),
+            data,
+            room,
+        );
+    }
+    Some(())
+}
+
+/// Notes whether the data ends as a chunked body does (RFC 9112, section 7.1), without trailers.
+#[inline(always)]
+fn note_end(window: &mut WindowState, data: Data) {
+    const END: &[u8; 5] = b"0\r\n\r\n";
+    let (word, len) = data.last(END.len() as u64).first_word();
+    let end = u64::from_le_bytes([END[0], END[1], END[2], END[3], END[4], 0, 0, 0]);
+    if len == END.len() && word == end {
+        window.bound_and_flags |= WINDOW_CHUNKS_ENDED;
+    } else {
+        window.bound_and_flags &= !WINDOW_CHUNKS_ENDED;
+    }
+}
+
+/// Whether a status line announces another one, which is yet to be sent.
+#[inline(always)]
+fn is_interim(data: Data) -> bool {
+    let (digits, len) = data.after(STATUS).first_word();
+    len >= 3 && data.transferred <= LONGEST_INTERIM && http::is_interim(digits)
+}
+
+/// Reading or sending failed: the peer may be gone. Behind the response, that is nothing unusual.
+#[inline(always)]
+fn note_error(key: u64, error: i64, last: WindowStage) -> Option<()> {
+    if error == EPIPE || error == ECONNRESET {
+        let connection = CONNECTIONS.get_ptr_mut(key)?;
+        // SAFETY: as in `data_written`.
+        let window = open(unsafe { (*connection).window })?;
+        if window.stage() <= last as u32 {
+            window.bound_and_flags |= WINDOW_RESET;
+        }
+    }
+    Some(())
+}
+
+/// A descriptor is about to be closed.
+#[inline(always)]
+pub fn descriptor_closes(ctx: &TracePointContext) -> Option<()> {
+    let process = open_target()?;
+    let key = connection_key(process, argument(ctx, 0)? as u32);
+    let connection = CONNECTIONS.get_ptr_mut(key)?;
+    // SAFETY: as in `data_written`.
+    let window = unsafe { (*connection).window };
+    let _ = CONNECTIONS.remove(key);
+    let window = open(window)?;
+    let is_answered = window.stage() == WindowStage::Responding as u32;
+    // What the thread cleans up behind the connection is the request's as well.
+    if !(is_answered && window.bound() != 0 && advance(window, WindowStage::Finished)) {
+        close(thread::current()?, window);
+    }
+    Some(())
+}
+
+/// The connection of a descriptor, if it is still that of the given file.
+#[inline(always)]
+fn connection(key: u64, file: u64) -> Option<&'static mut Connection> {
+    let connection = CONNECTIONS.get_ptr_mut(key)?;
+    // SAFETY: as in `data_written`.
+    let connection = unsafe { &mut *connection };
+    (connection.file == file).then_some(connection)
+}
+
+#[inline(always)]
+fn new_connection(key: u64, file: u64) -> Option<&'static mut Connection> {
+    let connection = Connection {
+        file,
+        ..Connection::default()
+    };
+    if CONNECTIONS.insert(key, connection, 0).is_err() {
+        count(Counter::WindowsFull, 1);
+        return None;
+    }
+    self::connection(key, file)
+}

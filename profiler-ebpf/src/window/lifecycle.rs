@@ -1,0 +1,245 @@
+//! Opens and closes windows, and binds threads to them.
+
+use aya_ebpf::{helpers::bpf_probe_read_user, programs::TracePointContext};
+use residue_ebpf::abi::{
+    counters::Counter,
+    window::{
+        AMBIGUOUS, Amounts, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS, WINDOW_TASKS_INHERITED,
+        WindowEventKind, WindowStage, WindowState, id_and_stage,
+    },
+};
+
+use super::{
+    at, open,
+    send::{Begun, send},
+    transfer::Data,
+};
+use crate::{
+    atomic, count,
+    maps::{LAST_WINDOW, PROCESS_WINDOWS},
+    syscall::{argument, number, open_target},
+    thread::{self, ThreadState, current_tid},
+};
+
+/// How many places are tried for a new window: nearly all are free.
+const TRIES: usize = 4;
+
+/// Numbers of syscalls on x86-64 (asm/unistd_64.h).
+mod nr {
+    pub const POLL: u32 = 7;
+    pub const ACCEPT: u32 = 43;
+    pub const PPOLL: u32 = 271;
+    pub const ACCEPT4: u32 = 288;
+}
+
+/// How a window begins.
+pub struct Beginning {
+    /// The process slot.
+    pub process: u32,
+    /// Whether the current thread serves one request at a time.
+    pub binds: bool,
+    /// When the first byte was read, nanoseconds of the monotonic clock.
+    pub at_ns: u64,
+    /// Resident set then, bytes.
+    pub rss: u64,
+}
+
+/// Opens a window, with the current thread's previous one closed.
+#[inline(always)]
+pub fn begin(thread: &mut ThreadState, beginning: &Beginning) -> Option<&'static mut WindowState> {
+    turn_away(thread);
+    let Some(window) = claim() else {
+        count(Counter::WindowsFull, 1);
+        return None;
+    };
+    window.process = beginning.process;
+    window.tid = current_tid();
+    window.bound_and_flags = 0;
+    window.opened_ns = beginning.at_ns;
+    window.responded_ns = 0;
+    window.sent_bytes = 0;
+    window.rss_open = beginning.rss;
+    window.rss_responded = beginning.rss;
+    window.amounts = Amounts::default();
+    window.tasks = 0;
+    if beginning.binds {
+        window.bound_and_flags = u64::from(window.tid);
+        thread.window = window.id();
+        thread.request_wait = thread.last_wait;
+    } else {
+        count_unbound(window.process);
+    }
+    Some(window)
+}
+
+/// The place of a window that is closed, with the next number.
+#[inline(always)]
+fn claim() -> Option<&'static mut WindowState> {
+    let last = LAST_WINDOW.get_ptr_mut(0)?;
+    for _ in 0..TRIES {
+        // SAFETY: a map value.
+        let id = unsafe { atomic::fetch_add(last, 1) } as u32;
+        let id = id.wrapping_add(1);
+        let window = at(id)?;
+        let before = window.id_and_stage;
+        if id != 0
+            && id != AMBIGUOUS
+            && window.stage() == WindowStage::Closed as u32
+            && replace(window, before, id_and_stage(id, WindowStage::Open))
+        {
+            return Some(window);
+        }
+    }
+    None
+}
+
+/// Moves a window to another stage; fails if somebody else was faster.
+#[inline(always)]
+pub fn advance(window: &mut WindowState, stage: WindowStage) -> bool {
+    let before = window.id_and_stage;
+    before >> 32 != 0 && replace(window, before, id_and_stage(before as u32, stage))
+}
+
+#[inline(always)]
+fn replace(window: &mut WindowState, before: u64, after: u64) -> bool {
+    // SAFETY: a field of a map value.
+    unsafe { atomic::compare_exchange(&raw mut window.id_and_stage, before, after) == before }
+}
+
+/// Closes a window.
+#[inline(always)]
+pub fn close(thread: &mut ThreadState, window: &mut WindowState) {
+    if !advance(window, WindowStage::Closed) {
+        return;
+    }
+    if window.bound() == 0
+        && let Some(process) = PROCESS_WINDOWS.get_ptr_mut(window.process)
+    {
+        // SAFETY: a field of a map value.
+        unsafe { atomic::add(&raw mut (*process).unbound_open, u64::MAX) };
+    }
+    let nothing = Data::default();
+    send(
+        thread,
+        WindowEventKind::Closed,
+        window,
+        Begun::default(),
+        nothing,
+        0,
+    );
+}
+
+/// The current thread turns to something else: its window is over, or another thread's.
+#[inline(always)]
+pub fn turn_away(thread: &mut ThreadState) {
+    if let Some(window) = bound(thread) {
+        if window.stage() == WindowStage::Open as u32 {
+            hand_over(window);
+        } else {
+            close(thread, window);
+        }
+    }
+    thread.window = 0;
+}
+
+/// The window that the current thread is bound to.
+#[inline(always)]
+fn bound(thread: &ThreadState) -> Option<&'static mut WindowState> {
+    if thread.window == 0 {
+        return None;
+    }
+    open(thread.window).filter(|window| window.bound() == current_tid())
+}
+
+/// No thread is bound to the window from here on.
+#[inline(always)]
+pub fn hand_over(window: &mut WindowState) {
+    let before = window.bound_and_flags;
+    let after = before >> 32 << 32 | WINDOW_HANDED_OVER;
+    // SAFETY: a field of a map value.
+    let found = unsafe { atomic::compare_exchange(&raw mut window.bound_and_flags, before, after) };
+    if before as u32 != 0 && found == before {
+        count_unbound(window.process);
+    }
+}
+
+/// A task begins to work for a window, because another one does that made it (`is_inherited`) or because
+/// it works on the window's connection.
+#[inline(always)]
+pub fn task_begins(window: u32, is_inherited: bool) {
+    let Some(window) = open(window) else {
+        return;
+    };
+    let flag = if is_inherited {
+        WINDOW_HAS_TASKS | WINDOW_TASKS_INHERITED
+    } else {
+        WINDOW_HAS_TASKS
+    };
+    window.bound_and_flags |= flag;
+    // SAFETY: a field of a map value.
+    unsafe { atomic::add(&raw mut window.tasks, 1) };
+}
+
+/// A task has ended that worked for a window.
+#[inline(always)]
+pub fn task_ends(window: u32) {
+    if window == 0 {
+        return;
+    }
+    if let Some(state) = at(window)
+        && state.id() == window
+        && state.tasks != 0
+    {
+        // SAFETY: a field of a map value.
+        unsafe { atomic::add(&raw mut state.tasks, u64::MAX) };
+    }
+}
+
+#[inline(always)]
+fn count_unbound(process: u32) {
+    if let Some(process) = PROCESS_WINDOWS.get_ptr_mut(process) {
+        // SAFETY: fields of a map value.
+        unsafe {
+            atomic::add(&raw mut (*process).unbound_open, 1);
+            atomic::add(&raw mut (*process).unbound_opened, 1);
+        }
+    }
+}
+
+/// A thread ends.
+#[inline(always)]
+pub fn thread_exited(thread: &mut ThreadState) {
+    turn_away(thread);
+}
+
+/// A thread is about to wait. For what it waited before its request arrived, it waits between requests;
+/// for anything else, such as a database, within one.
+#[inline(always)]
+pub fn thread_waits(ctx: &TracePointContext) -> Option<()> {
+    open_target()?;
+    let thread = thread::existing(current_tid())?;
+    let number = number(ctx)?;
+    let wait = u64::from(number) << 32 | u64::from(waits_for(ctx, number)?);
+    if number == nr::ACCEPT || number == nr::ACCEPT4 {
+        turn_away(thread);
+    } else if let Some(window) = bound(thread) {
+        let responded = window.stage() != WindowStage::Open as u32;
+        let finished = window.stage() == WindowStage::Finished as u32;
+        if finished || responded && wait == thread.request_wait {
+            turn_away(thread);
+        }
+    }
+    thread.last_wait = wait;
+    Some(())
+}
+
+/// What tells one wait from another: the descriptor, of several the first; of select, their bound.
+#[inline(always)]
+fn waits_for(ctx: &TracePointContext, number: u32) -> Option<u32> {
+    let first = argument(ctx, 0)?;
+    if number != nr::POLL && number != nr::PPOLL {
+        return Some(first as u32);
+    }
+    // SAFETY: the helper checks the address.
+    Some(unsafe { bpf_probe_read_user(first as *const u32) }.unwrap_or(0))
+}

@@ -1,0 +1,108 @@
+//! Request windows: which request a thread works on, decided where it happens, because allocations run
+//! at the same time.
+//!
+//! A window opens when the head of a request is read, and closes when the worker turns to something
+//! else: not with the response's first byte, since streams allocate later, nor with its last, since what
+//! is cleaned up then belongs to the request.
+//!
+//! A thread that reads from a blocking socket serves one request at a time and is *bound* to its window.
+//! One whose sockets do not block is an event loop's; its windows are bound to no thread. Where that runs
+//! asyncio's tasks, these are bound instead ([`contexts`]); what else is allocated while such a window is
+//! open is ambiguous.
+
+mod connection;
+mod contexts;
+mod lifecycle;
+mod send;
+mod socket;
+mod transfer;
+
+use residue_ebpf::abi::{
+    heap::LiveAllocation,
+    window::{AMBIGUOUS, Amounts, BACKGROUND, WINDOWS as MAX_WINDOWS, WindowStage, WindowState},
+};
+
+use crate::{
+    atomic,
+    maps::{PROCESS_WINDOWS, WINDOWS},
+    thread::{ThreadState, current_tid},
+};
+
+pub use connection::{Connection, data_read, data_written, descriptor_closes};
+pub use contexts::{Entry, Owner, Stay, freed as context_freed, made as context_made};
+pub use lifecycle::{thread_exited, thread_waits};
+
+/// The window of what a thread allocates now.
+#[inline(always)]
+pub fn of_allocation(thread: &mut ThreadState, process: u16) -> u32 {
+    if thread.window != BACKGROUND {
+        if open(thread.window).is_some_and(|window| window.bound() == current_tid()) {
+            return thread.window;
+        }
+        thread.window = BACKGROUND;
+    }
+    let window = contexts::window_of_context(thread, process);
+    if window != BACKGROUND {
+        return window;
+    }
+    let unbound = PROCESS_WINDOWS
+        .get(u32::from(process))
+        .is_some_and(|process| process.unbound_open != 0);
+    if unbound { AMBIGUOUS } else { BACKGROUND }
+}
+
+/// Counts an allocation for its window.
+#[inline(always)]
+pub fn account_alloc(process: u16, allocation: &LiveAllocation) {
+    if let Some(amounts) = amounts(process, allocation.window) {
+        // SAFETY: fields of a map value.
+        unsafe {
+            atomic::add(&raw mut amounts.alloc_bytes, allocation.size);
+            atomic::add(&raw mut amounts.alloc_objects, 1);
+        }
+    }
+}
+
+/// Counts the end of an allocation for the window in which it was made, unless another one has taken
+/// that one's place.
+#[inline(always)]
+pub fn account_free(process: u16, allocation: &LiveAllocation) {
+    if let Some(amounts) = amounts(process, allocation.window) {
+        // SAFETY: fields of a map value.
+        unsafe {
+            atomic::add(&raw mut amounts.freed_bytes, allocation.size);
+            atomic::add(&raw mut amounts.freed_objects, 1);
+        }
+    }
+}
+
+#[inline(always)]
+fn amounts(process: u16, window: u32) -> Option<&'static mut Amounts> {
+    if window != BACKGROUND && window != AMBIGUOUS {
+        let state = at(window)?;
+        return (state.id() == window).then_some(&mut state.amounts);
+    }
+    let process = PROCESS_WINDOWS.get_ptr_mut(u32::from(process))?;
+    // SAFETY: a map value; its fields are only changed atomically.
+    let process = unsafe { &mut *process };
+    Some(match window {
+        BACKGROUND => &mut process.background,
+        _ => &mut process.ambiguous,
+    })
+}
+
+/// A window's place, which may be another one's.
+#[inline(always)]
+fn at(window: u32) -> Option<&'static mut WindowState> {
+    let state = WINDOWS.get_ptr_mut(window & (MAX_WINDOWS - 1))?;
+    // SAFETY: a map value; what several threads change is changed atomically.
+    Some(unsafe { &mut *state })
+}
+
+/// A window that is not closed.
+#[inline(always)]
+fn open(window: u32) -> Option<&'static mut WindowState> {
+    let state = at(window)?;
+    let is_open = state.id() == window && state.stage() != WindowStage::Closed as u32;
+    is_open.then_some(state)
+}

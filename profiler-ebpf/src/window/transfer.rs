@@ -1,0 +1,144 @@
+//! A syscall that has read or sent data.
+
+use aya_ebpf::{
+    bindings::pt_regs,
+    helpers::{bpf_probe_read_user, generated::bpf_probe_read_user as read_user},
+    programs::TracePointContext,
+};
+
+use crate::{
+    syscall::{number, raw_result, saved_registers},
+    thread::read_word,
+};
+
+/// Numbers of syscalls on x86-64 (asm/unistd_64.h).
+mod nr {
+    pub const READV: u32 = 19;
+    pub const WRITEV: u32 = 20;
+    pub const SENDFILE: u32 = 40;
+    pub const RECVFROM: u32 = 45;
+    pub const SENDMSG: u32 = 46;
+    pub const RECVMSG: u32 = 47;
+}
+
+/// uapi/linux/socket.h
+const MSG_PEEK: u64 = 2;
+/// Where `struct user_msghdr` keeps its `msg_iov`.
+const MSG_IOV: u64 = 16;
+
+/// The descriptor, and how the syscall ended.
+pub struct Transfer {
+    /// The descriptor.
+    pub descriptor: u32,
+    /// Bytes that were transferred, or the error.
+    pub result: i64,
+    number: u32,
+    regs: pt_regs,
+}
+
+/// Where the data is, as far as it lies in one piece.
+#[derive(Clone, Copy, Default)]
+pub struct Data {
+    /// AVMA.
+    pub address: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Bytes in all pieces.
+    pub transferred: u64,
+}
+
+impl Transfer {
+    /// Of the syscall that ends.
+    #[inline(always)]
+    pub fn of(ctx: &TracePointContext) -> Option<Self> {
+        let regs = saved_registers()?;
+        Some(Self {
+            descriptor: regs.rdi as u32,
+            result: raw_result(ctx)?,
+            number: number(ctx)?,
+            regs,
+        })
+    }
+
+    /// Whether the data is still there for the next one who reads.
+    #[inline(always)]
+    pub const fn is_peek(&self) -> bool {
+        match self.number {
+            nr::RECVFROM => self.regs.r10 & MSG_PEEK != 0,
+            nr::RECVMSG => self.regs.rdx & MSG_PEEK != 0,
+            _ => false,
+        }
+    }
+
+    /// Its first piece; of what is sent from a file, nothing can be read.
+    #[inline(always)]
+    pub fn data(&self) -> Data {
+        let transferred = if self.result > 0 {
+            self.result as u64
+        } else {
+            0
+        };
+        let (address, piece) = match self.number {
+            nr::READV | nr::WRITEV => first_piece(self.regs.rsi),
+            nr::SENDMSG | nr::RECVMSG => {
+                first_piece(read_word(self.regs.rsi.wrapping_add(MSG_IOV)))
+            }
+            nr::SENDFILE => (0, 0),
+            _ => (self.regs.rsi, u64::MAX),
+        };
+        let len = if piece < transferred {
+            piece
+        } else {
+            transferred
+        };
+        Data {
+            address,
+            len,
+            transferred,
+        }
+    }
+}
+
+impl Data {
+    /// The first bytes, as a little-endian word, and how many these are.
+    #[inline(always)]
+    pub fn first_word(&self) -> (u64, usize) {
+        let mut word = 0_u64;
+        let len = if self.len < 8 { self.len } else { 8 };
+        // SAFETY: the helper checks the address, and writes at most 8 bytes.
+        let read =
+            unsafe { read_user((&raw mut word).cast(), len as u32, self.address as *const _) };
+        if read == 0 {
+            (word, len as usize)
+        } else {
+            (0, 0)
+        }
+    }
+
+    /// Nothing but the last bytes, if all lies in one piece.
+    #[inline(always)]
+    pub const fn last(self, bytes: u64) -> Self {
+        if self.len != self.transferred {
+            return self.after(self.len);
+        }
+        self.after(self.len.saturating_sub(bytes))
+    }
+
+    /// Without the first bytes.
+    #[inline(always)]
+    pub const fn after(self, bytes: u64) -> Self {
+        Self {
+            address: self.address.wrapping_add(bytes),
+            len: self.len.saturating_sub(bytes),
+            transferred: self.transferred.saturating_sub(bytes),
+        }
+    }
+}
+
+/// Address and length of the first `struct iovec`.
+#[inline(always)]
+fn first_piece(iovec: u64) -> (u64, u64) {
+    // SAFETY: the helper checks the address.
+    let [base, len] = unsafe { bpf_probe_read_user(iovec as *const [u64; 2]) }.unwrap_or_default();
+    (base, len)
+}

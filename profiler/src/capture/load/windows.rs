@@ -1,0 +1,135 @@
+//! Takes rows of request windows out of their tables.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Row};
+
+use super::{all, contradiction};
+use crate::capture::schema::WITH_WINDOWS;
+use crate::capture::{UnboundAt, Windows};
+use crate::window::head::Method;
+use crate::window::record::{
+    Amount, Binding, LeftBehind, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd, WindowRecord,
+};
+use crate::window::route::Route;
+
+type Routes = HashMap<i64, Route>;
+
+/// Everything of windows; nothing from a capture that is older than they are.
+pub(super) fn load(db: &Connection, version: u32) -> rusqlite::Result<Windows> {
+    if version < WITH_WINDOWS {
+        return Ok(Windows::default());
+    }
+    let routes = all(db, "SELECT id, method, template FROM route", |row| {
+        Ok((row.get(0)?, route(row)?))
+    })?;
+    let routes: Routes = routes.into_iter().collect();
+    Ok(Windows {
+        records: all(
+            db,
+            "SELECT route_id, id, process_id, pid, tid, opened_ns, closed_ns, duration_ns, status,
+             request_id, rss_open_bytes, rss_close_bytes, alloc_bytes, alloc_objects,
+             retained_bytes, retained_objects, confidence, candidates, ended, survivor_bytes,
+             survivor_objects FROM window ORDER BY id",
+            |row| Ok((record(row, &routes)?, optional_amount(row, 19)?)),
+        )?,
+        left_behind: all(
+            db,
+            "SELECT route_id, process_id, status, stage, stack_id, bytes, objects FROM left_behind
+             ORDER BY process_id, route_id, status, stage, stack_id",
+            |row| left_behind(row, &routes),
+        )?,
+        unbound: all(
+            db,
+            "SELECT at_ns, process_id, background_alloc_bytes, background_alloc_objects,
+             background_inuse_bytes, background_inuse_objects, ambiguous_alloc_bytes,
+             ambiguous_alloc_objects, ambiguous_inuse_bytes, ambiguous_inuse_objects
+             FROM unbound JOIN snapshot ON snapshot.id = snapshot_id
+             ORDER BY snapshot_id, process_id",
+            unbound,
+        )?,
+    })
+}
+
+fn route(row: &Row<'_>) -> rusqlite::Result<Route> {
+    let method: Option<String> = row.get(1)?;
+    let template: Option<String> = row.get(2)?;
+    let method = method.as_deref().map(Method::of);
+    Ok(Route::stored(method, template.as_deref()))
+}
+
+/// The route whose number is in the first column.
+fn route_of(row: &Row<'_>, routes: &Routes) -> rusqlite::Result<Route> {
+    let id: i64 = row.get(0)?;
+    let route = routes.get(&id).cloned();
+    route.ok_or_else(|| contradiction(0, format!("there is no route {id}")))
+}
+
+fn record(row: &Row<'_>, routes: &Routes) -> rusqlite::Result<WindowRecord> {
+    let (open, close): (Option<u64>, Option<u64>) = (row.get(10)?, row.get(11)?);
+    let (confidence, ended) = (row.get_ref(16)?.as_str()?, row.get_ref(18)?.as_str()?);
+    let binding = Binding::from_name(confidence, row.get(17)?);
+    let end = WindowEnd::from_name(ended);
+    Ok(WindowRecord {
+        window: row.get(1)?,
+        process: row.get(2)?,
+        pid: row.get(3)?,
+        tid: row.get(4)?,
+        opened_ns: row.get(5)?,
+        closed_ns: row.get(6)?,
+        duration_ns: row.get(7)?,
+        route: route_of(row, routes)?,
+        status: row.get(8)?,
+        request_id: row.get(9)?,
+        rss: (open.zip(close)).map(|(open, close)| RssPair { open, close }),
+        allocated: amount(row, 12)?,
+        retained: amount(row, 14)?,
+        binding: binding
+            .ok_or_else(|| contradiction(16, format!("a window was bound as `{confidence}`")))?,
+        end: end.ok_or_else(|| contradiction(18, format!("a window ended as `{ended}`")))?,
+    })
+}
+
+fn left_behind(row: &Row<'_>, routes: &Routes) -> rusqlite::Result<LeftBehind> {
+    let status: u16 = row.get(2)?;
+    let stage = row.get_ref(3)?.as_str()?;
+    Ok(LeftBehind {
+        process: row.get(1)?,
+        route: route_of(row, routes)?,
+        status: (status != 0).then_some(status),
+        stage: Stage::from_name(stage)
+            .ok_or_else(|| contradiction(3, format!("memory was left behind at `{stage}`")))?,
+        stack: row.get(4)?,
+        amount: amount(row, 5)?,
+    })
+}
+
+fn unbound(row: &Row<'_>) -> rusqlite::Result<UnboundAt> {
+    let pair = |at| -> rusqlite::Result<Unbound> {
+        Ok(Unbound {
+            allocated: amount(row, at)?,
+            outstanding: amount(row, at + 2)?,
+        })
+    };
+    Ok(UnboundAt {
+        at_ns: row.get(0)?,
+        unbound: ProcessUnbound {
+            process: row.get(1)?,
+            background: pair(2)?,
+            ambiguous: pair(6)?,
+        },
+    })
+}
+
+/// In this column and the next.
+fn amount(row: &Row<'_>, at: usize) -> rusqlite::Result<Amount> {
+    Ok(Amount {
+        bytes: row.get(at)?,
+        objects: row.get(at + 1)?,
+    })
+}
+
+fn optional_amount(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Amount>> {
+    let (bytes, objects): (Option<u64>, Option<u64>) = (row.get(at)?, row.get(at + 1)?);
+    Ok((bytes.zip(objects)).map(|(bytes, objects)| Amount { bytes, objects }))
+}

@@ -1,0 +1,50 @@
+//! What requests are, and how they are told apart: the same for every command that follows them.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use crate::{
+    session::WindowRules,
+    window::{
+        head::IdHeader,
+        route::{MAX_ROUTES, Pattern, RouteRules},
+        survivors::Grace,
+    },
+};
+
+/// How requests are told apart.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Requests")]
+pub struct RequestArgs {
+    /// A route by its template, such as `/shop/{name}`; tried before what is made of ids in paths
+    #[arg(long = "route-pattern", value_name = "TEMPLATE")]
+    patterns: Vec<Pattern>,
+    /// Routes that are told apart; all others count as `other`
+    #[arg(long, value_name = "N", default_value_t = MAX_ROUTES)]
+    max_routes: usize,
+    /// The header with the request id; `traceparent` is looked at as well
+    #[arg(long, value_name = "HEADER", default_value = "X-Request-ID", value_parser = IdHeader::new)]
+    request_id_header: IdHeader,
+    /// Further requests on a worker after which what one left behind has survived
+    #[arg(long, value_name = "N", default_value_t = Grace::default().requests)]
+    grace_requests: NonZeroU32,
+    /// Time after which it has, on a worker that has little to do
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    grace_time: Duration,
+}
+
+impl RequestArgs {
+    /// As the session wants it.
+    pub fn rules(&self) -> WindowRules {
+        WindowRules {
+            routes: RouteRules {
+                patterns: self.patterns.clone(),
+                max_routes: self.max_routes,
+            },
+            id_header: self.request_id_header.clone(),
+            grace: Grace {
+                requests: self.grace_requests,
+                time_ns: u64::try_from(self.grace_time.as_nanos()).unwrap_or(u64::MAX),
+            },
+        }
+    }
+}

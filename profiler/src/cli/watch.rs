@@ -1,0 +1,223 @@
+//! `residue watch`: one line a request, live.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use residue_ebpf::abi::heap::StackPolicy;
+
+use super::{record, requests::RequestArgs};
+use crate::{
+    attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
+    probes::SitePolicy,
+    session::{Config, Session, Update},
+    target::Pid,
+    window::{
+        line::{JsonLine, LineRules, THRESHOLD_BYTES, TextLine},
+        record::{Unbound, WindowRecord},
+        table::{self, TableBuilder},
+    },
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  The requests of all workers, as they end:
+    sudo residue watch -p $(pgrep -o gunicorn) --children
+  Only those that made the process grow by a megabyte or more:
+    sudo residue watch -p 4242 --min-delta 1MB
+  For another program, a JSON object a line:
+    sudo residue watch -p 4242 --json | jq 'select(.leak_suspected)'
+  In production, by the resident set alone, at next to no cost:
+    sudo residue watch -p 4242 --rss-only";
+
+/// Show each request as it ends, and what it left behind
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Process to watch; may be given several times
+    #[arg(short, long = "pid", value_name = "PID", required = true)]
+    pids: Vec<Pid>,
+    /// Watch all descendants that exist now as well
+    #[arg(long)]
+    children: bool,
+    /// End after this time (60s, 5m); without it, Ctrl-C ends it
+    #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Write JSON lines
+    #[arg(long)]
+    json: bool,
+    /// Only requests that took at least this long (500ms)
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    slow: Option<Duration>,
+    /// Only requests during which the process grew by at least this much (1MB)
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    min_delta: Option<u64>,
+    /// Growth or retention from which on a request is marked LEAK_SUSPECTED
+    #[arg(long, value_name = "SIZE", default_value_t = THRESHOLD_BYTES, value_parser = parse_size)]
+    leak_threshold: u64,
+    /// Follow no allocations: `retained` is unknown, and a request costs microseconds
+    #[arg(long)]
+    rss_only: bool,
+    /// Live allocations that can be tracked at least, each 43 bytes of kernel memory
+    #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.max_live, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    max_live: u32,
+    #[command(flatten)]
+    requests: RequestArgs,
+}
+
+fn parse_size(text: &str) -> Result<u64, parse_size::Error> {
+    parse_size::parse_size(text)
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// When a process cannot be watched, or standard output cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    // Before any thread is started: it changes what this thread and its children see.
+    ensure_tracefs();
+    let config = config(args);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the event loop")?;
+    runtime.block_on(watch(&config, args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
+    let stop = record::stop_signals()?;
+    let mut lines = Lines::new(args);
+    let mut tell = |update| lines.show(update);
+    let mut session = Session::start(config, &mut tell)?;
+    let watched = session.run(stop).await;
+    let finished = session.finish();
+    watched.and(finished)?;
+    lines.finish()
+}
+
+fn config(args: &Args) -> Config {
+    Config {
+        pids: record::with_children(&args.pids, args.children),
+        command: Vec::new(),
+        output: None,
+        duration: args.duration,
+        interval: Duration::from_secs(1),
+        limits: Limits {
+            max_live: args.max_live,
+            ..Limits::DEFAULT
+        },
+        programs: ProgramSet::Counting,
+        tracing: Tracing {
+            allocations: !args.rss_only,
+            sockets: true,
+        },
+        windows: args.requests.rules(),
+        stacks: StackConfig {
+            policy: StackPolicy::None,
+            ..StackConfig::default()
+        },
+        samples: None,
+        sites: SitePolicy::Cheapest,
+        python_objects: false,
+    }
+}
+
+/// Writes the lines to standard output, and everything else to standard error.
+struct Lines {
+    json: bool,
+    rules: LineRules,
+    table: TableBuilder,
+    background: Unbound,
+    ambiguous: Unbound,
+    /// Events that could not be recorded.
+    lost: u64,
+    /// The first error of standard output: nothing is written after it.
+    failed: Option<io::Error>,
+}
+
+impl Lines {
+    fn new(args: &Args) -> Self {
+        let slow = args.slow.unwrap_or_default();
+        Self {
+            json: args.json,
+            rules: LineRules {
+                threshold_bytes: args.leak_threshold,
+                min_duration_ns: u64::try_from(slow.as_nanos()).unwrap_or(u64::MAX),
+                min_delta_bytes: args.min_delta,
+            },
+            table: TableBuilder::default(),
+            background: Unbound::default(),
+            ambiguous: Unbound::default(),
+            lost: 0,
+            failed: None,
+        }
+    }
+
+    fn show(&mut self, update: Update) {
+        match update {
+            Update::Started { processes, .. } => {
+                eprintln!("watching {}; Ctrl-C ends it", processes.join(", "));
+            }
+            Update::Note(text) => eprintln!("note: {text}"),
+            Update::Windows(records) => self.write(&records),
+            Update::Survivors(survivors) => {
+                for (route, amount) in survivors {
+                    self.table.add_survivors(&route, amount);
+                }
+            }
+            Update::Unbound(processes) => {
+                for process in processes {
+                    self.background.add(process.background);
+                    self.ambiguous.add(process.ambiguous);
+                }
+            }
+            Update::Written(tally) => self.lost = tally.lost,
+        }
+    }
+
+    fn write(&mut self, records: &[WindowRecord]) {
+        for record in records {
+            self.table.add(record);
+        }
+        if self.failed.is_none() {
+            self.failed = self.try_write(records).err();
+        }
+    }
+
+    fn try_write(&self, records: &[WindowRecord]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        for record in records.iter().filter(|record| self.rules.shows(record)) {
+            if self.json {
+                serde_json::to_writer(&mut out, &JsonLine::new(record, &self.rules))?;
+                writeln!(out)?;
+            } else {
+                writeln!(out, "{}", TextLine::new(record, &self.rules))?;
+            }
+        }
+        out.flush()
+    }
+
+    /// The table by route.
+    fn finish(self) -> anyhow::Result<()> {
+        let table = self.table.build(self.background, self.ambiguous);
+        table::write(&table, &mut io::stderr().lock())?;
+        if self.lost > 0 {
+            eprintln!(
+                "LOST {} events: figures may be too low; `residue record` tells which",
+                self.lost
+            );
+        }
+        match self.failed {
+            // `residue watch … | head` is no error.
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(error).context("cannot write to standard output")
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The request windows of a recording: from events to records, and what they left behind.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use residue_ebpf::abi::window::{SPEAKS_HTTP2, SPEAKS_TLS, WINDOWS};
+
+use crate::{
+    drain::Drain,
+    window::{
+        head::IdHeader,
+        record::{Amount, LeftBehind, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord},
+        route::{Route, RouteRules, Routes},
+        survivors::{Grace, OpenSpan, past_grace},
+        track::{Last, Tracker, outstanding},
+    },
+};
+
+/// How often it is looked at what windows left behind.
+const LOOK: Duration = Duration::from_secs(1);
+/// How much more time passes between two looks at the live set than one takes: that bounds their share of
+/// a CPU, however large the live set is.
+const REST: u32 = 50;
+
+/// What windows are, and what is told of them.
+#[derive(Clone, Debug, Default)]
+pub struct WindowRules {
+    /// How paths become routes.
+    pub routes: RouteRules,
+    /// Which header has the request id.
+    pub id_header: IdHeader,
+    /// From when on what a window retained counts as survivors.
+    pub grace: Grace,
+}
+
+/// What is new of windows since it was last asked for.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Windows that are over.
+    pub finished: Vec<WindowRecord>,
+    /// Windows whose grace is over, and what survived of each.
+    pub survivors: Vec<(u64, Amount)>,
+    /// What was left behind by stack.
+    pub left_behind: Vec<LeftBehind>,
+}
+
+/// What windows have in common whose memory is added up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WindowKey {
+    /// The window's number.
+    pub window: u64,
+    /// Process slot.
+    pub process: u16,
+    /// Its route.
+    pub route: Route,
+    /// Of the response.
+    pub status: Option<u16>,
+}
+
+/// See the module documentation.
+pub struct Windows {
+    tracker: Tracker,
+    grace: Grace,
+    /// By process: windows whose grace is not over.
+    waiting: HashMap<u16, Vec<OpenSpan>>,
+    /// The same windows, as far as they are bound.
+    keys: HashMap<u32, WindowKey>,
+    /// Those of them that closed since the last look.
+    fresh: Vec<u32>,
+    news: News,
+    /// Of those, what `untold` has not returned yet.
+    untold: (usize, Vec<(Route, Amount)>),
+    next_look: Instant,
+    /// Windows whose survivors nobody could tell any more.
+    forgotten: u64,
+    spoken: HashMap<u16, u64>,
+}
+
+impl Windows {
+    /// No window is open yet.
+    pub fn new(rules: &WindowRules, allocations: bool) -> Self {
+        let routes = Routes::new(rules.routes.clone());
+        Self {
+            tracker: Tracker::new(
+                rules.id_header.clone(),
+                routes,
+                clock_offset_ns(),
+                allocations,
+            ),
+            grace: rules.grace,
+            waiting: HashMap::new(),
+            keys: HashMap::new(),
+            fresh: Vec::new(),
+            news: News::default(),
+            untold: Default::default(),
+            next_look: Instant::now() + LOOK,
+            forgotten: 0,
+            spoken: HashMap::new(),
+        }
+    }
+
+    /// Names the process in a slot.
+    pub fn add_process(&mut self, slot: u16, pid: u32) {
+        self.tracker.add_process(slot, pid);
+    }
+
+    /// Takes what the kernel side has sent, and closes what it could not.
+    pub fn poll(&mut self, drain: &mut Drain) {
+        let mut finished = Vec::new();
+        drain.window_events(|event, fragment| {
+            finished.extend(self.tracker.take(event, fragment));
+        });
+        let now_ns = monotonic_ns();
+        for (id, state) in self.tracker.answered(now_ns, |id| drain.window(id)) {
+            if drain.close_window(&state) {
+                let process = drain.process_windows(state.process as u16);
+                let last = Last::looked_at(state, &process, now_ns);
+                finished.extend(self.tracker.finish(id, &last, None));
+            }
+        }
+        self.add(finished);
+        if Instant::now() >= self.next_look {
+            self.look(drain);
+        }
+    }
+
+    /// The process in a slot, or the recording, is over: so are its windows.
+    pub fn end(&mut self, slot: u16, drain: &mut Drain, end: Option<WindowEnd>) {
+        self.poll(drain);
+        let now_ns = monotonic_ns();
+        for id in self.tracker.of_process(slot) {
+            let Some(state) = drain.window(id) else {
+                continue;
+            };
+            // Whether or not somebody else closes it meanwhile, nothing more is heard of it.
+            let _ = drain.close_window(&state);
+            let last = Last::looked_at(state, &drain.process_windows(slot), now_ns);
+            let finished = self.tracker.finish(id, &last, end);
+            self.add(finished);
+        }
+        self.look(drain);
+    }
+
+    fn add(&mut self, finished: Vec<WindowRecord>) {
+        for record in &finished {
+            let waiting = self.waiting.entry(record.process).or_default();
+            waiting.push(OpenSpan {
+                window: record.window,
+                opened_ns: record.opened_ns,
+                closed_ns: Some(record.closed_ns),
+            });
+            if record.binding.is_bound() {
+                let id = record.window as u32;
+                self.keys.insert(id, key(record));
+                self.fresh.push(id);
+            }
+        }
+        self.news.finished.extend(finished);
+    }
+
+    /// Looks at what is left of windows that have closed since the last look, and of those whose grace is
+    /// over.
+    fn look(&mut self, drain: &Drain) {
+        let began = Instant::now();
+        let survived = self.past_grace(drain);
+        let fresh = std::mem::take(&mut self.fresh);
+        if !fresh.is_empty() || !survived.is_empty() {
+            let mut marks = Marks::default();
+            fresh.iter().for_each(|id| marks.add(*id, RETAINED));
+            survived.iter().for_each(|id| marks.add(*id, SURVIVED));
+            self.news
+                .left_behind
+                .extend(left_behind(&marks, &self.keys, drain));
+        }
+        for id in survived {
+            self.keys.remove(&id);
+        }
+        self.next_look = Instant::now() + LOOK.max(REST * began.elapsed());
+    }
+
+    /// The bound windows whose grace is over.
+    fn past_grace(&mut self, drain: &Drain) -> Vec<u32> {
+        let now_ns = unix_now_ns();
+        let mut over = Vec::new();
+        for waiting in self.waiting.values_mut() {
+            let survived = past_grace(waiting, now_ns, self.grace);
+            waiting.retain(|span| !survived.contains(&span.window));
+            over.extend(survived.into_iter().map(|window| window as u32));
+        }
+        over.retain(|id| self.keys.contains_key(id));
+        for id in &over {
+            let Some(key) = self.keys.get(id) else {
+                continue;
+            };
+            match drain.window(*id) {
+                Some(state) => {
+                    let amount = outstanding(&state.amounts);
+                    self.news.survivors.push((key.window, amount));
+                    self.untold.1.push((key.route.clone(), amount));
+                }
+                None => self.forgotten += 1,
+            }
+        }
+        over
+    }
+
+    /// What is new since the last time, for the capture.
+    pub fn take(&mut self) -> News {
+        self.untold.0 = 0;
+        std::mem::take(&mut self.news)
+    }
+
+    /// What is new since the last time, for whoever watches; to be asked before [`Self::take`].
+    pub fn untold(&mut self) -> (Vec<WindowRecord>, Vec<(Route, Amount)>) {
+        let finished = self.news.finished[self.untold.0..].to_vec();
+        self.untold.0 = self.news.finished.len();
+        (finished, std::mem::take(&mut self.untold.1))
+    }
+
+    /// Windows whose survivors are not known, because their places were taken too early.
+    pub const fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// Requests in no route of their own.
+    pub const fn overflowed(&self) -> u64 {
+        self.tracker.overflowed()
+    }
+
+    /// What the process in a slot has allocated in no single window.
+    pub fn unbound(slot: u16, drain: &Drain) -> ProcessUnbound {
+        let process = drain.process_windows(slot);
+        let of = |amounts: &residue_ebpf::abi::window::Amounts| Unbound {
+            allocated: Amount {
+                bytes: amounts.alloc_bytes,
+                objects: amounts.alloc_objects,
+            },
+            outstanding: outstanding(amounts),
+        };
+        ProcessUnbound {
+            process: slot,
+            background: of(&process.background),
+            ambiguous: of(&process.ambiguous),
+        }
+    }
+
+    /// What a person should know of the protocols that the process in a slot speaks; each once.
+    pub fn new_protocols(&mut self, slot: u16, drain: &Drain) -> Vec<&'static str> {
+        let speaks = drain.process_windows(slot).speaks;
+        let told = self.spoken.entry(slot).or_default();
+        let new = speaks & !*told;
+        *told |= speaks;
+        let what = [
+            (
+                SPEAKS_HTTP2,
+                "reads requests of HTTP/2, which have no windows",
+            ),
+            (
+                SPEAKS_TLS,
+                "reads TLS: its requests have windows only where libssl decrypts them",
+            ),
+        ];
+        let new = what.into_iter().filter(|(protocol, _)| new & protocol != 0);
+        new.map(|(_, text)| text).collect()
+    }
+}
+
+const RETAINED: u8 = 1;
+const SURVIVED: u8 = 2;
+
+/// Which windows are looked for, by their place.
+struct Marks(Vec<(u32, u8)>);
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self(vec![(0, 0); WINDOWS as usize])
+    }
+}
+
+impl Marks {
+    fn add(&mut self, window: u32, stage: u8) {
+        let (id, stages) = &mut self.0[(window % WINDOWS) as usize];
+        if *id != window {
+            (*id, *stages) = (window, 0);
+        }
+        *stages |= stage;
+    }
+
+    fn of(&self, window: u32) -> u8 {
+        let (id, stages) = self.0[(window % WINDOWS) as usize];
+        if id == window { stages } else { 0 }
+    }
+}
+
+fn left_behind(marks: &Marks, keys: &HashMap<u32, WindowKey>, drain: &Drain) -> Vec<LeftBehind> {
+    let mut by_window: HashMap<(u32, u32), Amount> = HashMap::new();
+    drain.blocks_of_windows(|window, stack, bytes| {
+        if marks.of(window) != 0 {
+            let amount = by_window.entry((window, stack)).or_default();
+            amount.add(Amount { bytes, objects: 1 });
+        }
+    });
+    let mut sums: HashMap<(u16, &Route, Option<u16>, Stage, u32), Amount> = HashMap::new();
+    for ((window, stack), amount) in by_window {
+        let Some(key) = keys.get(&window) else {
+            continue;
+        };
+        for (mark, stage) in [(RETAINED, Stage::Retained), (SURVIVED, Stage::Survivors)] {
+            if marks.of(window) & mark != 0 {
+                let sum = (key.process, &key.route, key.status, stage, stack);
+                sums.entry(sum).or_default().add(amount);
+            }
+        }
+    }
+    let sums = sums.into_iter();
+    sums.map(
+        |((process, route, status, stage, stack), amount)| LeftBehind {
+            process,
+            route: route.clone(),
+            status,
+            stage,
+            stack,
+            amount,
+        },
+    )
+    .collect()
+}
+
+fn key(record: &WindowRecord) -> WindowKey {
+    WindowKey {
+        window: record.window,
+        process: record.process,
+        route: record.route.clone(),
+        status: record.status,
+    }
+}
+
+/// The clock of the kernel side's times.
+fn monotonic_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let ns = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+    u64::try_from(ns).unwrap_or(0)
+}
+
+fn unix_now_ns() -> u64 {
+    super::now()
+}
+
+fn clock_offset_ns() -> i64 {
+    let offset = i128::from(unix_now_ns()) - i128::from(monotonic_ns());
+    i64::try_from(offset).unwrap_or(0)
+}

@@ -1,0 +1,375 @@
+//! Follows windows from the kernel side's events to their records. Pure.
+//!
+//! The kernel side opens and closes windows, since it must know at each allocation which one is open. Two
+//! things are left to us: what the heads say, and windows whose end it cannot see, because the thread
+//! turned to nothing else yet: they are over when the response is whole.
+
+mod exchange;
+
+use std::collections::HashMap;
+
+use residue_ebpf::abi::window::{
+    Amounts, ProcessWindows, WINDOW_CHUNKS_ENDED, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS,
+    WINDOW_NEXT_RESPONSE, WINDOW_RESET, WINDOW_TASKS_INHERITED, WindowEvent, WindowEventKind,
+    WindowState,
+};
+
+use super::head::{IdHeader, ResponseEnd};
+use super::record::{Amount, Binding, RssPair, WindowEnd, WindowRecord};
+use super::route::Routes;
+use exchange::Exchange;
+
+/// How long a thread that is bound to a window may do nothing before the window of a whole response is
+/// taken to be over, nanoseconds. Cleaning up takes less, and whoever watches wants to see the line.
+const QUIET_NS: u64 = 1_000_000_000;
+
+/// The windows that are open.
+#[derive(Debug)]
+pub struct Tracker {
+    id_header: IdHeader,
+    routes: Routes,
+    /// What to add to the monotonic clock for nanoseconds since 1970 UTC.
+    clock_offset_ns: i64,
+    /// Whether allocations are followed.
+    allocations: bool,
+    pids: HashMap<u32, u32>,
+    open: HashMap<u32, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// As it was when it opened.
+    opened: WindowEvent,
+    /// The request, and those that arrived together with it.
+    exchanges: Vec<Exchange>,
+    /// When its memory last changed, as far as was seen.
+    changed_ns: u64,
+    amounts: Amounts,
+}
+
+/// What is known of a window at its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Last {
+    /// The window.
+    pub state: WindowState,
+    /// When, nanoseconds of the monotonic clock.
+    pub at_ns: u64,
+    /// Resident set of the process, bytes.
+    pub rss: u64,
+    /// All windows so far of the process that no thread was bound to at some time.
+    pub unbound_opened: u64,
+    /// What the process has allocated that is ambiguous.
+    pub ambiguous: Amounts,
+}
+
+impl From<&WindowEvent> for Last {
+    fn from(event: &WindowEvent) -> Self {
+        Self {
+            state: event.state,
+            at_ns: event.at_ns,
+            rss: event.rss,
+            unbound_opened: event.unbound_opened,
+            ambiguous: event.ambiguous,
+        }
+    }
+}
+
+impl Last {
+    /// Of a window that the kernel side did not close.
+    #[must_use]
+    pub const fn looked_at(state: WindowState, process: &ProcessWindows, at_ns: u64) -> Self {
+        Self {
+            state,
+            at_ns,
+            rss: state.rss_responded,
+            unbound_opened: process.unbound_opened,
+            ambiguous: process.ambiguous,
+        }
+    }
+}
+
+impl Tracker {
+    /// No window is open yet. `clock_offset_ns` is what to add to the monotonic clock for nanoseconds
+    /// since 1970 UTC.
+    #[must_use]
+    pub fn new(
+        id_header: IdHeader,
+        routes: Routes,
+        clock_offset_ns: i64,
+        allocations: bool,
+    ) -> Self {
+        Self {
+            id_header,
+            routes,
+            clock_offset_ns,
+            allocations,
+            pids: HashMap::new(),
+            open: HashMap::new(),
+        }
+    }
+
+    /// Names the process in a slot.
+    pub fn add_process(&mut self, slot: u16, pid: u32) {
+        self.pids.insert(slot.into(), pid);
+    }
+
+    /// Requests that are in no route of their own because there are too many.
+    #[must_use]
+    pub const fn overflowed(&self) -> u64 {
+        self.routes.overflowed()
+    }
+
+    /// Takes what the kernel side has sent; returns the records of what is over.
+    pub fn take(&mut self, event: &WindowEvent, fragment: &[u8]) -> Vec<WindowRecord> {
+        let id = event.window;
+        match WindowEventKind::from_bits(event.kind) {
+            Some(WindowEventKind::Opened) => {
+                self.open.insert(id, Open::new(event));
+                self.push_request(id, event, fragment);
+            }
+            Some(WindowEventKind::Request) => self.push_request(id, event, fragment),
+            Some(WindowEventKind::Response) => self.push_response(id, event, fragment),
+            Some(WindowEventKind::Closed) => return self.finish(id, &event.into(), None),
+            None => {}
+        }
+        Vec::new()
+    }
+
+    fn push_request(&mut self, id: u32, event: &WindowEvent, fragment: &[u8]) {
+        if let Some(open) = self.open.get_mut(&id) {
+            let is_cut = event.transferred > event.fragment_len;
+            open.push_request(fragment, is_cut, &self.id_header);
+        }
+    }
+
+    fn push_response(&mut self, id: u32, event: &WindowEvent, fragment: &[u8]) {
+        if let Some(open) = self.open.get_mut(&id) {
+            let is_next = event.state.has(WINDOW_NEXT_RESPONSE);
+            open.push_response(fragment, is_next, &self.id_header);
+        }
+    }
+
+    /// Windows whose response is whole, though the kernel side has not seen their end, by what `look`
+    /// says of each.
+    pub fn answered(
+        &mut self,
+        now_ns: u64,
+        look: impl Fn(u32) -> Option<WindowState>,
+    ) -> Vec<(u32, WindowState)> {
+        let open = self.open.iter_mut();
+        open.filter_map(|(&id, open)| {
+            let state = look(id)?;
+            open.is_answered(&state, now_ns).then_some((id, state))
+        })
+        .collect()
+    }
+
+    /// The windows of a process that are open.
+    #[must_use]
+    pub fn of_process(&self, slot: u16) -> Vec<u32> {
+        let open = self.open.iter();
+        open.filter(|(_, open)| open.opened.state.process == u32::from(slot))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// A window is over, for the given reason or for the one that it shows itself: its record, and those
+    /// of requests that arrived together with it.
+    pub fn finish(&mut self, id: u32, last: &Last, end: Option<WindowEnd>) -> Vec<WindowRecord> {
+        let Some(open) = self.open.remove(&id) else {
+            return Vec::new();
+        };
+        let process = last.state.process;
+        let Some(&pid) = self.pids.get(&process) else {
+            return Vec::new();
+        };
+        let unix = |ns: u64| ns.saturating_add_signed(self.clock_offset_ns);
+        let binding = match self.allocations {
+            true => open.binding(last),
+            false => Binding::None,
+        };
+        let (allocated, retained) = open.amounts(last);
+        let duration_ns = (last.state.responded_ns != 0)
+            .then(|| last.state.responded_ns.saturating_sub(last.state.opened_ns));
+        let rss = (last.state.rss_open != 0 && last.rss != 0).then_some(RssPair {
+            open: last.state.rss_open,
+            close: last.rss,
+        });
+        let end = end.unwrap_or_else(|| how_it_ended(&last.state));
+        let exchanges = (0..).zip(open.exchanges);
+        exchanges
+            .map(|(behind, exchange): (u64, _)| {
+                let was_answered = exchange.was_answered();
+                let (route, status, request_id) = exchange.finish(&mut self.routes);
+                WindowRecord {
+                    window: behind << 32 | u64::from(id),
+                    process: process as u16,
+                    pid,
+                    tid: last.state.tid,
+                    opened_ns: unix(last.state.opened_ns),
+                    closed_ns: unix(last.at_ns),
+                    duration_ns: duration_ns.filter(|_| was_answered),
+                    route,
+                    status,
+                    request_id,
+                    rss,
+                    allocated,
+                    retained,
+                    binding,
+                    end,
+                }
+            })
+            .collect()
+    }
+}
+
+impl Open {
+    fn new(event: &WindowEvent) -> Self {
+        Self {
+            opened: *event,
+            exchanges: vec![Exchange::default()],
+            changed_ns: event.at_ns,
+            amounts: event.state.amounts,
+        }
+    }
+
+    fn push_request(&mut self, fragment: &[u8], is_cut: bool, id: &IdHeader) {
+        let Some(exchange) = self.exchanges.last_mut() else {
+            return;
+        };
+        let rest = exchange.push_request(fragment, is_cut, id).to_vec();
+        // Only what is no body can be another request.
+        if exchange.has_no_body() && !rest.is_empty() {
+            let mut next = Exchange::default();
+            next.push_request(&rest, is_cut, id);
+            if next.is_request() {
+                self.exchanges.push(next);
+            }
+        }
+    }
+
+    /// Responses come in the order of their requests.
+    fn push_response(&mut self, fragment: &[u8], is_next: bool, id: &IdHeader) {
+        let answered = self.exchanges.iter().filter(|it| it.was_answered()).count();
+        let last_interim = self.exchanges.iter().rposition(Exchange::is_interim);
+        let current = match (is_next, last_interim) {
+            (true, Some(interim)) => {
+                self.exchanges[interim].forget_interim();
+                interim
+            }
+            (true, None) if answered < self.exchanges.len() => answered,
+            (true, None) if self.exchanges.iter().any(Exchange::may_hide_another) => {
+                self.exchanges.push(Exchange::hidden());
+                answered
+            }
+            _ => answered.saturating_sub(1),
+        };
+        if let Some(exchange) = self.exchanges.get_mut(current) {
+            exchange.push_response(fragment, id);
+        }
+    }
+
+    /// Whether the response is whole, and the thread that is bound to the window, if there is one, does
+    /// nothing more.
+    fn is_answered(&mut self, state: &WindowState, now_ns: u64) -> bool {
+        if state.amounts != self.amounts {
+            self.amounts = state.amounts;
+            self.changed_ns = now_ns;
+        }
+        if state.responded_ns == 0 {
+            return false;
+        }
+        let quiet_ns = now_ns.saturating_sub(self.changed_ns.max(state.responded_ns));
+        match self.is_whole(state) {
+            Some(true) => state.bound() == 0 && state.tasks == 0 || quiet_ns >= QUIET_NS,
+            Some(false) => false,
+            None => quiet_ns >= QUIET_NS,
+        }
+    }
+
+    /// `None` if that cannot be told.
+    fn is_whole(&self, state: &WindowState) -> Option<bool> {
+        let [exchange] = &self.exchanges[..] else {
+            return None;
+        };
+        match exchange.response_end()? {
+            ResponseEnd::Bytes { head, body } => {
+                let body = if exchange.is_head() { 0 } else { body };
+                Some(state.sent_bytes >= head.saturating_add(body))
+            }
+            ResponseEnd::LastChunk => Some(exchange.is_head() || state.has(WINDOW_CHUNKS_ENDED)),
+            ResponseEnd::ConnectionClosed => Some(exchange.is_head()),
+            ResponseEnd::Upgraded => Some(state.bound() == 0),
+        }
+    }
+
+    fn binding(&self, last: &Last) -> Binding {
+        let was_bound = last.state.bound() != 0 && !last.state.has(WINDOW_HANDED_OVER);
+        let has_tasks = last.state.bound() == 0 && last.state.has(WINDOW_HAS_TASKS);
+        let candidates = match was_bound || has_tasks {
+            true => self.exchanges.len() as u64,
+            false => {
+                let since = last
+                    .unbound_opened
+                    .saturating_sub(self.opened.unbound_opened);
+                self.opened.unbound_open.saturating_add(since)
+            }
+        };
+        match (was_bound, has_tasks, candidates) {
+            (true, _, 1) => Binding::Exact,
+            (_, true, 1) if last.state.has(WINDOW_TASKS_INHERITED) => Binding::Lineage,
+            (_, true, 1) => Binding::Exact,
+            _ => Binding::Candidates(u8::try_from(candidates).unwrap_or(u8::MAX)),
+        }
+    }
+
+    /// What was allocated, and what is retained; of an unbound window what may have been.
+    fn amounts(&self, last: &Last) -> (Amount, Amount) {
+        let (mut allocated, mut retained) = (
+            allocated(&last.state.amounts),
+            outstanding(&last.state.amounts),
+        );
+        if last.state.bound() == 0 && !last.state.has(WINDOW_HAS_TASKS) {
+            let (before, now) = (&self.opened.ambiguous, &last.ambiguous);
+            allocated.add(minus(self::allocated(now), self::allocated(before)));
+            retained.add(minus(outstanding(now), outstanding(before)));
+        }
+        (allocated, retained)
+    }
+}
+
+fn how_it_ended(state: &WindowState) -> WindowEnd {
+    if state.has(WINDOW_RESET) {
+        WindowEnd::Reset
+    } else if state.responded_ns == 0 {
+        WindowEnd::CutOff
+    } else {
+        WindowEnd::Done
+    }
+}
+
+const fn allocated(amounts: &Amounts) -> Amount {
+    Amount {
+        bytes: amounts.alloc_bytes,
+        objects: amounts.alloc_objects,
+    }
+}
+
+/// What of them is not released.
+#[must_use]
+pub const fn outstanding(amounts: &Amounts) -> Amount {
+    Amount {
+        bytes: amounts.alloc_bytes.saturating_sub(amounts.freed_bytes),
+        objects: amounts.alloc_objects.saturating_sub(amounts.freed_objects),
+    }
+}
+
+const fn minus(a: Amount, b: Amount) -> Amount {
+    Amount {
+        bytes: a.bytes.saturating_sub(b.bytes),
+        objects: a.objects.saturating_sub(b.objects),
+    }
+}
+
+#[cfg(test)]
+mod tests;
