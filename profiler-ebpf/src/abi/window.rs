@@ -22,7 +22,8 @@ pub enum WindowStage {
     Open,
     /// The response has begun to be sent.
     Responding,
-    /// The connection is closed; the thread that is bound to it has not turned to something else yet.
+    /// The connection is closed, or has the next request; the thread or the tasks that are bound to it have
+    /// not turned to something else yet.
     Finished,
 }
 

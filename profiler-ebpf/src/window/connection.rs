@@ -187,7 +187,10 @@ fn open_window(
         None => new_connection(key, socket.file)?,
     };
     if let Some(previous) = open(connection.window) {
-        close(thread, previous);
+        let tasks_go_on = previous.bound() == 0 && finish_later(previous);
+        if !tasks_go_on {
+            close(thread, previous);
+        }
     }
     let (at_ns, rss) = match begun.len {
         0 => now(),
@@ -345,12 +348,19 @@ pub fn descriptor_closes(ctx: &TracePointContext) -> Option<()> {
     let window = unsafe { (*connection).window };
     let _ = CONNECTIONS.remove(key);
     let window = open(window)?;
-    let is_answered = window.stage() == WindowStage::Responding as u32;
     // What the thread cleans up behind the connection is the request's as well.
-    if !(is_answered && window.bound() != 0 && advance(window, WindowStage::Finished)) {
+    if !finish_later(window) {
         close(thread::current()?, window);
     }
     Some(())
+}
+
+/// Leaves an answered window to whoever still works on it, if somebody does.
+#[inline(always)]
+fn finish_later(window: &mut WindowState) -> bool {
+    let is_answered = window.stage() == WindowStage::Responding as u32;
+    let goes_on = window.bound() != 0 || window.tasks != 0;
+    is_answered && goes_on && advance(window, WindowStage::Finished)
 }
 
 /// The connection of a descriptor, if it is still that of the given file.

@@ -180,7 +180,8 @@ pub fn task_begins(window: u32, is_inherited: bool) {
     unsafe { atomic::add(&raw mut window.tasks, 1) };
 }
 
-/// A task has ended that worked for a window.
+/// A task has ended that worked for a window. If it was the last, and the connection is done with it, that
+/// is over.
 #[inline(always)]
 pub fn task_ends(window: u32) {
     if window == 0 {
@@ -191,7 +192,13 @@ pub fn task_ends(window: u32) {
         && state.tasks != 0
     {
         // SAFETY: a field of a map value.
-        unsafe { atomic::add(&raw mut state.tasks, u64::MAX) };
+        let before = unsafe { atomic::fetch_add(&raw mut state.tasks, u64::MAX) };
+        if before == 1
+            && state.stage() == WindowStage::Finished as u32
+            && let Some(thread) = thread::current()
+        {
+            close(thread, state);
+        }
     }
 }
 

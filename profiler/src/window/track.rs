@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use residue_ebpf::abi::window::{
     Amounts, ProcessWindows, WINDOW_CHUNKS_ENDED, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS,
     WINDOW_NEXT_RESPONSE, WINDOW_RESET, WINDOW_TASKS_INHERITED, WindowEvent, WindowEventKind,
-    WindowState,
+    WindowStage, WindowState,
 };
 
 use super::head::{IdHeader, ResponseEnd};
@@ -22,6 +22,10 @@ use exchange::Exchange;
 /// How long a thread that is bound to a window may do nothing before the window of a whole response is
 /// taken to be over, nanoseconds. Cleaning up takes less, and whoever watches wants to see the line.
 const QUIET_NS: u64 = 1_000_000_000;
+
+/// How long a task may go on behind the response, nanoseconds: one that never ends, such as a worker that
+/// all requests share, is not the first request's for ever.
+const LINGER_NS: u64 = 30_000_000_000;
 
 /// The windows that are open.
 #[derive(Debug)]
@@ -279,8 +283,11 @@ impl Open {
         if state.responded_ns == 0 {
             return false;
         }
+        let since_response_ns = now_ns.saturating_sub(state.responded_ns);
         let quiet_ns = now_ns.saturating_sub(self.changed_ns.max(state.responded_ns));
+        let lingers = state.stage() == WindowStage::Finished as u32 && state.tasks != 0;
         match self.is_whole(state) {
+            _ if lingers => quiet_ns >= QUIET_NS || since_response_ns >= LINGER_NS,
             Some(true) => state.bound() == 0 && state.tasks == 0 || quiet_ns >= QUIET_NS,
             Some(false) => false,
             None => quiet_ns >= QUIET_NS,
