@@ -38,7 +38,7 @@ use crate::{
     target::{Pid, Process},
     unwind::TableStore,
 };
-use about::{describe, meta, row};
+use about::{describe, row, writer};
 use code::Code;
 use followed::{Discovered, Followed};
 use frames::FrameTable;
@@ -499,13 +499,6 @@ impl<'a> Session<'a> {
         (self.tell)(Update::Note(text));
         Ok(())
     }
-}
-
-fn writer(config: &Config) -> Result<Option<Writer>, SessionError> {
-    let Some(output) = &config.output else {
-        return Ok(None);
-    };
-    Ok(Some(Writer::create(output, &meta(config))?))
 }
 
 fn now() -> u64 {

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use crate::capture;
 use crate::profile::{Languages, Profile, Tier};
-use crate::report::{Format, Measure, Options};
+use crate::report::{Format, Measure, Options, Selection};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,7 +20,9 @@ Examples:
     residue report out.residue --python-only --format flamegraph -o python.svg
   Everything that was allocated, for pprof:
     residue report out.residue --format pprof -o heap.pb.gz
-    go tool pprof -sample_index=alloc_space heap.pb.gz";
+    go tool pprof -sample_index=alloc_space heap.pb.gz
+  What requests of one route left behind for good, as a flamegraph:
+    residue report out.residue --route 'GET /users/{id}' --format flamegraph -o users.svg";
 
 /// Render a capture; needs no privileges
 #[derive(Debug, clap::Args)]
@@ -31,9 +33,12 @@ pub struct Args {
     /// What to render it as
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
-    /// What to count; json and pprof always hold both
-    #[arg(long, value_enum, default_value_t = Measure::Outstanding)]
-    pub by: Measure,
+    /// What to count [default: outstanding; with --route, survivors]
+    #[arg(long, value_enum)]
+    pub by: Option<Measure>,
+    /// Only what requests of this route left behind, such as `GET /users/{id}`
+    #[arg(long)]
+    pub route: Option<String>,
     /// Leave out Python frames, and show all native ones, the interpreter's included
     #[arg(long, conflicts_with = "python_only")]
     pub native_only: bool,
@@ -58,6 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         capture,
         format,
         by,
+        route,
         native_only,
         python_only,
         tier,
@@ -73,10 +79,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         bail!("this format is of no use on a terminal: name a file with -o, or pipe it on");
     }
     let profile = Profile::of(&capture::read(capture)?, languages);
-    let options = Options {
+    let selection = Selection {
+        format: *format,
         by: *by,
         tier: *tier,
+        route: route.as_deref(),
+    };
+    let options = Options {
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
+        ..selection.options(&profile)?
     };
     match output {
         Some(path) => write_file(&profile, *format, options, capture, path),
@@ -88,7 +99,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn write_file(
     profile: &Profile,
     format: Format,
-    options: Options,
+    options: Options<'_>,
     capture: &Path,
     path: &Path,
 ) -> anyhow::Result<()> {
@@ -111,7 +122,7 @@ fn write_to(
     out: impl Write,
     profile: &Profile,
     format: Format,
-    options: Options,
+    options: Options<'_>,
 ) -> io::Result<()> {
     let mut out = BufWriter::new(out);
     format.write(profile, options, &mut out)?;

@@ -190,7 +190,7 @@ impl Lines {
     }
 
     fn try_write(&self, records: &[WindowRecord]) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        let mut out = io::BufWriter::new(io::stdout().lock());
         for record in records.iter().filter(|record| self.rules.shows(record)) {
             if self.json {
                 serde_json::to_writer(&mut out, &JsonLine::new(record, &self.rules))?;

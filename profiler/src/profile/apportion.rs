@@ -125,7 +125,7 @@ fn share_out(own: Counted, members: &[usize], counted: &mut [(u32, Counted)]) {
 
 /// Divides `whole` so that the parts are to each other as the weights, as far as whole numbers can be,
 /// and add up to it. Not all weights may be zero.
-fn in_proportion(whole: u64, weights: &[u64]) -> Vec<u64> {
+pub(super) fn in_proportion(whole: u64, weights: &[u64]) -> Vec<u64> {
     let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
     // Only a damaged capture has weights whose product with `whole` would not fit.
     let shift = u64::BITS.saturating_sub(sum.leading_zeros());

@@ -4,25 +4,16 @@ use std::collections::HashMap;
 
 use residue_ebpf::abi::counters::{Counter, CounterKind};
 use residue_ebpf::abi::heap::StackKind;
-use residue_ebpf::abi::{ROOT_FRAMES, UNKNOWN_STACK};
 
-use crate::capture::{self, Capture, Figures, FrameKind, MappingOwner, PYTHON_OBJECTS_OPTION};
+use crate::capture::{self, Capture, Figures, MappingOwner, PYTHON_OBJECTS_OPTION};
 use crate::profile::apportion::{Counted, apportion};
-use crate::profile::culprit;
-use crate::profile::frames::{Interner, base_name};
-use crate::profile::merge::{self, Languages, Role};
-use crate::profile::{
-    CounterValue, Frame, FrameId, MappingProfile, Profile, Span, StackProfile, Target,
-};
+use crate::profile::merge::Languages;
+use crate::profile::requests;
+use crate::profile::stacks::{Row, Stacks};
+use crate::profile::{CounterValue, MappingProfile, Profile, Span, StackProfile, Target};
 
-/// Stands for a stack without Python frames where only those are shown.
-const NO_PYTHON: &str = "[no Python frames]";
-/// Stands where the frames of a stack are not known, and says so.
-const UNKNOWN: &str = "[stack unknown]";
 /// To Python 3.9, and from 3.10 on.
 const ARENA_BYTES: [u64; 2] = [256 << 10, 1 << 20];
-/// Stands behind the frames of a shallow context.
-const SHALLOW: &str = "[stack not walked]";
 
 impl From<&Capture> for Profile {
     fn from(capture: &Capture) -> Self {
@@ -41,23 +32,22 @@ impl Profile {
         let python_objects = python(StackKind::PythonObjects);
         let python_pools = python(StackKind::PythonPools);
         let mapped = mapped(capture, &mut stacks);
+        let requests = requests::build(capture, &mut stacks);
         Self {
             targets: capture.processes.iter().map(target).collect(),
             span: span(capture),
             counters: counters(&capture.counters),
             notes: capture.notes.clone(),
-            frames: stacks.interner.into_frames(),
+            frames: stacks.into_frames(),
             stacks: blocks,
             python_objects,
             python_pools,
             python_interval: python_interval(capture),
             mappings: mapped,
+            requests,
         }
     }
 }
-
-/// What tells two rows apart.
-type Row = (Option<usize>, Vec<FrameId>);
 
 /// How far apart samples of Python objects are, bytes.
 fn python_interval(capture: &Capture) -> Option<u64> {
@@ -141,150 +131,6 @@ fn are_arenas(figures: &Figures) -> bool {
 /// Most outstanding first, then most allocated.
 fn by_size(a: &Figures, b: &Figures) -> std::cmp::Ordering {
     (b.inuse_bytes, b.alloc_bytes).cmp(&(a.inuse_bytes, a.alloc_bytes))
-}
-
-/// Symbolizes the stacks of one capture.
-struct Stacks<'a> {
-    targets: HashMap<u16, usize>,
-    modules: HashMap<u32, &'a capture::Module>,
-    frames: HashMap<u32, &'a capture::Frame>,
-    stacks: HashMap<u32, &'a capture::Stack>,
-    interner: Interner,
-    languages: Languages,
-}
-
-impl<'a> Stacks<'a> {
-    fn new(capture: &'a Capture, languages: Languages) -> Self {
-        let slots = capture.processes.iter().map(|(process, _)| process.slot);
-        Self {
-            targets: slots
-                .enumerate()
-                .map(|(index, slot)| (slot, index))
-                .collect(),
-            modules: capture.modules.iter().map(|it| (it.id, it)).collect(),
-            frames: capture.frames.iter().map(|it| (it.id, it)).collect(),
-            stacks: capture.stacks.iter().map(|it| (it.id, it)).collect(),
-            interner: Interner::default(),
-            languages,
-        }
-    }
-
-    /// What the totals of a stack are; of one that is not known, blocks.
-    fn kind(&self, id: u32) -> StackKind {
-        self.stacks.get(&id).map_or(StackKind::Full, |it| it.kind)
-    }
-
-    fn symbolized(&mut self, id: u32) -> Row {
-        let stack = self
-            .stacks
-            .get(&id)
-            .copied()
-            .filter(|_| id != UNKNOWN_STACK);
-        let target = stack.and_then(|stack| self.targets.get(&stack.process).copied());
-        let frames = match stack {
-            Some(stack) => self.frames_of(stack),
-            None => vec![self.marker(UNKNOWN)],
-        };
-        (target, frames)
-    }
-
-    /// Whether the interpreter itself called what made the syscall, a function of the C library.
-    fn is_mapped_by_interpreter(&self, id: u32) -> bool {
-        let frames = self.stacks.get(&id).map(|stack| &stack.frames[..]);
-        let mut innermost = frames.unwrap_or_default().iter().take(2);
-        innermost.any(|id| self.role(*id) == Role::Interpreter)
-    }
-
-    /// The stack's frames, with markers where some are missing.
-    fn frames_of(&mut self, stack: &capture::Stack) -> Vec<FrameId> {
-        let gap = stack.frames.len().saturating_sub(ROOT_FRAMES);
-        let mut frames = Vec::new();
-        let roles: Vec<Role> = stack.frames.iter().map(|id| self.role(*id)).collect();
-        let kept = merge::kept(&roles, self.languages);
-        for (number, (frame, kept)) in stack.frames.iter().zip(kept).enumerate() {
-            if stack.left_out > 0 && number == gap {
-                let left_out = stack.left_out;
-                frames.push(self.marker(&format!("[... {left_out} frames left out ...]")));
-            }
-            if kept {
-                self.push(&mut frames, *frame);
-            }
-        }
-        if frames.is_empty() && self.languages == Languages::Python {
-            frames.push(self.marker(NO_PYTHON));
-        }
-        if !stack.end.is_whole() {
-            let why = stack.end.meaning();
-            frames.push(self.marker(&format!("[stack cut: {why}]")));
-        }
-        if stack.kind == StackKind::Context {
-            frames.push(self.marker(SHALLOW));
-        }
-        frames
-    }
-
-    fn role(&self, id: u32) -> Role {
-        let Some(frame) = self.frames.get(&id) else {
-            return Role::Native;
-        };
-        if frame.kind == FrameKind::Python {
-            return Role::Python;
-        }
-        let module = frame.module.and_then(|id| self.modules.get(&id));
-        let name = frame.symbols.last().map(|symbol| symbol.name.as_str());
-        match module {
-            Some(module) if module.interpreter => Role::Interpreter,
-            Some(module) if culprit::starts_up(&module.path, name) => Role::StartUp,
-            _ => Role::Native,
-        }
-    }
-
-    fn marker(&mut self, name: &str) -> FrameId {
-        self.interner.intern(Frame {
-            name: name.to_owned(),
-            ..Frame::default()
-        })
-    }
-
-    /// Adds a frame and the functions inlined at it.
-    fn push(&mut self, frames: &mut Vec<FrameId>, id: u32) {
-        let Some(frame) = self.frames.get(&id).copied() else {
-            return frames.push(self.marker(&format!("[frame {id} unknown]")));
-        };
-        let module = frame.module.and_then(|id| self.modules.get(&id));
-        let module = module.map(|module| module.path.as_str());
-        if frame.symbols.iter().all(|symbol| symbol.name.is_empty()) {
-            let name = place(module, frame.offset);
-            let module = module.map(str::to_owned);
-            return frames.push(self.interner.intern(Frame {
-                name,
-                module,
-                ..Frame::default()
-            }));
-        }
-        let outermost = frame.symbols.len() - 1;
-        for (depth, symbol) in frame.symbols.iter().enumerate() {
-            let unnamed = symbol.name.is_empty();
-            frames.push(self.interner.intern(Frame {
-                kind: frame.kind,
-                name: if unnamed {
-                    place(module, frame.offset)
-                } else {
-                    symbol.name.clone()
-                },
-                file: symbol.file.clone(),
-                line: symbol.line,
-                module: module.map(str::to_owned),
-                inlined: depth < outermost,
-            }));
-        }
-    }
-}
-
-/// `module+0xoffset`, what a place is called that has no name.
-fn place(module: Option<&str>, offset: u64) -> String {
-    let module = module.map_or("[no module]", base_name);
-    format!("{module}+{offset:#x}")
 }
 
 fn target((process, ended): &(capture::Process, Option<capture::Ended>)) -> Target {

@@ -10,6 +10,8 @@ mod build;
 mod culprit;
 mod frames;
 mod merge;
+mod requests;
+mod stacks;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ use residue_ebpf::abi::counters::CounterKind;
 pub use crate::capture::{Figures, MappingOwner, Note};
 pub use frames::{Frame, FrameId};
 pub use merge::Languages;
+pub use requests::{LeftProfile, Requests, Walk};
 
 /// A recording as reports show it.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +47,8 @@ pub struct Profile {
     pub python_pools: Vec<StackProfile>,
     /// How far apart samples of Python objects are, bytes; none if none were taken.
     pub python_interval: Option<u64>,
+    /// Requests, and what they left behind; none if no windows were recorded.
+    pub requests: Option<Requests>,
 }
 
 /// Whose blocks a report shows. They overlap, so no report adds them up.

@@ -2,48 +2,52 @@
 
 use std::io::{self, Write};
 
-use crate::profile::{Profile, StackProfile};
-use crate::report::{Measure, Options, units};
+use crate::profile::Profile;
+use crate::report::rows::{Row, rows};
+use crate::report::{Options, units};
 
-pub(super) fn write(profile: &Profile, options: Options, out: &mut impl Write) -> io::Result<()> {
-    lines(profile, options)
+pub(super) fn write(
+    profile: &Profile,
+    options: Options<'_>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    lines(profile, &rows(profile, options))
         .iter()
         .try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// The lines, sorted, without those that count nothing.
-pub(super) fn lines(profile: &Profile, options: Options) -> Vec<String> {
-    let by = options.by;
+pub(super) fn lines(profile: &Profile, rows: &[Row<'_>]) -> Vec<String> {
     let frames: Vec<String> = profile
         .frames
         .iter()
         .map(|it| escape(&it.to_string()))
         .collect();
-    let mut lines: Vec<String> = profile
-        .tier(options.tier)
-        .iter()
-        .filter(|stack| by.bytes(&stack.figures) > 0)
-        .map(|stack| line(profile, &frames, stack, by))
-        .collect();
+    let any = rows.iter().filter(|row| row.amount.bytes > 0);
+    let mut lines: Vec<String> = any.map(|row| line(profile, &frames, row)).collect();
     lines.sort_unstable();
     lines
 }
 
-fn line(profile: &Profile, frames: &[String], stack: &StackProfile, by: Measure) -> String {
+fn line(profile: &Profile, frames: &[String], row: &Row<'_>) -> String {
     let mut line = String::new();
-    // With several processes, each is a root of its own.
+    // With several processes, each is a root of its own; with several routes, each is one below it.
     if profile.targets.len() > 1 {
-        let target = stack.target.and_then(|index| profile.targets.get(index));
+        let target = row.target.and_then(|index| profile.targets.get(index));
         line.push_str(&target.map_or("[process unknown]".into(), |it| escape(&units::target(it))));
         line.push(';');
     }
-    for frame in stack.frames.iter().rev() {
+    if let Some(route) = row.route {
+        line.push_str(&escape(&route.to_string()));
+        line.push(';');
+    }
+    for frame in row.frames.iter().rev() {
         line.push_str(&frames[frame.index()]);
         line.push(';');
     }
     line.pop();
     line.push(' ');
-    line.push_str(&by.bytes(&stack.figures).to_string());
+    line.push_str(&row.amount.bytes.to_string());
     line
 }
 

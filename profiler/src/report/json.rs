@@ -1,6 +1,8 @@
 //! Everything as one JSON object. `docs/json.md` documents it; other tools read it, so names and
 //! meanings stay, and a change that breaks a reader raises [`SCHEMA`].
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -8,6 +10,8 @@ use residue_ebpf::abi::counters::CounterKind;
 use serde::Serialize;
 
 use crate::profile::{Figures, FrameId, Profile, StackProfile, Target};
+use crate::window::record::Unbound;
+use requests::RouteObject;
 
 /// The version of the object's shape.
 const SCHEMA: u32 = 1;
@@ -26,6 +30,9 @@ struct Report<'a> {
     python_objects: Vec<StackObject<'a>>,
     python_objects_interval: Option<u64>,
     python_pools: Vec<StackObject<'a>>,
+    routes: Vec<RouteObject<'a>>,
+    background: Option<Unbound>,
+    ambiguous: Option<Unbound>,
 }
 
 /// The first process, flattened, and all of them.
@@ -104,6 +111,7 @@ pub(super) fn write(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
 
 fn report(profile: &Profile) -> Report<'_> {
     let span = profile.span;
+    let table = profile.requests.as_ref().map(|it| &it.table);
     Report {
         schema: SCHEMA,
         target: TargetObject {
@@ -142,6 +150,9 @@ fn report(profile: &Profile) -> Report<'_> {
         python_objects: stacks(profile, &profile.python_objects),
         python_objects_interval: profile.python_interval,
         python_pools: stacks(profile, &profile.python_pools),
+        routes: requests::routes(profile),
+        background: table.map(|table| table.background),
+        ambiguous: table.map(|table| table.ambiguous),
     }
 }
 

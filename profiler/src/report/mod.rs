@@ -4,6 +4,8 @@ mod flamegraph;
 mod folded;
 mod json;
 mod pprof;
+mod rows;
+mod selection;
 mod text;
 pub(crate) mod units;
 
@@ -13,6 +15,10 @@ mod tests;
 use std::io::{self, Write};
 
 use crate::profile::{Figures, Profile, Tier};
+use crate::window::record::Stage;
+use crate::window::route::Route;
+
+pub use selection::{Refusal, Selection};
 
 /// What a report is rendered as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -29,7 +35,7 @@ pub enum Format {
     Text,
 }
 
-/// What a report counts. JSON and pprof always hold both.
+/// What a report counts. JSON always holds all of it, and pprof the first two together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Measure {
     /// Allocated since attach and not yet freed
@@ -37,15 +43,21 @@ pub enum Measure {
     Outstanding,
     /// Everything allocated since attach
     Allocated,
+    /// Allocated in requests, and not yet freed when they were over
+    Retained,
+    /// What of that was not freed within ten further requests of the worker, or 30 seconds
+    Survivors,
 }
 
 /// How a report is rendered.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// What is counted.
     pub by: Measure,
     /// Whose blocks; JSON and text hold all.
     pub tier: Tier,
+    /// Of what requests left behind, those of this route; JSON holds all.
+    pub route: Option<&'a Route>,
     /// Whether to emphasize with terminal colours (text only).
     pub colour: bool,
 }
@@ -65,13 +77,13 @@ impl Format {
     pub fn write(
         self,
         profile: &Profile,
-        options: Options,
+        options: Options<'_>,
         out: &mut impl Write,
     ) -> io::Result<()> {
         match self {
             Self::Flamegraph => flamegraph::write(profile, options, out),
             Self::Folded => folded::write(profile, options, out),
-            Self::Pprof => pprof::write(profile, options.tier, out),
+            Self::Pprof => pprof::write(profile, options, out),
             Self::Json => json::write(profile, out),
             Self::Text => text::write(profile, options, out),
         }
@@ -90,17 +102,34 @@ impl Tier {
 }
 
 impl Measure {
-    const fn bytes(self, figures: &Figures) -> u64 {
+    /// At which stage of requests it looks, if it is about them.
+    const fn stage(self) -> Option<Stage> {
         match self {
-            Self::Outstanding => figures.inuse_bytes,
+            Self::Outstanding | Self::Allocated => None,
+            Self::Retained => Some(Stage::Retained),
+            Self::Survivors => Some(Stage::Survivors),
+        }
+    }
+
+    /// What is counted of memory that is not kept by request.
+    const fn of_all(self) -> Self {
+        match self {
+            Self::Allocated => Self::Allocated,
+            Self::Outstanding | Self::Retained | Self::Survivors => Self::Outstanding,
+        }
+    }
+
+    const fn bytes(self, figures: &Figures) -> u64 {
+        match self.of_all() {
             Self::Allocated => figures.alloc_bytes,
+            _ => figures.inuse_bytes,
         }
     }
 
     const fn objects(self, figures: &Figures) -> u64 {
-        match self {
-            Self::Outstanding => figures.inuse_objects,
+        match self.of_all() {
             Self::Allocated => figures.alloc_objects,
+            _ => figures.inuse_objects,
         }
     }
 
@@ -108,6 +137,8 @@ impl Measure {
         match self {
             Self::Outstanding => "outstanding",
             Self::Allocated => "allocated",
+            Self::Retained => "retained",
+            Self::Survivors => "survivors",
         }
     }
 }

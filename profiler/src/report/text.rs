@@ -2,8 +2,10 @@
 
 use std::io::{self, Write};
 
-use crate::profile::{FrameId, MappingOwner, Profile, StackProfile, Tier};
+use crate::profile::{FrameId, MappingOwner, Profile, Tier};
+use crate::report::rows::{self, Row, rows};
 use crate::report::{Measure, Options, units};
+use crate::window::table;
 
 /// Columns that a line may take; a terminal half as wide as a screen shows it.
 const COLUMNS: usize = 100;
@@ -14,15 +16,23 @@ const INDENT: usize = 36;
 /// How many stacks are listed. More are for a flamegraph.
 const TOP_STACKS: usize = 20;
 
+/// How many routes are listed. More are for programs.
+const TOP_ROUTES: usize = 20;
+
 /// How many stacks of Python's own allocator are listed.
 const TOP_PYTHON: usize = 5;
 
 /// How many callers are listed below the culprit.
 const CALLERS: usize = 3;
 
-pub(super) fn write(profile: &Profile, options: Options, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write(
+    profile: &Profile,
+    options: Options<'_>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     write_warnings(profile, options.colour, out)?;
     write_header(profile, options, out)?;
+    write_routes(profile, options, out)?;
     write_table(profile, options, out)?;
     write_python(profile, options, out)
 }
@@ -47,7 +57,7 @@ fn write_warnings(profile: &Profile, colour: bool, out: &mut impl Write) -> io::
     if warned { writeln!(out) } else { Ok(()) }
 }
 
-fn write_header(profile: &Profile, options: Options, out: &mut impl Write) -> io::Result<()> {
+fn write_header(profile: &Profile, options: Options<'_>, out: &mut impl Write) -> io::Result<()> {
     let plain = Style {
         code: "",
         colour: false,
@@ -76,11 +86,17 @@ fn write_header(profile: &Profile, options: Options, out: &mut impl Write) -> io
         )?;
     }
     write_mapped(profile, out)?;
-    if let Some(share) = units::walked_share(profile, options.by) {
+    let by = options.by.of_all();
+    let blocks = Options {
+        by,
+        tier: Tier::Blocks,
+        ..options
+    };
+    if let Some(share) = rows::walked_share(&rows(profile, blocks)) {
         let text = format!(
             "stacks       {share} of the {} bytes have a stack of their own; the rest, marked ~, is \
              apportioned among the stacks of the same caller (--stacks all walks every one)",
-            options.by.noun()
+            by.noun()
         );
         write_wrapped(&text, plain, out)?;
     }
@@ -132,16 +148,46 @@ fn write_mapped(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn write_table(profile: &Profile, options: Options, out: &mut impl Write) -> io::Result<()> {
-    let by = options.by;
-    let mut stacks: Vec<&StackProfile> = profile
-        .stacks
-        .iter()
-        .filter(|stack| by.bytes(&stack.figures) > 0)
-        .collect();
-    stacks.sort_by_key(|stack| std::cmp::Reverse(by.bytes(&stack.figures)));
-    if stacks.is_empty() {
-        return writeln!(out, "\nNothing is {}.", by.noun());
+/// One row a route, those first whose requests left the most behind.
+fn write_routes(profile: &Profile, options: Options<'_>, out: &mut impl Write) -> io::Result<()> {
+    let Some(requests) = &profile.requests else {
+        return Ok(());
+    };
+    let mut shown = requests.table.clone();
+    if shown.routes.is_empty() {
+        return Ok(());
+    }
+    let further = shown.routes.len().saturating_sub(TOP_ROUTES);
+    shown.routes.truncate(TOP_ROUTES);
+    let heading = Style {
+        code: "1",
+        colour: options.colour,
+    };
+    writeln!(out, "\n{}", heading.paint("REQUESTS BY ROUTE"))?;
+    table::write(&shown, out)?;
+    match further {
+        0 => Ok(()),
+        more => {
+            let more = units::counted(more as u64, "further route");
+            writeln!(out, "\n{more}: `--format json` has all of them")
+        }
+    }
+}
+
+fn write_table(profile: &Profile, options: Options<'_>, out: &mut impl Write) -> io::Result<()> {
+    let options = Options {
+        tier: Tier::Blocks,
+        ..options
+    };
+    let all = rows(profile, options);
+    let total = rows::total(&all).bytes;
+    let stacks = all.iter().filter(|row| row.amount.bytes > 0);
+    let count = stacks.clone().count();
+    if count == 0 {
+        return match options.by {
+            Measure::Survivors => writeln!(out, "\nNothing survived."),
+            by => writeln!(out, "\nNothing is {}.", by.noun()),
+        };
     }
     let heading = Style {
         code: "1",
@@ -149,16 +195,15 @@ fn write_table(profile: &Profile, options: Options, out: &mut impl Write) -> io:
     };
     let titles = format!(
         "{:>12}{:>8}{:>14}  WHERE",
-        by.noun().to_uppercase(),
+        options.by.noun().to_uppercase(),
         "SHARE",
         "BLOCKS"
     );
     writeln!(out, "\n{}", heading.paint(&titles))?;
-    let total = by.bytes(&profile.total());
-    for stack in stacks.iter().take(TOP_STACKS) {
+    for stack in stacks.take(TOP_STACKS) {
         write_stack(profile, stack, total, options, out)?;
     }
-    match stacks.len().saturating_sub(TOP_STACKS) {
+    match count.saturating_sub(TOP_STACKS) {
         0 => Ok(()),
         more => {
             let more = units::counted(more as u64, "further stack");
@@ -171,9 +216,10 @@ fn write_table(profile: &Profile, options: Options, out: &mut impl Write) -> io:
 }
 
 /// What Python's own allocator holds: in tables of their own, because it lies in what was mapped.
-fn write_python(profile: &Profile, options: Options, out: &mut impl Write) -> io::Result<()> {
+fn write_python(profile: &Profile, options: Options<'_>, out: &mut impl Write) -> io::Result<()> {
+    let by = options.by.of_all();
+    let options = Options { by, ..options };
     if let Some(interval) = profile.python_interval {
-        let by = options.by;
         let total = by.bytes(&profile.total_of(Tier::PythonObjects));
         let samples = total / interval.max(1);
         // Whether an object is sampled is decided for each on its own: samples are as good as Poisson.
@@ -196,14 +242,13 @@ fn write_short_table(
     profile: &Profile,
     tier: Tier,
     heading: &str,
-    options: Options,
+    options: Options<'_>,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let by = options.by;
-    let mut stacks: Vec<_> = profile.tier(tier).iter().collect();
-    stacks.retain(|stack| by.bytes(&stack.figures) > 0);
-    stacks.sort_by_key(|stack| std::cmp::Reverse(by.bytes(&stack.figures)));
-    if stacks.is_empty() {
+    let options = Options { tier, ..options };
+    let all = rows(profile, options);
+    let total = rows::total(&all).bytes;
+    if total == 0 {
         return Ok(());
     }
     writeln!(out)?;
@@ -212,8 +257,8 @@ fn write_short_table(
         colour: options.colour,
     };
     write_wrapped(heading, style, out)?;
-    let total = by.bytes(&profile.total_of(tier));
-    for stack in stacks.iter().take(TOP_PYTHON) {
+    let stacks = all.iter().filter(|row| row.amount.bytes > 0);
+    for stack in stacks.take(TOP_PYTHON) {
         write_stack(profile, stack, total, options, out)?;
     }
     Ok(())
@@ -221,19 +266,19 @@ fn write_short_table(
 
 fn write_stack(
     profile: &Profile,
-    stack: &StackProfile,
+    stack: &Row<'_>,
     total: u64,
-    options: Options,
+    options: Options<'_>,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let bytes = options.by.bytes(&stack.figures);
+    let bytes = stack.amount.bytes;
     let share = 100.0 * bytes as f64 / total as f64;
-    let blocks = units::number(options.by.objects(&stack.figures));
-    let mark = match options.by.bytes(&stack.estimated) {
+    let blocks = units::number(stack.amount.objects);
+    let mark = match stack.estimated.bytes {
         0 => "",
         _ => "~",
     };
-    let culprit = profile.culprit(&stack.frames);
+    let culprit = profile.culprit(stack.frames);
     let (callers, name) = (
         &stack.frames[culprit + 1..],
         label(profile, stack.frames[culprit]),
@@ -252,11 +297,11 @@ fn write_stack(
         "{:>12}{share:>7.1}%{blocks:>14}  {name}",
         format!("{mark}{}", units::bytes(bytes))
     )?;
-    for caller in callers.iter().take(CALLERS) {
-        let text = units::fit(
-            &format!("< {}", label(profile, *caller)),
-            COLUMNS - INDENT - 2,
-        );
+    let callers = callers.iter().take(CALLERS);
+    let callers = callers.map(|caller| format!("< {}", label(profile, *caller)));
+    let route = stack.route.map(|route| format!("in {route}"));
+    for text in callers.chain(route) {
+        let text = units::fit(&text, COLUMNS - INDENT - 2);
         writeln!(out, "{:INDENT$}  {}", "", dim.paint(&text))?;
     }
     Ok(())
@@ -266,21 +311,11 @@ fn label(profile: &Profile, frame: FrameId) -> String {
     units::printable(&profile.frame(frame).to_string())
 }
 
-/// Breaks at blanks; further lines begin below the text of the first.
 fn write_wrapped(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
-    let indent = text
-        .find("  ")
-        .map_or(0, |at| text.len() - text[at..].trim_start().len());
-    let mut line = String::new();
-    for word in text.split(' ') {
-        if !line.trim().is_empty() && line.chars().count() + word.chars().count() > COLUMNS {
-            writeln!(out, "{}", style.paint(line.trim_end()))?;
-            line = " ".repeat(indent);
-        }
-        line.push_str(word);
-        line.push(' ');
-    }
-    writeln!(out, "{}", style.paint(line.trim_end()))
+    let lines = units::wrap(text, COLUMNS);
+    lines
+        .iter()
+        .try_for_each(|line| writeln!(out, "{}", style.paint(line)))
 }
 
 /// An ANSI style (ECMA-48, "Select Graphic Rendition").

@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use crate::profile::{Profile, Span, Target};
-use crate::report::Measure;
 
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
@@ -40,15 +39,6 @@ pub(crate) fn number(count: u64) -> String {
 pub(crate) fn counted(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", number(count))
-}
-
-/// How much of what is counted has a stack of its own, as `97.3 %`; `None` when all of it has.
-pub(super) fn walked_share(profile: &Profile, by: Measure) -> Option<String> {
-    let all = by.bytes(&profile.total());
-    let walked = by.bytes(&profile.walked());
-    // Rounded down: 100 % would say that nothing is estimated.
-    let per_mille = u128::from(walked) * 1000 / u128::from(all.max(1));
-    (walked < all).then(|| format!("{}.{} %", per_mille / 10, per_mille % 10))
 }
 
 /// `gunicorn (pid 12)`, and how many more.
@@ -97,4 +87,24 @@ pub(crate) fn fit(text: &str, columns: usize) -> String {
     let start: String = text.chars().take(head).collect();
     let end: String = text.chars().skip(length - tail).collect();
     format!("{start}…{end}")
+}
+
+/// The lines of a text that is too long for one, broken at blanks. Further lines begin below the text of
+/// the first, which is what follows its first wider gap.
+pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let indent = text
+        .find("  ")
+        .map_or(0, |at| text.len() - text[at..].trim_start().len());
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        if !line.trim().is_empty() && line.chars().count() + word.chars().count() > columns {
+            lines.push(line.trim_end().to_owned());
+            line = " ".repeat(indent);
+        }
+        line.push_str(word);
+        line.push(' ');
+    }
+    lines.push(line.trim_end().to_owned());
+    lines
 }

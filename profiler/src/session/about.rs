@@ -1,7 +1,7 @@
 //! What a capture says about the recording itself.
 
-use super::{Config, Followed, now};
-use crate::capture::{self, Meta};
+use super::{Config, Followed, SessionError, now};
+use crate::capture::{self, Meta, Writer};
 
 /// A process, for a person.
 pub fn describe(followed: &Followed) -> String {
@@ -21,8 +21,16 @@ pub fn row(followed: &Followed) -> capture::Process {
     }
 }
 
+/// The capture, if one is to be written.
+pub fn writer(config: &Config) -> Result<Option<Writer>, SessionError> {
+    let Some(output) = &config.output else {
+        return Ok(None);
+    };
+    Ok(Some(Writer::create(output, &meta(config))?))
+}
+
 /// What is known before anything is recorded.
-pub fn meta(config: &Config) -> Meta {
+fn meta(config: &Config) -> Meta {
     let mut options = vec![
         ("max-live".to_owned(), config.limits.max_live.to_string()),
         (

@@ -1,17 +1,19 @@
 //! The request windows of a recording: from events to records, and what they left behind.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
-use residue_ebpf::abi::window::{SPEAKS_HTTP2, SPEAKS_TLS, WINDOWS};
+use residue_ebpf::abi::window::{SPEAKS_HTTP2, SPEAKS_TLS, WINDOWS, WindowStage};
 
 use crate::{
     drain::Drain,
     window::{
         head::IdHeader,
-        record::{Amount, LeftBehind, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord},
+        record::{
+            Amount, Binding, LeftBehind, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord,
+        },
         route::{Route, RouteRules, Routes},
         survivors::{Grace, OpenSpan, past_grace},
         track::{Last, Tracker, outstanding},
@@ -113,8 +115,9 @@ impl Windows {
             finished.extend(self.tracker.take(event, fragment));
         });
         let now_ns = monotonic_ns();
-        for (id, state) in self.tracker.answered(now_ns, |id| drain.window(id)) {
-            if drain.close_window(&state) {
+        for (id, state) in self.tracker.over(now_ns, |id| drain.window(id)) {
+            let is_closed = state.stage() == WindowStage::Closed as u32;
+            if is_closed || drain.close_window(&state) {
                 let process = drain.process_windows(state.process as u16);
                 let last = Last::looked_at(state, &process, now_ns);
                 finished.extend(self.tracker.finish(id, &last, None));
@@ -135,7 +138,9 @@ impl Windows {
                 continue;
             };
             // Whether or not somebody else closes it meanwhile, nothing more is heard of it.
-            let _ = drain.close_window(&state);
+            if state.stage() != WindowStage::Closed as u32 {
+                let _ = drain.close_window(&state);
+            }
             let last = Last::looked_at(state, &drain.process_windows(slot), now_ns);
             let finished = self.tracker.finish(id, &last, end);
             self.add(finished);
@@ -144,7 +149,9 @@ impl Windows {
     }
 
     fn add(&mut self, finished: Vec<WindowRecord>) {
-        for record in &finished {
+        // Without allocations there is nothing to survive.
+        let waits = |record: &&WindowRecord| record.binding != Binding::None;
+        for record in finished.iter().filter(waits) {
             let waiting = self.waiting.entry(record.process).or_default();
             waiting.push(OpenSpan {
                 window: record.window,
@@ -185,7 +192,9 @@ impl Windows {
         let now_ns = unix_now_ns();
         let mut over = Vec::new();
         for waiting in self.waiting.values_mut() {
-            let survived = past_grace(waiting, now_ns, self.grace);
+            let survived: HashSet<u64> = past_grace(waiting, now_ns, self.grace)
+                .into_iter()
+                .collect();
             waiting.retain(|span| !survived.contains(&span.window));
             over.extend(survived.into_iter().map(|window| window as u32));
         }

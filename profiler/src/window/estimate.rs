@@ -85,6 +85,19 @@ pub enum EstimateError {
     Ragged,
 }
 
+/// Of so many routes in so many intervals, how many can have counts of their own, where all others are
+/// joined into one. Too few intervals for any leave all of them, as far as they may be, for
+/// [`by_route`] to say so.
+#[must_use]
+pub fn told_apart(intervals: usize, routes: usize) -> usize {
+    let columns = (intervals / INTERVALS_EACH).saturating_sub(1);
+    match columns.min(MAX_ROUTES) {
+        columns if routes <= columns => routes,
+        0 | 1 => routes.min(MAX_ROUTES - 1),
+        columns => columns - 1,
+    }
+}
+
 /// Estimates what the requests of each route leave behind.
 ///
 /// # Errors

@@ -84,6 +84,15 @@ impl Amount {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.objects = self.objects.saturating_add(other.objects);
     }
+
+    /// What is left without `part`; nothing, if that is not a part of it.
+    #[must_use]
+    pub const fn minus(self, part: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(part.bytes),
+            objects: self.objects.saturating_sub(part.objects),
+        }
+    }
 }
 
 /// When it was looked at what windows left behind.

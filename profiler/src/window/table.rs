@@ -56,8 +56,58 @@ pub struct RouteRow {
     pub confidence: &'static str,
     /// How many requests have which.
     pub confidences: Confidences,
+    /// What growth alone says, where allocations could not be bound.
+    #[serde(flatten)]
+    pub estimate: RowEstimate,
     #[serde(skip)]
     left_behind: u64,
+}
+
+/// What a request leaves behind, estimated from how the memory grew that is of no single request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(into = "EstimateFields")]
+pub enum RowEstimate {
+    /// All requests were bound, or nobody asked.
+    #[default]
+    None,
+    /// As [`estimate`](super::estimate) makes it.
+    Told {
+        /// Bytes.
+        bytes_per_request: f64,
+        /// How far it is off, typically, bytes.
+        standard_error: f64,
+    },
+    /// Why there is none, as a clause.
+    Missing(String),
+}
+
+#[derive(Default, Serialize)]
+struct EstimateFields {
+    estimated_bytes_per_request: Option<f64>,
+    estimate_standard_error: Option<f64>,
+    no_estimate: Option<String>,
+}
+
+impl From<RowEstimate> for EstimateFields {
+    fn from(estimate: RowEstimate) -> Self {
+        // More digits than anyone can use would differ from machine to machine.
+        let rounded = |bytes: f64| Some((bytes * 100.0).round() / 100.0);
+        match estimate {
+            RowEstimate::None => Self::default(),
+            RowEstimate::Told {
+                bytes_per_request,
+                standard_error,
+            } => Self {
+                estimated_bytes_per_request: rounded(bytes_per_request),
+                estimate_standard_error: rounded(standard_error),
+                ..Self::default()
+            },
+            RowEstimate::Missing(why) => Self {
+                no_estimate: Some(why),
+                ..Self::default()
+            },
+        }
+    }
 }
 
 /// Requests by how their allocations were bound.
@@ -127,16 +177,40 @@ impl TableBuilder {
     pub fn build(&self, background: Unbound, ambiguous: Unbound) -> RouteTable {
         let rows = self.rows.iter().map(|(route, row)| row.build(route));
         let mut routes: Vec<_> = rows.collect();
-        routes.sort_by(|a, b| {
-            let key = |it: &RouteRow| (Reverse(it.left_behind), Reverse(it.requests));
-            key(a).cmp(&key(b)).then_with(|| a.route.cmp(&b.route))
-        });
+        sort(&mut routes);
         RouteTable {
             routes,
             background,
             ambiguous,
         }
     }
+}
+
+impl RouteTable {
+    /// Fills in estimates. Routes are then in the order of what they left behind by those, too.
+    pub fn estimate(&mut self, estimates: &HashMap<Route, RowEstimate>) {
+        for row in &mut self.routes {
+            let Some(estimate) = estimates.get(&row.route) else {
+                continue;
+            };
+            if let RowEstimate::Told {
+                bytes_per_request, ..
+            } = estimate
+            {
+                let unbound = row.confidences.candidates + row.confidences.none;
+                let left = (bytes_per_request * unbound as f64) as u64;
+                row.left_behind = row.left_behind.saturating_add(left);
+            }
+            row.estimate = estimate.clone();
+        }
+        sort(&mut self.routes);
+    }
+}
+
+/// Those first that left the most behind.
+fn sort(routes: &mut [RouteRow]) {
+    let key = |it: &RouteRow| (Reverse(it.left_behind), Reverse(it.requests));
+    routes.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.route.cmp(&b.route)));
 }
 
 impl Row {
@@ -155,6 +229,7 @@ impl Row {
             survivor_bytes_per_request: mean(self.survivors.bytes, self.past_grace),
             confidence: self.confidences.least().name(),
             confidences: self.confidences,
+            estimate: RowEstimate::None,
             left_behind: match self.past_grace {
                 0 => self.retained.bytes,
                 _ => self.survivors.bytes,

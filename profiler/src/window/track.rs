@@ -153,19 +153,24 @@ impl Tracker {
         }
     }
 
-    /// Windows whose response is whole, though the kernel side has not seen their end, by what `look`
-    /// says of each.
-    pub fn answered(
+    /// Windows whose response is whole though the kernel side has not seen their end, or whose end was
+    /// lost, by what `look` says of each. Those of which nothing is known any more are forgotten.
+    pub fn over(
         &mut self,
         now_ns: u64,
         look: impl Fn(u32) -> Option<WindowState>,
     ) -> Vec<(u32, WindowState)> {
-        let open = self.open.iter_mut();
-        open.filter_map(|(&id, open)| {
-            let state = look(id)?;
-            open.is_answered(&state, now_ns).then_some((id, state))
-        })
-        .collect()
+        let mut over = Vec::new();
+        self.open.retain(|&id, open| {
+            let Some(state) = look(id) else {
+                return false;
+            };
+            if open.is_over(&state, now_ns) {
+                over.push((id, state));
+            }
+            true
+        });
+        over
     }
 
     /// The windows of a process that are open.
@@ -273,18 +278,21 @@ impl Open {
         }
     }
 
-    /// Whether the response is whole, and the thread that is bound to the window, if there is one, does
-    /// nothing more.
-    fn is_answered(&mut self, state: &WindowState, now_ns: u64) -> bool {
+    /// Whether the response is whole, and whoever is bound to the window, a thread or tasks, does nothing
+    /// more; or whether it is closed, and nothing was heard of that for long.
+    fn is_over(&mut self, state: &WindowState, now_ns: u64) -> bool {
         if state.amounts != self.amounts {
             self.amounts = state.amounts;
             self.changed_ns = now_ns;
+        }
+        let quiet_ns = now_ns.saturating_sub(self.changed_ns.max(state.responded_ns));
+        if state.stage() == WindowStage::Closed as u32 {
+            return quiet_ns >= QUIET_NS;
         }
         if state.responded_ns == 0 {
             return false;
         }
         let since_response_ns = now_ns.saturating_sub(state.responded_ns);
-        let quiet_ns = now_ns.saturating_sub(self.changed_ns.max(state.responded_ns));
         let lingers = state.stage() == WindowStage::Finished as u32 && state.tasks != 0;
         match self.is_whole(state) {
             _ if lingers => quiet_ns >= QUIET_NS || since_response_ns >= LINGER_NS,

@@ -15,9 +15,10 @@ _subscribers = []
 class Agent:
     """Answers one message, with a context of its own."""
 
-    def __init__(self):
+    def __init__(self, subscribers=_subscribers):
+        self.subscribers = subscribers
         self.context = [array("q", [0]) * CONTEXT_TOKENS for _ in range(CONTEXT_PARTS)]
-        _subscribers.append(self.on_event)
+        subscribers.append(self.on_event)
 
     def run(self, message):
         """Answers a message."""
@@ -29,4 +30,4 @@ class Agent:
 
     def close(self):
         """Unsubscribes; after this nothing holds the agent."""
-        _subscribers.remove(self.on_event)
+        self.subscribers.remove(self.on_event)

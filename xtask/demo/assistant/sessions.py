@@ -30,6 +30,11 @@ def open_session(user):
     return session
 
 
+def temporary_session(user):
+    """Makes a session that ends with whoever uses it."""
+    return Session(user)
+
+
 def close_session(key):
     """Forgets a session."""
     _sessions.pop(key, None)

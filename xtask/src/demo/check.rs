@@ -17,6 +17,16 @@ const LEAKS: [(&str, &str); 4] = [
     ("chat", "agents.Agent("),
     ("thumbnail", "thumbnails.make("),
 ];
+/// What a request of each view leaves behind at least, bytes.
+const LEFT_BEHIND: [(&str, f64); 5] = [
+    ("login", 48.0 * 1024.0),
+    ("tools", 32.0 * 1024.0),
+    ("chat", 96.0 * 1024.0),
+    ("thumbnail", 64_000.0),
+    ("preview", 0.0),
+];
+/// Beside what leaks, the lists that hold it grow.
+const MOST_BESIDE: f64 = 1.1;
 /// The source of the views.
 const VIEWS: &str = include_str!("../../demo/assistant/views.py");
 
@@ -34,7 +44,9 @@ pub fn reports(out: &Path) -> Result<()> {
     let report = serde_json::from_slice(&report).context("report.json is no JSON")?;
     findings(&report)?;
     leaking_views(&report)?;
+    leaking_routes(&report)?;
     is_like(out, "leak.svg", |bytes| contains(bytes, b"<svg"))?;
+    is_like(out, "chat.svg", |bytes| contains(bytes, b"GET /api/chat"))?;
     is_like(out, "leak.folded", |bytes| {
         contains(bytes, b"leak_thumbnail")
     })?;
@@ -97,6 +109,27 @@ fn leaking_views(report: &Value) -> Result<()> {
             "    {view} (views.py:{line}) holds {} bytes in {} blocks",
             held.inuse_bytes, held.inuse_objects
         );
+    }
+    Ok(())
+}
+
+/// Each leaky endpoint must be named with what its requests leave behind, to the byte that the leak
+/// itself holds, and the clean one with nothing.
+fn leaking_routes(report: &Value) -> Result<()> {
+    for (view, least) in LEFT_BEHIND {
+        let route = format!("GET /api/{view}");
+        let row = report["routes"]
+            .as_array()
+            .and_then(|rows| rows.iter().find(|row| row["route"] == route))
+            .with_context(|| format!("report.json has no route `{route}`"))?;
+        let survived = row["survivor_bytes_per_request"].as_f64();
+        let survived =
+            survived.with_context(|| format!("it is not known what `{route}` leaves behind"))?;
+        ensure!(
+            survived >= least && survived <= least * MOST_BESIDE,
+            "a request of `{route}` leaves {survived} bytes behind, where its leak is {least}"
+        );
+        println!("    {route} leaves {survived:.0} bytes behind a request");
     }
     Ok(())
 }
@@ -195,6 +228,23 @@ mod tests {
         for (view, call) in LEAKS {
             assert!(line_of(view, call).is_some(), "{view}");
         }
+    }
+
+    #[test]
+    fn a_route_passes_by_what_it_leaves_behind_alone() {
+        let routes = |beside: f64| {
+            let row = |(view, least): &(&str, f64)| {
+                json!({
+                    "route": format!("GET /api/{view}"),
+                    "survivor_bytes_per_request": least + beside,
+                })
+            };
+            json!({ "routes": LEFT_BEHIND.iter().map(row).collect::<Vec<_>>() })
+        };
+        assert!(leaking_routes(&routes(0.0)).is_ok());
+        let error = leaking_routes(&routes(1.0)).unwrap_err();
+        assert!(error.to_string().contains("`GET /api/preview`"));
+        assert!(leaking_routes(&json!({ "routes": [] })).is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 /// Requested in turn, so that each gets the same share.
-const PATHS: [&str; 5] = [
+pub const PATHS: [&str; 5] = [
     "/api/login",
     "/api/tools",
     "/api/chat",

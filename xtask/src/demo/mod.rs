@@ -17,6 +17,7 @@ mod check;
 mod load;
 mod server;
 mod venv;
+mod watch;
 
 use load::{Limits, Load};
 use server::Server;
@@ -30,12 +31,16 @@ const WARM_UP: Duration = Duration::from_secs(3);
 /// Attaching, symbolizing and writing, beyond the recording itself.
 const GRACE: Duration = Duration::from_secs(40);
 
-/// File names and the formats they hold.
-const REPORTS: [(&str, &str); 4] = [
-    ("leak.svg", "flamegraph"),
-    ("leak.folded", "folded"),
-    ("leak.pb.gz", "pprof"),
-    ("report.json", "json"),
+/// File names, and how to render them.
+const REPORTS: [(&str, &[&str]); 5] = [
+    ("leak.svg", &["--format", "flamegraph"]),
+    (
+        "chat.svg",
+        &["--format", "flamegraph", "--route", "GET /api/chat"],
+    ),
+    ("leak.folded", &["--format", "folded"]),
+    ("leak.pb.gz", &["--format", "pprof"]),
+    ("report.json", &["--format", "json"]),
 ];
 
 /// Runs the demo.
@@ -58,7 +63,7 @@ pub fn run() -> Result<()> {
     let app = steps.run("prepare the demo application", application)?;
     let mut server = steps.run("start gunicorn", || Server::start(&app, &out))?;
     let capture = out.join("leak.residue");
-    let summary = steps.run("record the live workers under load", || {
+    let summary = steps.run("record and watch the live workers under load", || {
         record_under_load(&mut server, &capture)
     })?;
     println!("    {summary}");
@@ -88,9 +93,10 @@ fn record_under_load(server: &mut Server, capture: &Path) -> Result<load::Summar
     };
     let load = Load::start(server.address(), limits);
     thread::sleep(WARM_UP);
-    let recorded = server
-        .workers()
-        .and_then(|workers| record(&workers, capture));
+    let recorded = server.workers().and_then(|workers| {
+        record(&workers, capture)?;
+        watch::requests(&workers, &load::PATHS)
+    });
     let summary = load.stop();
     recorded?;
     ensure!(
@@ -119,28 +125,26 @@ fn record(workers: &[u32], capture: &Path) -> Result<()> {
 }
 
 fn render(capture: &Path, out: &Path) -> Result<()> {
-    for (name, format) in REPORTS {
+    for (name, arguments) in REPORTS {
         let path = out.join(name);
         let file = File::create(&path).with_context(|| format!("failed to make {name}"))?;
-        command::run(report(capture, format).stdout(Stdio::from(file)))?;
+        command::run(report(capture, arguments).stdout(Stdio::from(file)))?;
     }
     Ok(())
 }
 
-fn report(capture: &Path, format: &str) -> Command {
+fn report(capture: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(workspace::residue());
-    command
-        .arg("report")
-        .arg(capture)
-        .args(["--format", format]);
+    command.arg("report").arg(capture).args(arguments);
     command
 }
 
 fn conclude(capture: &Path, out: &Path) -> Result<()> {
-    println!("\n==> the stacks that hold the most memory\n");
-    command::run(&mut report(capture, "text"))?;
+    println!("\n==> what each request leaves behind, and the stacks that hold the most memory\n");
+    command::run(&mut report(capture, &[]))?;
     println!("\n==> in {}", out.display());
     println!("    leak.svg      open it in a browser: width is memory still held at the end");
+    println!("    chat.svg      what requests of /api/chat alone leave behind");
     println!("    leak.folded   one line a stack, for flamegraph tools and grep");
     println!("    leak.pb.gz    for `go tool pprof`, Pyroscope, speedscope");
     println!("    report.json   every number, for programs; docs/json.md says what they mean");

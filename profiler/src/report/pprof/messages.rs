@@ -61,6 +61,9 @@ pub(super) struct Sample {
 pub(super) struct Label {
     #[prost(int64, tag = "1")]
     pub(super) key: i64,
+    /// Index into the string table; 0 of a number.
+    #[prost(int64, tag = "2")]
+    pub(super) str: i64,
     #[prost(int64, tag = "3")]
     pub(super) num: i64,
 }

@@ -10,43 +10,59 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message;
 
-use crate::profile::{Figures, Frame, FrameId, Profile, StackProfile, Tier};
-use crate::report::{Measure, units};
+use crate::profile::{Figures, Frame, FrameId, LeftProfile, Profile, StackProfile};
+use crate::report::rows::{left_behind, rows, walked_share};
+use crate::report::{Measure, Options, units};
+use crate::window::record::Stage;
 
 /// Type and unit of each value of a sample.
-const SAMPLE_TYPES: [(&str, &str); 4] = [
+type SampleType = (&'static str, &'static str);
+
+/// Of what is kept by stack alone, the types of Go's heap profiles, in their order.
+const HEAP: [SampleType; 4] = [
     ("alloc_objects", "count"),
     ("alloc_space", "bytes"),
     ("inuse_objects", "count"),
     ("inuse_space", "bytes"),
 ];
+/// Of what requests left behind.
+const RETAINED: [SampleType; 2] = [("retained_objects", "count"), ("retained_space", "bytes")];
+/// Of what requests left behind.
+const SURVIVORS: [SampleType; 2] = [("survivor_objects", "count"), ("survivor_space", "bytes")];
 
-pub(super) fn write(profile: &Profile, tier: Tier, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write(profile: &Profile, shown: Options<'_>, out: &mut impl Write) -> io::Result<()> {
     let mut gzip = GzEncoder::new(out, Compression::default());
-    gzip.write_all(&encode(profile, tier).encode_to_vec())?;
+    gzip.write_all(&encode(profile, shown).encode_to_vec())?;
     gzip.finish()?;
     Ok(())
 }
 
-fn encode(profile: &Profile, tier: Tier) -> messages::Profile {
+fn encode(profile: &Profile, shown: Options<'_>) -> messages::Profile {
     let mut tables = Tables::new();
-    let samples = profile
-        .tier(tier)
+    let (types, sample) = match shown.by.stage() {
+        None => (&HEAP[..], heap_samples(profile, shown, &mut tables)),
+        Some(stage) => (
+            match stage {
+                Stage::Retained => &RETAINED[..],
+                Stage::Survivors => &SURVIVORS[..],
+            },
+            request_samples(profile, stage, shown, &mut tables),
+        ),
+    };
+    let sample_type = types
         .iter()
-        .map(|stack| tables.sample(profile, stack))
-        .collect();
-    let sample_type = SAMPLE_TYPES
-        .map(|(name, unit)| tables.value_type(name, unit))
-        .to_vec();
+        .map(|(name, unit)| tables.value_type(name, unit));
+    let sample_type = sample_type.collect();
+    // Go's default is the last one, and so is that of requests.
+    let default_sample_type = types.last().map_or(0, |(name, _)| tables.string(name));
     let period_type = Some(tables.value_type("space", "bytes"));
-    let default_sample_type = tables.string("inuse_space");
-    let comment = comments(profile)
+    let comment = comments(profile, shown)
         .iter()
         .map(|it| tables.string(it))
         .collect();
     messages::Profile {
         sample_type,
-        sample: samples,
+        sample,
         mapping: tables.mappings,
         location: tables.locations,
         function: tables.functions,
@@ -60,8 +76,60 @@ fn encode(profile: &Profile, tier: Tier) -> messages::Profile {
     }
 }
 
+fn heap_samples<'a>(
+    profile: &'a Profile,
+    shown: Options<'_>,
+    tables: &mut Tables<'a>,
+) -> Vec<messages::Sample> {
+    let sample = |stack: &'a StackProfile| {
+        let Figures {
+            inuse_bytes,
+            inuse_objects,
+            alloc_bytes,
+            alloc_objects,
+        } = stack.figures;
+        messages::Sample {
+            location_id: tables.stack(profile, &stack.frames),
+            value: [alloc_objects, alloc_bytes, inuse_objects, inuse_bytes]
+                .map(signed)
+                .to_vec(),
+            label: tables.pid(profile, stack.target).into_iter().collect(),
+        }
+    };
+    profile.tier(shown.tier).iter().map(sample).collect()
+}
+
+/// Labels are texts but for the pid, since Pyroscope reads no others.
+fn request_samples<'a>(
+    profile: &'a Profile,
+    stage: Stage,
+    shown: Options<'a>,
+    tables: &mut Tables<'a>,
+) -> Vec<messages::Sample> {
+    let sample = |it: &'a LeftProfile| {
+        let texts = [
+            ("route", Some(it.route.template().to_owned())),
+            ("method", it.route.method().map(|it| it.name().to_owned())),
+            ("status", it.status.map(|it| it.to_string())),
+        ];
+        let texts = texts
+            .iter()
+            .filter_map(|(key, text)| Some((key, text.as_ref()?)));
+        let mut label: Vec<_> = texts.map(|(key, text)| tables.label(key, text)).collect();
+        label.extend(tables.pid(profile, it.target));
+        messages::Sample {
+            location_id: tables.stack(profile, &it.frames),
+            value: [it.amount.objects, it.amount.bytes].map(signed).to_vec(),
+            label,
+        }
+    };
+    left_behind(profile, stage, shown.route)
+        .map(sample)
+        .collect()
+}
+
 /// Who was recorded, what was lost, and what was remarked: `go tool pprof -comments` prints them.
-fn comments(profile: &Profile) -> Vec<String> {
+fn comments(profile: &Profile, shown: Options<'_>) -> Vec<String> {
     let mut comments = vec![format!(
         "{}, {}",
         units::targets(profile),
@@ -72,11 +140,18 @@ fn comments(profile: &Profile) -> Vec<String> {
             .lost()
             .map(|it| format!("lost: {} {}", it.value, it.meaning)),
     );
-    for by in [Measure::Outstanding, Measure::Allocated] {
-        if let Some(share) = units::walked_share(profile, by) {
-            let noun = by.noun();
+    let measures = match shown.by.stage() {
+        None => &[Measure::Outstanding, Measure::Allocated][..],
+        Some(_) => &[shown.by],
+    };
+    for by in measures {
+        if let Some(share) = walked_share(&rows(profile, Options { by: *by, ..shown })) {
+            let which = match shown.by.stage() {
+                None => by.noun(),
+                Some(_) => "shown",
+            };
             comments.push(format!(
-                "{share} of the {noun} bytes have a stack of their own"
+                "{share} of the {which} bytes have a stack of their own"
             ));
         }
     }
@@ -127,32 +202,29 @@ impl<'a> Tables<'a> {
         }
     }
 
-    fn sample(&mut self, profile: &'a Profile, stack: &'a StackProfile) -> messages::Sample {
-        let Figures {
-            inuse_bytes,
-            inuse_objects,
-            alloc_bytes,
-            alloc_objects,
-        } = stack.figures;
-        let target = stack.target.and_then(|index| profile.targets.get(index));
-        messages::Sample {
-            // A frame that is inlined shares the location of the next outer one that is not.
-            location_id: stack
-                .frames
-                .split_inclusive(|id| !profile.frame(*id).inlined)
-                .map(|frames| self.location(profile, frames))
-                .collect(),
-            value: [alloc_objects, alloc_bytes, inuse_objects, inuse_bytes]
-                .map(signed)
-                .to_vec(),
-            label: target
-                .map(|target| messages::Label {
-                    key: self.string("pid"),
-                    num: target.pid.into(),
-                })
-                .into_iter()
-                .collect(),
+    fn label(&mut self, key: &str, text: &str) -> messages::Label {
+        messages::Label {
+            key: self.string(key),
+            str: self.string(text),
+            num: 0,
         }
+    }
+
+    fn pid(&mut self, profile: &Profile, target: Option<usize>) -> Option<messages::Label> {
+        let target = profile.targets.get(target?)?;
+        Some(messages::Label {
+            key: self.string("pid"),
+            str: 0,
+            num: target.pid.into(),
+        })
+    }
+
+    /// A frame that is inlined shares the location of the next outer one that is not.
+    fn stack(&mut self, profile: &'a Profile, frames: &'a [FrameId]) -> Vec<u64> {
+        let locations = frames.split_inclusive(|id| !profile.frame(*id).inlined);
+        locations
+            .map(|frames| self.location(profile, frames))
+            .collect()
     }
 
     fn location(&mut self, profile: &'a Profile, frames: &'a [FrameId]) -> u64 {

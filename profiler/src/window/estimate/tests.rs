@@ -240,3 +240,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn as_many_routes_are_told_apart_as_the_intervals_allow() {
+    assert_eq!(told_apart(300, 20), 20);
+    assert_eq!(told_apart(60, 19), 19);
+    // 18 of their own, and one for all others.
+    assert_eq!(told_apart(60, 20), 18);
+    assert_eq!(told_apart(10_000, 1_000), MAX_ROUTES - 1);
+    assert_eq!(told_apart(5, 2), 2, "too few for any");
+    for (intervals, routes) in [(9, 3), (60, 20), (10_000, 1_000)] {
+        let columns = routes.min(told_apart(intervals, routes) + 1);
+        let requests = |it| {
+            (0..columns as u64)
+                .map(|route| (it * it + route) % 7)
+                .collect()
+        };
+        let series = (0..intervals as u64).map(|it| Interval {
+            growth: 0,
+            requests: requests(it),
+        });
+        let series: Vec<_> = series.collect();
+        assert!(
+            by_route(&series).is_ok(),
+            "{intervals} intervals, {routes} routes"
+        );
+    }
+}

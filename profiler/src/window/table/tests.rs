@@ -169,6 +169,64 @@ fn the_text_fits_its_columns_and_the_worst_comes_first() {
 }
 
 #[test]
+fn estimates_stand_below_their_route_and_each_reason_for_none_once() {
+    let mut builder = TableBuilder::default();
+    let long = format!("/{}", "long/".repeat(40));
+    let routes = ["/stream", "/a", "/b", "/c", &long].map(get);
+    for route in &routes {
+        let mut doubtful = record(route, 10);
+        doubtful.binding = Binding::Candidates(2);
+        builder.add(&doubtful);
+    }
+    let mut table = table(&builder);
+    let told = RowEstimate::Told {
+        bytes_per_request: 1_234.5,
+        standard_error: 56.7,
+    };
+    let missing = |why: &str| RowEstimate::Missing(why.to_owned());
+    let tied = format!(
+        "its requests came along with those of {}",
+        ["GET /x"; 20].join(", ")
+    );
+    let estimates = [
+        told,
+        missing("too few"),
+        missing("too few"),
+        missing(&tied),
+        missing("none"),
+    ];
+    table.estimate(&routes.into_iter().zip(estimates).collect());
+    let text = text(&table);
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 100),
+        "{text}"
+    );
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn what_is_estimated_counts_for_the_order() {
+    let mut builder = TableBuilder::default();
+    builder.add(&record(&get("/bound"), 10));
+    for _ in 0..3 {
+        let mut doubtful = record(&get("/stream"), 1);
+        doubtful.binding = Binding::None;
+        builder.add(&doubtful);
+    }
+    let mut table = table(&builder);
+    let estimate = RowEstimate::Told {
+        bytes_per_request: 400.0,
+        standard_error: 1.0,
+    };
+    table.estimate(&HashMap::from([(get("/stream"), estimate)]));
+    assert_eq!(
+        table.routes[0].route,
+        get("/stream"),
+        "1,200 bytes against 1,000"
+    );
+}
+
+#[test]
 fn the_json_has_the_documented_names() {
     let mut builder = TableBuilder::default();
     builder.add(&record(&get("/users/1"), 2));
@@ -184,6 +242,8 @@ fn the_json_has_the_documented_names() {
                 "survivor_bytes_per_request": null,
                 "confidence": "exact",
                 "confidences": {"exact": 1, "lineage": 0, "candidates": 0, "none": 0},
+                "estimated_bytes_per_request": null, "estimate_standard_error": null,
+                "no_estimate": null,
             }],
             "background": {
                 "allocated": {"bytes": 5 << 20, "objects": (5 << 20) / 100},

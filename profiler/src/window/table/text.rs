@@ -1,8 +1,9 @@
 //! The table for a terminal: two lines a route, since a path needs most of one.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use super::{Confidences, RouteRow, RouteTable};
+use super::{Confidences, RouteRow, RouteTable, RowEstimate};
 use crate::report::units;
 use crate::window::record::Unbound;
 
@@ -36,6 +37,7 @@ pub fn write(table: &RouteTable, out: &mut impl Write) -> io::Result<()> {
         write_row(row, out)?;
     }
     writeln!(out)?;
+    write_missing(&table.routes, out)?;
     write_unbound("background", "of no request", table.background, out)?;
     write_unbound(
         "ambiguous",
@@ -61,7 +63,38 @@ fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
         or_unknown(row.retained_bytes_per_request, mean),
         or_unknown(row.survivor_bytes_per_request, mean),
     ];
-    write_columns(columns.each_ref().map(String::as_str), out)
+    write_columns(columns.each_ref().map(String::as_str), out)?;
+    match row.estimate {
+        RowEstimate::None | RowEstimate::Missing(_) => Ok(()),
+        RowEstimate::Told {
+            bytes_per_request,
+            standard_error,
+        } => {
+            let [bytes, error] = [bytes_per_request, standard_error].map(mean);
+            let left = format!("estimate: ~{bytes} left behind a request, give or take {error}");
+            writeln!(out, "{left:>COLUMNS$}")
+        }
+    }
+}
+
+/// Each reason for which there is no estimate, once.
+fn write_missing(rows: &[RouteRow], out: &mut impl Write) -> io::Result<()> {
+    let mut reasons: BTreeMap<&str, Vec<&RouteRow>> = BTreeMap::new();
+    for row in rows {
+        if let RowEstimate::Missing(why) = &row.estimate {
+            reasons.entry(why).or_default().push(row);
+        }
+    }
+    for (why, rows) in reasons {
+        let of = match rows[..] {
+            [row] => units::fit(&row.route.to_string(), ROUTE_COLUMNS),
+            _ => units::counted(rows.len() as u64, "route"),
+        };
+        let text = format!("no estimate  of {of}: {why}");
+        let lines = units::wrap(&text, COLUMNS);
+        lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    }
+    Ok(())
 }
 
 /// 100 columns in all.

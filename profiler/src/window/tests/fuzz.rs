@@ -29,8 +29,9 @@ fn parse(head: &[u8], splits: &[usize]) -> Head {
         .collect();
     at.extend([0, head.len()]);
     at.sort_unstable();
-    at.windows(2)
-        .for_each(|ends| parser.push(&head[ends[0]..ends[1]], &id));
+    at.windows(2).for_each(|ends| {
+        parser.push(&head[ends[0]..ends[1]], &id);
+    });
     parser.finish()
 }
 

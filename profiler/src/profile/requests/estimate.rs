@@ -1,0 +1,170 @@
+//! Estimates for requests that no allocation could be bound to: from how the memory grew that is of no
+//! single one of them.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+
+use crate::capture::Capture;
+use crate::window::estimate::{self, Interval, RouteEstimate};
+use crate::window::record::WindowRecord;
+use crate::window::route::Route;
+use crate::window::table::{RouteTable, RowEstimate};
+
+/// Intervals that are told apart: enough for the most routes that can be, three times over. Of a longer
+/// recording several are joined.
+const MAX_INTERVALS: usize = 300;
+
+/// Why a route has no estimate that shares a column with others.
+const TOO_FEW: &str = "its requests are too few among those of the others";
+/// As it says.
+const NOT_SEEN: &str = "none of its requests ended in a whole interval";
+/// As it says.
+const STEADY: &str = "its requests came as evenly as time";
+
+/// Fills in the estimates of routes with requests that were not bound.
+pub(super) fn fill_in(capture: &Capture, table: &mut RouteTable) {
+    let records = capture.windows.records.iter().map(|(record, _)| record);
+    let unbound: Vec<_> = records.filter(|it| !it.binding.is_bound()).collect();
+    if !unbound.is_empty() {
+        table.estimate(&estimates(capture, &unbound));
+    }
+}
+
+fn estimates(capture: &Capture, unbound: &[&WindowRecord]) -> HashMap<Route, RowEstimate> {
+    let routes = ranked(unbound);
+    let boundaries = boundaries(&capture.snapshots);
+    let intervals = boundaries.len().saturating_sub(1);
+    let columns = Columns::new(&routes, estimate::told_apart(intervals, routes.len()));
+    let series = series(capture, unbound, &boundaries, &columns);
+    let estimate = estimate::by_route(&series);
+    let of_route = |route: &Route| match &estimate {
+        Ok(estimate) => columns.explain(route, &estimate.routes),
+        Err(error) => RowEstimate::Missing(error.to_string()),
+    };
+    let estimates = routes.iter().map(|route| (route.clone(), of_route(route)));
+    estimates.collect()
+}
+
+/// Those with the most requests first.
+fn ranked(unbound: &[&WindowRecord]) -> Vec<Route> {
+    let mut requests: HashMap<Route, u64> = HashMap::new();
+    for record in unbound {
+        *requests.entry(record.route.row()).or_default() += 1;
+    }
+    let mut routes: Vec<_> = requests.into_iter().collect();
+    routes.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
+    routes.into_iter().map(|(route, _)| route).collect()
+}
+
+/// Where intervals meet, nanoseconds since 1970 UTC. What the last snapshots leave over is no whole interval.
+fn boundaries(snapshots: &[u64]) -> Vec<u64> {
+    let joined = snapshots.len().div_ceil(MAX_INTERVALS).max(1);
+    let mut boundaries: Vec<_> = snapshots.iter().step_by(joined).copied().collect();
+    if let [first, second, .., before, last] = boundaries[..]
+        && last.saturating_sub(before) < second.saturating_sub(first) / 2
+    {
+        boundaries.pop();
+    }
+    boundaries
+}
+
+/// Growth and requests of each interval, of all processes together that have unbound requests.
+fn series(
+    capture: &Capture,
+    unbound: &[&WindowRecord],
+    boundaries: &[u64],
+    columns: &Columns<'_>,
+) -> Vec<Interval> {
+    let processes: HashSet<u16> = unbound.iter().map(|it| it.process).collect();
+    let outstanding = outstanding(capture, &processes, boundaries);
+    let growths = outstanding.windows(2).map(|pair| pair[1] - pair[0]);
+    let mut series: Vec<_> = growths
+        .map(|growth| Interval {
+            growth: growth.clamp(i64::MIN.into(), i64::MAX.into()) as i64,
+            requests: vec![0; columns.count()],
+        })
+        .collect();
+    for record in unbound {
+        let after = boundaries.partition_point(|it| *it < record.closed_ns);
+        let interval = after.checked_sub(1).and_then(|it| series.get_mut(it));
+        if let Some(interval) = interval {
+            interval.requests[columns.of(&record.route.row())] += 1;
+        }
+    }
+    series
+}
+
+/// Bytes of no single request that are outstanding in these processes at each boundary.
+fn outstanding(capture: &Capture, processes: &HashSet<u16>, boundaries: &[u64]) -> Vec<i128> {
+    let mut written = capture.windows.unbound.iter().peekable();
+    let mut now: HashMap<u16, i128> = HashMap::new();
+    let mut at = |boundary: &u64| {
+        while let Some(next) = written.next_if(|it| it.at_ns <= *boundary) {
+            let it = next.unbound;
+            let parts = [it.background, it.ambiguous].map(|it| i128::from(it.outstanding.bytes));
+            if processes.contains(&it.process) {
+                now.insert(it.process, parts.iter().sum());
+            }
+        }
+        now.values().sum()
+    };
+    boundaries.iter().map(&mut at).collect()
+}
+
+/// Which column of requests each route counts in: the first ones have their own, the others share one.
+struct Columns<'a> {
+    routes: &'a [Route],
+    of: HashMap<&'a Route, usize>,
+    told_apart: usize,
+}
+
+impl<'a> Columns<'a> {
+    fn new(routes: &'a [Route], told_apart: usize) -> Self {
+        let columns = routes.iter().enumerate();
+        let of = columns.map(|(index, route)| (route, index.min(told_apart)));
+        Self {
+            routes,
+            of: of.collect(),
+            told_apart,
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.routes.len().min(self.told_apart + 1)
+    }
+
+    fn of(&self, route: &Route) -> usize {
+        self.of[route]
+    }
+
+    fn explain(&self, route: &Route, estimates: &[RouteEstimate]) -> RowEstimate {
+        let column = self.of(route);
+        let missing = |why: &str| RowEstimate::Missing(why.to_owned());
+        match &estimates[column] {
+            _ if column >= self.told_apart => missing(TOO_FEW),
+            RouteEstimate::Told {
+                bytes,
+                standard_error,
+            } => RowEstimate::Told {
+                bytes_per_request: *bytes,
+                standard_error: *standard_error,
+            },
+            RouteEstimate::TiedTo(others) if others.is_empty() => missing(STEADY),
+            RouteEstimate::TiedTo(others) => {
+                let names: Vec<_> = others.iter().map(|it| self.name(*it)).collect();
+                let names = names.join(", ");
+                missing(&format!(
+                    "its requests came along with, or in the stead of, {names}"
+                ))
+            }
+            RouteEstimate::NotSeen => missing(NOT_SEEN),
+        }
+    }
+
+    fn name(&self, column: usize) -> String {
+        match self.routes.get(column) {
+            Some(route) if column < self.told_apart => route.to_string(),
+            _ => "those with few requests".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What requests left behind, by stack.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use super::share::{Share, share_out};
+use super::{LeftProfile, Walk, left};
+use crate::capture::Windows;
+use crate::profile::FrameId;
+use crate::profile::stacks::Stacks;
+use crate::window::record::{Amount, LeftBehind, Stage};
+use crate::window::route::Route;
+
+/// Stands for memory whose stack was not there when stacks were looked at, mostly because it was freed
+/// within that second.
+const MISSED: &str = "[stack not looked at in time]";
+
+/// Requests that are alike.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Group {
+    pub stage: Stage,
+    pub route: Route,
+    pub status: Option<u16>,
+    pub process: u16,
+}
+
+impl Group {
+    fn of(it: &LeftBehind) -> Self {
+        Self {
+            stage: it.stage,
+            route: it.route.row(),
+            status: it.status,
+            process: it.process,
+        }
+    }
+}
+
+/// Most bytes first.
+pub(super) fn rows(windows: &Windows, stacks: &mut Stacks<'_>) -> Vec<LeftProfile> {
+    let found = windows.left_behind.iter();
+    let found: Vec<_> = found
+        .map(|it| (Group::of(it), it.stack, it.amount))
+        .collect();
+    let missed = missed(windows, &found);
+    let mut rows = Rows::default();
+    for share in share_out(found, stacks) {
+        let (_, frames) = stacks.symbolized(share.stack);
+        rows.add(share, frames, stacks);
+    }
+    for (group, amount) in missed {
+        let share = Share {
+            group,
+            stack: 0,
+            amount,
+            estimated: Amount::default(),
+            walk: Walk::Missed,
+        };
+        let frames = vec![stacks.marker(MISSED)];
+        rows.add(share, frames, stacks);
+    }
+    rows.sorted()
+}
+
+/// What windows count beyond what was found by stack.
+fn missed(windows: &Windows, found: &[(Group, u32, Amount)]) -> HashMap<Group, Amount> {
+    let mut counted: HashMap<Group, Amount> = HashMap::new();
+    for (record, survived) in &windows.records {
+        for (stage, amount) in left(record, *survived) {
+            let group = Group {
+                stage,
+                route: record.route.row(),
+                status: record.status,
+                process: record.process,
+            };
+            counted
+                .entry(group)
+                .or_default()
+                .add(amount.unwrap_or_default());
+        }
+    }
+    for (group, _, amount) in found {
+        if let Some(counted) = counted.get_mut(group) {
+            *counted = counted.minus(*amount);
+        }
+    }
+    counted.retain(|_, rest| *rest != Amount::default());
+    counted
+}
+
+/// Stacks that read the same are one row.
+#[derive(Default)]
+struct Rows(HashMap<(Group, Walk, Vec<FrameId>), LeftProfile>);
+
+impl Rows {
+    fn add(&mut self, share: Share, frames: Vec<FrameId>, stacks: &Stacks<'_>) {
+        let Share {
+            group,
+            stack: _,
+            amount,
+            estimated,
+            walk,
+        } = share;
+        let row = self.0.entry((group.clone(), walk, frames.clone()));
+        let row = row.or_insert_with(|| LeftProfile {
+            stage: group.stage,
+            route: group.route,
+            status: group.status,
+            target: stacks.target(group.process),
+            frames,
+            amount: Amount::default(),
+            estimated: Amount::default(),
+            walk,
+        });
+        row.amount.add(amount);
+        row.estimated.add(estimated);
+    }
+
+    fn sorted(self) -> Vec<LeftProfile> {
+        let mut rows: Vec<_> = self.0.into_iter().collect();
+        rows.sort_by(|(a_key, a), (b_key, b)| {
+            let size = |it: &LeftProfile| Reverse((it.amount.bytes, it.amount.objects));
+            size(a).cmp(&size(b)).then_with(|| a_key.cmp(b_key))
+        });
+        rows.into_iter().map(|(_, row)| row).collect()
+    }
+}

@@ -1,0 +1,313 @@
+//! Windows in, rows out.
+
+use residue_ebpf::abi::event::WalkEnd;
+use residue_ebpf::abi::heap::StackKind;
+
+use super::*;
+use crate::capture::{Frame, FrameKind, Stack, Windows};
+use crate::profile::Profile;
+use crate::symbolize::Symbol;
+use crate::window::head::Method;
+use crate::window::record::{Binding, LeftBehind};
+use crate::window::table::RowEstimate;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn amount(bytes: u64) -> Amount {
+    Amount {
+        bytes,
+        objects: bytes / 10,
+    }
+}
+
+fn route(template: &str) -> Route {
+    Route::stored(Some(Method::Get), Some(template))
+}
+
+fn window(route: &Route, status: u16, retained: u64) -> WindowRecord {
+    WindowRecord {
+        window: 1,
+        process: 0,
+        pid: 1,
+        tid: 1,
+        opened_ns: 0,
+        closed_ns: 1,
+        duration_ns: None,
+        route: route.clone(),
+        status: Some(status),
+        request_id: None,
+        rss: None,
+        allocated: amount(retained),
+        retained: amount(retained),
+        binding: Binding::Exact,
+        end: WindowEnd::Done,
+    }
+}
+
+fn left(route: &Route, status: u16, stack: u32, bytes: u64) -> LeftBehind {
+    LeftBehind {
+        process: 0,
+        route: route.clone(),
+        status: Some(status),
+        stage: Stage::Retained,
+        stack,
+        amount: amount(bytes),
+    }
+}
+
+/// Context 1 with the stacks 2 and 3, each of one frame that is named as its number.
+fn capture(records: Vec<WindowRecord>, left_behind: Vec<LeftBehind>) -> Capture {
+    let stack = |id, kind, context| Stack {
+        id,
+        process: 0,
+        frames: vec![id],
+        left_out: 0,
+        end: WalkEnd::Bottom,
+        kind,
+        context,
+    };
+    let frame = |id: u32| Frame {
+        id,
+        kind: FrameKind::Native,
+        module: None,
+        offset: 0,
+        symbols: vec![Symbol {
+            name: id.to_string(),
+            file: None,
+            line: None,
+        }],
+    };
+    Capture {
+        frames: (1..=3).map(frame).collect(),
+        stacks: vec![
+            stack(1, StackKind::Context, 0),
+            stack(2, StackKind::Full, 1),
+            stack(3, StackKind::Full, 1),
+        ],
+        windows: Windows {
+            records: records.into_iter().map(|it| (it, None)).collect(),
+            left_behind,
+            unbound: Vec::new(),
+        },
+        ..Capture::default()
+    }
+}
+
+/// Innermost frame, status, bytes, and how many of those are estimated.
+fn rows(capture: &Capture) -> Vec<(String, u16, u64, u64)> {
+    let profile = Profile::from(capture);
+    let requests = profile.requests.as_ref().expect("there are windows");
+    let rows = requests.left_behind.iter().map(|it| {
+        (
+            profile.frame(it.frames[0]).name.clone(),
+            it.status.unwrap_or_default(),
+            it.amount.bytes,
+            it.estimated.bytes,
+        )
+    });
+    rows.collect()
+}
+
+#[test]
+fn what_was_not_walked_is_shared_out_among_requests_that_are_alike() {
+    let it = route("/");
+    let left_behind = vec![
+        left(&it, 200, 1, 4_000),
+        left(&it, 200, 2, 100),
+        left(&it, 200, 3, 300),
+        // Another status has its own proportions.
+        left(&it, 500, 1, 50),
+        left(&it, 500, 3, 10),
+    ];
+    let expected = [
+        ("3", 200, 3_300, 3_000),
+        ("2", 200, 1_100, 1_000),
+        ("3", 500, 60, 50),
+    ];
+    let expected = expected.map(|(name, status, bytes, of_it)| (name.into(), status, bytes, of_it));
+    assert_eq!(
+        rows(&capture(vec![window(&it, 200, 0)], left_behind)),
+        expected
+    );
+}
+
+#[test]
+fn a_status_of_which_nothing_was_walked_goes_by_the_route() {
+    let it = route("/");
+    let left_behind = vec![left(&it, 500, 1, 400), left(&it, 200, 2, 100)];
+    let expected = [("2".into(), 500, 400, 400), ("2".into(), 200, 100, 0)];
+    assert_eq!(
+        rows(&capture(vec![window(&it, 200, 0)], left_behind)),
+        expected
+    );
+}
+
+#[test]
+fn nothing_goes_to_stacks_of_another_route() {
+    let (walked, not_walked) = (route("/walked"), route("/not-walked"));
+    let left_behind = vec![left(&not_walked, 200, 1, 400), left(&walked, 200, 2, 100)];
+    let capture = capture(vec![window(&walked, 200, 0)], left_behind);
+    let expected = [("1".into(), 200, 400, 0), ("2".into(), 200, 100, 0)];
+    assert_eq!(rows(&capture), expected);
+    let profile = Profile::from(&capture);
+    let requests = profile.requests.expect("there are windows");
+    assert_eq!(requests.left_behind[0].walk, Walk::Shallow);
+}
+
+#[test]
+fn what_was_freed_before_it_was_looked_at_has_a_row_of_its_own() {
+    let it = route("/");
+    let records = vec![
+        window(&it, 200, 1_000),
+        window(&it, 200, 500),
+        window(&it, 500, 70),
+    ];
+    let expected = [
+        ("[stack not looked at in time]".into(), 200, 1_400, 0),
+        ("2".into(), 200, 100, 0),
+        ("[stack not looked at in time]".into(), 500, 70, 0),
+    ];
+    assert_eq!(
+        rows(&capture(records, vec![left(&it, 200, 2, 100)])),
+        expected
+    );
+}
+
+#[test]
+fn windows_that_are_not_bound_or_not_closed_leave_nothing_for_sure() {
+    let it = route("/");
+    let mut records = vec![window(&it, 200, 1_000); 2];
+    records[0].binding = Binding::Candidates(2);
+    records[1].end = WindowEnd::StillOpen;
+    assert_eq!(rows(&capture(records, Vec::new())), []);
+}
+
+#[test]
+fn routes_beyond_the_cap_are_one() {
+    let others = [Method::Get, Method::Post].map(|it| Route::stored(Some(it), None));
+    let records = others.iter().map(|it| window(it, 200, 10)).collect();
+    let expected = [("[stack not looked at in time]".into(), 200, 20, 0)];
+    assert_eq!(rows(&capture(records, Vec::new())), expected);
+}
+
+/// A server of which nothing is bound, with so many routes: a request of the first leaves 500 bytes,
+/// others nothing. It begins with 1 MB, and grows by 100 bytes a second.
+fn concurrent(seconds: u64, routes: u64) -> Capture {
+    let mut capture = capture(Vec::new(), Vec::new());
+    let mut outstanding = 1_000_000;
+    for second in 0..seconds {
+        let at_ns = second * SECOND;
+        capture.snapshots.push(at_ns);
+        outstanding += 100;
+        for number in 0..routes {
+            // As good as random, and fewer of each further route.
+            let requests = ((second + 1) * (2 * number + 7) * 7919 / 13) % (routes + 2 - number);
+            for _ in 0..requests {
+                let record = WindowRecord {
+                    closed_ns: at_ns.saturating_sub(SECOND / 2),
+                    binding: Binding::Candidates(2),
+                    ..window(&route(&format!("/{number}")), 200, 9)
+                };
+                capture.windows.records.push((record, None));
+                outstanding += if number == 0 { 500 } else { 0 };
+            }
+        }
+        let ambiguous = Unbound {
+            allocated: amount(0),
+            outstanding: amount(outstanding),
+        };
+        capture.windows.unbound.push(UnboundAt {
+            at_ns,
+            unbound: ProcessUnbound {
+                ambiguous,
+                ..ProcessUnbound::default()
+            },
+        });
+    }
+    capture
+}
+
+fn estimate(capture: &Capture, name: &str) -> RowEstimate {
+    let profile = Profile::from(capture);
+    let requests = profile.requests.expect("there are windows");
+    let mut rows = requests.table.routes.into_iter();
+    let row = rows.find(|row| row.route == route(name));
+    row.expect("the route is there").estimate
+}
+
+fn told(capture: &Capture, name: &str) -> (f64, f64) {
+    match estimate(capture, name) {
+        RowEstimate::Told {
+            bytes_per_request,
+            standard_error,
+        } => (bytes_per_request, standard_error),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn growth_tells_what_requests_leave_that_nothing_is_bound_to() {
+    for seconds in [60, 3_000] {
+        let capture = concurrent(seconds, 3);
+        let (bytes, error) = told(&capture, "/0");
+        assert!(
+            (bytes - 500.0).abs() < 1.0 && error < 1.0,
+            "{bytes} ± {error}"
+        );
+        assert!(told(&capture, "/1").0 < 1.0);
+    }
+}
+
+#[test]
+fn routes_with_few_requests_share_what_the_data_cannot_tell_apart() {
+    let capture = concurrent(30, 20);
+    let (bytes, error) = told(&capture, "/0");
+    assert!(
+        (bytes - 500.0).abs() < 3.0 * error.max(1.0),
+        "{bytes} ± {error}"
+    );
+    let RowEstimate::Missing(why) = estimate(&capture, "/19") else {
+        panic!("it cannot be told");
+    };
+    assert!(why.contains("too few"), "{why}");
+}
+
+#[test]
+fn a_recording_that_is_too_short_says_how_long_it_has_to_be() {
+    let RowEstimate::Missing(why) = estimate(&concurrent(4, 3), "/0") else {
+        panic!("it cannot be told");
+    };
+    assert_eq!(
+        why,
+        "3 intervals are too few for 3 routes: record 12, or with a shorter interval"
+    );
+}
+
+#[test]
+fn what_is_bound_needs_no_estimate() {
+    let mut capture = concurrent(60, 1);
+    for (record, _) in &mut capture.windows.records {
+        record.binding = Binding::Exact;
+    }
+    assert_eq!(estimate(&capture, "/0"), RowEstimate::None);
+}
+
+#[test]
+fn memory_of_no_single_window_is_that_of_all_processes_as_it_was_last() {
+    let of = |process, bytes| ProcessUnbound {
+        process,
+        background: Unbound {
+            allocated: amount(bytes),
+            outstanding: amount(bytes / 2),
+        },
+        ambiguous: Unbound::default(),
+    };
+    let written = [(1, of(0, 100)), (1, of(1, 40)), (2, of(0, 200))];
+    let written = written.map(|(at_ns, unbound)| UnboundAt { at_ns, unbound });
+    let [background, ambiguous] = unbound(&written);
+    assert_eq!(
+        (background.allocated, background.outstanding),
+        (amount(240), amount(120))
+    );
+    assert_eq!(ambiguous, Unbound::default());
+}

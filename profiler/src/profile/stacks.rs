@@ -1,0 +1,180 @@
+//! Stacks of a capture as rows of a report: frames with their names, and markers where some are missing.
+
+use std::collections::HashMap;
+
+use residue_ebpf::abi::heap::StackKind;
+use residue_ebpf::abi::{ROOT_FRAMES, UNKNOWN_STACK};
+
+use crate::capture::{self, Capture, FrameKind};
+use crate::profile::frames::{Interner, base_name};
+use crate::profile::merge::{self, Languages, Role};
+use crate::profile::{Frame, FrameId, culprit};
+
+/// Stands for a stack without Python frames where only those are shown.
+const NO_PYTHON: &str = "[no Python frames]";
+/// Stands where the frames of a stack are not known, and says so.
+const UNKNOWN: &str = "[stack unknown]";
+/// Stands behind the frames of a shallow context.
+const SHALLOW: &str = "[stack not walked]";
+
+/// What tells two rows apart.
+pub(super) type Row = (Option<usize>, Vec<FrameId>);
+
+/// Symbolizes the stacks of one capture.
+pub(super) struct Stacks<'a> {
+    targets: HashMap<u16, usize>,
+    modules: HashMap<u32, &'a capture::Module>,
+    frames: HashMap<u32, &'a capture::Frame>,
+    stacks: HashMap<u32, &'a capture::Stack>,
+    interner: Interner,
+    languages: Languages,
+}
+
+impl<'a> Stacks<'a> {
+    pub(super) fn new(capture: &'a Capture, languages: Languages) -> Self {
+        let slots = capture.processes.iter().map(|(process, _)| process.slot);
+        Self {
+            targets: slots
+                .enumerate()
+                .map(|(index, slot)| (slot, index))
+                .collect(),
+            modules: capture.modules.iter().map(|it| (it.id, it)).collect(),
+            frames: capture.frames.iter().map(|it| (it.id, it)).collect(),
+            stacks: capture.stacks.iter().map(|it| (it.id, it)).collect(),
+            interner: Interner::default(),
+            languages,
+        }
+    }
+
+    /// The process in a slot, as an index into [`super::Profile::targets`].
+    pub(super) fn target(&self, slot: u16) -> Option<usize> {
+        self.targets.get(&slot).copied()
+    }
+
+    pub(super) fn into_frames(self) -> Vec<Frame> {
+        self.interner.into_frames()
+    }
+
+    /// What the totals of a stack are; of one that is not known, blocks.
+    pub(super) fn kind(&self, id: u32) -> StackKind {
+        self.stacks.get(&id).map_or(StackKind::Full, |it| it.kind)
+    }
+
+    /// The shallow context that a stack belongs to, if it has one.
+    pub(super) fn context(&self, id: u32) -> Option<u32> {
+        let stack = self.stacks.get(&id)?;
+        (stack.context != 0).then_some(stack.context)
+    }
+
+    pub(super) fn symbolized(&mut self, id: u32) -> Row {
+        let stack = self
+            .stacks
+            .get(&id)
+            .copied()
+            .filter(|_| id != UNKNOWN_STACK);
+        let target = stack.and_then(|stack| self.targets.get(&stack.process).copied());
+        let frames = match stack {
+            Some(stack) => self.frames_of(stack),
+            None => vec![self.marker(UNKNOWN)],
+        };
+        (target, frames)
+    }
+
+    /// Whether the interpreter itself called what made the syscall, a function of the C library.
+    pub(super) fn is_mapped_by_interpreter(&self, id: u32) -> bool {
+        let frames = self.stacks.get(&id).map(|stack| &stack.frames[..]);
+        let mut innermost = frames.unwrap_or_default().iter().take(2);
+        innermost.any(|id| self.role(*id) == Role::Interpreter)
+    }
+
+    /// The stack's frames, with markers where some are missing.
+    fn frames_of(&mut self, stack: &capture::Stack) -> Vec<FrameId> {
+        let gap = stack.frames.len().saturating_sub(ROOT_FRAMES);
+        let mut frames = Vec::new();
+        let roles: Vec<Role> = stack.frames.iter().map(|id| self.role(*id)).collect();
+        let kept = merge::kept(&roles, self.languages);
+        for (number, (frame, kept)) in stack.frames.iter().zip(kept).enumerate() {
+            if stack.left_out > 0 && number == gap {
+                let left_out = stack.left_out;
+                frames.push(self.marker(&format!("[... {left_out} frames left out ...]")));
+            }
+            if kept {
+                self.push(&mut frames, *frame);
+            }
+        }
+        if frames.is_empty() && self.languages == Languages::Python {
+            frames.push(self.marker(NO_PYTHON));
+        }
+        if !stack.end.is_whole() {
+            let why = stack.end.meaning();
+            frames.push(self.marker(&format!("[stack cut: {why}]")));
+        }
+        if stack.kind == StackKind::Context {
+            frames.push(self.marker(SHALLOW));
+        }
+        frames
+    }
+
+    fn role(&self, id: u32) -> Role {
+        let Some(frame) = self.frames.get(&id) else {
+            return Role::Native;
+        };
+        if frame.kind == FrameKind::Python {
+            return Role::Python;
+        }
+        let module = frame.module.and_then(|id| self.modules.get(&id));
+        let name = frame.symbols.last().map(|symbol| symbol.name.as_str());
+        match module {
+            Some(module) if module.interpreter => Role::Interpreter,
+            Some(module) if culprit::starts_up(&module.path, name) => Role::StartUp,
+            _ => Role::Native,
+        }
+    }
+
+    pub(super) fn marker(&mut self, name: &str) -> FrameId {
+        self.interner.intern(Frame {
+            name: name.to_owned(),
+            ..Frame::default()
+        })
+    }
+
+    /// Adds a frame and the functions inlined at it.
+    fn push(&mut self, frames: &mut Vec<FrameId>, id: u32) {
+        let Some(frame) = self.frames.get(&id).copied() else {
+            return frames.push(self.marker(&format!("[frame {id} unknown]")));
+        };
+        let module = frame.module.and_then(|id| self.modules.get(&id));
+        let module = module.map(|module| module.path.as_str());
+        if frame.symbols.iter().all(|symbol| symbol.name.is_empty()) {
+            let name = place(module, frame.offset);
+            let module = module.map(str::to_owned);
+            return frames.push(self.interner.intern(Frame {
+                name,
+                module,
+                ..Frame::default()
+            }));
+        }
+        let outermost = frame.symbols.len() - 1;
+        for (depth, symbol) in frame.symbols.iter().enumerate() {
+            let unnamed = symbol.name.is_empty();
+            frames.push(self.interner.intern(Frame {
+                kind: frame.kind,
+                name: if unnamed {
+                    place(module, frame.offset)
+                } else {
+                    symbol.name.clone()
+                },
+                file: symbol.file.clone(),
+                line: symbol.line,
+                module: module.map(str::to_owned),
+                inlined: depth < outermost,
+            }));
+        }
+    }
+}
+
+/// `module+0xoffset`, what a place is called that has no name.
+fn place(module: Option<&str>, offset: u64) -> String {
+    let module = module.map_or("[no module]", base_name);
+    format!("{module}+{offset:#x}")
+}

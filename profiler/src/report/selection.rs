@@ -1,0 +1,138 @@
+//! What a report is asked to show, and why it may not be able to.
+
+use thiserror::Error;
+
+use crate::profile::{Profile, Tier};
+use crate::report::{Format, Measure, Options, units};
+use crate::window::table::RouteRow;
+
+/// Routes that a message names, at most.
+const MAX_NAMED: usize = 20;
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Selection<'a> {
+    /// What it is rendered as.
+    pub format: Format,
+    /// What is counted, if that was said.
+    pub by: Option<Measure>,
+    /// Whose blocks.
+    pub tier: Tier,
+    /// Of which route's requests, as routes are displayed.
+    pub route: Option<&'a str>,
+}
+
+/// Why it cannot be shown.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// There are no requests.
+    #[error(
+        "{0} is about requests, and this capture has none: record a process while it serves HTTP \
+         requests"
+    )]
+    NoRequests(String),
+    /// Requests are, but not by this name.
+    #[error("no request had the route `{route}`; there are:{known}")]
+    NoSuchRoute {
+        /// What was asked for.
+        route: String,
+        /// Those that are there, one a line.
+        known: String,
+    },
+    /// Outstanding and allocated memory is not kept by route.
+    #[error("what is {0} is not kept by route: with --route, use --by retained or --by survivors")]
+    NotByRoute(&'static str),
+    /// Everything is in it.
+    #[error("--format json holds every route: leave out --route")]
+    AllRoutes,
+    /// Requests hold blocks.
+    #[error("requests hold blocks of the allocator only: leave out --tier")]
+    BlocksOnly,
+    /// Only estimates can be made.
+    #[error(
+        "no allocation could be bound to {0}, so what it left behind has no stacks: `--format text` \
+         shows estimates"
+    )]
+    NotBound(String),
+    /// No grace is over.
+    #[error(
+        "nobody can say yet what survived of {0}: that takes ten further requests of the worker, or 30 \
+         seconds. Record longer, or use --by retained"
+    )]
+    WithinGrace(String),
+}
+
+impl Selection<'_> {
+    /// The options that show it.
+    ///
+    /// # Errors
+    ///
+    /// If this profile has no such thing.
+    pub fn options(self, profile: &Profile) -> Result<Options<'_>, Refusal> {
+        let by = self.by.unwrap_or(match self.route {
+            Some(_) => Measure::Survivors,
+            None => Measure::default(),
+        });
+        let route = self.route.map(|route| find(profile, route)).transpose()?;
+        if self.route.is_some() && self.format == Format::Json {
+            return Err(Refusal::AllRoutes);
+        }
+        match by.stage() {
+            None if route.is_some() => return Err(Refusal::NotByRoute(by.noun())),
+            None => {}
+            Some(_) if self.tier != Tier::Blocks => return Err(Refusal::BlocksOnly),
+            Some(_) => check(profile, by, route)?,
+        }
+        Ok(Options {
+            by,
+            tier: self.tier,
+            route: route.map(|row| &row.route),
+            colour: false,
+        })
+    }
+}
+
+fn rows(profile: &Profile) -> &[RouteRow] {
+    let requests = profile.requests.as_ref();
+    requests.map_or(&[], |requests| &requests.table.routes)
+}
+
+fn find<'a>(profile: &'a Profile, name: &str) -> Result<&'a RouteRow, Refusal> {
+    let rows = rows(profile);
+    if rows.is_empty() {
+        return Err(Refusal::NoRequests("--route".to_owned()));
+    }
+    let found = rows.iter().find(|row| row.route.to_string() == name);
+    found.ok_or_else(|| {
+        let named = rows.iter().take(MAX_NAMED);
+        let mut known: String = named.map(|row| format!("\n  {}", row.route)).collect();
+        if let Some(more @ 1..) = rows.len().checked_sub(MAX_NAMED) {
+            let more = units::counted(more as u64, "further route");
+            known += &format!("\n  and {more} (--format json has all)");
+        }
+        Refusal::NoSuchRoute {
+            route: name.to_owned(),
+            known,
+        }
+    })
+}
+
+/// Whether anything is known of what requests left behind.
+fn check(profile: &Profile, by: Measure, route: Option<&RouteRow>) -> Result<(), Refusal> {
+    let rows = rows(profile);
+    if rows.is_empty() {
+        return Err(Refusal::NoRequests(format!("--by {}", by.noun())));
+    }
+    let name = || route.map_or("any request".to_owned(), |row| row.route.to_string());
+    let any = |is_known: fn(&RouteRow) -> bool| match route {
+        Some(row) => is_known(row),
+        None => rows.iter().any(is_known),
+    };
+    if !any(|row| row.retained_bytes_per_request.is_some()) {
+        return Err(Refusal::NotBound(name()));
+    }
+    if by == Measure::Survivors && !any(|row| row.survivor_bytes_per_request.is_some()) {
+        return Err(Refusal::WithinGrace(name()));
+    }
+    Ok(())
+}
