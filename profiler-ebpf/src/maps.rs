@@ -14,7 +14,10 @@ use residue_ebpf::abi::{
     heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals},
     python::{CODE_KEYS, CodePointers, PythonLayout},
     unwind::{CodeMapping, MAX_RULES, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
-    window::{ProcessWindows, SocketOffsets, WINDOWS as MAX_WINDOWS, WindowState},
+    window::{
+        ProcessWindows, SocketOffsets, TASKS as MAX_TASKS, TaskState, WINDOWS as MAX_WINDOWS,
+        WindowState,
+    },
 };
 
 use crate::{
@@ -191,6 +194,15 @@ pub static WINDOWS: Array<WindowState> = Array::with_max_entries(MAX_WINDOWS, BP
 /// The last number that a window was given.
 #[map]
 pub static LAST_WINDOW: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Task number, modulo the capacity, to the task. Mapped by user space. Full: the oldest one's place is
+/// taken, and what it has allocated stays ambiguous.
+#[map]
+pub static TASKS: Array<TaskState> = Array::with_max_entries(MAX_TASKS, BPF_F_MMAPABLE);
+
+/// The last number that a task was given.
+#[map]
+pub static LAST_TASK: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Process slot to what its windows have in common. Mapped by user space.
 #[map]

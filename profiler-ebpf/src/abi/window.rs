@@ -9,6 +9,12 @@ pub const BACKGROUND: u32 = 0;
 /// The window of an allocation that may belong to one of several windows, or to none.
 pub const AMBIGUOUS: u32 = u32::MAX;
 
+/// Set in the number that stands for a task instead of a window, while it is not known which one the task
+/// works for.
+pub const TASK: u32 = 1 << 31;
+/// How many such tasks are kept at a time, a power of two: the latest.
+pub const TASKS: u32 = 65_536;
+
 /// Most bytes of one head that are sent.
 pub const HEAD_BYTES: usize = 256;
 
@@ -134,6 +140,27 @@ pub const fn id_and_stage(id: u32, stage: WindowStage) -> u64 {
     (stage as u64) << 32 | id as u64
 }
 
+/// A task that was bound to no window when it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TaskState {
+    /// Its number, which has [`TASK`].
+    pub id: u32,
+    /// The window that it works for; zero while that is not known.
+    pub window: u32,
+    /// The number of the task that follows: behind each task are those that it has made, the last first,
+    /// each with its own behind it.
+    pub next: u32,
+    /// How many tasks led to this one.
+    pub depth: u32,
+    /// The process slot.
+    pub process: u32,
+    /// Zero.
+    pub reserved: [u32; 3],
+    /// Its allocations, while its window is not known.
+    pub amounts: Amounts,
+}
+
 /// The process reads requests of HTTP/2.
 pub const SPEAKS_HTTP2: u64 = 1;
 /// The process reads TLS.
@@ -252,6 +279,8 @@ pub struct SocketOffsets {
 const _: () = {
     assert!(size_of::<Amounts>() == 32);
     assert!(size_of::<WindowState>() == 128);
+    assert!(size_of::<TaskState>() == 64);
+    assert!(TASKS.is_power_of_two());
     assert!(size_of::<ProcessWindows>() == 128);
     assert!(size_of::<SocketOffsets>() == 40);
     assert!(size_of::<WindowEvent>() == 216);

@@ -20,11 +20,13 @@ use aya_ebpf::{
 use residue_ebpf::abi::{
     counters::Counter,
     python::{CONTEXT_PREVIOUS, PythonLayout},
+    window::TASK,
 };
 
 use super::{
+    is_any_unbound,
     lifecycle::{task_begins, task_ends},
-    open,
+    open, tasks,
 };
 use crate::{
     count,
@@ -52,7 +54,7 @@ pub struct Entry {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Owner {
-    /// The window, which may be over; zero if there is none.
+    /// The window or the number of a task, which may be over; zero if there is none.
     window: u32,
     /// Not zero if it is a task's.
     is_task: u32,
@@ -68,11 +70,17 @@ pub struct Stay {
     known: u32,
 }
 
-/// The open window that the current thread works on by its context; zero if it is in none that belongs
-/// to one. The thread's walk must have begun.
+/// The open window that the current thread works on by its context, or the number of a task whose window
+/// is not known yet; zero if it is in no context that belongs to either. The thread's walk must have begun.
 #[inline(always)]
-pub fn window_of_context(thread: &mut ThreadState, process: u16) -> u32 {
-    let window = last_window(thread, process);
+pub fn works_for(thread: &mut ThreadState, process: u16) -> u32 {
+    let mut window = last_window(thread, process);
+    if window & TASK != 0 {
+        match tasks::window_of(window) {
+            0 => return window,
+            known => window = known,
+        }
+    }
     if window != 0 && open(window).is_some() {
         window
     } else {
@@ -80,7 +88,7 @@ pub fn window_of_context(thread: &mut ThreadState, process: u16) -> u32 {
     }
 }
 
-/// As [`window_of_context`], open or not.
+/// Whom the current context belongs to, whether or not that is over.
 #[inline(always)]
 fn last_window(thread: &mut ThreadState, process: u16) -> u32 {
     let Some(entry) = thread.walk.python.context() else {
@@ -139,13 +147,9 @@ pub fn data_arrived(thread: &mut ThreadState, process: u16, arrived_for: u32) ->
             // It reads by itself, for its own purposes.
             return None;
         }
-        if owner.window != 0 {
-            let owner = Owner {
-                window: arrived_for,
-                ..owner
-            };
-            own(process, entry.context, owner);
-        }
+        // Between two arrivals it works for nobody: what it reads into is for a request that may not be
+        // there yet.
+        own(process, entry.context, Owner { window: 0, ..owner });
     }
     thread.stay.known = 0;
     thread.arrival = Stay {
@@ -163,16 +167,20 @@ pub fn answered(thread: &mut ThreadState, process: u16, window: u32) -> Option<(
     thread.walk.python.begin(process, &mut thread.fsbase);
     let entry = thread.walk.python.context()?;
     let owner = owner(process, entry.context)?;
-    let works_for = last_window(thread, process);
+    let works_for = works_for(thread, process);
     if owner.is_task == 0 || works_for == window {
         return None;
     }
-    if open(works_for).is_some() {
+    if works_for & TASK != 0 {
+        let joined = tasks::join_tasks(u64::from(works_for), u64::from(window));
+        task_begins(window, joined > 1);
+    } else if works_for != 0 {
         count(Counter::TasksDisagree, 1);
         return None;
+    } else {
+        task_ends(owner.window);
+        task_begins(window, false);
     }
-    task_ends(owner.window);
-    task_begins(window, false);
     let owner = Owner { window, ..owner };
     own(process, entry.context, owner);
     thread.stay = Stay {
@@ -194,10 +202,16 @@ pub fn made(ctx: &RetProbeContext) -> Option<()> {
     }
     let thread = thread::current()?;
     thread.walk.python.begin(cookie.process, &mut thread.fsbase);
-    let window = window_of_context(thread, cookie.process);
+    let mut window = works_for(thread, cookie.process);
     let is_task = PYTHONS
         .get(u32::from(cookie.process))
         .is_some_and(|layout| makes_tasks(layout, regs.rip));
+    if is_task && (window == 0 || window & TASK != 0) {
+        window = match is_any_unbound(cookie.process) {
+            true => tasks::begin(cookie.process, window),
+            false => 0,
+        };
+    }
     let owner = Owner {
         window,
         is_task: u32::from(is_task),
@@ -247,6 +261,7 @@ fn forget(process: u16, context: u64) {
 fn own(process: u16, context: u64, owner: Owner) {
     let key = context_key(process, context);
     if owner.window == 0 && owner.is_task == 0 {
+        let _ = CONTEXTS.remove(key);
         return;
     }
     if CONTEXTS.insert(key, owner, u64::from(BPF_ANY)).is_err() {

@@ -4,7 +4,7 @@ use aya_ebpf::{helpers::bpf_probe_read_user, programs::TracePointContext};
 use residue_ebpf::abi::{
     counters::Counter,
     window::{
-        AMBIGUOUS, Amounts, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS, WINDOW_TASKS_INHERITED,
+        Amounts, TASK, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS, WINDOW_TASKS_INHERITED,
         WindowEventKind, WindowStage, WindowState, id_and_stage,
     },
 };
@@ -79,11 +79,10 @@ fn claim() -> Option<&'static mut WindowState> {
     for _ in 0..TRIES {
         // SAFETY: a map value.
         let id = unsafe { atomic::fetch_add(last, 1) } as u32;
-        let id = id.wrapping_add(1);
+        let id = id.wrapping_add(1) & !TASK;
         let window = at(id)?;
         let before = window.id_and_stage;
         if id != 0
-            && id != AMBIGUOUS
             && window.stage() == WindowStage::Closed as u32
             && replace(window, before, id_and_stage(id, WindowStage::Open))
         {
@@ -184,7 +183,7 @@ pub fn task_begins(window: u32, is_inherited: bool) {
 /// is over.
 #[inline(always)]
 pub fn task_ends(window: u32) {
-    if window == 0 {
+    if window == 0 || window & TASK != 0 {
         return;
     }
     if let Some(state) = at(window)

@@ -15,11 +15,14 @@ mod contexts;
 mod lifecycle;
 mod send;
 mod socket;
+mod tasks;
 mod transfer;
 
 use residue_ebpf::abi::{
     heap::LiveAllocation,
-    window::{AMBIGUOUS, Amounts, BACKGROUND, WINDOWS as MAX_WINDOWS, WindowStage, WindowState},
+    window::{
+        AMBIGUOUS, Amounts, BACKGROUND, TASK, WINDOWS as MAX_WINDOWS, WindowStage, WindowState,
+    },
 };
 
 use crate::{
@@ -32,7 +35,7 @@ pub use connection::{Connection, data_read, data_written, descriptor_closes};
 pub use contexts::{Entry, Owner, Stay, freed as context_freed, made as context_made};
 pub use lifecycle::{thread_exited, thread_waits};
 
-/// The window of what a thread allocates now.
+/// The window of what a thread allocates now, or the number of the task for which it does.
 #[inline(always)]
 pub fn of_allocation(thread: &mut ThreadState, process: u16) -> u32 {
     if thread.window != BACKGROUND {
@@ -41,20 +44,26 @@ pub fn of_allocation(thread: &mut ThreadState, process: u16) -> u32 {
         }
         thread.window = BACKGROUND;
     }
-    let window = contexts::window_of_context(thread, process);
-    if window != BACKGROUND {
-        return window;
+    match contexts::works_for(thread, process) {
+        BACKGROUND if is_any_unbound(process) => AMBIGUOUS,
+        task if task & TASK != 0 && !is_any_unbound(process) => BACKGROUND,
+        window => window,
     }
-    let unbound = PROCESS_WINDOWS
-        .get(u32::from(process))
-        .is_some_and(|process| process.unbound_open != 0);
-    if unbound { AMBIGUOUS } else { BACKGROUND }
 }
 
-/// Counts an allocation for its window.
+/// Whether a window is open that no thread is bound to.
+#[inline(always)]
+fn is_any_unbound(process: u16) -> bool {
+    PROCESS_WINDOWS
+        .get(u32::from(process))
+        .is_some_and(|process| process.unbound_open != 0)
+}
+
+/// Counts an allocation for its window or task.
 #[inline(always)]
 pub fn account_alloc(process: u16, allocation: &LiveAllocation) {
-    if let Some(amounts) = amounts(process, allocation.window) {
+    let [first, second] = amounts(process, allocation.window);
+    for amounts in [first, second].into_iter().flatten() {
         // SAFETY: fields of a map value.
         unsafe {
             atomic::add(&raw mut amounts.alloc_bytes, allocation.size);
@@ -63,11 +72,12 @@ pub fn account_alloc(process: u16, allocation: &LiveAllocation) {
     }
 }
 
-/// Counts the end of an allocation for the window in which it was made, unless another one has taken
-/// that one's place.
+/// Counts the end of an allocation for the window or task in which it was made, unless another one has
+/// taken that one's place.
 #[inline(always)]
 pub fn account_free(process: u16, allocation: &LiveAllocation) {
-    if let Some(amounts) = amounts(process, allocation.window) {
+    let [first, second] = amounts(process, allocation.window);
+    for amounts in [first, second].into_iter().flatten() {
         // SAFETY: fields of a map value.
         unsafe {
             atomic::add(&raw mut amounts.freed_bytes, allocation.size);
@@ -77,11 +87,28 @@ pub fn account_free(process: u16, allocation: &LiveAllocation) {
 }
 
 #[inline(always)]
-fn amounts(process: u16, window: u32) -> Option<&'static mut Amounts> {
-    if window != BACKGROUND && window != AMBIGUOUS {
-        let state = at(window)?;
-        return (state.id() == window).then_some(&mut state.amounts);
+fn amounts(process: u16, window: u32) -> [Option<&'static mut Amounts>; 2] {
+    if window == BACKGROUND || window == AMBIGUOUS {
+        return [unbound(process, window), None];
     }
+    if window & TASK == 0 {
+        return [bound(window), None];
+    }
+    match tasks::task(window) {
+        None => [None, None],
+        Some(task) if task.window != 0 => [bound(task.window), None],
+        Some(task) => [Some(&mut task.amounts), unbound(process, AMBIGUOUS)],
+    }
+}
+
+#[inline(always)]
+fn bound(window: u32) -> Option<&'static mut Amounts> {
+    let state = at(window)?;
+    (state.id() == window).then_some(&mut state.amounts)
+}
+
+#[inline(always)]
+fn unbound(process: u16, window: u32) -> Option<&'static mut Amounts> {
     let process = PROCESS_WINDOWS.get_ptr_mut(u32::from(process))?;
     // SAFETY: a map value; its fields are only changed atomically.
     let process = unsafe { &mut *process };
