@@ -4,3 +4,4 @@ mod privacy;
 mod protocol;
 mod servers;
 mod targets;
+mod tasks;
