@@ -10,6 +10,7 @@ mod interval;
 mod launch;
 pub(crate) mod python;
 mod python_heap;
+mod python_probes;
 mod python_tasks;
 mod samples;
 mod update;
@@ -44,8 +45,7 @@ use followed::{Discovered, Followed};
 use frames::FrameTable;
 use launch::{Launch, resume};
 use python::CodeObjects;
-use python_heap::PythonHeaps;
-use python_tasks::PythonTasks;
+use python_probes::PythonProbes;
 use samples::{SampleFile, sample_file};
 use wake::{ticks, watch};
 use windows::Windows;
@@ -117,8 +117,7 @@ pub struct Session<'a> {
     stacks_seen: usize,
     /// Those whose totals are Python's own allocator's.
     python_stacks: HashSet<u32>,
-    python_heaps: PythonHeaps,
-    python_tasks: PythonTasks,
+    python_probes: PythonProbes,
     tell: &'a mut dyn FnMut(Update),
 }
 
@@ -179,15 +178,13 @@ impl<'a> Session<'a> {
         let mut followed = Vec::new();
         let mut gaps = Vec::new();
         let mut functions = 0;
-        let mut python_heaps = PythonHeaps::new(config);
-        let mut python_tasks = PythonTasks::new(config);
+        let mut python_probes = PythonProbes::new(config);
         for (slot, (process, discovered)) in (0..).zip(found) {
             gaps.extend(discovered.gaps());
             let mut process = Followed::new(process, slot);
             functions += process.attach(&mut kernel, &discovered)?;
             gaps.extend(process.attach_python(&mut kernel, &discovered)?);
-            gaps.extend(python_heaps.attach(&mut kernel, &process, &discovered)?);
-            gaps.extend(python_tasks.attach(&mut kernel, &process, &discovered)?);
+            gaps.extend(python_probes.attach(&mut kernel, &process, &discovered)?);
             followed.push(process);
         }
         let mut session = Self {
@@ -205,8 +202,7 @@ impl<'a> Session<'a> {
             stacks: Vec::new(),
             stacks_seen: 0,
             python_stacks: HashSet::new(),
-            python_heaps,
-            python_tasks,
+            python_probes,
             tell,
         };
         let took = began.elapsed();
@@ -286,7 +282,7 @@ impl<'a> Session<'a> {
         self.poll()?;
         self.end_windows()?;
         self.write()?;
-        if let Some(text) = self.python_heaps.summary() {
+        if let Some(text) = self.python_probes.heaps.summary() {
             (self.tell)(Update::Note(text));
         }
         Ok(ended)
@@ -438,12 +434,9 @@ impl<'a> Session<'a> {
         }
         let followed = &self.followed[slot];
         let gaps = self
-            .python_heaps
+            .python_probes
             .attach(&mut self.kernel, followed, &discovered)?;
         gaps.into_iter().try_for_each(|gap| self.note(gap))?;
-        let followed = &self.followed[slot];
-        let gap = (self.python_tasks).attach(&mut self.kernel, followed, &discovered)?;
-        gap.into_iter().try_for_each(|gap| self.note(gap))?;
         let followed = &mut self.followed[slot];
         match followed.attach(&mut self.kernel, &discovered) {
             Ok(0) => Ok(()),
