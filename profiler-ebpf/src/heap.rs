@@ -172,7 +172,7 @@ fn track(
 ) -> Option<()> {
     let size = call.size;
     let (stack, totals) = stack_of_allocation(thread, process, call.function, size, caller)?;
-    let window = window::of_allocation(thread, process);
+    let window = window::of_allocation(thread, process, caller);
     let allocation = LiveAllocation {
         size,
         stack,
@@ -283,7 +283,17 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
         | CallShape::PythonFree
         | CallShape::PythonContextMade
         | CallShape::PythonContextFreed
-        | CallShape::PythonNewPool => 0,
+        | CallShape::PythonNewPool
+        | CallShape::SslRead
+        | CallShape::SslReadEx
+        | CallShape::SslWrite
+        | CallShape::SslWriteEx
+        | CallShape::SslFree
+        | CallShape::WindowFunction
+        | CallShape::WindowEnter
+        | CallShape::WindowLeave
+        | CallShape::WindowOpen
+        | CallShape::WindowClose => 0,
     }
 }
 

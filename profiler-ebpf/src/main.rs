@@ -119,6 +119,45 @@ pub fn python_context_freed(ctx: ProbeContext) -> u32 {
     0
 }
 
+macro_rules! window_programs {
+    ($($name:ident: $($module:ident)::+($($argument:expr)?);)+) => {$(
+        #[uprobe]
+        pub fn $name(ctx: ProbeContext) -> u32 {
+            let _ = $($module)::+(&ctx $(, $argument)?);
+            0
+        }
+    )+};
+}
+
+window_programs! {
+    enter_window_function: window::entered(true);
+    enter_window_call: window::entered(false);
+    window_function_left: window::returns();
+    open_window: window::opened();
+    close_window: window::closed();
+    enter_ssl_call: window::tls::entered(None);
+    enter_ssl_call_ex: window::tls::entered(Some(3));
+    enter_ssl_free: window::tls::ended();
+}
+
+#[uretprobe]
+pub fn leave_window_function(ctx: RetProbeContext) -> u32 {
+    let _ = window::returned(&ctx);
+    0
+}
+
+#[uretprobe]
+pub fn leave_ssl_read(ctx: RetProbeContext) -> u32 {
+    let _ = window::tls::read(&ctx);
+    0
+}
+
+#[uretprobe]
+pub fn leave_ssl_write(ctx: RetProbeContext) -> u32 {
+    let _ = window::tls::written(&ctx);
+    0
+}
+
 /// Does nothing: with [`empty_return`], the floor that the benchmarks measure against.
 #[uprobe]
 pub fn empty_entry(_: ProbeContext) -> u32 {

@@ -19,7 +19,7 @@ use crate::{
     maps::{EMPTY_THREAD, FUNCTIONS, THREADS, TRAMPOLINES},
     stack::native::Walk,
     verifier::element,
-    window::Stay,
+    window::{Stay, TlsCall, WindowCall},
 };
 
 /// How many allocator calls may be open in a thread at once: an allocator function that calls
@@ -136,6 +136,10 @@ pub struct ThreadState {
     pub last_wait: u64,
     /// The one before the request of `window` arrived.
     pub request_wait: u64,
+    /// The window that the thread's own code has open.
+    pub call: WindowCall,
+    /// The read or write through TLS under way.
+    pub tls: TlsCall,
     /// What happened to a window, ready to be sent.
     pub window_record: WindowRecord,
     /// Ids of stacks that were of use lately, by a few bits of their hash. Ids are never taken back.
@@ -345,7 +349,7 @@ fn is_under_way(call: &OpenCall, trampoline: u64, sp: u64) -> bool {
 
 /// AVMA of the kernel's return trampoline; zero while it is not known.
 #[inline(always)]
-fn trampoline(process_slot: u16) -> u64 {
+pub fn trampoline(process_slot: u16) -> u64 {
     TRAMPOLINES
         .get(u32::from(process_slot))
         .copied()

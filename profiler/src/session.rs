@@ -8,11 +8,13 @@ mod followed;
 mod frames;
 mod interval;
 mod launch;
+mod new_code;
 pub(crate) mod python;
 mod python_heap;
 mod python_probes;
 mod python_tasks;
 mod samples;
+mod sources;
 mod update;
 mod wake;
 mod windows;
@@ -31,7 +33,7 @@ use residue_ebpf::abi::{
 };
 
 use crate::{
-    attach::{AttachError, Channels, Kernel, Limits, ProgramSet, StackConfig, Tracing},
+    attach::{Channels, Kernel, Limits, ProgramSet, StackConfig, Tracing},
     capture::{Stack, Writer, unix_ns},
     drain::Drain,
     heap::Suspects,
@@ -47,6 +49,7 @@ use launch::{Launch, resume};
 use python::CodeObjects;
 use python_probes::PythonProbes;
 use samples::{SampleFile, sample_file};
+use sources::WindowProbes;
 use wake::{ticks, watch};
 use windows::Windows;
 
@@ -118,6 +121,7 @@ pub struct Session<'a> {
     /// Those whose totals are Python's own allocator's.
     python_stacks: HashSet<u32>,
     python_probes: PythonProbes,
+    window_probes: WindowProbes,
     tell: &'a mut dyn FnMut(Update),
 }
 
@@ -179,17 +183,22 @@ impl<'a> Session<'a> {
         let mut gaps = Vec::new();
         let mut functions = 0;
         let mut python_probes = PythonProbes::new(config);
+        let mut windows = Windows::new(&config.windows, config.tracing.allocations);
+        let mut window_probes = WindowProbes::new(&config.windows.sources, config.sites);
         for (slot, (process, discovered)) in (0..).zip(found) {
             gaps.extend(discovered.gaps());
             let mut process = Followed::new(process, slot);
             functions += process.attach(&mut kernel, &discovered)?;
             gaps.extend(process.attach_python(&mut kernel, &discovered)?);
             gaps.extend(python_probes.attach(&mut kernel, &process, &discovered)?);
+            let to = (&mut kernel, &mut windows);
+            gaps.extend(window_probes.attach(to, &process, &discovered)?);
             followed.push(process);
         }
+        window_probes.check()?;
         let mut session = Self {
             writer: writer(config)?,
-            windows: Windows::new(&config.windows, config.tracing.allocations),
+            windows,
             config,
             kernel,
             drain: Drain::new(channels),
@@ -203,6 +212,7 @@ impl<'a> Session<'a> {
             stacks_seen: 0,
             python_stacks: HashSet::new(),
             python_probes,
+            window_probes,
             tell,
         };
         let took = began.elapsed();
@@ -412,44 +422,6 @@ impl<'a> Session<'a> {
         written
             .and_then(|()| file.flush())
             .map_err(SessionError::Samples)
-    }
-
-    /// A library was loaded: it may hold an allocator, and frames will lie in it.
-    fn attach_new_code(&mut self, slot: usize) -> Result<(), SessionError> {
-        let followed = &mut self.followed[slot];
-        let allocations = self.config.tracing.allocations;
-        if !allocations || !followed.open || followed.process.refresh().is_err() {
-            return Ok(());
-        }
-        followed.set_code(&mut self.kernel, &mut self.code)?;
-        self.code.wait_for_tables(Instant::now() + NEW_TABLES);
-        self.deliver_tables()?;
-        let followed = &mut self.followed[slot];
-        // What was found before is still there; only something new would matter.
-        let Ok(discovered) = Discovered::of(&followed.process, self.config.sites) else {
-            return Ok(());
-        };
-        if let Some(gap) = followed.attach_python(&mut self.kernel, &discovered)? {
-            self.note(gap)?;
-        }
-        let followed = &self.followed[slot];
-        let gaps = self
-            .python_probes
-            .attach(&mut self.kernel, followed, &discovered)?;
-        gaps.into_iter().try_for_each(|gap| self.note(gap))?;
-        let followed = &mut self.followed[slot];
-        match followed.attach(&mut self.kernel, &discovered) {
-            Ok(0) => Ok(()),
-            Ok(added) => {
-                let pid = followed.process.pid();
-                self.note(format!(
-                    "pid {pid} loaded a library: {added} more functions are probed"
-                ))
-            }
-            // It ended meanwhile; the next poll sees that.
-            Err(AttachError::ProcessGone { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// A process's recording is over before ours.

@@ -73,11 +73,9 @@ pub struct RouteRow {
     pub retained_bytes_per_request: Option<f64>,
     pub survivor_bytes_per_request: Option<f64>,
     pub confidences: BTreeMap<String, u64>,
-    #[serde(default)]
-    pub survivors: Amount,
-    #[serde(default)]
+    pub survivors: Option<Amount>,
     pub stacks: Vec<SurvivingStack>,
-    #[serde(default)]
+    pub further_stacks: Amount,
     pub without_stack: Amount,
 }
 
@@ -148,6 +146,12 @@ impl Watcher {
     /// As [`start`](Self::start).
     pub fn json(pid: u32) -> Result<Self> {
         Self::start(pid, &["--json"])
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until it has written so many lines.

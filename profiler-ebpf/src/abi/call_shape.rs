@@ -1,7 +1,7 @@
-//! How an allocator function takes its arguments and gives its result.
+//! How a probed function takes its arguments and gives its result.
 
-/// What an allocator function does, told from its signature alone. One pair of programs serves
-/// each shape, whatever the function is called.
+/// What a probed function does, told from its signature alone. One pair of programs serves each
+/// shape, whatever the function is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum CallShape {
@@ -46,13 +46,37 @@ pub enum CallShape {
     PythonContextFreed,
     /// `void *f(…)`: takes a pool for pymalloc, and returns the first block in it.
     PythonNewPool,
+    /// `int f(SSL *ssl, void *buf, int num)`: `SSL_read` (openssl/ssl.h). Returns how many bytes were
+    /// read, or zero or less.
+    SslRead,
+    /// `int f(SSL *ssl, void *buf, size_t num, size_t *readbytes)`: `SSL_read_ex`. How many is in
+    /// `*readbytes`, and only when the result is 1.
+    SslReadEx,
+    /// `int f(SSL *ssl, const void *buf, int num)`: `SSL_write`. Returns how many bytes were taken.
+    SslWrite,
+    /// `int f(SSL *ssl, const void *buf, size_t num, size_t *written)`: `SSL_write_ex`.
+    SslWriteEx,
+    /// `… f(SSL *ssl)`: after `SSL_free` or `SSL_shutdown` the connection serves no further request.
+    SslFree,
+    /// Any signature: each call is a window, which the return probe closes.
+    WindowFunction,
+    /// Any signature: each call is a window, which a probe of the shape [`Self::WindowLeave`] closes.
+    WindowEnter,
+    /// No function: an instruction by which a call leaves, its frame already gone. The stack pointer is
+    /// where it was at entry.
+    WindowLeave,
+    /// No function: an instruction at which a window opens.
+    WindowOpen,
+    /// No function: an instruction at which it closes.
+    WindowClose,
 }
 
 /// When a function must be attached relative to others, lowest first. Detaching needs no order: the
 /// process is closed by then.
 ///
 /// A free that is not seen would leave an allocation outstanding for ever, so whatever can release
-/// memory is watched before anything that can take it.
+/// memory is watched before anything that can take it. So it is with windows: one whose end is not
+/// seen would stay open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AttachRank {
     /// Only releases.
@@ -65,7 +89,7 @@ pub enum AttachRank {
 
 impl CallShape {
     /// Every shape, in the order of their discriminants.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 28] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -84,20 +108,36 @@ impl CallShape {
         Self::PythonContextMade,
         Self::PythonContextFreed,
         Self::PythonNewPool,
+        Self::SslRead,
+        Self::SslReadEx,
+        Self::SslWrite,
+        Self::SslWriteEx,
+        Self::SslFree,
+        Self::WindowFunction,
+        Self::WindowEnter,
+        Self::WindowLeave,
+        Self::WindowOpen,
+        Self::WindowClose,
     ];
 
     /// When to attach functions of this shape.
     #[must_use]
     pub const fn attach_rank(self) -> AttachRank {
         match self {
-            Self::Free | Self::PythonCodeFreed | Self::PythonContextFreed | Self::PythonFree => {
-                AttachRank::Releases
-            }
+            Self::Free
+            | Self::PythonCodeFreed
+            | Self::PythonContextFreed
+            | Self::PythonFree
+            | Self::SslFree
+            | Self::WindowLeave
+            | Self::WindowClose => AttachRank::Releases,
             Self::Realloc
             | Self::ReallocArray
             | Self::ResizeInPlace
             | Self::RustRealloc
-            | Self::PythonRealloc => AttachRank::Moves,
+            | Self::PythonRealloc
+            | Self::SslWrite
+            | Self::SslWriteEx => AttachRank::Moves,
             Self::Malloc
             | Self::Calloc
             | Self::AlignedAlloc
@@ -106,7 +146,12 @@ impl CallShape {
             | Self::PythonMalloc
             | Self::PythonCalloc
             | Self::PythonContextMade
-            | Self::PythonNewPool => AttachRank::Takes,
+            | Self::PythonNewPool
+            | Self::SslRead
+            | Self::SslReadEx
+            | Self::WindowFunction
+            | Self::WindowEnter
+            | Self::WindowOpen => AttachRank::Takes,
         }
     }
 
@@ -120,6 +165,11 @@ impl CallShape {
                 | Self::PythonCodeFreed
                 | Self::PythonContextFreed
                 | Self::PythonFree
+                | Self::SslFree
+                | Self::WindowEnter
+                | Self::WindowLeave
+                | Self::WindowOpen
+                | Self::WindowClose
         )
     }
 
@@ -128,18 +178,31 @@ impl CallShape {
     #[must_use]
     pub const fn arguments(self) -> usize {
         match self {
-            Self::Malloc | Self::Free | Self::PythonCodeFreed | Self::PythonContextFreed => 1,
+            Self::Malloc
+            | Self::Free
+            | Self::PythonCodeFreed
+            | Self::PythonContextFreed
+            | Self::SslFree => 1,
             Self::Calloc
             | Self::Realloc
             | Self::AlignedAlloc
             | Self::ResizeInPlace
             | Self::PythonMalloc
-            | Self::PythonFree => 2,
+            | Self::PythonFree
+            | Self::SslRead
+            | Self::SslWrite => 2,
             Self::ReallocArray | Self::PosixMemalign | Self::PythonCalloc | Self::PythonRealloc => {
                 3
             }
-            Self::RustRealloc => 4,
-            Self::NoteCaller | Self::PythonContextMade | Self::PythonNewPool => 0,
+            Self::RustRealloc | Self::SslReadEx | Self::SslWriteEx => 4,
+            Self::NoteCaller
+            | Self::PythonContextMade
+            | Self::PythonNewPool
+            | Self::WindowFunction
+            | Self::WindowEnter
+            | Self::WindowLeave
+            | Self::WindowOpen
+            | Self::WindowClose => 0,
         }
     }
 }

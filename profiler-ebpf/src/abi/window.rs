@@ -104,8 +104,10 @@ pub struct WindowState {
     pub amounts: Amounts,
     /// Tasks that work for it and have not ended.
     pub tasks: u64,
+    /// One more than the index of the function that makes such windows; zero for a request on a socket.
+    pub source: u32,
     /// Zero. Fills two cache lines.
-    pub reserved: [u64; 3],
+    pub reserved: [u32; 5],
 }
 
 impl WindowState {

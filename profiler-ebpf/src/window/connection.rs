@@ -1,6 +1,6 @@
 //! What a process reads and sends on a socket, and where requests begin and end in it.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TracePointContext};
+use aya_ebpf::programs::TracePointContext;
 use residue_ebpf::abi::{
     counters::Counter,
     http::{self, TOKEN_BYTES},
@@ -13,9 +13,10 @@ use residue_ebpf::abi::{
 use super::{
     contexts,
     lifecycle::{Beginning, advance, begin, close, hand_over},
-    open,
+    now, open,
     send::{Begun, send},
     socket::{self, Socket},
+    tls,
     transfer::{Data, Transfer},
 };
 use crate::{
@@ -55,6 +56,10 @@ pub struct Connection {
     request_room: u32,
     /// The same for the response.
     response_room: u32,
+    /// Whether reading it waits for data.
+    blocks: u32,
+    /// Zero.
+    reserved: u32,
 }
 
 const fn connection_key(process: u32, descriptor: u32) -> u64 {
@@ -74,25 +79,33 @@ pub fn data_read(ctx: &TracePointContext) -> Option<()> {
         return note_error(key, transfer.result, WindowStage::Open);
     }
     let socket = socket::socket(transfer.descriptor)?;
+    if tls::socket_read(&socket, transfer.sp()) {
+        return None;
+    }
+    arrived(process, key, &socket, transfer.data())
+}
+
+/// Data was read on a connection.
+#[inline(always)]
+pub fn arrived(process: u32, key: u64, socket: &Socket, data: Data) -> Option<()> {
     let known = connection(key, socket.file);
-    let data = transfer.data();
     let reading = known.as_ref().and_then(|known| open(known.window));
     let read = match (known, reading) {
         (Some(known), Some(window)) if window.stage() == WindowStage::Open as u32 => {
             more_of_request(known, window, data)
         }
-        (known, _) => look_for_head(process, key, &socket, known, data),
+        (known, _) => look_for_head(process, key, socket, known, data),
     };
     if !socket.blocks {
         let window = connection(key, socket.file).and_then(|known| open(known.window));
-        arrived(process, window.map_or(0, |window| window.id()));
+        tell_contexts(process, window.map_or(0, |window| window.id()));
     }
     read
 }
 
 /// Tells the contexts of an event loop what has arrived.
 #[inline(always)]
-fn arrived(process: u32, window: u32) -> Option<()> {
+fn tell_contexts(process: u32, window: u32) -> Option<()> {
     let thread = thread::existing(current_tid())?;
     contexts::data_arrived(thread, process as u16, window)
 }
@@ -205,6 +218,7 @@ fn open_window(
     };
     let window = begin(thread, &beginning)?;
     connection.window = window.id();
+    connection.blocks = u32::from(socket.blocks);
     let kind = WindowEventKind::Opened;
     connection.request_room = send_fragment(thread, kind, window, begun, data, HEAD_BYTES as u32);
     connection.response_room = HEAD_BYTES as u32;
@@ -233,12 +247,6 @@ fn keep_beginning(
 }
 
 #[inline(always)]
-fn now() -> (u64, u64) {
-    // SAFETY: a plain helper call.
-    (unsafe { bpf_ktime_get_ns() }, socket::resident_set())
-}
-
-#[inline(always)]
 fn speaks(process: u32, protocol: u64) -> Option<()> {
     let process = PROCESS_WINDOWS.get_ptr_mut(process)?;
     // SAFETY: a map value; a bit that is lost is set again by the next connection.
@@ -263,6 +271,25 @@ pub fn data_written(ctx: &TracePointContext) -> Option<()> {
         return None;
     }
     sent(connection, window, transfer.data())
+}
+
+/// Data was sent on a connection that is what it was, if it is known at all.
+#[inline(always)]
+pub fn departed(key: u64, data: Data) -> Option<()> {
+    let connection = CONNECTIONS.get_ptr_mut(key)?;
+    // SAFETY: as in `data_written`.
+    let connection = unsafe { &mut *connection };
+    let window = open(connection.window)?;
+    sent(connection, window, data)
+}
+
+/// Whether reading the connection has waited for data, when it was last told.
+#[inline(always)]
+pub fn blocked(key: u64) -> bool {
+    // SAFETY: as in `data_written`.
+    CONNECTIONS
+        .get_ptr(key)
+        .is_some_and(|connection| unsafe { (*connection).blocks } != 0)
 }
 
 #[inline(always)]
@@ -342,7 +369,12 @@ fn note_error(key: u64, error: i64, last: WindowStage) -> Option<()> {
 #[inline(always)]
 pub fn descriptor_closes(ctx: &TracePointContext) -> Option<()> {
     let process = open_target()?;
-    let key = connection_key(process, argument(ctx, 0)? as u32);
+    ended(connection_key(process, argument(ctx, 0)? as u32))
+}
+
+/// A connection is over.
+#[inline(always)]
+pub fn ended(key: u64) -> Option<()> {
     let connection = CONNECTIONS.get_ptr_mut(key)?;
     // SAFETY: as in `data_written`.
     let window = unsafe { (*connection).window };

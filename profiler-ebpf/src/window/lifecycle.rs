@@ -10,7 +10,7 @@ use residue_ebpf::abi::{
 };
 
 use super::{
-    at, open,
+    at, call,
     send::{Begun, send},
     transfer::Data,
 };
@@ -48,6 +48,12 @@ pub struct Beginning {
 #[inline(always)]
 pub fn begin(thread: &mut ThreadState, beginning: &Beginning) -> Option<&'static mut WindowState> {
     turn_away(thread);
+    open(thread, beginning)
+}
+
+/// Opens a window, and binds the current thread to it if it is to be.
+#[inline(always)]
+pub fn open(thread: &mut ThreadState, beginning: &Beginning) -> Option<&'static mut WindowState> {
     let Some(window) = claim() else {
         count(Counter::WindowsFull, 1);
         return None;
@@ -60,6 +66,7 @@ pub fn begin(thread: &mut ThreadState, beginning: &Beginning) -> Option<&'static
     window.sent_bytes = 0;
     window.rss_open = beginning.rss;
     window.rss_responded = beginning.rss;
+    window.source = 0;
     window.amounts = Amounts::default();
     window.tasks = 0;
     if beginning.binds {
@@ -128,10 +135,14 @@ pub fn close(thread: &mut ThreadState, window: &mut WindowState) {
     );
 }
 
-/// The current thread turns to something else: its window is over, or another thread's.
+/// The current thread turns to something else: its window is over, or another thread's. Not so one that
+/// its own code has opened, and will close.
 #[inline(always)]
 pub fn turn_away(thread: &mut ThreadState) {
     if let Some(window) = bound(thread) {
+        if window.source != 0 {
+            return;
+        }
         if window.stage() == WindowStage::Open as u32 {
             hand_over(window);
         } else {
@@ -147,7 +158,7 @@ fn bound(thread: &ThreadState) -> Option<&'static mut WindowState> {
     if thread.window == 0 {
         return None;
     }
-    open(thread.window).filter(|window| window.bound() == current_tid())
+    super::open(thread.window).filter(|window| window.bound() == current_tid())
 }
 
 /// No thread is bound to the window from here on.
@@ -166,7 +177,7 @@ pub fn hand_over(window: &mut WindowState) {
 /// it works on the window's connection.
 #[inline(always)]
 pub fn task_begins(window: u32, is_inherited: bool) {
-    let Some(window) = open(window) else {
+    let Some(window) = super::open(window) else {
         return;
     };
     let flag = if is_inherited {
@@ -215,6 +226,7 @@ fn count_unbound(process: u32) {
 /// A thread ends.
 #[inline(always)]
 pub fn thread_exited(thread: &mut ThreadState) {
+    call::thread_exited(thread);
     turn_away(thread);
 }
 

@@ -10,34 +10,43 @@
 //! asyncio's tasks, these are bound instead ([`contexts`]); what else is allocated while such a window is
 //! open is ambiguous.
 
+mod call;
 mod connection;
 mod contexts;
 mod lifecycle;
 mod send;
 mod socket;
 mod tasks;
+pub mod tls;
 mod transfer;
 
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use residue_ebpf::abi::{
     heap::LiveAllocation,
     window::{
-        AMBIGUOUS, Amounts, BACKGROUND, TASK, WINDOWS as MAX_WINDOWS, WindowStage, WindowState,
+        AMBIGUOUS, Amounts, BACKGROUND, TASK, WINDOWS as MAX_WINDOWS, WindowEventKind, WindowStage,
+        WindowState,
     },
 };
+use send::{Begun, send};
+use transfer::Data;
 
 use crate::{
     atomic,
     maps::{PROCESS_WINDOWS, WINDOWS},
-    thread::{ThreadState, current_tid},
+    thread::{Registers, ThreadState, current_tid},
 };
 
+pub use call::{WindowCall, closed, entered, opened, returned, returns};
 pub use connection::{Connection, data_read, data_written, descriptor_closes};
 pub use contexts::{Entry, Owner, Stay, freed as context_freed, made as context_made};
 pub use lifecycle::{thread_exited, thread_waits};
+pub use tls::TlsCall;
 
-/// The window of what a thread allocates now, or the number of the task for which it does.
+/// The window of what a thread has just allocated for `caller`, or the number of the task for which it was.
 #[inline(always)]
-pub fn of_allocation(thread: &mut ThreadState, process: u16) -> u32 {
+pub fn of_allocation(thread: &mut ThreadState, process: u16, caller: Registers) -> u32 {
+    call::seen_at(thread, process, caller);
     if thread.window != BACKGROUND {
         if open(thread.window).is_some_and(|window| window.bound() == current_tid()) {
             return thread.window;
@@ -116,6 +125,20 @@ fn unbound(process: u16, window: u32) -> Option<&'static mut Amounts> {
         BACKGROUND => &mut process.background,
         _ => &mut process.ambiguous,
     })
+}
+
+/// Sends that a window has opened, without any head.
+#[inline(always)]
+fn send_opened(thread: &mut ThreadState, window: &WindowState) {
+    let kind = WindowEventKind::Opened;
+    send(thread, kind, window, Begun::default(), Data::default(), 0);
+}
+
+/// The monotonic clock, nanoseconds, and the process's resident set, bytes.
+#[inline(always)]
+fn now() -> (u64, u64) {
+    // SAFETY: a plain helper call.
+    (unsafe { bpf_ktime_get_ns() }, socket::resident_set())
 }
 
 /// A window's place, which may be another one's.

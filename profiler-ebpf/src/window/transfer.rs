@@ -60,6 +60,12 @@ impl Transfer {
         })
     }
 
+    /// The stack pointer of whoever made the syscall, AVMA.
+    #[inline(always)]
+    pub const fn sp(&self) -> u64 {
+        self.regs.rsp
+    }
+
     /// Whether the data is still there for the next one who reads.
     #[inline(always)]
     pub const fn is_peek(&self) -> bool {

@@ -245,7 +245,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Attaches the programs for one function of one process.
+    /// Attaches the programs for one function of one process. Returns the function's number.
     ///
     /// # Errors
     ///
@@ -256,7 +256,7 @@ impl Kernel {
         pid: NonZeroU32,
         point: &ProbePoint<'_>,
         info: FunctionInfo,
-    ) -> Result<(), AttachError> {
+    ) -> Result<u32, AttachError> {
         let function = self.next_function;
         self.functions
             .set(function, info, 0)
@@ -268,7 +268,7 @@ impl Kernel {
         for program in names.leave.into_iter().chain(names.enter) {
             self.attach_uprobe(program, process, pid, point, cookie)?;
         }
-        Ok(())
+        Ok(function)
     }
 
     fn attach_uprobe(

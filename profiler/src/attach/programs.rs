@@ -122,6 +122,16 @@ pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
         CallShape::PythonContextMade => ("", "python_context_made"),
         CallShape::PythonContextFreed => ("python_context_freed", ""),
         CallShape::PythonNewPool => ("", "leave_python_new_pool"),
+        CallShape::SslRead => ("enter_ssl_call", "leave_ssl_read"),
+        CallShape::SslReadEx => ("enter_ssl_call_ex", "leave_ssl_read"),
+        CallShape::SslWrite => ("enter_ssl_call", "leave_ssl_write"),
+        CallShape::SslWriteEx => ("enter_ssl_call_ex", "leave_ssl_write"),
+        CallShape::SslFree => ("enter_ssl_free", ""),
+        CallShape::WindowFunction => ("enter_window_function", "leave_window_function"),
+        CallShape::WindowEnter => ("enter_window_call", ""),
+        CallShape::WindowLeave => ("window_function_left", ""),
+        CallShape::WindowOpen => ("open_window", ""),
+        CallShape::WindowClose => ("close_window", ""),
     };
     let (enter, leave) = match set {
         ProgramSet::Counting => (enter, leave),

@@ -176,7 +176,7 @@ fn config(args: &Args) -> anyhow::Result<Config> {
         },
         tracing: Tracing {
             allocations: true,
-            sockets: true,
+            sockets: args.requests.follow_sockets(),
         },
         windows: args.requests.rules(),
         stacks: stacks(args),

@@ -7,6 +7,7 @@ use crate::{
     window::{
         head::IdHeader,
         route::{MAX_ROUTES, Pattern, RouteRules},
+        sources::WindowSource,
         survivors::Grace,
     },
 };
@@ -15,6 +16,10 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Requests")]
 pub struct RequestArgs {
+    /// What makes a window: http (a request), fn:SYMBOL (a call of a function of the program's own), or
+    /// usdt:PROVIDER:OPEN:CLOSE (from one static probe to another); may be given several times
+    #[arg(long = "window", value_name = "SOURCE", default_value = "http")]
+    sources: Vec<WindowSource>,
     /// A route by its template, such as `/shop/{name}`; tried before what is made of ids in paths
     #[arg(long = "route-pattern", value_name = "TEMPLATE")]
     patterns: Vec<Pattern>,
@@ -33,9 +38,15 @@ pub struct RequestArgs {
 }
 
 impl RequestArgs {
+    /// Whether requests make windows.
+    pub fn follow_sockets(&self) -> bool {
+        self.sources.contains(&WindowSource::Http)
+    }
+
     /// As the session wants it.
     pub fn rules(&self) -> WindowRules {
         WindowRules {
+            sources: self.sources.clone(),
             routes: RouteRules {
                 patterns: self.patterns.clone(),
                 max_routes: self.max_routes,

@@ -114,7 +114,7 @@ fn config(args: &Args) -> Config {
         programs: ProgramSet::Counting,
         tracing: Tracing {
             allocations: !args.rss_only,
-            sockets: true,
+            sockets: args.requests.follow_sockets(),
         },
         windows: args.requests.rules(),
         stacks: StackConfig {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use residue_ebpf::abi::call_shape::{AttachRank, CallShape};
 
 use super::allocators::{Found, PROVIDER};
-use super::site::{self, ProbeSite, SitePolicy};
+use super::site::{ProbeSite, SitePolicy};
 use super::symbols::{AllocatorSymbol, Forward, ObjectSymbols};
 use crate::target::{FileKey, FileOffset, Load};
 
@@ -182,24 +182,16 @@ impl Candidate<'_> {
         let file_offset = symbol
             .file_offset
             .ok_or_else(|| skipped("it is in no text segment"))?;
-        let choice = site::choose(&symbol.code, symbol.known.shape, policy)
-            .ok_or_else(|| skipped("its code cannot be decoded"))?;
-        let at = file_offset.checked_add(choice.offset);
+        let (place, shape) = ((symbol.address, file_offset), symbol.known.shape);
+        let site = ProbeSite::choose(&symbol.name, place, &symbol.code, shape, policy);
         Ok(PlannedFunction {
             symbol: symbol.name.clone(),
             allocator: self.allocator(),
-            shape: symbol.known.shape,
+            shape,
             object: index,
             file: object.file,
             file_offset,
-            site: ProbeSite {
-                symbol: symbol.name.clone(),
-                offset_in_function: choice.offset,
-                file_offset: at.ok_or_else(|| skipped("it is in no text segment"))?,
-                cost: choice.cost,
-                instruction: site::text(&choice.instruction, symbol.address),
-                reason: choice.reason,
-            },
+            site: site.map_err(skipped)?,
         })
     }
 }

@@ -9,8 +9,8 @@
 //!   stack to take. A `push` will do: the probe fires before it;
 //! - memory other than the stack, so that nothing has been allocated or freed yet.
 //!
-//! That ends at the first branch. `free` alone goes on behind its NULL check: where the block is
-//! NULL there is nothing to see.
+//! That ends at the first branch. `free` and `SSL_free` alone go on behind their NULL check: where
+//! there is nothing to free there is nothing to see.
 
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Formatter, Instruction, InstructionInfoFactory,
@@ -52,6 +52,51 @@ pub struct ProbeSite {
     pub reason: &'static str,
 }
 
+impl ProbeSite {
+    /// Chooses the site of a function of this shape. It begins at `address`, which is at `start` in the
+    /// file.
+    ///
+    /// # Errors
+    /// When it has no site, and why.
+    pub(crate) fn choose(
+        symbol: &str,
+        (address, start): (Svma, FileOffset),
+        code: &FunctionCode,
+        shape: CallShape,
+        policy: SitePolicy,
+    ) -> Result<Self, &'static str> {
+        let choice = choose(code, shape, policy).ok_or("its code cannot be decoded")?;
+        let at = start.checked_add(choice.offset);
+        Ok(Self {
+            symbol: symbol.to_owned(),
+            offset_in_function: choice.offset,
+            file_offset: at.ok_or("it is in no text segment")?,
+            cost: choice.cost,
+            instruction: text(&choice.instruction, address),
+            reason: choice.reason,
+        })
+    }
+
+    /// An instruction that is the site whatever it costs, of which the file has these bytes at `at`.
+    pub(crate) fn of(
+        symbol: &str,
+        offset_in_function: u64,
+        (address, at): (Svma, FileOffset),
+        bytes: &[u8],
+        reason: &'static str,
+    ) -> Self {
+        let instruction = decode(bytes).next();
+        Self {
+            symbol: symbol.to_owned(),
+            offset_in_function,
+            file_offset: at,
+            cost: SiteCost::of(bytes),
+            instruction: instruction.map_or_else(String::new, |it| text(&it, address)),
+            reason,
+        }
+    }
+}
+
 /// A site, relative to its function.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Choice {
@@ -71,7 +116,7 @@ pub(super) fn choose(code: &FunctionCode, shape: CallShape, policy: SitePolicy) 
             ..start
         });
     }
-    if start.cost == SiteCost::Emulated && shape != CallShape::Free {
+    if start.cost == SiteCost::Emulated && !only_frees(shape) {
         return Some(start);
     }
     if !code.complete {
@@ -193,7 +238,7 @@ fn candidates(bytes: &[u8], shape: CallShape) -> Vec<Choice> {
         match instruction.flow_control() {
             FlowControl::Next if keeps_entry_state(&instruction, shape, &mut info) => {}
             FlowControl::ConditionalBranch
-                if shape == CallShape::Free && is_null_check(previous, &instruction) =>
+                if only_frees(shape) && is_null_check(previous, &instruction) =>
             {
                 behind_null_check = true;
             }
@@ -212,7 +257,7 @@ fn keeps_entry_state(
 ) -> bool {
     let info = factory.info(instruction);
     let arguments = &ARGUMENTS[..shape.arguments().min(ARGUMENTS.len())];
-    let stack_may_move = shape == CallShape::Free;
+    let stack_may_move = only_frees(shape);
     let keeps_registers = info
         .used_registers()
         .iter()
@@ -236,6 +281,11 @@ fn writes(access: OpAccess) -> bool {
         access,
         OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
     )
+}
+
+/// Whether all that a probe reads is what the function is to free.
+const fn only_frees(shape: CallShape) -> bool {
+    matches!(shape, CallShape::Free | CallShape::SslFree)
 }
 
 /// `test rdi, rdi` and a `je`: falls through when the block is not NULL.

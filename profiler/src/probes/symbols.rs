@@ -97,12 +97,11 @@ impl ObjectSymbols {
         let header = FileHeader64::<LittleEndian>::parse(data).map_err(|_| DamagedSymbols)?;
         let sections = header.sections(ENDIAN, data).map_err(|_| DamagedSymbols)?;
         let mut found = Found::default();
-        for section in sections.iter() {
-            if matches!(section.sh_type(ENDIAN), elf::SHT_DYNSYM | elf::SHT_SYMTAB) {
-                found.read_table(data, &sections, section)?;
-            }
-        }
+        each_symbol(data, &sections, |symbol, name, exported| {
+            found.read_symbol(symbol, name, exported);
+        })?;
         let mut symbols = found.symbols;
+        symbols.has_symbols = found.any;
         symbols.has_rust_allocator = found.rust_custom || !found.rust_default;
         symbols.functions = found.by_name.into_values().collect();
         symbols
@@ -124,9 +123,15 @@ impl ObjectSymbols {
 impl AllocatorSymbol {
     fn locate<'data>(&mut self, data: impl ReadRef<'data>, text: &TextSegments, size: u64) {
         self.file_offset = text.file_offset(self.address);
-        let Some(start) = self.file_offset else {
-            return;
-        };
+        if let Some(start) = self.file_offset {
+            self.code = FunctionCode::read(data, start, size);
+        }
+    }
+}
+
+impl FunctionCode {
+    /// Reads the code of a function whose symbol states `size` bytes; zero for one that states none.
+    pub(super) fn read<'data>(data: impl ReadRef<'data>, start: FileOffset, size: u64) -> Self {
         let length = if size == 0 {
             UNSIZED_CODE_BYTES
         } else {
@@ -137,7 +142,7 @@ impl AllocatorSymbol {
             .unwrap_or_default()
             .to_vec();
         let complete = size > 0 && bytes.len() as u64 == size;
-        self.code = FunctionCode { bytes, complete };
+        Self { bytes, complete }
     }
 }
 
@@ -162,38 +167,12 @@ struct Found {
     sizes: HashMap<String, u64>,
     rust_custom: bool,
     rust_default: bool,
+    any: bool,
 }
 
 impl Found {
-    fn read_table<'data, R: ReadRef<'data>>(
-        &mut self,
-        data: R,
-        sections: &SectionTable<'data, FileHeader64<LittleEndian>, R>,
-        section: &Section,
-    ) -> Result<(), DamagedSymbols> {
-        let link = object::SectionIndex(section.sh_link(ENDIAN) as usize);
-        let strings = sections.section(link).map_err(|_| DamagedSymbols)?;
-        let table: &[Sym64<LittleEndian>] = array(section, data)?;
-        let strings: &[u8] = array(strings, data)?;
-        let dynamic = section.sh_type(ENDIAN) == elf::SHT_DYNSYM;
-        let versions = if dynamic {
-            versions(data, sections)?
-        } else {
-            &[]
-        };
-        for (index, symbol) in table.iter().enumerate() {
-            let hidden = versions
-                .get(index)
-                .is_some_and(|v| v.0.get(ENDIAN) & VERSYM_HIDDEN != 0);
-            if let Some(name) = name(symbol, strings) {
-                self.read_symbol(symbol, name, dynamic && !hidden);
-            }
-        }
-        self.symbols.has_symbols |= table.len() > 1;
-        Ok(())
-    }
-
     fn read_symbol(&mut self, symbol: &Sym64<LittleEndian>, name: &str, exported: bool) {
+        self.any = true;
         if symbol.is_undefined(ENDIAN) {
             return;
         }
@@ -234,6 +213,40 @@ impl Found {
             self.by_name.insert(name.to_owned(), found);
         }
     }
+}
+
+/// Shows each symbol of the dynamic and the full table that has a name, and whether other objects
+/// would resolve that name to it: it is in the dynamic table, in its default version.
+pub(super) fn each_symbol<'data, R: ReadRef<'data>>(
+    data: R,
+    sections: &SectionTable<'data, FileHeader64<LittleEndian>, R>,
+    mut show: impl FnMut(&Sym64<LittleEndian>, &'data str, bool),
+) -> Result<(), DamagedSymbols> {
+    for section in sections.iter() {
+        let dynamic = section.sh_type(ENDIAN) == elf::SHT_DYNSYM;
+        if !dynamic && section.sh_type(ENDIAN) != elf::SHT_SYMTAB {
+            continue;
+        }
+        let link = object::SectionIndex(section.sh_link(ENDIAN) as usize);
+        let strings = sections.section(link).map_err(|_| DamagedSymbols)?;
+        let table: &[Sym64<LittleEndian>] = array(section, data)?;
+        let strings: &[u8] = array(strings, data)?;
+        let versions = if dynamic {
+            versions(data, sections)?
+        } else {
+            &[]
+        };
+        // The first entry of a table is none.
+        for (index, symbol) in table.iter().enumerate().skip(1) {
+            let hidden = versions
+                .get(index)
+                .is_some_and(|v| v.0.get(ENDIAN) & VERSYM_HIDDEN != 0);
+            if let Some(name) = name(symbol, strings) {
+                show(symbol, name, dynamic && !hidden);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `.gnu.version`: a version for each dynamic symbol; empty when symbols have no versions.

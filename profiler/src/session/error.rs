@@ -7,6 +7,9 @@ use crate::{attach::AttachError, capture::CaptureError, probes::PlanError, targe
 /// See the module documentation. Each message names what to do.
 #[derive(Debug, Error)]
 pub enum SessionError {
+    /// There is nothing that makes the windows that were asked for.
+    #[error(transparent)]
+    Source(#[from] crate::window::sources::SourceError),
     /// A process cannot or must not be recorded.
     #[error(transparent)]
     Refused(#[from] Refusal),

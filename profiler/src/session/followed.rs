@@ -183,7 +183,8 @@ impl Followed {
             file_offset: function.site.file_offset.0,
             shape: function.shape,
         };
-        kernel.attach_function(self.slot, self.pid(), &point, code)
+        kernel.attach_function(self.slot, self.pid(), &point, code)?;
+        Ok(())
     }
 
     /// Has Python's frames walked, if there is a Python. Returns what will not be seen.
@@ -345,6 +346,7 @@ impl Followed {
         }
     }
 
+    /// Its pid.
     pub fn pid(&self) -> NonZeroU32 {
         u32::try_from(self.process.pid())
             .ok()

@@ -329,7 +329,8 @@ impl<'a> Heap<'a> {
         let Some(pid) = NonZeroU32::new(pid) else {
             return Ok(());
         };
-        kernel.attach_function(self.followed.slot, pid, &point, FunctionInfo::default())
+        kernel.attach_function(self.followed.slot, pid, &point, FunctionInfo::default())?;
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
             Amount, Binding, LeftBehind, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord,
         },
         route::{Route, RouteRules, Routes},
+        sources::WindowSource,
         survivors::{Grace, OpenSpan, past_grace},
         track::{Last, Tracker, outstanding},
     },
@@ -29,6 +30,8 @@ const REST: u32 = 50;
 /// What windows are, and what is told of them.
 #[derive(Clone, Debug, Default)]
 pub struct WindowRules {
+    /// What makes them.
+    pub sources: Vec<WindowSource>,
     /// How paths become routes.
     pub routes: RouteRules,
     /// Which header has the request id.
@@ -101,6 +104,16 @@ impl Windows {
             forgotten: 0,
             spoken: HashMap::new(),
         }
+    }
+
+    /// Names the windows that a function makes, which is probed under this number.
+    pub fn add_source(&mut self, function: u32, route: Route) {
+        self.tracker.add_source(function + 1, route);
+    }
+
+    /// What the process in a slot reads through TLS is seen decrypted.
+    pub fn decrypts(&mut self, slot: u16) {
+        *self.spoken.entry(slot).or_default() |= SPEAKS_TLS;
     }
 
     /// Names the process in a slot.
@@ -268,7 +281,7 @@ impl Windows {
             ),
             (
                 SPEAKS_TLS,
-                "reads TLS: its requests have windows only where libssl decrypts them",
+                "reads TLS, and not by OpenSSL or its kin: those requests have no windows",
             ),
         ];
         let new = what.into_iter().filter(|(protocol, _)| new & protocol != 0);

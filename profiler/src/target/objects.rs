@@ -13,6 +13,7 @@ use super::elf::{ElfFacts, NotUsable};
 use super::search_order::{Linkage, loaded_at_startup};
 use super::{Avma, FileKey, LoadBias, Mapping, Pid, Process, link_map};
 use crate::probes::{ObjectSymbols, ScopeObject};
+use crate::window::sources::{SourceObject, WindowSource};
 
 /// When an object came into the process, which decides what its symbols override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +205,24 @@ impl LoadedObject {
             is_dynamic: self.facts.dynamic.is_some(),
             symbols,
         })
+    }
+
+    /// Reads what planning for these sources of windows needs to know of the object.
+    ///
+    /// # Errors
+    /// When the file is gone or damaged.
+    pub fn source_object(
+        &self,
+        sources: &[WindowSource],
+    ) -> Result<SourceObject, UnreadableObject> {
+        let unreadable = |reason| UnreadableObject {
+            path: self.path.clone(),
+            reason,
+        };
+        let file = open_read_only(&self.open_path).map_err(unreadable)?;
+        let identity = (&*self.path, self.file);
+        SourceObject::read(identity, &ReadCache::new(file), &self.facts, sources)
+            .map_err(|damaged| unreadable(io::Error::other(damaged)))
     }
 }
 

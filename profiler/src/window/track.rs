@@ -16,7 +16,7 @@ use residue_ebpf::abi::window::{
 
 use super::head::{IdHeader, ResponseEnd};
 use super::record::{Amount, Binding, RssPair, WindowEnd, WindowRecord};
-use super::route::Routes;
+use super::route::{Route, Routes};
 use exchange::Exchange;
 
 /// How long a thread that is bound to a window may do nothing before the window of a whole response is
@@ -37,6 +37,8 @@ pub struct Tracker {
     /// Whether allocations are followed.
     allocations: bool,
     pids: HashMap<u32, u32>,
+    /// Names of windows that are no requests, by [`WindowState::source`].
+    sources: HashMap<u32, Route>,
     open: HashMap<u32, Open>,
 }
 
@@ -108,8 +110,14 @@ impl Tracker {
             clock_offset_ns,
             allocations,
             pids: HashMap::new(),
+            sources: HashMap::new(),
             open: HashMap::new(),
         }
+    }
+
+    /// Names windows that the kernel side says to be of this source.
+    pub fn add_source(&mut self, source: u32, route: Route) {
+        self.sources.insert(source, route);
     }
 
     /// Names the process in a slot.
@@ -127,8 +135,14 @@ impl Tracker {
     pub fn take(&mut self, event: &WindowEvent, fragment: &[u8]) -> Vec<WindowRecord> {
         let id = event.window;
         match WindowEventKind::from_bits(event.kind) {
+            Some(WindowEventKind::Opened) if event.state.source != 0 => {
+                if let Some(route) = self.sources.get(&event.state.source) {
+                    let call = Exchange::call(route.clone());
+                    self.open.insert(id, Open::new(event, call));
+                }
+            }
             Some(WindowEventKind::Opened) => {
-                self.open.insert(id, Open::new(event));
+                self.open.insert(id, Open::new(event, Exchange::default()));
                 self.push_request(id, event, fragment);
             }
             Some(WindowEventKind::Request) => self.push_request(id, event, fragment),
@@ -233,10 +247,10 @@ impl Tracker {
 }
 
 impl Open {
-    fn new(event: &WindowEvent) -> Self {
+    fn new(event: &WindowEvent, exchange: Exchange) -> Self {
         Self {
             opened: *event,
-            exchanges: vec![Exchange::default()],
+            exchanges: vec![exchange],
             changed_ns: event.at_ns,
             amounts: event.state.amounts,
         }

@@ -17,4 +17,6 @@ mod redis;
 mod refusals;
 mod stacks;
 mod targets;
+mod window_sites;
+mod window_sources;
 mod windows;

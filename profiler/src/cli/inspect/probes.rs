@@ -2,47 +2,70 @@
 
 use std::io::{self, Write};
 
+use residue_ebpf::abi::call_shape::CallShape;
+
 use super::write_table;
 use crate::probes::{Plan, PlannedFunction, ScopeObject, SiteCost, SitePolicy, plan};
-use crate::target::{Pid, Process};
+use crate::target::{LoadedObject, Pid, Process, UnreadableObject};
+use crate::window::sources::{SourceObject, WindowProbe, WindowSource, plan_tls};
 
 const EXAMPLES: &str = "\
 Examples:
   Which functions of a worker would be probed, and what does a probe cost there?
     sudo residue inspect probes -p 4242
   The same for a process of your own, without root:
-    residue inspect probes -p $$";
+    residue inspect probes -p $$
+  Where would windows of a worker's own jobs open and close?
+    sudo residue inspect probes -p 4242 --window fn:handle_job";
 
 /// The allocator functions to probe, with the instruction chosen in each and what a hit costs
 ///
 /// An emulated instruction costs about half a microsecond a call; a single-stepped one several
 /// microseconds, in some virtual machines more than ten. Needs root only for processes of others.
+/// Functions of TLS libraries are listed too, and what else opens windows if asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Process to look into
     #[arg(short, long, value_name = "PID")]
     pid: Pid,
+    /// Also show what opens and closes these windows: fn:SYMBOL or usdt:PROVIDER:OPEN:CLOSE; may be
+    /// given several times
+    #[arg(long = "window", value_name = "SOURCE")]
+    windows: Vec<WindowSource>,
 }
 
 /// Writes the plan, unless the process cannot be profiled.
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<io::Result<()>> {
     let process = Process::open(args.pid)?;
-    let objects = scope(&process);
+    let found = process.loaded_objects();
+    found.unreadable.into_iter().for_each(warn);
+    let objects = read_all(&found.objects, LoadedObject::scope_object);
     let plan = plan(&objects, SitePolicy::Cheapest)?;
-    Ok(write_plan(out, &plan, &objects))
+    let windows = read_all(&found.objects, |object| object.source_object(&args.windows));
+    let tls = plan_tls(&windows, SitePolicy::Cheapest);
+    let mut probes = Vec::new();
+    for source in &args.windows {
+        probes.extend(source.plan(&windows, SitePolicy::Cheapest)?);
+    }
+    probes.extend(tls.probes);
+    Ok(write_plan(out, &plan, &objects)
+        .and_then(|()| write_windows(out, &probes, &windows))
+        .and_then(|()| write_notes(out, &tls.not_followed)))
 }
 
-/// The process's objects in search order. Those that cannot be read are named on standard error.
-fn scope(process: &Process) -> Vec<ScopeObject> {
-    let found = process.loaded_objects();
-    let warn = |unreadable| eprintln!("residue: {unreadable}");
-    found.unreadable.into_iter().for_each(warn);
-    let readable = found
-        .objects
-        .iter()
-        .map(|object| object.scope_object().map_err(warn));
-    readable.filter_map(Result::ok).collect()
+/// What there is to know of the objects, in search order. Those that cannot be read are named on standard
+/// error.
+fn read_all<T>(
+    objects: &[LoadedObject],
+    read: impl Fn(&LoadedObject) -> Result<T, UnreadableObject>,
+) -> Vec<T> {
+    let read = objects.iter().map(|object| read(object).map_err(warn));
+    read.filter_map(Result::ok).collect()
+}
+
+fn warn(unreadable: UnreadableObject) {
+    eprintln!("residue: {unreadable}");
 }
 
 const HEADER: [&str; 7] = [
@@ -68,6 +91,57 @@ fn write_plan(out: &mut impl Write, plan: &Plan, objects: &[ScopeObject]) -> io:
         )?;
     }
     writeln!(out, "\n{}", summary(plan))
+}
+
+/// Where windows open and close, if there is anything of that kind.
+fn write_windows(
+    out: &mut impl Write,
+    probes: &[WindowProbe],
+    objects: &[SourceObject],
+) -> io::Result<()> {
+    const HEADER: [&str; 6] = [
+        "WINDOW",
+        "OBJECT",
+        "SITE",
+        "INSTRUCTION",
+        "COST",
+        "FILE OFFSET",
+    ];
+    if probes.is_empty() {
+        return Ok(());
+    }
+    let mut rows = vec![HEADER.map(str::to_owned)];
+    rows.extend(probes.iter().map(|probe| {
+        let site = &probe.site;
+        [
+            event(probe.shape).to_owned(),
+            objects[probe.object].name(),
+            format!("{}+{:#x}", site.symbol, site.offset_in_function),
+            site.instruction.clone(),
+            site.cost.name().to_owned(),
+            site.file_offset.to_string(),
+        ]
+    }));
+    writeln!(out)?;
+    write_table(out, &rows)
+}
+
+/// What a probe of a shape sees of a window.
+const fn event(shape: CallShape) -> &'static str {
+    match shape {
+        CallShape::WindowFunction => "opens, closes at return",
+        CallShape::WindowEnter | CallShape::WindowOpen => "opens",
+        CallShape::WindowLeave | CallShape::WindowClose => "closes",
+        CallShape::SslRead | CallShape::SslReadEx => "TLS read",
+        CallShape::SslWrite | CallShape::SslWriteEx => "TLS write",
+        CallShape::SslFree => "TLS end",
+        _ => "",
+    }
+}
+
+fn write_notes(out: &mut impl Write, notes: &[String]) -> io::Result<()> {
+    let mut notes = notes.iter();
+    notes.try_for_each(|note| writeln!(out, "note: {note}"))
 }
 
 fn row(function: &PlannedFunction, objects: &[ScopeObject]) -> [String; 7] {

@@ -28,6 +28,8 @@ enum Request {
         is_cut: bool,
     },
     Hidden,
+    /// It is none: a call of a function, which is its own answer.
+    Call(Route),
 }
 
 impl fmt::Debug for Exchange {
@@ -42,6 +44,14 @@ impl Exchange {
     pub fn hidden() -> Self {
         Self {
             request: Request::Hidden,
+            response: None,
+        }
+    }
+
+    /// What is no request, and is called so.
+    pub fn call(name: Route) -> Self {
+        Self {
+            request: Request::Call(name),
             response: None,
         }
     }
@@ -78,7 +88,7 @@ impl Exchange {
 
     /// Whether a response has begun.
     pub const fn was_answered(&self) -> bool {
-        self.response.is_some()
+        self.response.is_some() || matches!(self.request, Request::Call(_))
     }
 
     /// Whether what was sent so far only announces a response.
@@ -117,7 +127,7 @@ impl Exchange {
         match &self.request {
             Request::Read { is_cut, .. } => *is_cut && self.has_no_body(),
             Request::Hidden => true,
-            Request::Nothing => false,
+            Request::Nothing | Request::Call(_) => false,
         }
     }
 
@@ -136,6 +146,7 @@ impl Exchange {
         };
         let (route, mut id) = match self.request {
             Request::Hidden => (Route::named(HIDDEN), None),
+            Request::Call(name) => (name, None),
             Request::Read { parser, .. } => match parser.finish() {
                 Head::Request(request) => {
                     let id = request.fields.id().map(str::to_owned);

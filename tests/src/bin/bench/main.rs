@@ -12,6 +12,7 @@ mod sample;
 mod stacks;
 mod start;
 mod table;
+mod windows;
 
 use std::{env, process::ExitCode};
 
@@ -22,10 +23,11 @@ use table::Section;
 /// The name by which an argument selects it, and what measures it.
 type Benchmark = (&'static str, fn() -> Result<Section>);
 
-const BENCHMARKS: [Benchmark; 7] = [
+const BENCHMARKS: [Benchmark; 8] = [
     ("probes", probe_cost::measure),
     ("stacks", stacks::measure),
     ("requests", requests::measure),
+    ("windows", windows::measure),
     ("objects", objects::measure),
     ("live", live_set::measure),
     ("start", start::measure),

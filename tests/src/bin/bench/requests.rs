@@ -79,15 +79,15 @@ pub fn measure() -> Result<Section> {
 }
 
 /// gunicorn with one worker.
-struct Worker {
+pub struct Worker {
     /// Held: gunicorn ends with it.
     _gunicorn: Target,
-    pid: u32,
+    pub pid: u32,
     port: u16,
 }
 
 impl Worker {
-    fn start() -> Result<Self> {
+    pub fn start() -> Result<Self> {
         let directory = sources().join("python");
         let mut gunicorn = Command::new(python()?);
         gunicorn
@@ -129,7 +129,8 @@ impl Worker {
         Ok(calls / u64::from(WARM_UP))
     }
 
-    fn ask(&self, requests: u32) -> Result<Duration> {
+    /// Asks so many times, and returns how long that took.
+    pub fn ask(&self, requests: u32) -> Result<Duration> {
         let began = Instant::now();
         for _ in 0..requests {
             let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;

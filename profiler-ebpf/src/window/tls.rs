@@ -1,0 +1,139 @@
+//! What a process reads and sends through TLS, as the functions of OpenSSL hand it out and take it.
+//!
+//! It is the same as on a socket, with the connection named by its `SSL`. Whether the thread serves one
+//! request at a time is told by the socket that is read within the call.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    programs::{ProbeContext, RetProbeContext},
+};
+
+use super::{connection, socket::Socket, transfer::Data};
+use crate::{
+    heap::open_process,
+    thread::{self, read_word},
+};
+
+/// Marks a connection of TLS: process slots end far below, and so do descriptors.
+const TLS: u64 = 1 << 63;
+/// Addresses in user space are of 47 bits.
+const ADDRESS: u64 = (1 << 48) - 1;
+
+/// A read or write under way in a thread.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct TlsCall {
+    /// Stack pointer at entry, AVMA; zero when none is.
+    sp: u64,
+    /// The `SSL`, AVMA.
+    ssl: u64,
+    /// The data, AVMA.
+    data: u64,
+    /// Where the function writes how many bytes it were, AVMA; zero where it returns that.
+    count: u64,
+    /// Whether a socket was read meanwhile, and how: a `READ_…`.
+    read: u64,
+}
+
+/// A socket was read that does not block.
+const READ_AT_ONCE: u64 = 1;
+/// A socket was read that blocks.
+const READ_BLOCKING: u64 = 2;
+
+const fn key(process: u16, ssl: u64) -> u64 {
+    TLS | (process as u64) << 48 | ssl & ADDRESS
+}
+
+/// A function is entered that reads or writes; `count` is the number of the argument that says where it
+/// writes how much it was, if it does.
+#[inline(always)]
+pub fn entered(ctx: &ProbeContext, count: Option<usize>) -> Option<()> {
+    open_process(ctx.as_ptr())?;
+    let thread = thread::current()?;
+    thread.tls = TlsCall {
+        sp: thread::registers(ctx).sp,
+        ssl: ctx.arg(0)?,
+        data: ctx.arg(1)?,
+        count: match count {
+            Some(argument) => ctx.arg(argument)?,
+            None => 0,
+        },
+        read: 0,
+    };
+    Some(())
+}
+
+/// A socket is read from code at the stack pointer `sp`; whether that is done for TLS.
+#[inline(always)]
+pub fn socket_read(socket: &Socket, sp: u64) -> bool {
+    let Some(thread) = thread::existing(thread::current_tid()) else {
+        return false;
+    };
+    // Above it, the call was left by a longjmp. There is nothing above zero, where none is open.
+    if sp >= thread.tls.sp {
+        return false;
+    }
+    thread.tls.read = if socket.blocks {
+        READ_BLOCKING
+    } else {
+        READ_AT_ONCE
+    };
+    true
+}
+
+/// A function has read.
+#[inline(always)]
+pub fn read(ctx: &RetProbeContext) -> Option<()> {
+    let (process, call, data) = returned(ctx)?;
+    let key = key(process, call.ssl);
+    let blocks = match call.read {
+        0 => connection::blocked(key),
+        read => read == READ_BLOCKING,
+    };
+    let socket = Socket {
+        file: call.ssl,
+        blocks,
+    };
+    connection::arrived(u32::from(process), key, &socket, data)
+}
+
+/// A function has written.
+#[inline(always)]
+pub fn written(ctx: &RetProbeContext) -> Option<()> {
+    let (process, call, data) = returned(ctx)?;
+    connection::departed(key(process, call.ssl), data)
+}
+
+/// The call that returns, and what it has transferred.
+#[inline(always)]
+fn returned(ctx: &RetProbeContext) -> Option<(u16, TlsCall, Data)> {
+    let cookie = open_process(ctx.as_ptr())?;
+    let thread = thread::existing(thread::current_tid())?;
+    let call = thread.tls;
+    thread.tls.sp = 0;
+    // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
+    let regs = unsafe { &*ctx.regs };
+    if call.sp != regs.rsp.wrapping_sub(8) {
+        return None;
+    }
+    // An int: the upper half of the register means nothing.
+    let result = regs.rax as u32 as i32;
+    let len = match (result, call.count) {
+        (1.., 0) => result as u64,
+        (1, count) => read_word(count),
+        _ => 0,
+    };
+    let data = Data {
+        address: call.data,
+        len,
+        transferred: len,
+    };
+    (len != 0).then_some((cookie.process, call, data))
+}
+
+/// A connection is over.
+#[inline(always)]
+pub fn ended(ctx: &ProbeContext) -> Option<()> {
+    let cookie = open_process(ctx.as_ptr())?;
+    connection::ended(key(cookie.process, ctx.arg(0)?))
+}

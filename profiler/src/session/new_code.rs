@@ -1,0 +1,65 @@
+//! A library was loaded while recording.
+
+use std::time::Instant;
+
+use super::{Discovered, NEW_TABLES, Session, SessionError};
+use crate::attach::AttachError;
+
+impl Session<'_> {
+    /// It may hold an allocator, or what opens windows, and frames will lie in it.
+    pub(super) fn attach_new_code(&mut self, slot: usize) -> Result<(), SessionError> {
+        let followed = &mut self.followed[slot];
+        if !followed.open || followed.process.refresh().is_err() {
+            return Ok(());
+        }
+        let discovered = match self.config.tracing.allocations {
+            true => self.attach_new_allocators(slot)?,
+            false => Some(Discovered::default()),
+        };
+        let Some(discovered) = discovered else {
+            return Ok(());
+        };
+        let to = (&mut self.kernel, &mut self.windows);
+        let followed = &self.followed[slot];
+        match self.window_probes.attach(to, followed, &discovered) {
+            Ok(gaps) => gaps.into_iter().try_for_each(|gap| self.note(gap)),
+            // It ended meanwhile; the next poll sees that.
+            Err(AttachError::ProcessGone { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Returns what was found, unless the process is gone.
+    fn attach_new_allocators(&mut self, slot: usize) -> Result<Option<Discovered>, SessionError> {
+        let followed = &mut self.followed[slot];
+        followed.set_code(&mut self.kernel, &mut self.code)?;
+        self.code.wait_for_tables(Instant::now() + NEW_TABLES);
+        self.deliver_tables()?;
+        let followed = &mut self.followed[slot];
+        // What was found before is still there; only something new would matter.
+        let Ok(discovered) = Discovered::of(&followed.process, self.config.sites) else {
+            return Ok(None);
+        };
+        if let Some(gap) = followed.attach_python(&mut self.kernel, &discovered)? {
+            self.note(gap)?;
+        }
+        let followed = &self.followed[slot];
+        let gaps = self
+            .python_probes
+            .attach(&mut self.kernel, followed, &discovered)?;
+        gaps.into_iter().try_for_each(|gap| self.note(gap))?;
+        let followed = &mut self.followed[slot];
+        match followed.attach(&mut self.kernel, &discovered) {
+            Ok(0) => {}
+            Ok(added) => {
+                let pid = followed.process.pid();
+                self.note(format!(
+                    "pid {pid} loaded a library: {added} more functions are probed"
+                ))?;
+            }
+            Err(AttachError::ProcessGone { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Some(discovered))
+    }
+}

@@ -1,0 +1,151 @@
+//! What request windows alone cost, without any allocation probe: a trivial Django view under gunicorn,
+//! and a server in C that does next to nothing.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context as _, Result};
+use residue_tests::{
+    http::{Connection, Request},
+    servers::Server,
+    windows::Watcher,
+};
+
+use crate::{
+    progress,
+    requests::Worker,
+    sample::Sample,
+    table::{Bound, Row, Section},
+};
+
+const ROUNDS: usize = 7;
+const DJANGO_REQUESTS: u32 = 1000;
+const C_REQUESTS: u32 = 10_000;
+
+/// Of a request to Django, as it comes to one that is not watched.
+const MOST_OVER_NOTHING: f64 = 1.02;
+/// Of the C server's CPU time, microseconds a request.
+const MOST_CPU: f64 = 3.0;
+
+/// What one round took, microseconds a request.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    elapsed: f64,
+    server_cpu: f64,
+    residue_cpu: f64,
+}
+
+/// Alternates watched and unwatched rounds, so that a slow minute slows both.
+pub fn measure() -> Result<Section> {
+    let django = Worker::start()?;
+    let c = Server::thread_per_connection(&[])?;
+    let mut connection = Connection::open(c.port)?;
+    let mut ask_c = |requests: u32| ask(&mut connection, requests);
+    let mut of_django = Rounds::default();
+    let mut of_c = Rounds::default();
+    for round in 1..=ROUNDS {
+        progress(&format!("request windows, round {round} of {ROUNDS}"));
+        of_django.add(django.pid, DJANGO_REQUESTS, &mut |n| django.ask(n))?;
+        of_c.add(c.pid, C_REQUESTS, &mut ask_c)?;
+    }
+    let mut rows = rows_of_django(&of_django);
+    rows.extend(rows_of_c(&of_c));
+    Ok(Section {
+        title: format!(
+            "Request windows alone (watch --rss-only), {ROUNDS} alternating rounds of \
+             {DJANGO_REQUESTS} requests to Django and {C_REQUESTS} to a server in C"
+        ),
+        rows,
+    })
+}
+
+fn rows_of_django(rounds: &Rounds) -> Vec<Row> {
+    let elapsed = |costs: &[Cost]| sample(costs, |cost| cost.elapsed);
+    let (alone, watched) = (elapsed(&rounds.alone), elapsed(&rounds.watched));
+    let ratio = watched.ratio_to(&alone);
+    vec![
+        Row::of("Django, not watched", &alone, "us"),
+        Row::of("Django, watched", &watched, "us")
+            .compared(&ratio, "not watched")
+            .bound(Bound::at_most(MOST_OVER_NOTHING, ratio.median())),
+    ]
+}
+
+fn rows_of_c(rounds: &Rounds) -> Vec<Row> {
+    let cpu = |costs: &[Cost]| sample(costs, |cost| cost.server_cpu);
+    let more = cpu(&rounds.watched).minus(&cpu(&rounds.alone));
+    let own = sample(&rounds.watched, |cost| cost.residue_cpu);
+    vec![
+        Row::of("C server, its CPU time", &cpu(&rounds.alone), "us"),
+        Row::of("C server, more CPU time when watched", &more, "us")
+            .bound(Bound::at_most(MOST_CPU, more.median())),
+        Row::of("residue's own CPU time", &own, "us"),
+    ]
+}
+
+fn sample(costs: &[Cost], figure: impl Fn(&Cost) -> f64) -> Sample {
+    Sample::of(costs.iter().map(figure).collect())
+}
+
+#[derive(Default)]
+struct Rounds {
+    alone: Vec<Cost>,
+    watched: Vec<Cost>,
+}
+
+impl Rounds {
+    fn add(
+        &mut self,
+        pid: u32,
+        requests: u32,
+        ask: &mut dyn FnMut(u32) -> Result<Duration>,
+    ) -> Result<()> {
+        self.alone.push(measure_one(pid, None, requests, ask)?);
+        let watcher = Watcher::start(pid, &["--rss-only"])?;
+        let watched = measure_one(pid, Some(watcher.pid()), requests, ask)?;
+        watcher.await_lines(requests as usize)?;
+        watcher.stop()?;
+        self.watched.push(watched);
+        Ok(())
+    }
+}
+
+fn measure_one(
+    pid: u32,
+    residue: Option<u32>,
+    requests: u32,
+    ask: &mut dyn FnMut(u32) -> Result<Duration>,
+) -> Result<Cost> {
+    let cpu = || -> Result<(f64, f64)> {
+        let residue = residue.map_or(Ok(0.0), cpu_microseconds)?;
+        Ok((cpu_microseconds(pid)?, residue))
+    };
+    let before = cpu()?;
+    let elapsed = ask(requests)?;
+    let after = cpu()?;
+    let each = |total: f64| total / f64::from(requests);
+    Ok(Cost {
+        elapsed: each(elapsed.as_secs_f64() * 1e6),
+        server_cpu: each(after.0 - before.0),
+        residue_cpu: each(after.1 - before.1),
+    })
+}
+
+fn ask(connection: &mut Connection, requests: u32) -> Result<Duration> {
+    let request = Request::get("/clean", "bench");
+    let began = std::time::Instant::now();
+    for _ in 0..requests {
+        connection.ask(&request)?;
+    }
+    Ok(began.elapsed())
+}
+
+/// Time on a CPU, of all threads that there are, microseconds.
+fn cpu_microseconds(pid: u32) -> Result<f64> {
+    let mut ns = 0.0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let first = text.split_whitespace().next().context("a number")?;
+        ns += first.parse::<f64>()?;
+    }
+    Ok(ns / 1e3)
+}
