@@ -281,6 +281,8 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
         | CallShape::PythonCalloc
         | CallShape::PythonRealloc
         | CallShape::PythonFree
+        | CallShape::PythonContextMade
+        | CallShape::PythonContextFreed
         | CallShape::PythonNewPool
         | CallShape::SslRead
         | CallShape::SslReadEx

@@ -107,6 +107,18 @@ pub fn leave_python_new_pool(ctx: RetProbeContext) -> u32 {
     0
 }
 
+#[uretprobe]
+pub fn python_context_made(ctx: RetProbeContext) -> u32 {
+    let _ = window::context_made(&ctx);
+    0
+}
+
+#[uprobe]
+pub fn python_context_freed(ctx: ProbeContext) -> u32 {
+    let _ = window::context_freed(&ctx);
+    0
+}
+
 macro_rules! window_programs {
     ($($name:ident: $($module:ident)::+($($argument:expr)?);)+) => {$(
         #[uprobe]

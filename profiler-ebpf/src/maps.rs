@@ -14,10 +14,16 @@ use residue_ebpf::abi::{
     heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals},
     python::{CODE_KEYS, CodePointers, PythonLayout},
     unwind::{CodeMapping, MAX_RULES, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
-    window::{ProcessWindows, SocketOffsets, WINDOWS as MAX_WINDOWS, WindowState},
+    window::{
+        ProcessWindows, SocketOffsets, TASKS as MAX_TASKS, TaskState, WINDOWS as MAX_WINDOWS,
+        WindowState,
+    },
 };
 
-use crate::{thread::ThreadState, window::Connection};
+use crate::{
+    thread::ThreadState,
+    window::{Connection, Owner},
+};
 
 /// Process slot to state. Written by user space; exec closes a slot from the kernel side.
 #[map]
@@ -112,6 +118,10 @@ pub static PYTHON_CODE_POINTERS: Array<CodePointers> = Array::with_max_entries(1
 #[map]
 pub static PYTHON_FREED: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
+/// `context_key` of a context of `contextvars` to whom it belongs. Full: to nobody, and counted.
+#[map]
+pub static CONTEXTS: HashMap<u64, Owner> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
 /// The last id that a Python code object was given.
 #[map]
 pub static LAST_PYTHON_CODE: Array<u64> = Array::with_max_entries(1, 0);
@@ -184,6 +194,15 @@ pub static WINDOWS: Array<WindowState> = Array::with_max_entries(MAX_WINDOWS, BP
 /// The last number that a window was given.
 #[map]
 pub static LAST_WINDOW: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Task number, modulo the capacity, to the task. Mapped by user space. Full: the oldest one's place is
+/// taken, and what it has allocated stays ambiguous.
+#[map]
+pub static TASKS: Array<TaskState> = Array::with_max_entries(MAX_TASKS, BPF_F_MMAPABLE);
+
+/// The last number that a task was given.
+#[map]
+pub static LAST_TASK: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Process slot to what its windows have in common. Mapped by user space.
 #[map]

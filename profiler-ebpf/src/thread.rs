@@ -19,7 +19,7 @@ use crate::{
     maps::{EMPTY_THREAD, FUNCTIONS, THREADS, TRAMPOLINES},
     stack::native::Walk,
     verifier::element,
-    window::{TlsCall, WindowCall},
+    window::{Stay, TlsCall, WindowCall},
 };
 
 /// How many allocator calls may be open in a thread at once: an allocator function that calls
@@ -124,6 +124,10 @@ pub struct ThreadState {
     pub object: OpenObjectCall,
     /// What thread-local storage is found by, once it was looked up: it stays as it is.
     pub fsbase: u64,
+    /// The context that the thread was in when it was last looked at.
+    pub stay: Stay,
+    /// The one that it was in when data arrived on a socket.
+    pub arrival: Stay,
     /// The window that the thread is bound to, unless that was closed meanwhile; zero if there is none.
     pub window: u32,
     /// Zero.

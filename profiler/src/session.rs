@@ -11,6 +11,8 @@ mod launch;
 mod new_code;
 pub(crate) mod python;
 mod python_heap;
+mod python_probes;
+mod python_tasks;
 mod samples;
 mod sources;
 mod update;
@@ -45,7 +47,7 @@ use followed::{Discovered, Followed};
 use frames::FrameTable;
 use launch::{Launch, resume};
 use python::CodeObjects;
-use python_heap::PythonHeaps;
+use python_probes::PythonProbes;
 use samples::{SampleFile, sample_file};
 use sources::WindowProbes;
 use wake::{ticks, watch};
@@ -118,7 +120,7 @@ pub struct Session<'a> {
     stacks_seen: usize,
     /// Those whose totals are Python's own allocator's.
     python_stacks: HashSet<u32>,
-    python_heaps: PythonHeaps,
+    python_probes: PythonProbes,
     window_probes: WindowProbes,
     tell: &'a mut dyn FnMut(Update),
 }
@@ -180,7 +182,7 @@ impl<'a> Session<'a> {
         let mut followed = Vec::new();
         let mut gaps = Vec::new();
         let mut functions = 0;
-        let mut python_heaps = PythonHeaps::new(config);
+        let mut python_probes = PythonProbes::new(config);
         let mut windows = Windows::new(&config.windows, config.tracing.allocations);
         let mut window_probes = WindowProbes::new(&config.windows.sources, config.sites);
         for (slot, (process, discovered)) in (0..).zip(found) {
@@ -188,7 +190,7 @@ impl<'a> Session<'a> {
             let mut process = Followed::new(process, slot);
             functions += process.attach(&mut kernel, &discovered)?;
             gaps.extend(process.attach_python(&mut kernel, &discovered)?);
-            gaps.extend(python_heaps.attach(&mut kernel, &process, &discovered)?);
+            gaps.extend(python_probes.attach(&mut kernel, &process, &discovered)?);
             let to = (&mut kernel, &mut windows);
             gaps.extend(window_probes.attach(to, &process, &discovered)?);
             followed.push(process);
@@ -209,7 +211,7 @@ impl<'a> Session<'a> {
             stacks: Vec::new(),
             stacks_seen: 0,
             python_stacks: HashSet::new(),
-            python_heaps,
+            python_probes,
             window_probes,
             tell,
         };
@@ -290,7 +292,7 @@ impl<'a> Session<'a> {
         self.poll()?;
         self.end_windows()?;
         self.write()?;
-        if let Some(text) = self.python_heaps.summary() {
+        if let Some(text) = self.python_probes.heaps.summary() {
             (self.tell)(Update::Note(text));
         }
         Ok(ended)

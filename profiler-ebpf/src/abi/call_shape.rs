@@ -40,6 +40,10 @@ pub enum CallShape {
     PythonRealloc,
     /// `void f(void *ctx, void *block)`: its `free`.
     PythonFree,
+    /// `PyContext *f(…)`: makes a context of `contextvars`.
+    PythonContextMade,
+    /// `void f(PyContext *context)`: frees one.
+    PythonContextFreed,
     /// `void *f(…)`: takes a pool for pymalloc, and returns the first block in it.
     PythonNewPool,
     /// `int f(SSL *ssl, void *buf, int num)`: `SSL_read` (openssl/ssl.h). Returns how many bytes were
@@ -85,7 +89,7 @@ pub enum AttachRank {
 
 impl CallShape {
     /// Every shape, in the order of their discriminants.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -101,6 +105,8 @@ impl CallShape {
         Self::PythonCalloc,
         Self::PythonRealloc,
         Self::PythonFree,
+        Self::PythonContextMade,
+        Self::PythonContextFreed,
         Self::PythonNewPool,
         Self::SslRead,
         Self::SslReadEx,
@@ -120,6 +126,7 @@ impl CallShape {
         match self {
             Self::Free
             | Self::PythonCodeFreed
+            | Self::PythonContextFreed
             | Self::PythonFree
             | Self::SslFree
             | Self::WindowLeave
@@ -138,6 +145,7 @@ impl CallShape {
             | Self::NoteCaller
             | Self::PythonMalloc
             | Self::PythonCalloc
+            | Self::PythonContextMade
             | Self::PythonNewPool
             | Self::SslRead
             | Self::SslReadEx
@@ -155,6 +163,7 @@ impl CallShape {
             Self::Free
                 | Self::NoteCaller
                 | Self::PythonCodeFreed
+                | Self::PythonContextFreed
                 | Self::PythonFree
                 | Self::SslFree
                 | Self::WindowEnter
@@ -169,7 +178,11 @@ impl CallShape {
     #[must_use]
     pub const fn arguments(self) -> usize {
         match self {
-            Self::Malloc | Self::Free | Self::PythonCodeFreed | Self::SslFree => 1,
+            Self::Malloc
+            | Self::Free
+            | Self::PythonCodeFreed
+            | Self::PythonContextFreed
+            | Self::SslFree => 1,
             Self::Calloc
             | Self::Realloc
             | Self::AlignedAlloc
@@ -183,6 +196,7 @@ impl CallShape {
             }
             Self::RustRealloc | Self::SslReadEx | Self::SslWriteEx => 4,
             Self::NoteCaller
+            | Self::PythonContextMade
             | Self::PythonNewPool
             | Self::WindowFunction
             | Self::WindowEnter

@@ -107,6 +107,10 @@ counters! {
     PythonCodeTableFull = "python_code_table_full", Note;
     /// Python objects of up to 512 bytes allocated, by which samples of them are taken
     PythonObjectCalls = "python_object_calls", Note;
+    /// responses sent by an asyncio task that works for another request as far as is known
+    TasksDisagree = "tasks_disagree", Note;
+    /// contexts of Python's tasks for which there was no room: what was allocated in them may be ambiguous
+    ContextsFull = "contexts_full", Note;
     /// places in Python code without name because the code was freed, or unreadable, when its name was read
     PythonCodeStale = "python_code_stale", Note;
 }

@@ -13,7 +13,14 @@ pub const FRAME_BYTES: usize = 128;
 
 /// Bytes of a `PyThreadState` that are read at once: in every version it is larger, and all that is
 /// wanted of it lies before.
-pub const STATE_BYTES: usize = 184;
+pub const STATE_BYTES: usize = 256;
+
+/// Where a version keeps the current context is not known.
+pub const NO_CONTEXT: u32 = u32::MAX;
+
+/// Where a `PyContext` has the one that was current when it was entered: `ctx_prev`
+/// (Include/internal/pycore_context.h), bytes.
+pub const CONTEXT_PREVIOUS: u64 = 16;
 
 /// How a frame says which instruction runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +85,13 @@ pub struct PythonLayout {
     pub entry_kind: u32,
     /// Native code that may run Python's bytecode, AVMAs: `[start, end)`; empty ones are zero.
     pub eval: [[u64; 2]; EVAL_RANGES],
+    /// The pointer in `PyThreadState` to the context of `contextvars` that the thread is in, behind
+    /// which is how often the thread has entered or left one; [`NO_CONTEXT`] if that is not known.
+    pub context: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Native code that makes asyncio's tasks, AVMAs: `[start, end)`; zero while it is not known.
+    pub task_code: [u64; 2],
 }
 
 /// Ids that code objects can have; the last of them is never given.
@@ -129,7 +143,7 @@ pub struct FreedCode {
 pub use super::heap::live_key as code_key;
 
 const _: () = {
-    assert!(size_of::<PythonLayout>() == 128);
+    assert!(size_of::<PythonLayout>() == 152);
     assert!(size_of::<CodePointers>() == 12);
     assert!(size_of::<FreedCode>() == 8 + 4 * (16 + PART_BYTES));
 };

@@ -9,6 +9,12 @@ pub const BACKGROUND: u32 = 0;
 /// The window of an allocation that may belong to one of several windows, or to none.
 pub const AMBIGUOUS: u32 = u32::MAX;
 
+/// Set in the number that stands for a task instead of a window, while it is not known which one the task
+/// works for.
+pub const TASK: u32 = 1 << 31;
+/// How many such tasks are kept at a time, a power of two: the latest.
+pub const TASKS: u32 = 65_536;
+
 /// Most bytes of one head that are sent.
 pub const HEAD_BYTES: usize = 256;
 
@@ -22,7 +28,8 @@ pub enum WindowStage {
     Open,
     /// The response has begun to be sent.
     Responding,
-    /// The connection is closed; the thread that is bound to it has not turned to something else yet.
+    /// The connection is closed, or has the next request; the thread or the tasks that are bound to it have
+    /// not turned to something else yet.
     Finished,
 }
 
@@ -65,6 +72,11 @@ pub const WINDOW_CHUNKS_ENDED: u64 = 8 << 32;
 /// a request that arrived together with the one before.
 pub const WINDOW_NEXT_RESPONSE: u64 = 4 << 32;
 
+/// Tasks of an event loop were bound to the window.
+pub const WINDOW_HAS_TASKS: u64 = 16 << 32;
+/// So were tasks that those have made.
+pub const WINDOW_TASKS_INHERITED: u64 = 32 << 32;
+
 /// A window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -90,10 +102,12 @@ pub struct WindowState {
     pub rss_responded: u64,
     /// Its allocations.
     pub amounts: Amounts,
+    /// Tasks that work for it and have not ended.
+    pub tasks: u64,
     /// One more than the index of the function that makes such windows; zero for a request on a socket.
     pub source: u32,
     /// Zero. Fills two cache lines.
-    pub reserved: [u32; 7],
+    pub reserved: [u32; 5],
 }
 
 impl WindowState {
@@ -126,6 +140,27 @@ impl WindowState {
 #[must_use]
 pub const fn id_and_stage(id: u32, stage: WindowStage) -> u64 {
     (stage as u64) << 32 | id as u64
+}
+
+/// A task that was bound to no window when it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TaskState {
+    /// Its number, which has [`TASK`].
+    pub id: u32,
+    /// The window that it works for; zero while that is not known.
+    pub window: u32,
+    /// The number of the task that follows: behind each task are those that it has made, the last first,
+    /// each with its own behind it.
+    pub next: u32,
+    /// How many tasks led to this one.
+    pub depth: u32,
+    /// The process slot.
+    pub process: u32,
+    /// Zero.
+    pub reserved: [u32; 3],
+    /// Its allocations, while its window is not known.
+    pub amounts: Amounts,
 }
 
 /// The process reads requests of HTTP/2.
@@ -246,6 +281,8 @@ pub struct SocketOffsets {
 const _: () = {
     assert!(size_of::<Amounts>() == 32);
     assert!(size_of::<WindowState>() == 128);
+    assert!(size_of::<TaskState>() == 64);
+    assert!(TASKS.is_power_of_two());
     assert!(size_of::<ProcessWindows>() == 128);
     assert!(size_of::<SocketOffsets>() == 40);
     assert!(size_of::<WindowEvent>() == 216);

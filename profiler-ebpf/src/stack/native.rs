@@ -68,7 +68,7 @@ pub struct Walk {
     /// Not zero when any step did.
     ever_guessed: u32,
     window: StackWindow,
-    pub(super) python: PythonWalk,
+    pub python: PythonWalk,
 }
 
 /// What a walk's steps share.

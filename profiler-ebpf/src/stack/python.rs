@@ -13,7 +13,7 @@ use residue_ebpf::abi::{
     frame::{NOT_STARTED, PythonFrame},
     python::{
         CODE_IDS, CODE_KEYS, CodePart, EntryKind, FRAME_BYTES, FreedCode, InstructionKind,
-        PART_BYTES, PythonLayout, STATE_BYTES, code_key,
+        NO_CONTEXT, PART_BYTES, PythonLayout, STATE_BYTES, code_key,
     },
 };
 
@@ -26,6 +26,7 @@ use crate::{
     stack::return_probe::read_kernel,
     thread::read_word,
     verifier::element,
+    window::Entry,
 };
 
 /// From this value of a frame's owner on, the frame is the interpreter's own (`FRAME_OWNED_BY_CSTACK`,
@@ -56,6 +57,8 @@ pub struct PythonWalk {
     words: [u64; FRAME_BYTES / 8],
     /// The beginning of the thread's `PyThreadState`.
     state: [u64; STATE_WORDS],
+    /// Where that is, AVMA; zero when the thread has none.
+    state_at: u64,
     /// Process slot.
     process: u32,
     /// Whether the process runs Python.
@@ -74,6 +77,7 @@ impl PythonWalk {
         self.mode = Mode::Native as u32;
         self.missing = 0;
         self.frame = 0;
+        self.state_at = 0;
         self.enabled = 0;
         if let Some(layout) = PYTHONS.get(self.process)
             && layout.enabled != 0
@@ -134,7 +138,23 @@ impl PythonWalk {
             core::slice::from_raw_parts_mut(self.state.as_mut_ptr().cast::<u8>(), STATE_BYTES)
         };
         // SAFETY: the helper checks the address.
-        unsafe { bpf_probe_read_user_buf(address as *const u8, bytes) }.ok()
+        unsafe { bpf_probe_read_user_buf(address as *const u8, bytes) }.ok()?;
+        self.state_at = address;
+        Some(())
+    }
+
+    /// The context of `contextvars` that the thread is in, if it runs Python; `begin` first.
+    #[inline(always)]
+    pub fn context(&mut self) -> Option<Entry> {
+        let layout = PYTHONS.get(self.process)?;
+        if self.state_at == 0 || layout.context == NO_CONTEXT {
+            return None;
+        }
+        Some(Entry {
+            state: self.state_at,
+            context: self.state_word(layout.context),
+            switches: self.state_word(layout.context + 8),
+        })
     }
 
     #[inline(always)]

@@ -11,6 +11,7 @@ use residue_ebpf::abi::{
 };
 
 use super::{
+    contexts,
     lifecycle::{Beginning, advance, begin, close, hand_over},
     now, open,
     send::{Begun, send},
@@ -89,13 +90,25 @@ pub fn data_read(ctx: &TracePointContext) -> Option<()> {
 pub fn arrived(process: u32, key: u64, socket: &Socket, data: Data) -> Option<()> {
     let known = connection(key, socket.file);
     let reading = known.as_ref().and_then(|known| open(known.window));
-    match (known, reading) {
+    let read = match (known, reading) {
         (Some(known), Some(window)) if window.stage() == WindowStage::Open as u32 => {
             more_of_request(known, window, data)
         }
         (Some(known), _) if known.upgraded != 0 => None,
         (known, _) => look_for_head(process, key, socket, known, data),
+    };
+    if !socket.blocks {
+        let window = connection(key, socket.file).and_then(|known| open(known.window));
+        tell_contexts(process, window.map_or(0, |window| window.id()));
     }
+    read
+}
+
+/// Tells the contexts of an event loop what has arrived.
+#[inline(always)]
+fn tell_contexts(process: u32, window: u32) -> Option<()> {
+    let thread = thread::existing(current_tid())?;
+    contexts::data_arrived(thread, process as u16, window)
 }
 
 #[inline(always)]
@@ -188,7 +201,10 @@ fn open_window(
         None => new_connection(key, socket.file)?,
     };
     if let Some(previous) = open(connection.window) {
-        close(thread, previous);
+        let tasks_go_on = previous.bound() == 0 && finish_later(previous);
+        if !tasks_go_on {
+            close(thread, previous);
+        }
     }
     let (at_ns, rss) = match begun.len {
         0 => now(),
@@ -296,6 +312,9 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: Data) -> Op
     if is_head && is_upgrade(data) {
         connection.upgraded = 1;
     }
+    if is_head && let Some(thread) = thread::existing(current_tid()) {
+        contexts::answered(thread, window.process as u16, window.id());
+    }
     window.sent_bytes += data.transferred;
     note_end(window, data);
     (window.responded_ns, window.rss_responded) = now();
@@ -374,12 +393,19 @@ pub fn ended(key: u64) -> Option<()> {
     let window = unsafe { (*connection).window };
     let _ = CONNECTIONS.remove(key);
     let window = open(window)?;
-    let is_answered = window.stage() == WindowStage::Responding as u32;
     // What the thread cleans up behind the connection is the request's as well.
-    if !(is_answered && window.bound() != 0 && advance(window, WindowStage::Finished)) {
+    if !finish_later(window) {
         close(thread::current()?, window);
     }
     Some(())
+}
+
+/// Leaves an answered window to whoever still works on it, if somebody does.
+#[inline(always)]
+fn finish_later(window: &mut WindowState) -> bool {
+    let is_answered = window.stage() == WindowStage::Responding as u32;
+    let goes_on = window.bound() != 0 || window.tasks != 0;
+    is_answered && goes_on && advance(window, WindowStage::Finished)
 }
 
 /// The connection of a descriptor, if it is still that of the given file.

@@ -4,8 +4,8 @@ use aya_ebpf::{helpers::bpf_probe_read_user, programs::TracePointContext};
 use residue_ebpf::abi::{
     counters::Counter,
     window::{
-        AMBIGUOUS, Amounts, WINDOW_HANDED_OVER, WindowEventKind, WindowStage, WindowState,
-        id_and_stage,
+        Amounts, TASK, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS, WINDOW_TASKS_INHERITED,
+        WindowEventKind, WindowStage, WindowState, id_and_stage,
     },
 };
 
@@ -68,6 +68,7 @@ pub fn open(thread: &mut ThreadState, beginning: &Beginning) -> Option<&'static 
     window.rss_responded = beginning.rss;
     window.source = 0;
     window.amounts = Amounts::default();
+    window.tasks = 0;
     if beginning.binds {
         window.bound_and_flags = u64::from(window.tid);
         thread.window = window.id();
@@ -85,11 +86,10 @@ fn claim() -> Option<&'static mut WindowState> {
     for _ in 0..TRIES {
         // SAFETY: a map value.
         let id = unsafe { atomic::fetch_add(last, 1) } as u32;
-        let id = id.wrapping_add(1);
+        let id = id.wrapping_add(1) & !TASK;
         let window = at(id)?;
         let before = window.id_and_stage;
         if id != 0
-            && id != AMBIGUOUS
             && window.stage() == WindowStage::Closed as u32
             && replace(window, before, id_and_stage(id, WindowStage::Open))
         {
@@ -170,6 +170,45 @@ pub fn hand_over(window: &mut WindowState) {
     let found = unsafe { atomic::compare_exchange(&raw mut window.bound_and_flags, before, after) };
     if before as u32 != 0 && found == before {
         count_unbound(window.process);
+    }
+}
+
+/// A task begins to work for a window, because another one does that made it (`is_inherited`) or because
+/// it works on the window's connection.
+#[inline(always)]
+pub fn task_begins(window: u32, is_inherited: bool) {
+    let Some(window) = super::open(window) else {
+        return;
+    };
+    let flag = if is_inherited {
+        WINDOW_HAS_TASKS | WINDOW_TASKS_INHERITED
+    } else {
+        WINDOW_HAS_TASKS
+    };
+    window.bound_and_flags |= flag;
+    // SAFETY: a field of a map value.
+    unsafe { atomic::add(&raw mut window.tasks, 1) };
+}
+
+/// A task has ended that worked for a window. If it was the last, and the connection is done with it, that
+/// is over.
+#[inline(always)]
+pub fn task_ends(window: u32) {
+    if window == 0 || window & TASK != 0 {
+        return;
+    }
+    if let Some(state) = at(window)
+        && state.id() == window
+        && state.tasks != 0
+    {
+        // SAFETY: a field of a map value.
+        let before = unsafe { atomic::fetch_add(&raw mut state.tasks, u64::MAX) };
+        if before == 1
+            && state.stage() == WindowStage::Finished as u32
+            && let Some(thread) = thread::current()
+        {
+            close(thread, state);
+        }
     }
 }
 

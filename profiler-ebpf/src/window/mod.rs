@@ -6,14 +6,17 @@
 //! is cleaned up then belongs to the request.
 //!
 //! A thread that reads from a blocking socket serves one request at a time and is *bound* to its window.
-//! One whose sockets do not block is an event loop's; its windows are bound to no thread, and what is
-//! allocated while one is open is ambiguous.
+//! One whose sockets do not block is an event loop's; its windows are bound to no thread. Where that runs
+//! asyncio's tasks, these are bound instead ([`contexts`]); what else is allocated while such a window is
+//! open is ambiguous.
 
 mod call;
 mod connection;
+mod contexts;
 mod lifecycle;
 mod send;
 mod socket;
+mod tasks;
 pub mod tls;
 mod transfer;
 
@@ -21,7 +24,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use residue_ebpf::abi::{
     heap::LiveAllocation,
     window::{
-        AMBIGUOUS, Amounts, BACKGROUND, WINDOWS as MAX_WINDOWS, WindowEventKind, WindowStage,
+        AMBIGUOUS, Amounts, BACKGROUND, TASK, WINDOWS as MAX_WINDOWS, WindowEventKind, WindowStage,
         WindowState,
     },
 };
@@ -36,10 +39,11 @@ use crate::{
 
 pub use call::{WindowCall, closed, entered, opened, returned, returns};
 pub use connection::{Connection, data_read, data_written, descriptor_closes};
+pub use contexts::{Entry, Owner, Stay, freed as context_freed, made as context_made};
 pub use lifecycle::{thread_exited, thread_waits};
 pub use tls::TlsCall;
 
-/// The window of what a thread has just allocated for `caller`.
+/// The window of what a thread has just allocated for `caller`, or the number of the task for which it was.
 #[inline(always)]
 pub fn of_allocation(thread: &mut ThreadState, process: u16, caller: Registers) -> u32 {
     call::seen_at(thread, process, caller);
@@ -49,16 +53,26 @@ pub fn of_allocation(thread: &mut ThreadState, process: u16, caller: Registers) 
         }
         thread.window = BACKGROUND;
     }
-    let unbound = PROCESS_WINDOWS
-        .get(u32::from(process))
-        .is_some_and(|process| process.unbound_open != 0);
-    if unbound { AMBIGUOUS } else { BACKGROUND }
+    match contexts::works_for(thread, process) {
+        BACKGROUND if is_any_unbound(process) => AMBIGUOUS,
+        task if task & TASK != 0 && !is_any_unbound(process) => BACKGROUND,
+        window => window,
+    }
 }
 
-/// Counts an allocation for its window.
+/// Whether a window is open that no thread is bound to.
+#[inline(always)]
+fn is_any_unbound(process: u16) -> bool {
+    PROCESS_WINDOWS
+        .get(u32::from(process))
+        .is_some_and(|process| process.unbound_open != 0)
+}
+
+/// Counts an allocation for its window or task.
 #[inline(always)]
 pub fn account_alloc(process: u16, allocation: &LiveAllocation) {
-    if let Some(amounts) = amounts(process, allocation.window) {
+    let [first, second] = amounts(process, allocation.window);
+    for amounts in [first, second].into_iter().flatten() {
         // SAFETY: fields of a map value.
         unsafe {
             atomic::add(&raw mut amounts.alloc_bytes, allocation.size);
@@ -67,11 +81,12 @@ pub fn account_alloc(process: u16, allocation: &LiveAllocation) {
     }
 }
 
-/// Counts the end of an allocation for the window in which it was made, unless another one has taken
-/// that one's place.
+/// Counts the end of an allocation for the window or task in which it was made, unless another one has
+/// taken that one's place.
 #[inline(always)]
 pub fn account_free(process: u16, allocation: &LiveAllocation) {
-    if let Some(amounts) = amounts(process, allocation.window) {
+    let [first, second] = amounts(process, allocation.window);
+    for amounts in [first, second].into_iter().flatten() {
         // SAFETY: fields of a map value.
         unsafe {
             atomic::add(&raw mut amounts.freed_bytes, allocation.size);
@@ -81,11 +96,28 @@ pub fn account_free(process: u16, allocation: &LiveAllocation) {
 }
 
 #[inline(always)]
-fn amounts(process: u16, window: u32) -> Option<&'static mut Amounts> {
-    if window != BACKGROUND && window != AMBIGUOUS {
-        let state = at(window)?;
-        return (state.id() == window).then_some(&mut state.amounts);
+fn amounts(process: u16, window: u32) -> [Option<&'static mut Amounts>; 2] {
+    if window == BACKGROUND || window == AMBIGUOUS {
+        return [unbound(process, window), None];
     }
+    if window & TASK == 0 {
+        return [bound(window), None];
+    }
+    match tasks::task(window) {
+        None => [None, None],
+        Some(task) if task.window != 0 => [bound(task.window), None],
+        Some(task) => [Some(&mut task.amounts), unbound(process, AMBIGUOUS)],
+    }
+}
+
+#[inline(always)]
+fn bound(window: u32) -> Option<&'static mut Amounts> {
+    let state = at(window)?;
+    (state.id() == window).then_some(&mut state.amounts)
+}
+
+#[inline(always)]
+fn unbound(process: u16, window: u32) -> Option<&'static mut Amounts> {
     let process = PROCESS_WINDOWS.get_ptr_mut(u32::from(process))?;
     // SAFETY: a map value; its fields are only changed atomically.
     let process = unsafe { &mut *process };

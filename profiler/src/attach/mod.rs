@@ -35,7 +35,7 @@ use residue_ebpf::abi::{
     heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals, live_buckets},
     python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, TableState},
-    window::{ProcessWindows, WindowState},
+    window::{ProcessWindows, TaskState, WindowState},
 };
 use unwind::UnwindMaps;
 
@@ -103,6 +103,8 @@ pub struct Channels {
     pub live: SharedArray<LiveBucket>,
     /// Request windows, by their numbers modulo the length.
     pub windows: SharedArray<WindowState>,
+    /// Tasks whose window was not known when they began, by their numbers modulo the length.
+    pub tasks: SharedArray<TaskState>,
     /// What the windows of a process have in common, by its slot.
     pub process_windows: SharedArray<ProcessWindows>,
     /// What happens to windows.
@@ -171,6 +173,7 @@ impl Kernel {
             totals: SharedArray::of(&mut ebpf, "TOTALS")?,
             live: SharedArray::of(&mut ebpf, "LIVE")?,
             windows: SharedArray::of(&mut ebpf, "WINDOWS")?,
+            tasks: SharedArray::of(&mut ebpf, "TASKS")?,
             process_windows: SharedArray::of(&mut ebpf, "PROCESS_WINDOWS")?,
             window_events: take(&mut ebpf, "WINDOW_EVENTS"),
             next_stack,

@@ -119,6 +119,8 @@ pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
         CallShape::PythonCalloc => ("enter_python_calloc", "leave_python_calloc"),
         CallShape::PythonRealloc => ("enter_python_realloc", "leave_python_realloc"),
         CallShape::PythonFree => ("enter_python_free", ""),
+        CallShape::PythonContextMade => ("", "python_context_made"),
+        CallShape::PythonContextFreed => ("python_context_freed", ""),
         CallShape::PythonNewPool => ("", "leave_python_new_pool"),
         CallShape::SslRead => ("enter_ssl_call", "leave_ssl_read"),
         CallShape::SslReadEx => ("enter_ssl_call_ex", "leave_ssl_read"),

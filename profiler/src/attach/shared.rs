@@ -17,7 +17,7 @@ use aya::{
 };
 use residue_ebpf::abi::{
     heap::{LiveBucket, StackTotals},
-    window::{ProcessWindows, WindowState},
+    window::{ProcessWindows, TaskState, WindowState},
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -38,6 +38,8 @@ unsafe impl Words for LiveBucket {}
 unsafe impl Words for WindowState {}
 // SAFETY: as above.
 unsafe impl Words for ProcessWindows {}
+// SAFETY: repr(C), integers only, some of 8 bytes (the size asserts beside the type).
+unsafe impl Words for TaskState {}
 
 /// See the module documentation.
 #[derive(Debug)]

@@ -18,8 +18,8 @@ use residue_ebpf::abi::{
     heap::{BUCKET_SLOTS, LiveAllocation, StackKind, StackTotals, is_block},
     python::{CODE_IS_READ, CODE_KEYS, FreedCode},
     window::{
-        AMBIGUOUS, BACKGROUND, ProcessWindows, WINDOWS, WindowEvent, WindowStage, WindowState,
-        id_and_stage,
+        AMBIGUOUS, BACKGROUND, ProcessWindows, TASK, TASKS, WINDOWS, WindowEvent, WindowStage,
+        WindowState, id_and_stage,
     },
 };
 
@@ -198,6 +198,18 @@ impl Drain {
         process.unwrap_or_default()
     }
 
+    /// The window of what a task has allocated, as far as it is known by now.
+    fn settled(&self, window: u32) -> u32 {
+        if window & TASK == 0 || window == AMBIGUOUS {
+            return window;
+        }
+        let task = self.channels.tasks.get(window % TASKS);
+        match task.filter(|task| task.id == window) {
+            Some(task) if task.window != 0 => task.window,
+            _ => AMBIGUOUS,
+        }
+    }
+
     /// Looks at the allocators' live blocks that were made in some window: the window, the stack, and the
     /// size.
     pub fn blocks_of_windows(&self, mut each: impl FnMut(u32, u32, u64)) {
@@ -206,7 +218,7 @@ impl Drain {
                 return;
             };
             for slot in 0..BUCKET_SLOTS {
-                let window = bucket.windows[slot];
+                let window = self.settled(bucket.windows[slot]);
                 if is_block(bucket.keys[slot]) && window != BACKGROUND && window != AMBIGUOUS {
                     let block = LiveAllocation::unpack(bucket.values[slot], window);
                     each(window, block.stack, block.size);

@@ -17,7 +17,7 @@ impl Session<'_> {
     pub(super) fn write(&mut self) -> Result<(), SessionError> {
         let totals = self.drain.totals()?;
         let mut counters = self.drain.counters()?;
-        self.python_heaps.seen(&counters);
+        self.python_probes.heaps.seen(&counters);
         let (modules, frames) = (self.frames).take_new(&self.code, &mut self.code_objects);
         for (counter, more) in [
             (Counter::StacksUndelivered, self.drain.undelivered()),

@@ -45,7 +45,7 @@ impl Session<'_> {
         }
         let followed = &self.followed[slot];
         let gaps = self
-            .python_heaps
+            .python_probes
             .attach(&mut self.kernel, followed, &discovered)?;
         gaps.into_iter().try_for_each(|gap| self.note(gap))?;
         let followed = &mut self.followed[slot];

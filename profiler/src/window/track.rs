@@ -9,8 +9,9 @@ mod exchange;
 use std::collections::HashMap;
 
 use residue_ebpf::abi::window::{
-    Amounts, ProcessWindows, WINDOW_CHUNKS_ENDED, WINDOW_HANDED_OVER, WINDOW_NEXT_RESPONSE,
-    WINDOW_RESET, WindowEvent, WindowEventKind, WindowStage, WindowState,
+    Amounts, ProcessWindows, WINDOW_CHUNKS_ENDED, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS,
+    WINDOW_NEXT_RESPONSE, WINDOW_RESET, WINDOW_TASKS_INHERITED, WindowEvent, WindowEventKind,
+    WindowStage, WindowState,
 };
 
 use super::head::{IdHeader, ResponseEnd};
@@ -21,6 +22,10 @@ use exchange::Exchange;
 /// How long a thread that is bound to a window may do nothing before the window of a whole response is
 /// taken to be over, nanoseconds. Cleaning up takes less, and whoever watches wants to see the line.
 const QUIET_NS: u64 = 1_000_000_000;
+
+/// How long a task may go on behind the response, nanoseconds: one that never ends, such as a worker that
+/// all requests share, is not the first request's for ever.
+const LINGER_NS: u64 = 30_000_000_000;
 
 /// The windows that are open.
 #[derive(Debug)]
@@ -298,8 +303,8 @@ impl Open {
         }
     }
 
-    /// Whether the response is whole, and the thread that is bound to the window, if there is one, does
-    /// nothing more; or whether it is closed, and nothing was heard of that for long.
+    /// Whether the response is whole, and whoever is bound to the window, a thread or tasks, does nothing
+    /// more; or whether it is closed, and nothing was heard of that for long.
     fn is_over(&mut self, state: &WindowState, now_ns: u64) -> bool {
         if state.amounts != self.amounts {
             self.amounts = state.amounts;
@@ -312,8 +317,11 @@ impl Open {
         if state.responded_ns == 0 {
             return false;
         }
+        let since_response_ns = now_ns.saturating_sub(state.responded_ns);
+        let lingers = state.stage() == WindowStage::Finished as u32 && state.tasks != 0;
         match self.is_whole(state) {
-            Some(true) => state.bound() == 0 || quiet_ns >= QUIET_NS,
+            _ if lingers => quiet_ns >= QUIET_NS || since_response_ns >= LINGER_NS,
+            Some(true) => state.bound() == 0 && state.tasks == 0 || quiet_ns >= QUIET_NS,
             Some(false) => false,
             None => quiet_ns >= QUIET_NS,
         }
@@ -337,7 +345,8 @@ impl Open {
 
     fn binding(&self, last: &Last) -> Binding {
         let was_bound = last.state.bound() != 0 && !last.state.has(WINDOW_HANDED_OVER);
-        let candidates = match was_bound {
+        let has_tasks = last.state.bound() == 0 && last.state.has(WINDOW_HAS_TASKS);
+        let candidates = match was_bound || has_tasks {
             true => self.exchanges.len() as u64,
             false => {
                 let since = last
@@ -346,8 +355,10 @@ impl Open {
                 self.opened.unbound_open.saturating_add(since)
             }
         };
-        match (was_bound, candidates) {
-            (true, 1) => Binding::Exact,
+        match (was_bound, has_tasks, candidates) {
+            (true, _, 1) => Binding::Exact,
+            (_, true, 1) if last.state.has(WINDOW_TASKS_INHERITED) => Binding::Lineage,
+            (_, true, 1) => Binding::Exact,
             _ => Binding::Candidates(u8::try_from(candidates).unwrap_or(u8::MAX)),
         }
     }
@@ -358,7 +369,7 @@ impl Open {
             allocated(&last.state.amounts),
             outstanding(&last.state.amounts),
         );
-        if last.state.bound() == 0 {
+        if last.state.bound() == 0 && !last.state.has(WINDOW_HAS_TASKS) {
             let (before, now) = (&self.opened.ambiguous, &last.ambiguous);
             allocated.add(minus(self::allocated(now), self::allocated(before)));
             retained.add(minus(outstanding(now), outstanding(before)));

@@ -93,6 +93,45 @@ fn threads_run_what_python_says_they_run() -> Result<()> {
     Ok(())
 }
 
+/// By thread, the context that it is in, or `none`.
+fn contexts_said(target: &Target) -> Result<BTreeMap<String, String>> {
+    let mut contexts = BTreeMap::new();
+    loop {
+        let line = target.await_line("")?;
+        let Some(context) = line.strip_prefix("context ") else {
+            ensure!(line == "ready", "the target said {line}");
+            return Ok(contexts);
+        };
+        let (ident, address) = context.split_once(' ').context("a thread and a context")?;
+        contexts.insert(ident.to_owned(), address.to_owned());
+    }
+}
+
+fn contexts_shown(text: &str) -> BTreeMap<String, String> {
+    let threads = text.lines().filter(|line| line.starts_with("thread 0x"));
+    let threads = threads.filter_map(|line| line.strip_prefix("thread "));
+    let context = |thread: &str| {
+        let mut parts = thread.split(", ");
+        let ident = parts.next().unwrap_or_default().to_owned();
+        let context = parts.find_map(|part| part.strip_prefix("in context "));
+        (ident, context.unwrap_or("none").to_owned())
+    };
+    threads.map(context).collect()
+}
+
+#[test]
+fn the_context_of_a_thread_is_that_of_the_task_that_it_runs() -> Result<()> {
+    let _turn = machine::alone();
+    for python in programs("the_context_of_a_thread_is_that_of_the_task_that_it_runs") {
+        let target = Target::spawn(Command::new(&python).arg(script("contexts.py")))?;
+        let expected = contexts_said(&target)?;
+        ensure!(expected.len() == 6, "{}: {expected:#?}", python.display());
+        let text = inspect(target.pid(), &[])?;
+        assert_eq!(contexts_shown(&text), expected, "{}", python.display());
+    }
+    Ok(())
+}
+
 #[test]
 fn a_state_behind_many_other_keys_is_found() -> Result<()> {
     let _turn = machine::alone();

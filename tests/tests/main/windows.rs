@@ -5,3 +5,4 @@ mod privacy;
 mod protocol;
 mod servers;
 mod targets;
+mod tasks;

@@ -24,6 +24,8 @@ Examples:
 
 /// Frames of a thread that are shown, innermost first.
 const MAX_FRAMES: usize = 1000;
+/// Fields that `_Py_DebugOffsets` does not have.
+const UNTOLD: [&str; 2] = ["autoTSSkey", "PyThreadState.context"];
 
 /// The Python in a process: its version, what its frames are found by, and what each thread runs
 ///
@@ -133,8 +135,8 @@ fn write_offsets(out: &mut impl Write, interpreter: &Interpreter) -> io::Result<
     rows.extend(named.into_iter().map(|(name, offset)| {
         let from = match interpreter.origin {
             Origin::Table => "table",
-            // The interpreter does not tell this one.
-            Origin::DebugOffsetsAndTable if name.contains("autoTSSkey") => "table",
+            // The interpreter does not tell these.
+            Origin::DebugOffsetsAndTable if UNTOLD.iter().any(|it| name.contains(it)) => "table",
             Origin::DebugOffsetsAndTable | Origin::DebugOffsets => "debug offsets",
         };
         [name.to_owned(), offset.to_string(), from.to_owned()]
@@ -166,6 +168,9 @@ fn title(stack: &ThreadStack) -> String {
     if thread.interpreter != 0 {
         title += &format!(", in interpreter {}", thread.interpreter);
     }
+    if let Some(context) = thread.context {
+        title += &format!(", in context {context}");
+    }
     if thread.holds_gil {
         title += ", holds the GIL";
     }
@@ -196,6 +201,7 @@ mod tests {
                 interpreter: 0,
                 id: Avma(0x7f00),
                 native_id: Some(42),
+                context: Some(Avma(0x5000)),
                 holds_gil: true,
             },
             functions: vec![Function {
@@ -206,12 +212,13 @@ mod tests {
             cut: false,
             steady: true,
         };
-        let expected = "\nthread 0x7f00, native id 42, holds the GIL\n    handle (/srv/app.py:7)\n";
+        let expected = "\nthread 0x7f00, native id 42, in context 0x5000, holds the GIL\n    handle (/srv/app.py:7)\n";
         assert_eq!(text(&stack), expected);
         stack.steady = false;
         assert!(text(&stack).contains("was changing while it was read"));
         (stack.steady, stack.functions, stack.thread.holds_gil) = (true, Vec::new(), false);
         (stack.thread.native_id, stack.thread.interpreter) = (None, 3);
+        stack.thread.context = None;
         let expected = "\nthread 0x7f00, in interpreter 3, runs no Python now\n";
         assert_eq!(text(&stack), expected);
     }

@@ -9,6 +9,7 @@
 //! A patch release may have moved what the table says; so nothing is walked by offsets that did not
 //! prove themselves on the process at hand.
 
+mod contexts;
 mod debug_offsets;
 mod evaluation;
 mod offsets;
@@ -18,11 +19,12 @@ mod thread_key;
 mod version;
 mod walk;
 
-use residue_ebpf::abi::python::{EVAL_RANGES, PythonLayout, STATE_BYTES};
+use residue_ebpf::abi::python::{EVAL_RANGES, NO_CONTEXT, PythonLayout, STATE_BYTES};
 
 use crate::target::{Avma, LoadBias, Memory};
 use debug_offsets::DebugOffsets;
 
+pub use contexts::{ContextSymbols, Contexts};
 pub use evaluation::{EvalPart, FoundBy};
 pub use offsets::{Gil, Offsets};
 pub use stacks::{Function, ThreadStack};
@@ -127,6 +129,8 @@ pub struct Interpreter {
     pub key: KeyPlace,
     /// The function that frees code objects, AVMA.
     pub code_dealloc: Avma,
+    /// Its contexts, if it was found where they are.
+    pub contexts: Option<Contexts>,
 }
 
 impl Interpreter {
@@ -150,7 +154,7 @@ impl Interpreter {
         if code_bytes < MIN_EVAL_BYTES {
             return Err(PythonRefusal::NoEvaluation(version));
         }
-        let structures = Structures {
+        let mut structures = Structures {
             runtime,
             code_type: bias.avma(symbols.code_type),
             offsets,
@@ -161,6 +165,11 @@ impl Interpreter {
         };
         let threads = structures.check(memory).map_err(refused)?;
         let key = thread_key::locate(memory, runtime, &offsets, &threads).map_err(refused)?;
+        let found = symbols
+            .contexts
+            .as_ref()
+            .and_then(|symbols| Contexts::find(symbols, bias, offsets.context, &threads, memory));
+        structures.offsets.context = found.as_ref().map(|it| it.offset);
         let dealloc = structures.code_type.checked_add(TYPE_DEALLOC);
         let dealloc = dealloc.and_then(|at| memory.pointer(at));
         Ok(Self {
@@ -171,6 +180,7 @@ impl Interpreter {
             origin,
             key,
             code_dealloc: dealloc.ok_or_else(|| refused(Misfit::CodeType))?,
+            contexts: found,
         })
     }
 
@@ -260,6 +270,12 @@ fn layout(
         entry: small(offsets.entry)?,
         entry_kind: offsets.entry_kind as u32,
         eval,
+        context: match offsets.context {
+            Some(offset) => in_state(offset.checked_add(8)?)? - 8,
+            None => NO_CONTEXT,
+        },
+        reserved: 0,
+        task_code: [0; 2],
     })
 }
 

@@ -265,6 +265,8 @@ impl DebugOffsets {
             native_id: Some(at("thread", "native_thread_id")?),
             frame: at("thread", "current_frame")?,
             frame_in_cframe: None,
+            // The interpreter does not tell this one.
+            context: Offsets::of(self.version).and_then(|table| table.context),
             previous: at("frame", "previous")?,
             executable: at("frame", "executable")?,
             instruction: at("frame", "instr_ptr")?,

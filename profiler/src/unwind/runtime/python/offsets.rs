@@ -34,6 +34,9 @@ pub struct Offsets {
     pub frame: u64,
     /// `_PyCFrame.current_frame` (3.11 and 3.12)
     pub frame_in_cframe: Option<u64>,
+    /// `PyThreadState.context`, behind which is `context_ver`. `None` where that is not known: it is
+    /// looked for.
+    pub context: Option<u64>,
     /// `PyFrameObject.f_back`; `_PyInterpreterFrame.previous` from 3.11.
     pub previous: u64,
     /// `f_code`; `f_executable` from 3.13.
@@ -95,6 +98,7 @@ impl Offsets {
                 threads: 16,
                 thread_id: 152,
                 native_id: Some(160),
+                context: Some(224),
                 frame_in_cframe: Some(8),
                 previous: 48,
                 executable: 32,
@@ -154,6 +158,7 @@ impl Offsets {
             ("PyThreadState.native_thread_id", self.native_id),
             ("PyThreadState frame", Some(self.frame)),
             ("_PyCFrame.current_frame", self.frame_in_cframe),
+            ("PyThreadState.context", self.context),
             ("frame previous", Some(self.previous)),
             ("frame code", Some(self.executable)),
             ("frame instruction", Some(self.instruction)),
@@ -185,6 +190,7 @@ const fn frame_object(code: CodeOffsets) -> Offsets {
         thread_interpreter: 16,
         thread_id: 176,
         native_id: None,
+        context: Some(240),
         frame: 24,
         frame_in_cframe: None,
         previous: 24,
@@ -211,6 +217,7 @@ const fn interpreter_frame(code: CodeOffsets) -> Offsets {
         thread_interpreter: 16,
         thread_id: 136,
         native_id: Some(144),
+        context: Some(208),
         frame: 56,
         frame_in_cframe: Some(0),
         previous: 8,

@@ -2,7 +2,10 @@
 
 use object::{Object as _, ObjectSymbol as _, ReadRef};
 
-use super::evaluation::{self, EvalPart};
+use super::{
+    ContextSymbols,
+    evaluation::{self, EvalPart},
+};
 use crate::target::Svma;
 
 /// Addresses in the file's own terms.
@@ -18,6 +21,8 @@ pub struct PythonSymbols {
     pub stripped: bool,
     /// The function that runs bytecode.
     pub eval: Vec<EvalPart>,
+    /// What its contexts are found by, if it exports that.
+    pub contexts: Option<ContextSymbols>,
 }
 
 impl PythonSymbols {
@@ -36,6 +41,7 @@ impl PythonSymbols {
             code_type: exported("PyCode_Type")?,
             version: exported("Py_Version"),
             stripped,
+            contexts: ContextSymbols::read(&file),
             eval: if stripped {
                 evaluation::decoded(data, &file)
             } else {

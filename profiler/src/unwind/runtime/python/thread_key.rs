@@ -148,6 +148,7 @@ mod tests {
             interpreter: 0,
             id: Avma(FSBASE),
             native_id: None,
+            context: None,
             holds_gil: false,
         };
         locate(&memory, Avma(RUNTIME), &offsets, &[state]).map(|place| place.key)

@@ -87,6 +87,8 @@ pub struct ThreadState {
     pub id: Avma,
     /// The kernel's number of the thread in the process's own PID namespace, from 3.11 on.
     pub native_id: Option<u64>,
+    /// The context of `contextvars` that it is in, if it is in one.
+    pub context: Option<Avma>,
     /// Whether it holds the GIL.
     pub holds_gil: bool,
 }
@@ -139,6 +141,9 @@ impl Structures {
                     id: field(state, self.offsets.thread_id).ok_or(Misfit::Threads)?,
                     native_id: (self.offsets.native_id)
                         .and_then(|offset| Some(field(state, offset)?.0)),
+                    context: (self.offsets.context)
+                        .and_then(|offset| field(state, offset))
+                        .filter(|context| context.0 != 0),
                     holds_gil: holder == Some(state),
                 });
                 state = field(state, self.offsets.thread_next).ok_or(Misfit::Threads)?;

@@ -1,0 +1,270 @@
+//! Which request window each context of Python's `contextvars` belongs to.
+//!
+//! An event loop runs each step of a task, and each callback, in a context, which it enters before and
+//! leaves behind it; a task has one of its own. So the window of an allocation is that of the context
+//! that its thread is in, which costs two words of the thread's state, read anyway.
+//!
+//! A context belongs to the window that is worked on where it is made: a task to that of whoever made
+//! it, what it has run in another thread to its own. And what is worked on when data has arrived, until
+//! the thread leaves the context that it reads or is called in, is the connection's window, whatever
+//! the context belongs to: a callback's context is a copy too, of one that may be over.
+//!
+//! `context_ver`, which every entry and every exit increments, tells one entry of a context from all
+//! others.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::BPF_ANY,
+    programs::{ProbeContext, RetProbeContext},
+};
+use residue_ebpf::abi::{
+    counters::Counter,
+    python::{CONTEXT_PREVIOUS, PythonLayout},
+    window::TASK,
+};
+
+use super::{
+    is_any_unbound,
+    lifecycle::{task_begins, task_ends},
+    open, tasks,
+};
+use crate::{
+    count,
+    heap::open_process,
+    maps::{CONTEXTS, PYTHONS},
+    thread::{self, ThreadState, read_word},
+};
+
+/// The key of a context: which process, which address.
+use residue_ebpf::abi::heap::live_key as context_key;
+
+/// One stay of a thread in a context.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Entry {
+    /// The thread's `PyThreadState`, AVMA.
+    pub state: u64,
+    /// The context, AVMA; zero where it is in none.
+    pub context: u64,
+    /// How often the thread has entered or left one.
+    pub switches: u64,
+}
+
+/// Whom a context belongs to.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Owner {
+    /// The window or the number of a task, which may be over; zero if there is none.
+    window: u32,
+    /// Not zero if it is a task's.
+    is_task: u32,
+}
+
+/// What is known of a stay.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Stay {
+    entry: Entry,
+    window: u32,
+    /// Not zero if the rest means anything.
+    known: u32,
+}
+
+/// The open window that the current thread works on by its context, or the number of a task whose window
+/// is not known yet; zero if it is in no context that belongs to either. The thread's walk must have begun.
+#[inline(always)]
+pub fn works_for(thread: &mut ThreadState, process: u16) -> u32 {
+    let mut window = last_window(thread, process);
+    if window & TASK != 0 {
+        match tasks::window_of(window) {
+            0 => return window,
+            known => window = known,
+        }
+    }
+    if window != 0 && open(window).is_some() {
+        window
+    } else {
+        0
+    }
+}
+
+/// Whom the current context belongs to, whether or not that is over.
+#[inline(always)]
+fn last_window(thread: &mut ThreadState, process: u16) -> u32 {
+    let Some(entry) = thread.walk.python.context() else {
+        return 0;
+    };
+    let stay = &thread.stay;
+    if stay.known != 0 && stay.entry == entry {
+        return stay.window;
+    }
+    let window = look_up(&thread.arrival, process, &entry);
+    thread.stay = Stay {
+        entry,
+        window,
+        known: 1,
+    };
+    window
+}
+
+#[inline(always)]
+fn look_up(arrival: &Stay, process: u16, entry: &Entry) -> u32 {
+    if entry.context == 0 {
+        return 0;
+    }
+    if arrival.known != 0 && is_of_arrival(&arrival.entry, entry) {
+        return arrival.window;
+    }
+    owner(process, entry.context).map_or(0, |owner| owner.window)
+}
+
+/// Whether a thread is where it was when data arrived, or has entered a context from there, as a loop
+/// does that reads outside of any.
+#[inline(always)]
+fn is_of_arrival(arrival: &Entry, entry: &Entry) -> bool {
+    if arrival.state != entry.state {
+        return false;
+    }
+    match entry.switches.wrapping_sub(arrival.switches) {
+        0 => true,
+        1 => read_word(entry.context.wrapping_add(CONTEXT_PREVIOUS)) == arrival.context,
+        _ => false,
+    }
+}
+
+/// Data has arrived on a socket that does not block. `arrived_for` is the window that is open on it;
+/// zero if it is none that requests are read on.
+#[inline(always)]
+pub fn data_arrived(thread: &mut ThreadState, process: u16, arrived_for: u32) -> Option<()> {
+    if arrived_for == 0 && thread.arrival.known == 0 {
+        // No event loop: a client in a thread of its own.
+        return None;
+    }
+    thread.walk.python.begin(process, &mut thread.fsbase);
+    let entry = thread.walk.python.context()?;
+    if let Some(owner) = owner(process, entry.context) {
+        if owner.is_task != 0 {
+            // It reads by itself, for its own purposes.
+            return None;
+        }
+        // Between two arrivals it works for nobody: what it reads into is for a request that may not be
+        // there yet.
+        own(process, entry.context, Owner { window: 0, ..owner });
+    }
+    thread.stay.known = 0;
+    thread.arrival = Stay {
+        entry,
+        window: arrived_for,
+        known: 1,
+    };
+    Some(())
+}
+
+/// The current thread answers the request of `window`: if it runs a task that works for no other, that
+/// works for this one from here on.
+#[inline(always)]
+pub fn answered(thread: &mut ThreadState, process: u16, window: u32) -> Option<()> {
+    thread.walk.python.begin(process, &mut thread.fsbase);
+    let entry = thread.walk.python.context()?;
+    let owner = owner(process, entry.context)?;
+    let works_for = works_for(thread, process);
+    if owner.is_task == 0 || works_for == window {
+        return None;
+    }
+    if works_for & TASK != 0 {
+        let joined = tasks::join_tasks(u64::from(works_for), u64::from(window));
+        task_begins(window, joined > 1);
+    } else if works_for != 0 {
+        count(Counter::TasksDisagree, 1);
+        return None;
+    } else {
+        task_ends(owner.window);
+        task_begins(window, false);
+    }
+    let owner = Owner { window, ..owner };
+    own(process, entry.context, owner);
+    thread.stay = Stay {
+        entry,
+        window,
+        known: 1,
+    };
+    Some(())
+}
+
+/// A function has returned a new context.
+#[inline(always)]
+pub fn made(ctx: &RetProbeContext) -> Option<()> {
+    let cookie = open_process(ctx.as_ptr())?;
+    // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
+    let regs = unsafe { &*ctx.regs };
+    if regs.rax == 0 {
+        return None;
+    }
+    let thread = thread::current()?;
+    thread.walk.python.begin(cookie.process, &mut thread.fsbase);
+    let mut window = works_for(thread, cookie.process);
+    let is_task = PYTHONS
+        .get(u32::from(cookie.process))
+        .is_some_and(|layout| makes_tasks(layout, regs.rip));
+    if is_task && (window == 0 || window & TASK != 0) {
+        window = match is_any_unbound(cookie.process) {
+            true => tasks::begin(cookie.process, window),
+            false => 0,
+        };
+    }
+    let owner = Owner {
+        window,
+        is_task: u32::from(is_task),
+    };
+    forget(cookie.process, regs.rax);
+    own(cookie.process, regs.rax, owner);
+    if is_task {
+        let arrival = &thread.arrival;
+        let is_inherited = arrival.known == 0 || !is_of_arrival(&arrival.entry, &thread.stay.entry);
+        task_begins(window, is_inherited);
+    }
+    Some(())
+}
+
+#[inline(always)]
+const fn makes_tasks(layout: &PythonLayout, ip: u64) -> bool {
+    let [start, end] = layout.task_code;
+    ip > start && ip <= end
+}
+
+/// A context is about to be freed: its address may be another one's.
+#[inline(always)]
+pub fn freed(ctx: &ProbeContext) -> Option<()> {
+    let context: u64 = ctx.arg(0)?;
+    let cookie = open_process(ctx.as_ptr())?;
+    forget(cookie.process, context);
+    Some(())
+}
+
+#[inline(always)]
+fn owner(process: u16, context: u64) -> Option<Owner> {
+    // SAFETY: the value is copied at once.
+    unsafe { CONTEXTS.get(context_key(process, context)) }.copied()
+}
+
+#[inline(always)]
+fn forget(process: u16, context: u64) {
+    if let Some(owner) = owner(process, context) {
+        if owner.is_task != 0 {
+            task_ends(owner.window);
+        }
+        let _ = CONTEXTS.remove(context_key(process, context));
+    }
+}
+
+#[inline(always)]
+fn own(process: u16, context: u64, owner: Owner) {
+    let key = context_key(process, context);
+    if owner.window == 0 && owner.is_task == 0 {
+        let _ = CONTEXTS.remove(key);
+        return;
+    }
+    if CONTEXTS.insert(key, owner, u64::from(BPF_ANY)).is_err() {
+        count(Counter::ContextsFull, 1);
+    }
+}

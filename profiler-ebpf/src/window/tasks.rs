@@ -1,0 +1,140 @@
+//! Tasks that work on no request as far as is known yet.
+//!
+//! Where a server makes the task that answers a request outside of what runs when the request's data
+//! arrives, its window is known only when it answers. Until then the task has amounts of its own, which
+//! are ambiguous; with the answer they become the window's, and so do those of the tasks that it has made.
+//!
+//! A task that makes others is not bound by what these answer: it may serve one request after the other.
+
+use residue_ebpf::abi::window::{AMBIGUOUS, Amounts, TASK, TASKS as MAX_TASKS, TaskState};
+
+use super::at;
+use crate::{
+    atomic,
+    maps::{LAST_TASK, PROCESS_WINDOWS, TASKS},
+};
+
+/// So many tasks that one has made, directly or not, follow it. Further ones remain ambiguous.
+const MAX_FOLLOWERS: usize = 48;
+
+/// The state of a task by its id, unless another one has taken its place.
+#[inline(always)]
+pub fn task(id: u32) -> Option<&'static mut TaskState> {
+    let state = TASKS.get_ptr_mut(id & (MAX_TASKS - 1))?;
+    // SAFETY: a map value; its amounts are only changed atomically, the rest by the event loop's thread.
+    let state = unsafe { &mut *state };
+    (id & TASK != 0 && state.id == id).then_some(state)
+}
+
+/// A new task's id; zero if there is none. `parent` is the id of the task that has made it, or zero.
+#[inline(always)]
+pub fn begin(process: u16, parent: u32) -> u32 {
+    let Some(last) = LAST_TASK.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: a map value.
+    let number = unsafe { atomic::fetch_add(last, 1) } as u32;
+    let id = TASK | number;
+    if id == AMBIGUOUS {
+        return 0;
+    }
+    let Some(state) = TASKS.get_ptr_mut(id & (MAX_TASKS - 1)) else {
+        return 0;
+    };
+    let mut new = TaskState {
+        id,
+        process: u32::from(process),
+        ..TaskState::default()
+    };
+    if let Some(parent) = task(parent) {
+        new.depth = parent.depth + 1;
+        new.next = parent.next;
+        parent.next = id;
+    }
+    // SAFETY: a map value, of the oldest task.
+    unsafe { *state = new };
+    id
+}
+
+/// The window that a task's amounts belong to; zero while that is not known.
+#[inline(always)]
+pub fn window_of(id: u32) -> u32 {
+    task(id).map_or(0, |task| task.window)
+}
+
+/// The task, and those that it has made, work for a window, and always did.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn join_tasks(id: u64, window: u64) -> u64 {
+    let Some(first) = task(id as u32) else {
+        return 0;
+    };
+    let depth = first.depth;
+    let mut next = first.next;
+    join(first, window as u32);
+    let mut joined = 1;
+    // Those that a task has made lie behind it, and deeper.
+    for _ in 0..MAX_FOLLOWERS {
+        let Some(follower) = task(next) else {
+            break;
+        };
+        if follower.depth <= depth {
+            break;
+        }
+        next = follower.next;
+        if follower.window == 0 {
+            join(follower, window as u32);
+            joined += 1;
+        }
+    }
+    joined
+}
+
+#[inline(always)]
+fn join(task: &mut TaskState, window: u32) {
+    // First, so that from here on nothing is counted for the task itself.
+    task.window = window;
+    let (Some(window), Some(process)) = (at(window), PROCESS_WINDOWS.get_ptr_mut(task.process))
+    else {
+        return;
+    };
+    // SAFETY: a map value; its fields are only changed atomically.
+    let ambiguous = unsafe { &mut (*process).ambiguous };
+    carry(&mut task.amounts, ambiguous, &mut window.amounts);
+}
+
+/// What was counted for the task and as ambiguous counts for the window.
+#[inline(always)]
+fn carry(task: &mut Amounts, ambiguous: &mut Amounts, window: &mut Amounts) {
+    let fields = [
+        (
+            &raw mut task.alloc_bytes,
+            &raw mut ambiguous.alloc_bytes,
+            &raw mut window.alloc_bytes,
+        ),
+        (
+            &raw mut task.alloc_objects,
+            &raw mut ambiguous.alloc_objects,
+            &raw mut window.alloc_objects,
+        ),
+        (
+            &raw mut task.freed_bytes,
+            &raw mut ambiguous.freed_bytes,
+            &raw mut window.freed_bytes,
+        ),
+        (
+            &raw mut task.freed_objects,
+            &raw mut ambiguous.freed_objects,
+            &raw mut window.freed_objects,
+        ),
+    ];
+    for (task, ambiguous, window) in fields {
+        // SAFETY: fields of map values.
+        unsafe {
+            let amount = *task;
+            atomic::add(task, amount.wrapping_neg());
+            atomic::add(ambiguous, amount.wrapping_neg());
+            atomic::add(window, amount);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+"""A server of asyncio whose requests each keep blocks of a size of their own: in their task, in tasks
+and threads that it starts, in the parts of a stream and behind the response.
+
+Arguments: `fastapi` or `aiohttp`, and `asyncio` or `uvloop`. Prints `ready PID PORT`, and for each request,
+when nothing is left to do for it, `held ID BYTES`.
+"""
+import asyncio
+import contextvars
+import ctypes
+import itertools
+import os
+import socket
+import sys
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+numbers = itertools.count(1)
+
+
+class Request:
+    def __init__(self, name):
+        self.name = name
+        self.size = 100000 + 1000 * next(numbers)
+        self.held = 0
+
+    def keep(self):
+        assert libc.malloc(self.size)
+        self.held += self.size
+
+    def done(self):
+        # In one piece: threads say so, too.
+        os.write(1, b"held %s %d\n" % (self.name.encode(), self.held))
+
+    async def child(self, depth):
+        self.keep()
+        await asyncio.sleep(0.002)
+        if depth:
+            await asyncio.gather(self.child(depth - 1), self.child(depth - 1))
+        self.keep()
+
+    async def work(self):
+        """What handlers do: wait, start tasks, have something done in a thread, call back."""
+        self.keep()
+        await asyncio.sleep(0.005)
+        self.keep()
+        await asyncio.gather(self.child(1), self.child(0))
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+        # As asyncio.to_thread does, from 3.9 on.
+        await loop.run_in_executor(None, context.run, self.keep)
+        called = loop.create_future()
+        loop.call_later(0.001, lambda: (self.keep(), called.set_result(None)))
+        await called
+        await asyncio.wait_for(self.child(0), 10)
+        self.keep()
+
+
+def listen():
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(128)
+    print("ready %d %d" % (os.getpid(), listening.getsockname()[1]), flush=True)
+    return listening
+
+
+def serve_fastapi(loop):
+    import uvicorn
+    from fastapi import BackgroundTasks, FastAPI, Header
+    from starlette.responses import StreamingResponse
+
+    app = FastAPI()
+
+    @app.middleware("http")
+    async def middleware(request, call_next):
+        return await call_next(request)
+
+    @app.get("/plain")
+    async def plain(x_request_id: str = Header(...)):
+        request = Request(x_request_id)
+        await request.work()
+        request.done()
+
+    @app.get("/thread")
+    def thread(x_request_id: str = Header(...)):
+        request = Request(x_request_id)
+        request.keep()
+        request.done()
+
+    @app.get("/stream")
+    async def stream(x_request_id: str = Header(...)):
+        request = Request(x_request_id)
+
+        async def parts():
+            for _ in range(3):
+                request.keep()
+                await asyncio.sleep(0.002)
+                yield b"part"
+            request.done()
+
+        await request.child(0)
+        return StreamingResponse(parts())
+
+    @app.get("/behind")
+    async def behind(background: BackgroundTasks, x_request_id: str = Header(...)):
+        request = Request(x_request_id)
+
+        async def afterwards():
+            await request.child(1)
+            request.done()
+
+        request.keep()
+        background.add_task(request.keep)
+        background.add_task(afterwards)
+
+    config = uvicorn.Config(app, loop=loop, log_level="error", access_log=False)
+    uvicorn.Server(config).run(sockets=[listen()])
+
+
+def serve_aiohttp(loop):
+    from aiohttp import web
+
+    async def plain(got):
+        request = Request(got.headers["X-Request-ID"])
+        await request.work()
+        request.done()
+        return web.Response(text="done")
+
+    async def stream(got):
+        request = Request(got.headers["X-Request-ID"])
+        await request.child(1)
+        response = web.StreamResponse()
+        await response.prepare(got)
+        for _ in range(3):
+            request.keep()
+            await asyncio.sleep(0.002)
+            await response.write(b"part")
+        request.done()
+        return response
+
+    if loop == "uvloop":
+        import uvloop
+
+        uvloop.install()
+    app = web.Application()
+    app.router.add_get("/plain", plain)
+    app.router.add_get("/stream", stream)
+    web.run_app(app, sock=listen(), print=None)
+
+
+if __name__ == "__main__":
+    server, loop = sys.argv[1:]
+    {"fastapi": serve_fastapi, "aiohttp": serve_aiohttp}[server](loop)

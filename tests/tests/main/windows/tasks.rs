@@ -1,0 +1,122 @@
+//! What requests leave behind in servers of asyncio, which serve many at a time in one thread: request by
+//! request what the servers say themselves.
+
+use std::{collections::HashMap, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use residue_tests::{
+    fixtures::sources,
+    http::{Answer, Load},
+    machine,
+    python::{Python, pythons},
+    target::Target,
+    windows::{Watcher, Window, matched},
+};
+
+/// From PyPI.
+const PACKAGES: [&str; 5] = ["fastapi", "uvicorn", "httptools", "uvloop", "aiohttp"];
+const LOOPS: [&str; 2] = ["asyncio", "uvloop"];
+const CLIENTS: usize = 50;
+/// What Python and the server itself may keep of a request, bytes. A block of another request's would be
+/// larger.
+const OWN_BYTES: u64 = 64 << 10;
+
+/// A server and what is asked of it.
+struct Kind {
+    name: &'static str,
+    paths: &'static [&'static str],
+}
+
+const FASTAPI: Kind = Kind {
+    name: "fastapi",
+    paths: &["/plain", "/thread", "/stream", "/behind"],
+};
+const AIOHTTP: Kind = Kind {
+    name: "aiohttp",
+    paths: &["/plain", "/stream"],
+};
+
+#[test]
+fn requests_of_fastapi_have_what_their_tasks_and_threads_have_allocated() -> Result<()> {
+    let test = "requests_of_fastapi_have_what_their_tasks_and_threads_have_allocated";
+    compare_all(test, &FASTAPI)
+}
+
+#[test]
+fn requests_of_aiohttp_have_what_their_tasks_and_threads_have_allocated() -> Result<()> {
+    let test = "requests_of_aiohttp_have_what_their_tasks_and_threads_have_allocated";
+    compare_all(test, &AIOHTTP)
+}
+
+fn compare_all(test: &str, kind: &Kind) -> Result<()> {
+    let _turn = machine::alone();
+    for python in pythons(test) {
+        let Some(python) = python.with_packages(test, &PACKAGES)? else {
+            continue;
+        };
+        for event_loop in LOOPS {
+            compare(&python, kind, event_loop)
+                .with_context(|| format!("{}, {event_loop}", python.name))?;
+        }
+    }
+    Ok(())
+}
+
+fn compare(python: &Python, kind: &Kind, event_loop: &str) -> Result<()> {
+    let script = sources().join("python/tasks.py");
+    let mut command = Command::new(&python.path);
+    let server = Target::spawn(command.arg(script).args([kind.name, event_loop]))?;
+    let port = port(&server)?;
+    // What is imported or made once is no request's.
+    let warm = Load::once("warm", kind.paths).run(port)?;
+    held(&server, &warm)?;
+    let watcher = Watcher::json(server.pid())?;
+    let load = Load {
+        name: "many",
+        clients: CLIENTS,
+        rounds: 1,
+        paths: kind.paths,
+        keep_alive: true,
+    };
+    let answers = load.run(port)?;
+    let held = held(&server, &answers)?;
+    watcher.await_lines(answers.len())?;
+    let watched = watcher.stop()?;
+    let windows = watched.windows()?;
+    let matched = matched(&windows, &answers)?;
+    let differences: Vec<_> = (matched.iter().zip(&answers))
+        .filter_map(|(window, answer)| difference(window, held[&answer.id]))
+        .collect();
+    ensure!(
+        differences.is_empty(),
+        "{} of {} requests: {differences:#?}\n{}",
+        differences.len(),
+        answers.len(),
+        watched.stderr
+    );
+    Ok(())
+}
+
+fn port(server: &Target) -> Result<u16> {
+    let said = server.await_line("ready ")?;
+    let port = said.rsplit(' ').next().context("a port")?;
+    port.parse().context("a port")
+}
+
+/// By the id of each request, the bytes that it keeps.
+fn held(server: &Target, answers: &[Answer]) -> Result<HashMap<String, u64>> {
+    let held = answers.iter().map(|_| {
+        let line = server.await_line("held ")?;
+        let mut words = line.split(' ').skip(1);
+        let id = words.next().context("an id")?.to_owned();
+        Ok((id, words.next().context("bytes")?.parse()?))
+    });
+    held.collect()
+}
+
+fn difference(window: &Window, held: u64) -> Option<String> {
+    let of_own = window.retained_bytes.checked_sub(held);
+    let is_bound = ["exact", "lineage"].contains(&window.confidence.as_str());
+    let agrees = is_bound && of_own.is_some_and(|bytes| bytes < OWN_BYTES);
+    (!agrees).then(|| format!("{held} bytes are held, and not {window:?}"))
+}
