@@ -1,16 +1,19 @@
 """A server of asyncio whose requests each keep blocks of a size of their own: in their task, in tasks
-and threads that it starts, in the parts of a stream and behind the response.
+and threads that it starts, in the parts of a stream and behind the response. What arrives on a connection
+that all requests share keeps blocks, too, which are no request's.
 
 Arguments: `fastapi` or `aiohttp`, and `asyncio` or `uvloop`. Prints `ready PID PORT`, and for each request,
 when nothing is left to do for it, `held ID BYTES`.
 """
 import asyncio
+import collections
 import contextvars
 import ctypes
 import itertools
 import os
 import socket
 import sys
+import threading
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -40,7 +43,9 @@ class Request:
         self.keep()
 
     async def work(self):
-        """What handlers do: wait, start tasks, have something done in a thread, call back."""
+        """What handlers do: wait, start tasks, have something done in a thread, call back, ask others."""
+        self.keep()
+        await Shared.ask()
         self.keep()
         await asyncio.sleep(0.005)
         self.keep()
@@ -54,6 +59,49 @@ class Request:
         await called
         await asyncio.wait_for(self.child(0), 10)
         self.keep()
+
+
+class Shared(asyncio.Protocol):
+    """A connection, such as to a database, that the first request opens and all use."""
+
+    connection = None
+
+    def __init__(self):
+        self.waiters = collections.deque()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        for _ in data:
+            assert libc.malloc(200001)
+            self.waiters.popleft().set_result(None)
+
+    @classmethod
+    async def ask(cls):
+        loop = asyncio.get_running_loop()
+        if cls.connection is None:
+            cls.connection = asyncio.ensure_future(loop.create_connection(cls, *echo()))
+        _, shared = await cls.connection
+        waiter = loop.create_future()
+        shared.waiters.append(waiter)
+        shared.transport.write(b"?")
+        await waiter
+
+
+def echo():
+    """The address of a server that answers each byte with it."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(1)
+
+    def serve():
+        accepted, _ = listening.accept()
+        while True:
+            accepted.sendall(accepted.recv(1))
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listening.getsockname()
 
 
 def listen():

@@ -372,3 +372,61 @@ proptest! {
         prop_assert_eq!(tracker.of_process(SLOT as u16).len(), open.len());
     }
 }
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A window whose response is whole, that tasks were bound to.
+fn of_tasks(tracker: &mut Tracker, tasks: u64, flags: u64) -> WindowState {
+    let request = b"GET /a HTTP/1.1\r\n\r\n";
+    let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let mut state = converse(tracker, &[(Opened, request), (Response, response)]);
+    state.bound_and_flags = flags;
+    state.tasks = tasks;
+    state
+}
+
+#[test]
+fn a_window_that_tasks_are_bound_to_has_its_own_amounts_alone() {
+    for (flags, binding) in [
+        (WINDOW_HAS_TASKS, Binding::Exact),
+        (WINDOW_HAS_TASKS | WINDOW_TASKS_INHERITED, Binding::Lineage),
+    ] {
+        let mut tracker = tracker();
+        let mut state = of_tasks(&mut tracker, 0, flags);
+        state.amounts.alloc_bytes = 100;
+        let mut closed = event(Closed, state, b"");
+        closed.unbound_open = 7;
+        closed.ambiguous.alloc_bytes = 5000;
+        let records = tracker.take(&closed, b"");
+        let [record] = &records[..] else {
+            panic!("one request: {records:?}");
+        };
+        assert_eq!((record.binding, record.allocated.bytes), (binding, 100));
+    }
+}
+
+#[test]
+fn a_window_is_not_over_while_tasks_work_for_it() {
+    let is_over =
+        |tracker: &mut Tracker, state, now_ns| !tracker.over(now_ns, |_| Some(state)).is_empty();
+    let mut tracker = tracker();
+    let mut state = of_tasks(&mut tracker, 1, WINDOW_HAS_TASKS);
+    assert!(!is_over(&mut tracker, state, SECOND_NS / 2));
+    state.tasks = 0;
+    assert!(is_over(&mut tracker, state, SECOND_NS / 2));
+}
+
+#[test]
+fn a_task_that_never_ends_does_not_keep_its_window_for_ever() {
+    let mut tracker = tracker();
+    let mut state = of_tasks(&mut tracker, 1, WINDOW_HAS_TASKS);
+    state.id_and_stage = id_and_stage(1, WindowStage::Finished);
+    for second in 1..=30 {
+        // It is never quiet.
+        state.amounts.alloc_bytes += 1;
+        let over = tracker.over(second * SECOND_NS, |_| Some(state));
+        assert!(over.is_empty(), "after {second} s");
+    }
+    state.amounts.alloc_bytes += 1;
+    assert_eq!(tracker.over(31 * SECOND_NS, |_| Some(state)).len(), 1);
+}

@@ -68,7 +68,7 @@ fn compare(python: &Python, kind: &Kind, event_loop: &str) -> Result<()> {
     let server = Target::spawn(command.arg(script).args([kind.name, event_loop]))?;
     let port = port(&server)?;
     // What is imported or made once is no request's.
-    let warm = Load::once("warm", kind.paths).run(port)?;
+    let warm = Load::once("warm", &kind.paths[1..]).run(port)?;
     held(&server, &warm)?;
     let watcher = Watcher::json(server.pid())?;
     let load = Load {
