@@ -149,7 +149,9 @@ impl Python {
     ///
     /// When the virtual environment cannot be made.
     pub fn with_packages(&self, test: &str, packages: &[&str]) -> Result<Option<Self>> {
-        let venv = target_directory().join("fixtures/venv").join(self.name);
+        // One for each set, or tests would take turns in making them anew.
+        let venv = format!("{}-{}", self.name, packages.join("-"));
+        let venv = target_directory().join("fixtures/venv").join(venv);
         let path = venv.join("bin/python3");
         let with = Self {
             path,

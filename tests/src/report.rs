@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::truth::Held;
+use crate::{
+    truth::Held,
+    windows::{RouteRow, Unbound},
+};
 
 /// One report.
 #[derive(Clone, Debug, Deserialize)]
@@ -26,6 +29,15 @@ pub struct Report {
     /// Pools of Python's allocator.
     #[serde(default)]
     pub python_pools: Vec<Stack>,
+    /// Request windows by route.
+    #[serde(default)]
+    pub routes: Vec<RouteRow>,
+    /// What was allocated by no request.
+    #[serde(default)]
+    pub background: Option<Unbound>,
+    /// What was allocated by one of several requests.
+    #[serde(default)]
+    pub ambiguous: Option<Unbound>,
 }
 
 /// Memory by both ways to count it.
@@ -149,6 +161,12 @@ impl Report {
     #[must_use]
     pub fn outstanding_objects(&self) -> u64 {
         self.stacks.iter().map(|stack| stack.inuse_objects).sum()
+    }
+
+    /// The row of a route; none when it had no request.
+    #[must_use]
+    pub fn route(&self, route: &str) -> Option<&RouteRow> {
+        self.routes.iter().find(|row| row.route == route)
     }
 
     /// A counter of what was lost; zero when the report does not have it.

@@ -17,3 +17,4 @@ mod redis;
 mod refusals;
 mod stacks;
 mod targets;
+mod windows;

@@ -1,0 +1,2 @@
+// The library that Python servers call: `retaining.h`, and nothing else.
+#include "retaining.h"

@@ -1,0 +1,6 @@
+//! Request windows: one for each request that a server answers, with what the request left behind.
+
+mod privacy;
+mod protocol;
+mod servers;
+mod targets;
