@@ -73,11 +73,9 @@ pub struct RouteRow {
     pub retained_bytes_per_request: Option<f64>,
     pub survivor_bytes_per_request: Option<f64>,
     pub confidences: BTreeMap<String, u64>,
-    #[serde(default)]
-    pub survivors: Amount,
-    #[serde(default)]
+    pub survivors: Option<Amount>,
     pub stacks: Vec<SurvivingStack>,
-    #[serde(default)]
+    pub further_stacks: Amount,
     pub without_stack: Amount,
 }
 

@@ -7,6 +7,7 @@
 #include "http_server.h"
 
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
 
 ALLOCATING_SITE(site_chunk, 8)
 
@@ -139,7 +140,9 @@ struct listener {
 static void *listen_for_ever(void *argument) {
   const struct listener *it = argument;
   for (;;) {
-    int fd = accept(it->fd, NULL, NULL);
+    int fd = accept(it->fd, NULL, NULL), yes = 1;
+    // A body that is sent behind its head would wait for the client to acknowledge that.
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     pthread_t thread;
     if (fd < 0 || pthread_create(&thread, NULL, it->serves, (void *)(long)fd) != 0) abort();
     pthread_detach(thread);
