@@ -246,11 +246,12 @@ pub fn data_written(ctx: &TracePointContext) -> Option<()> {
     if socket::file(transfer.descriptor)? != connection.file {
         return None;
     }
-    sent(connection, window, transfer.data())
+    sent(connection, window, &transfer)
 }
 
 #[inline(always)]
-fn sent(connection: &mut Connection, window: &mut WindowState, data: Data) -> Option<()> {
+fn sent(connection: &mut Connection, window: &mut WindowState, transfer: &Transfer) -> Option<()> {
+    let data = transfer.data();
     let (word, len) = data.first_word();
     let is_head = http::is_status_line(word, len);
     if is_head && is_interim(data) {
@@ -264,7 +265,7 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: Data) -> Op
         connection.response_room = HEAD_BYTES as u32;
     }
     window.sent_bytes += data.transferred;
-    note_end(window, data);
+    note_end(window, transfer);
     (window.responded_ns, window.rss_responded) = now();
     let bound = window.bound();
     if bound != 0 && bound != current_tid() {
@@ -287,9 +288,9 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: Data) -> Op
 
 /// Notes whether the data ends as a chunked body does (RFC 9112, section 7.1), without trailers.
 #[inline(always)]
-fn note_end(window: &mut WindowState, data: Data) {
+fn note_end(window: &mut WindowState, transfer: &Transfer) {
     const END: &[u8; 5] = b"0\r\n\r\n";
-    let (word, len) = data.last(END.len() as u64).first_word();
+    let (word, len) = transfer.last(END.len() as u64).first_word();
     let end = u64::from_le_bytes([END[0], END[1], END[2], END[3], END[4], 0, 0, 0]);
     if len == END.len() && word == end {
         window.bound_and_flags |= WINDOW_CHUNKS_ENDED;
