@@ -18,3 +18,4 @@ mod refusals;
 mod stacks;
 mod targets;
 mod windows;
+mod windows_estimates;
