@@ -8,6 +8,7 @@ mod followed;
 mod frames;
 mod interval;
 mod launch;
+mod memory;
 mod new_code;
 pub(crate) mod python;
 mod python_heap;
@@ -46,6 +47,7 @@ use code::Code;
 use followed::{Discovered, Followed};
 use frames::FrameTable;
 use launch::{Launch, resume};
+use memory::MemoryLog;
 use python::CodeObjects;
 use python_probes::PythonProbes;
 use samples::{SampleFile, sample_file};
@@ -60,6 +62,10 @@ pub use windows::WindowRules;
 /// How often the ring buffers are emptied. They hold the stacks of a few thousand first-time
 /// callers; at this rate a hundred thousand a second get through.
 const POLL: Duration = Duration::from_millis(20);
+
+/// How often memory is looked at for estimates: what requests leave behind is told by how they vary from
+/// one look to the next.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How often the totals are reviewed for shallow contexts that grow.
 const REVIEW: Duration = Duration::from_millis(250);
@@ -110,6 +116,7 @@ pub struct Session<'a> {
     drain: Drain,
     writer: Option<Writer>,
     windows: Windows,
+    memory: MemoryLog,
     followed: Vec<Followed>,
     code: Code,
     frames: FrameTable,
@@ -140,7 +147,10 @@ impl<'a> Session<'a> {
         let mut code = Code::new(TableStore::new(config.limits.unwind_store()));
         let mut found = Vec::new();
         for &pid in &config.pids {
-            let process = Process::open(pid)?;
+            let process = match config.tracing.allocations {
+                true => Process::open(pid)?,
+                false => Process::open_unprobed(pid)?,
+            };
             // Unwind tables are made while the kernel side is loaded.
             code.mappings(&process);
             let discovered = match config.tracing.allocations {
@@ -199,6 +209,7 @@ impl<'a> Session<'a> {
         let mut session = Self {
             writer: writer(config)?,
             windows,
+            memory: MemoryLog::default(),
             config,
             kernel,
             drain: Drain::new(channels),
@@ -225,6 +236,7 @@ impl<'a> Session<'a> {
             tables,
         });
         gaps.into_iter().try_for_each(|gap| session.note(gap))?;
+        session.note_rings()?;
         Ok(session)
     }
 
@@ -236,6 +248,7 @@ impl<'a> Session<'a> {
     pub async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<(), SessionError> {
         let mut poll = ticks(POLL);
         let mut write = ticks(self.config.interval);
+        let mut look = ticks(LOOK);
         let mut review = ticks(REVIEW);
         let new_code = self.drain.new_code().and_then(watch);
         let new_code = new_code.map_err(SessionError::Watch)?;
@@ -252,6 +265,7 @@ impl<'a> Session<'a> {
                 () = &mut stop => return Ok(()),
                 () = &mut over => return Ok(()),
                 _ = write.tick() => self.write()?,
+                _ = look.tick() => self.look_at_memory(),
                 _ = review.tick() => self.review()?,
                 ready = new_code.readable() => {
                     ready.map_err(SessionError::Watch)?.clear_ready();
@@ -289,8 +303,10 @@ impl<'a> Session<'a> {
         }
         let ended = now();
         self.note_children()?;
+        self.note_rings()?;
         self.poll()?;
         self.end_windows()?;
+        self.look_at_memory();
         self.write()?;
         if let Some(text) = self.python_probes.heaps.summary() {
             (self.tell)(Update::Note(text));
@@ -405,23 +421,6 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
-    }
-
-    fn write_samples(&mut self) -> Result<(), SessionError> {
-        let Some(file) = &mut self.samples else {
-            return Ok(());
-        };
-        let mut written = Ok(());
-        self.drain.samples(|sample| {
-            if let Some(followed) = self.followed.get(sample.process as usize)
-                && written.is_ok()
-            {
-                written = file.add(sample, followed.code());
-            }
-        });
-        written
-            .and_then(|()| file.flush())
-            .map_err(SessionError::Samples)
     }
 
     /// A process's recording is over before ours.

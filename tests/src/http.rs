@@ -1,6 +1,7 @@
 //! A client of HTTP/1.1 that counts what servers answer, and can be slow, rude or wrong.
 
 mod load;
+mod mix;
 
 use std::{
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::net::sockopt::set_socket_linger;
 
 pub use load::{Answer, Load};
+pub use mix::Mix;
 
 use crate::machine::PATIENCE;
 

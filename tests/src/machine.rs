@@ -64,6 +64,16 @@ pub const NODE: Needed = Needed {
     program: "node",
     package: "nodejs",
 };
+/// Debian's, a server in Go.
+pub const EXPORTER: Needed = Needed {
+    program: "prometheus-node-exporter",
+    package: "prometheus-node-exporter",
+};
+/// Debian's, as a proxy.
+pub const NGINX: Needed = Needed {
+    program: "nginx",
+    package: "nginx",
+};
 /// Any.
 pub const PYTHON: Needed = Needed {
     program: "python3",

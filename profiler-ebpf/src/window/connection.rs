@@ -31,6 +31,9 @@ const EPIPE: i64 = -32;
 /// uapi/asm-generic/errno.h
 const ECONNRESET: i64 = -104;
 
+/// How a chunked body ends (RFC 9112, section 7.1), without trailers.
+const LAST_CHUNK: &[u8; 5] = b"0\r\n\r\n";
+
 /// Where the digits of the status are in a status line.
 const STATUS: u64 = 9;
 /// An interim response that is sent alone is not longer than this, but for early hints.
@@ -271,7 +274,8 @@ pub fn data_written(ctx: &TracePointContext) -> Option<()> {
     if socket::file(transfer.descriptor)? != connection.file {
         return None;
     }
-    sent(connection, window, transfer.data())
+    let end = transfer.last(LAST_CHUNK.len() as u64);
+    sent(connection, window, transfer.data(), end)
 }
 
 /// Data was sent on a connection that is what it was, if it is known at all.
@@ -281,7 +285,7 @@ pub fn departed(key: u64, data: Data) -> Option<()> {
     // SAFETY: as in `data_written`.
     let connection = unsafe { &mut *connection };
     let window = open(connection.window)?;
-    sent(connection, window, data)
+    sent(connection, window, data, data.last(LAST_CHUNK.len() as u64))
 }
 
 /// Whether reading the connection has waited for data, when it was last told.
@@ -294,7 +298,12 @@ pub fn blocked(key: u64) -> bool {
 }
 
 #[inline(always)]
-fn sent(connection: &mut Connection, window: &mut WindowState, data: Data) -> Option<()> {
+fn sent(
+    connection: &mut Connection,
+    window: &mut WindowState,
+    data: Data,
+    end: Data,
+) -> Option<()> {
     let (word, len) = data.first_word();
     let is_head = http::is_status_line(word, len);
     if is_head && is_interim(data) {
@@ -316,7 +325,7 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: Data) -> Op
         contexts::answered(thread, window.process as u16, window.id());
     }
     window.sent_bytes += data.transferred;
-    note_end(window, data);
+    note_end(window, end);
     (window.responded_ns, window.rss_responded) = now();
     let bound = window.bound();
     if bound != 0 && bound != current_tid() {
@@ -337,13 +346,12 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: Data) -> Op
     Some(())
 }
 
-/// Notes whether the data ends as a chunked body does (RFC 9112, section 7.1), without trailers.
+/// Notes whether the last bytes of what was sent end a chunked body.
 #[inline(always)]
-fn note_end(window: &mut WindowState, data: Data) {
-    const END: &[u8; 5] = b"0\r\n\r\n";
-    let (word, len) = data.last(END.len() as u64).first_word();
-    let end = u64::from_le_bytes([END[0], END[1], END[2], END[3], END[4], 0, 0, 0]);
-    if len == END.len() && word == end {
+fn note_end(window: &mut WindowState, end: Data) {
+    let (word, len) = end.first_word();
+    let [a, b, c, d, e] = *LAST_CHUNK;
+    if len == LAST_CHUNK.len() && word == u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]) {
         window.bound_and_flags |= WINDOW_CHUNKS_ENDED;
     } else {
         window.bound_and_flags &= !WINDOW_CHUNKS_ENDED;

@@ -23,7 +23,11 @@ mod nr {
 
 /// uapi/linux/socket.h
 const MSG_PEEK: u64 = 2;
-/// Where `struct user_msghdr` keeps its `msg_iov`.
+/// Pieces that are looked at for the last one: a response has few.
+const MAX_PIECES: u64 = 16;
+/// Bytes of a `struct iovec`.
+const IOVEC_BYTES: u64 = 16;
+/// Where `struct user_msghdr` keeps its `msg_iov`, with its count behind.
 const MSG_IOV: u64 = 16;
 
 /// The descriptor, and how the syscall ended.
@@ -103,6 +107,53 @@ impl Transfer {
             transferred,
         }
     }
+
+    /// The last bytes that were transferred, so many if they lie in one piece.
+    #[inline(always)]
+    pub fn last(&self, bytes: u64) -> Data {
+        let transferred = if self.result > 0 {
+            self.result as u64
+        } else {
+            0
+        };
+        let pieces = match self.number {
+            nr::WRITEV => (self.regs.rsi, self.regs.rdx),
+            nr::SENDMSG => (
+                read_word(self.regs.rsi.wrapping_add(MSG_IOV)),
+                read_word(self.regs.rsi.wrapping_add(MSG_IOV + 8)),
+            ),
+            _ => return self.data().last(bytes),
+        };
+        let end = end_in_pieces(pieces.0, pieces.1, transferred, bytes);
+        Data {
+            address: end.wrapping_sub(bytes),
+            len: if end == 0 { 0 } else { bytes },
+            transferred: bytes,
+        }
+    }
+}
+
+/// Where the last of `transferred` bytes ends (AVMA), of which `bytes` lie in one piece; zero if they do not,
+/// or if there are too many pieces. A global function: the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn end_in_pieces(iovec: u64, count: u64, transferred: u64, bytes: u64) -> u64 {
+    let mut rest = transferred;
+    for piece in 0..MAX_PIECES {
+        if piece >= count {
+            break;
+        }
+        let (address, len) = first_piece(iovec.wrapping_add(piece * IOVEC_BYTES));
+        if len >= rest {
+            return if rest >= bytes {
+                address.wrapping_add(rest)
+            } else {
+                0
+            };
+        }
+        rest -= len;
+    }
+    0
 }
 
 impl Data {

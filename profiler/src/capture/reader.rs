@@ -10,7 +10,7 @@ use crate::capture::file::{check_header, journal_of};
 use crate::capture::{
     CaptureError, Frame, MappingTotals, Meta, Module, Note, Process, SCHEMA_VERSION, Stack, load,
 };
-use crate::window::record::{Amount, LeftBehind, ProcessUnbound, WindowRecord};
+use crate::window::record::{Amount, LeftBehind, MemoryAt, ProcessUnbound, WindowRecord};
 
 /// A whole recording, with all figures as they were at its end.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +54,8 @@ pub struct Windows {
     pub left_behind: Vec<LeftBehind>,
     /// Memory of no single window, by process, whenever it changed, in the order of time.
     pub unbound: Vec<UnboundAt>,
+    /// How much memory there was, by process, several times an interval, in the order of time.
+    pub memory: Vec<MemoryAt>,
 }
 
 /// Memory of no single window at the end of an interval.

@@ -8,7 +8,7 @@ use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
 use crate::heap::{Figures, MappingOwner};
 use crate::symbolize::Symbol;
-use crate::window::record::{Amount, LeftBehind, ProcessUnbound, WindowRecord};
+use crate::window::record::{Amount, LeftBehind, MemoryAt, ProcessUnbound, WindowRecord};
 
 /// A moment as captures store it: nanoseconds since 1970 UTC. Earlier moments become zero.
 #[must_use]
@@ -179,4 +179,6 @@ pub struct Interval {
     pub left_behind: Vec<LeftBehind>,
     /// Memory of no single window, by process: as it is now.
     pub unbound: Vec<ProcessUnbound>,
+    /// Memory as it was in between, whenever it changed.
+    pub memory: Vec<MemoryAt>,
 }

@@ -9,7 +9,8 @@ use rusqlite::{Transaction, params};
 use crate::capture::{Figures, Frame, MappingOwner, Module, Stack};
 
 pub(super) use windows::{
-    RouteIds, insert_left_behind, insert_routes, insert_survivors, insert_unbound, insert_windows,
+    RouteIds, insert_left_behind, insert_memory, insert_routes, insert_survivors, insert_unbound,
+    insert_windows,
 };
 
 /// SQLite's integers are signed. No real figure comes near; a corrupt one must not stop recording.

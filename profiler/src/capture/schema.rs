@@ -72,6 +72,9 @@ CREATE TABLE unbound (
     ambiguous_alloc_bytes INTEGER NOT NULL, ambiguous_alloc_objects INTEGER NOT NULL,
     ambiguous_inuse_bytes INTEGER NOT NULL, ambiguous_inuse_objects INTEGER NOT NULL,
     PRIMARY KEY (process_id, snapshot_id)) WITHOUT ROWID;
+CREATE TABLE memory (
+    process_id INTEGER NOT NULL, at_ns INTEGER NOT NULL, unbound_bytes INTEGER,
+    resident_bytes INTEGER, PRIMARY KEY (process_id, at_ns)) WITHOUT ROWID;
 CREATE TABLE note (id INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, text TEXT NOT NULL);
 
 CREATE VIEW latest_total AS

@@ -137,6 +137,7 @@ impl Writer {
             survivors,
             left_behind,
             unbound,
+            memory,
         } = interval;
         let totals = changed(totals.iter().copied(), &self.totals);
         let mappings = changed(mappings.iter().map(mapping_entry), &self.mappings);
@@ -161,7 +162,8 @@ impl Writer {
             rows::insert_windows(transaction, &routes, windows)?;
             rows::insert_survivors(transaction, survivors)?;
             rows::insert_left_behind(transaction, &routes, left_behind)?;
-            rows::insert_unbound(transaction, snapshot, &unbound)
+            rows::insert_unbound(transaction, snapshot, &unbound)?;
+            rows::insert_memory(transaction, memory)
         })?;
         self.snapshot = snapshot;
         self.totals.extend(totals);

@@ -73,6 +73,10 @@ pub struct Args {
     /// Walk stacks by frame pointers alone, for programs that all have them
     #[arg(long)]
     frame_pointers: bool,
+    /// Follow no allocations: requests are counted, and what those of each route leave behind is estimated
+    /// from the resident set. For Go programs, and where a request may cost microseconds only
+    #[arg(long, conflicts_with_all = ["command", "python_objects"])]
+    rss_only: bool,
     /// How often figures are written; a kill loses at most this much
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     interval: Duration,
@@ -175,7 +179,7 @@ fn config(args: &Args) -> anyhow::Result<Config> {
                 .unwrap_or(Limits::DEFAULT.python_interval),
         },
         tracing: Tracing {
-            allocations: true,
+            allocations: !args.rss_only,
             sockets: args.requests.follow_sockets(),
         },
         windows: args.requests.rules(),
@@ -233,7 +237,7 @@ fn default_output(args: &Args) -> anyhow::Result<PathBuf> {
         chars.collect()
     };
     let name = match (args.pids.first(), args.command.first()) {
-        (Some(&pid), _) => format!("{}-{pid}", safe(Process::open(pid)?.comm())),
+        (Some(&pid), _) => format!("{}-{pid}", safe(Process::open_unprobed(pid)?.comm())),
         (None, Some(command)) => {
             let program = Path::new(command).file_name().unwrap_or(command);
             safe(&program.to_string_lossy())

@@ -70,7 +70,8 @@ pub enum PlanError {
     /// A static program without symbols.
     #[error(
         "{executable} is statically linked and has no symbols, so its allocator cannot be found: \
-         run a build that is not stripped, or one linked dynamically"
+         run a build that is not stripped, or one linked dynamically; or follow requests alone, \
+         by --rss-only"
     )]
     Stripped {
         /// The program.
@@ -79,7 +80,8 @@ pub enum PlanError {
     /// No object defines an allocator that residue knows.
     #[error(
         "no allocator that residue knows was found in {executable} or its libraries: run a build \
-         with symbols; glibc, musl, jemalloc, mimalloc and tcmalloc are known"
+         with symbols; glibc, musl, jemalloc, mimalloc and tcmalloc are known; or follow requests alone, \
+         by --rss-only"
     )]
     NoAllocator {
         /// The program.

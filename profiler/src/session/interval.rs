@@ -49,6 +49,7 @@ impl Session<'_> {
             survivors: news.survivors,
             left_behind: news.left_behind,
             unbound: self.unbound(),
+            memory: self.memory.take(),
         };
         if let Some(writer) = &mut self.writer {
             writer.write_interval(&interval)?;
@@ -66,6 +67,20 @@ impl Session<'_> {
             let pid = process.pid();
             for text in self.windows.new_protocols(*slot, &self.drain) {
                 self.note(format!("pid {pid} {text}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of processes that may read requests where nobody sees it.
+    pub(super) fn note_rings(&mut self) -> Result<(), SessionError> {
+        for slot in 0..self.followed.len() {
+            let Followed { slot, process, .. } = &self.followed[slot];
+            if process.has_io_uring() {
+                let pid = process.pid();
+                if let Some(text) = self.windows.new_ring(*slot) {
+                    self.note(format!("pid {pid} {text}"))?;
+                }
             }
         }
         Ok(())

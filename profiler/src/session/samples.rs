@@ -17,7 +17,7 @@ use residue_ebpf::abi::{
     unwind::CodeMapping,
 };
 
-use super::{Config, SessionError};
+use super::{Config, Session, SessionError};
 use crate::drain::in_order;
 
 /// See the module documentation.
@@ -85,4 +85,23 @@ pub fn sample_file(config: &Config) -> Result<Option<SampleFile>, SessionError> 
     let create = |path: &PathBuf| SampleFile::create(path);
     let file = config.samples.as_ref().map(create).transpose();
     file.map_err(SessionError::Samples)
+}
+
+impl Session<'_> {
+    pub(super) fn write_samples(&mut self) -> Result<(), SessionError> {
+        let Some(file) = &mut self.samples else {
+            return Ok(());
+        };
+        let mut written = Ok(());
+        self.drain.samples(|sample| {
+            if let Some(followed) = self.followed.get(sample.process as usize)
+                && written.is_ok()
+            {
+                written = file.add(sample, followed.code());
+            }
+        });
+        written
+            .and_then(|()| file.flush())
+            .map_err(SessionError::Samples)
+    }
 }

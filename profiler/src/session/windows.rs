@@ -81,6 +81,8 @@ pub struct Windows {
     /// Windows whose survivors nobody could tell any more.
     forgotten: u64,
     spoken: HashMap<u16, u64>,
+    /// Processes of which it was said that they have an io_uring.
+    rings: HashSet<u16>,
 }
 
 impl Windows {
@@ -103,6 +105,7 @@ impl Windows {
             next_look: Instant::now() + LOOK,
             forgotten: 0,
             spoken: HashMap::new(),
+            rings: HashSet::new(),
         }
     }
 
@@ -271,6 +274,15 @@ impl Windows {
             background: of(&process.background),
             ambiguous: of(&process.ambiguous),
         }
+    }
+
+    /// What a person should know of a process that has an io_uring; once.
+    pub fn new_ring(&mut self, slot: u16) -> Option<&'static str> {
+        let is_new = self.rings.insert(slot);
+        is_new.then_some(
+            "has an io_uring: requests that it reads through it have no windows, since no syscall shows \
+             them",
+        )
     }
 
     /// What a person should know of the protocols that the process in a slot speaks; each once.

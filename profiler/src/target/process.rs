@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use object::read::ReadCache;
 use procfs::ProcResult;
-use procfs::process::Stat;
+use procfs::process::{FDTarget, Stat};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 
@@ -49,10 +49,23 @@ impl Process {
     /// # Errors
     /// A [`Refusal`] for whatever residue cannot or must not profile.
     pub fn open(pid: Pid) -> Result<Self, Refusal> {
+        let process = Self::open_unprobed(pid)?;
+        refuse_by_sandbox(pid, &process.proc, &process.comm)?;
+        if process.executable.is_go {
+            let exe = process.exe;
+            return Err(Refusal::GoProgram { pid, exe });
+        }
+        Ok(process)
+    }
+
+    /// As [`open`](Self::open), for those who put no probe into it.
+    ///
+    /// # Errors
+    /// A [`Refusal`] for what residue cannot look into.
+    pub fn open_unprobed(pid: Pid) -> Result<Self, Refusal> {
         let proc = open_proc(pid)?;
         let pidfd = open_pidfd(pid)?;
         let stat = refuse_by_state(pid, &proc)?;
-        refuse_by_sandbox(pid, &proc, &stat.comm)?;
         let exe = proc.exe().map_err(|error| Refusal::from_proc(pid, error))?;
         let executable = refuse_by_executable(pid, &proc, &exe)?;
         let mut process = Self {
@@ -135,6 +148,21 @@ impl Process {
     #[must_use]
     pub fn mappings(&self) -> &Mappings {
         &self.mappings
+    }
+
+    /// Its resident set, bytes; none once it has exited.
+    #[must_use]
+    pub fn resident_set(&self) -> Option<u64> {
+        let pages = self.proc.statm().ok()?.resident;
+        (pages != 0).then(|| pages.saturating_mul(procfs::page_size()))
+    }
+
+    /// Whether it has an io_uring, by which it may read and send without syscalls.
+    #[must_use]
+    pub fn has_io_uring(&self) -> bool {
+        let descriptors = self.proc.fd().into_iter().flatten().flatten();
+        let mut targets = descriptors.map(|it| it.target);
+        targets.any(|it| matches!(it, FDTarget::AnonInode(name) if name.contains("io_uring")))
     }
 
     /// Its executable's headers.
@@ -236,7 +264,6 @@ fn refuse_by_executable(
         .map_err(|error| Refusal::from_proc(pid, error))?;
     let exe = exe.to_path_buf();
     match ElfFacts::read(&ReadCache::new(file)) {
-        Ok(facts) if facts.is_go => Err(Refusal::GoProgram { pid, exe }),
         Ok(facts) => Ok(facts),
         Err(NotUsable::ThirtyTwoBit) => Err(Refusal::ThirtyTwoBit { pid, exe }),
         Err(reason) => Err(Refusal::Unsupported { pid, exe, reason }),

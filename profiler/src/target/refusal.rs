@@ -52,7 +52,8 @@ pub enum Refusal {
     /// Return probes overwrite return addresses, which Go moves with its stacks.
     #[error(
         "{pid} ({exe}) is a Go program, whose goroutine stacks a return probe would corrupt: use \
-         Go's own heap profile (net/http/pprof) instead"
+         Go's own heap profile (net/http/pprof), or --rss-only, which counts requests and estimates \
+         what each route leaves behind"
     )]
     GoProgram {
         /// As given.

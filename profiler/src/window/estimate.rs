@@ -12,7 +12,9 @@
 //! together cannot be told apart, and are named so.
 
 mod collinear;
+mod levels;
 mod linear;
+mod load;
 mod robust;
 
 use thiserror::Error;
@@ -144,7 +146,19 @@ fn estimate(columns: &[Vec<f64>], seen: &[usize], growth: &[f64]) -> Estimate {
         }
     }
     // What is tied takes part in the fit, or its growth would be blamed on the others.
-    let fit = robust::fit(&design, growth);
+    let of_levels = levels::fit(&design.columns, growth);
+    let mut fit = of_levels.unwrap_or_else(|| robust::fit(&design, growth));
+    if ties.iter().flatten().any(|others| !others.is_empty())
+        && let Some(pinned) = load::fit(&design, growth)
+    {
+        fit = pinned;
+        for (index, route) in seen.iter().enumerate() {
+            routes[*route] = RouteEstimate::Told {
+                bytes: fit.coefficients[index],
+                standard_error: fit.standard_errors[index],
+            };
+        }
+    }
     for (index, route) in seen.iter().enumerate() {
         if ties[index].is_none() {
             routes[*route] = RouteEstimate::Told {

@@ -76,15 +76,28 @@ pub enum RowEstimate {
         bytes_per_request: f64,
         /// How far it is off, typically, bytes.
         standard_error: f64,
+        /// Whose growth that is.
+        from: EstimatedFrom,
     },
     /// Why there is none, as a clause.
     Missing(String),
+}
+
+/// The memory whose growth an estimate is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EstimatedFrom {
+    /// Blocks of the allocator that are bound to no single request.
+    Blocks,
+    /// All that is resident of the process.
+    ResidentSet,
 }
 
 #[derive(Default, Serialize)]
 struct EstimateFields {
     estimated_bytes_per_request: Option<f64>,
     estimate_standard_error: Option<f64>,
+    estimated_from: Option<EstimatedFrom>,
     no_estimate: Option<String>,
 }
 
@@ -97,9 +110,11 @@ impl From<RowEstimate> for EstimateFields {
             RowEstimate::Told {
                 bytes_per_request,
                 standard_error,
+                from,
             } => Self {
                 estimated_bytes_per_request: rounded(bytes_per_request),
                 estimate_standard_error: rounded(standard_error),
+                estimated_from: Some(from),
                 ..Self::default()
             },
             RowEstimate::Missing(why) => Self {

@@ -80,7 +80,7 @@ impl Load<'_> {
 }
 
 /// Asks on the connection that is open, or on a new one.
-fn ask(
+pub(super) fn ask(
     open: &mut Option<Connection>,
     port: u16,
     (path, id): (&str, &str),

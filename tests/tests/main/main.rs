@@ -20,3 +20,4 @@ mod targets;
 mod window_sites;
 mod window_sources;
 mod windows;
+mod windows_estimates;

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     code_bytes::assert_clean,
     fixtures::Fixture,
-    machine::{self, Needed, PATIENCE, find_in_path, wait_until},
+    machine::{self, EXPORTER, Needed, PATIENCE, find_in_path, wait_until},
     recorder::{REFUSED, Recorder, Recording, Refusal, record, report, residue_for_everyone},
     target::Target,
 };
@@ -101,17 +101,13 @@ fn without_privileges_residue_names_the_ones_it_needs() -> Result<()> {
 #[test]
 fn a_go_program_is_refused() -> Result<()> {
     let _turn = machine::alone();
-    let exporter = Needed {
-        program: "prometheus-node-exporter",
-        package: "prometheus-node-exporter",
-    };
-    if !machine::has("a_go_program_is_refused", exporter) {
+    if !machine::has("a_go_program_is_refused", EXPORTER) {
         return Ok(());
     }
-    let mut command = Command::new(exporter.program);
+    let mut command = Command::new(EXPORTER.program);
     let mut target = Target::spawn(command.arg("--web.listen-address=127.0.0.1:0"))?;
     thread::sleep(Duration::from_millis(500));
-    refusal(target.pid())?.assert_says(&["Go program", "pprof"]);
+    refusal(target.pid())?.assert_says(&["Go program", "pprof", "--rss-only"]);
     assert_untouched(&mut target)
 }
 

@@ -9,7 +9,8 @@ use crate::capture::schema::WITH_WINDOWS;
 use crate::capture::{UnboundAt, Windows};
 use crate::window::head::Method;
 use crate::window::record::{
-    Amount, Binding, LeftBehind, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd, WindowRecord,
+    Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd,
+    WindowRecord,
 };
 use crate::window::route::Route;
 
@@ -47,6 +48,19 @@ pub(super) fn load(db: &Connection, version: u32) -> rusqlite::Result<Windows> {
              FROM unbound JOIN snapshot ON snapshot.id = snapshot_id
              ORDER BY snapshot_id, process_id",
             unbound,
+        )?,
+        memory: all(
+            db,
+            "SELECT process_id, at_ns, unbound_bytes, resident_bytes FROM memory
+             ORDER BY at_ns, process_id",
+            |row| {
+                Ok(MemoryAt {
+                    process: row.get(0)?,
+                    at_ns: row.get(1)?,
+                    unbound_bytes: row.get(2)?,
+                    resident_bytes: row.get(3)?,
+                })
+            },
         )?,
     })
 }

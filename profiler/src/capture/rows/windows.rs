@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Transaction, params};
 
 use super::stored;
-use crate::window::record::{Amount, LeftBehind, RssPair, Unbound, WindowRecord};
+use crate::window::record::{Amount, LeftBehind, MemoryAt, RssPair, Unbound, WindowRecord};
 use crate::window::route::Route;
 
 /// The numbers of all routes that were written. The session bounds their number.
@@ -173,6 +173,29 @@ pub(in crate::capture) fn insert_unbound(
             stored(ambiguous.allocated.objects),
             stored(ambiguous.outstanding.bytes),
             stored(ambiguous.outstanding.objects),
+        ])?;
+    }
+    Ok(())
+}
+
+pub(in crate::capture) fn insert_memory(
+    transaction: &Transaction<'_>,
+    memory: &[MemoryAt],
+) -> rusqlite::Result<()> {
+    let mut insert =
+        transaction.prepare_cached("INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)")?;
+    for MemoryAt {
+        process,
+        at_ns,
+        unbound_bytes,
+        resident_bytes,
+    } in memory
+    {
+        insert.execute(params![
+            process,
+            stored(*at_ns),
+            unbound_bytes.map(stored),
+            resident_bytes.map(stored),
         ])?;
     }
     Ok(())

@@ -6,7 +6,8 @@ use super::*;
 use crate::capture::{UnboundAt, Windows};
 use crate::window::head::Method;
 use crate::window::record::{
-    Amount, Binding, LeftBehind, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd, WindowRecord,
+    Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd,
+    WindowRecord,
 };
 use crate::window::route::Route;
 
@@ -118,6 +119,28 @@ fn survivors_are_filled_in_once_they_are_known() -> TestResult {
     let windows = write(&path, &[first, second])?;
     let survivors: Vec<_> = windows.records.iter().map(|it| it.1).collect();
     assert_eq!(survivors, [Some(amount(40)), None]);
+    Ok(())
+}
+
+#[test]
+fn memory_is_read_in_the_order_of_time() -> TestResult {
+    let (_directory, path) = place()?;
+    let at = |process, at_ns, unbound_bytes, resident_bytes| MemoryAt {
+        process,
+        at_ns,
+        unbound_bytes,
+        resident_bytes,
+    };
+    let first = Interval {
+        memory: vec![at(1, 10, Some(5), None), at(0, 20, None, Some(6))],
+        ..interval(1)
+    };
+    let second = Interval {
+        memory: vec![at(1, 30, Some(7), Some(u64::MAX >> 1))],
+        ..interval(2)
+    };
+    let expected = [first.memory.clone(), second.memory.clone()].concat();
+    assert_eq!(write(&path, &[first, second])?.memory, expected);
     Ok(())
 }
 

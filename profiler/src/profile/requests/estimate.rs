@@ -6,9 +6,9 @@ use std::collections::{HashMap, HashSet};
 
 use crate::capture::Capture;
 use crate::window::estimate::{self, Interval, RouteEstimate};
-use crate::window::record::WindowRecord;
+use crate::window::record::{MemoryAt, WindowRecord};
 use crate::window::route::Route;
-use crate::window::table::{RouteTable, RowEstimate};
+use crate::window::table::{EstimatedFrom, RouteTable, RowEstimate};
 
 /// Intervals that are told apart: enough for the most routes that can be, three times over. Of a longer
 /// recording several are joined.
@@ -32,13 +32,14 @@ pub(super) fn fill_in(capture: &Capture, table: &mut RouteTable) {
 
 fn estimates(capture: &Capture, unbound: &[&WindowRecord]) -> HashMap<Route, RowEstimate> {
     let routes = ranked(unbound);
-    let boundaries = boundaries(&capture.snapshots);
-    let intervals = boundaries.len().saturating_sub(1);
+    let processes: HashSet<u16> = unbound.iter().map(|it| it.process).collect();
+    let (levels, from) = levels(&capture.windows.memory, &processes);
+    let intervals = levels.len().saturating_sub(1);
     let columns = Columns::new(&routes, estimate::told_apart(intervals, routes.len()));
-    let series = series(capture, unbound, &boundaries, &columns);
+    let series = series(&levels, unbound, &columns);
     let estimate = estimate::by_route(&series);
     let of_route = |route: &Route| match &estimate {
-        Ok(estimate) => columns.explain(route, &estimate.routes),
+        Ok(estimate) => columns.explain(route, &estimate.routes, from),
         Err(error) => RowEstimate::Missing(error.to_string()),
     };
     let estimates = routes.iter().map(|route| (route.clone(), of_route(route)));
@@ -56,28 +57,44 @@ fn ranked(unbound: &[&WindowRecord]) -> Vec<Route> {
     routes.into_iter().map(|(route, _)| route).collect()
 }
 
-/// Where intervals meet, nanoseconds since 1970 UTC. What the last snapshots leave over is no whole interval.
-fn boundaries(snapshots: &[u64]) -> Vec<u64> {
-    let joined = snapshots.len().div_ceil(MAX_INTERVALS).max(1);
-    let mut boundaries: Vec<_> = snapshots.iter().step_by(joined).copied().collect();
-    if let [first, second, .., before, last] = boundaries[..]
-        && last.saturating_sub(before) < second.saturating_sub(first) / 2
-    {
-        boundaries.pop();
+/// Memory of all processes together at one moment.
+struct Level {
+    /// Nanoseconds since 1970 UTC.
+    at_ns: u64,
+    bytes: i128,
+}
+
+/// Where intervals meet, from the first moment at which all of these processes were looked at. What the last
+/// looks leave over is no whole interval.
+fn levels(memory: &[MemoryAt], processes: &HashSet<u16>) -> (Vec<Level>, EstimatedFrom) {
+    let of_processes = memory.iter().filter(|it| processes.contains(&it.process));
+    let from = match of_processes.clone().any(|it| it.unbound_bytes.is_some()) {
+        true => EstimatedFrom::Blocks,
+        false => EstimatedFrom::ResidentSet,
+    };
+    let mut now: HashMap<u16, u64> = HashMap::new();
+    let mut levels: Vec<Level> = Vec::new();
+    for memory in of_processes {
+        let bytes = match from {
+            EstimatedFrom::Blocks => memory.unbound_bytes,
+            EstimatedFrom::ResidentSet => memory.resident_bytes,
+        };
+        now.extend(bytes.map(|bytes| (memory.process, bytes)));
+        if now.len() < processes.len() {
+            continue;
+        }
+        let at_ns = memory.at_ns;
+        levels.pop_if(|it| it.at_ns == at_ns);
+        let bytes = now.values().map(|bytes| i128::from(*bytes)).sum();
+        levels.push(Level { at_ns, bytes });
     }
-    boundaries
+    let joined = levels.len().div_ceil(MAX_INTERVALS).max(1);
+    (levels.into_iter().step_by(joined).collect(), from)
 }
 
 /// Growth and requests of each interval, of all processes together that have unbound requests.
-fn series(
-    capture: &Capture,
-    unbound: &[&WindowRecord],
-    boundaries: &[u64],
-    columns: &Columns<'_>,
-) -> Vec<Interval> {
-    let processes: HashSet<u16> = unbound.iter().map(|it| it.process).collect();
-    let outstanding = outstanding(capture, &processes, boundaries);
-    let growths = outstanding.windows(2).map(|pair| pair[1] - pair[0]);
+fn series(levels: &[Level], unbound: &[&WindowRecord], columns: &Columns<'_>) -> Vec<Interval> {
+    let growths = levels.windows(2).map(|pair| pair[1].bytes - pair[0].bytes);
     let mut series: Vec<_> = growths
         .map(|growth| Interval {
             growth: growth.clamp(i64::MIN.into(), i64::MAX.into()) as i64,
@@ -85,7 +102,7 @@ fn series(
         })
         .collect();
     for record in unbound {
-        let after = boundaries.partition_point(|it| *it < record.closed_ns);
+        let after = levels.partition_point(|it| it.at_ns < answered_ns(record));
         let interval = after.checked_sub(1).and_then(|it| series.get_mut(it));
         if let Some(interval) = interval {
             interval.requests[columns.of(&record.route.row())] += 1;
@@ -94,21 +111,13 @@ fn series(
     series
 }
 
-/// Bytes of no single request that are outstanding in these processes at each boundary.
-fn outstanding(capture: &Capture, processes: &HashSet<u16>, boundaries: &[u64]) -> Vec<i128> {
-    let mut written = capture.windows.unbound.iter().peekable();
-    let mut now: HashMap<u16, i128> = HashMap::new();
-    let mut at = |boundary: &u64| {
-        while let Some(next) = written.next_if(|it| it.at_ns <= *boundary) {
-            let it = next.unbound;
-            let parts = [it.background, it.ambiguous].map(|it| i128::from(it.outstanding.bytes));
-            if processes.contains(&it.process) {
-                now.insert(it.process, parts.iter().sum());
-            }
-        }
-        now.values().sum()
-    };
-    boundaries.iter().map(&mut at).collect()
+/// What a request leaves behind was allocated before its last byte was sent; that its window is over may be
+/// known much later.
+fn answered_ns(record: &WindowRecord) -> u64 {
+    let answered = record
+        .duration_ns
+        .map(|it| record.opened_ns.saturating_add(it));
+    answered.map_or(record.closed_ns, |it| it.min(record.closed_ns))
 }
 
 /// Which column of requests each route counts in: the first ones have their own, the others share one.
@@ -137,7 +146,12 @@ impl<'a> Columns<'a> {
         self.of[route]
     }
 
-    fn explain(&self, route: &Route, estimates: &[RouteEstimate]) -> RowEstimate {
+    fn explain(
+        &self,
+        route: &Route,
+        estimates: &[RouteEstimate],
+        from: EstimatedFrom,
+    ) -> RowEstimate {
         let column = self.of(route);
         let missing = |why: &str| RowEstimate::Missing(why.to_owned());
         match &estimates[column] {
@@ -148,6 +162,7 @@ impl<'a> Columns<'a> {
             } => RowEstimate::Told {
                 bytes_per_request: *bytes,
                 standard_error: *standard_error,
+                from,
             },
             RouteEstimate::TiedTo(others) if others.is_empty() => missing(STEADY),
             RouteEstimate::TiedTo(others) => {

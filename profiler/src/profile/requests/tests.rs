@@ -8,8 +8,8 @@ use crate::capture::{Frame, FrameKind, Stack, Windows};
 use crate::profile::Profile;
 use crate::symbolize::Symbol;
 use crate::window::head::Method;
-use crate::window::record::{Binding, LeftBehind};
-use crate::window::table::RowEstimate;
+use crate::window::record::{Binding, LeftBehind, MemoryAt};
+use crate::window::table::{EstimatedFrom, RowEstimate};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -87,7 +87,7 @@ fn capture(records: Vec<WindowRecord>, left_behind: Vec<LeftBehind>) -> Capture 
         windows: Windows {
             records: records.into_iter().map(|it| (it, None)).collect(),
             left_behind,
-            unbound: Vec::new(),
+            ..Windows::default()
         },
         ..Capture::default()
     }
@@ -196,15 +196,17 @@ fn concurrent(seconds: u64, routes: u64) -> Capture {
     let mut capture = capture(Vec::new(), Vec::new());
     let mut outstanding = 1_000_000;
     for second in 0..seconds {
-        let at_ns = second * SECOND;
-        capture.snapshots.push(at_ns);
+        let at_ns = (second + 1) * SECOND;
         outstanding += 100;
         for number in 0..routes {
             // As good as random, and fewer of each further route.
             let requests = ((second + 1) * (2 * number + 7) * 7919 / 13) % (routes + 2 - number);
             for _ in 0..requests {
                 let record = WindowRecord {
-                    closed_ns: at_ns.saturating_sub(SECOND / 2),
+                    opened_ns: at_ns.saturating_sub(SECOND / 2),
+                    duration_ns: Some(SECOND / 4),
+                    // A window's end may be seen late.
+                    closed_ns: at_ns + SECOND / 10,
                     binding: Binding::Candidates(2),
                     ..window(&route(&format!("/{number}")), 200, 9)
                 };
@@ -212,16 +214,11 @@ fn concurrent(seconds: u64, routes: u64) -> Capture {
                 outstanding += if number == 0 { 500 } else { 0 };
             }
         }
-        let ambiguous = Unbound {
-            allocated: amount(0),
-            outstanding: amount(outstanding),
-        };
-        capture.windows.unbound.push(UnboundAt {
+        capture.windows.memory.push(MemoryAt {
+            process: 0,
             at_ns,
-            unbound: ProcessUnbound {
-                ambiguous,
-                ..ProcessUnbound::default()
-            },
+            unbound_bytes: Some(outstanding),
+            resident_bytes: Some(7),
         });
     }
     capture
@@ -240,6 +237,7 @@ fn told(capture: &Capture, name: &str) -> (f64, f64) {
         RowEstimate::Told {
             bytes_per_request,
             standard_error,
+            from: EstimatedFrom::Blocks,
         } => (bytes_per_request, standard_error),
         other => panic!("{other:?}"),
     }
@@ -281,6 +279,39 @@ fn a_recording_that_is_too_short_says_how_long_it_has_to_be() {
         why,
         "3 intervals are too few for 3 routes: record 12, or with a shorter interval"
     );
+}
+
+#[test]
+fn where_allocations_are_not_followed_the_resident_set_tells() {
+    let mut capture = concurrent(60, 3);
+    for memory in &mut capture.windows.memory {
+        memory.resident_bytes = memory.unbound_bytes.take();
+    }
+    match estimate(&capture, "/0") {
+        RowEstimate::Told {
+            bytes_per_request,
+            from: EstimatedFrom::ResidentSet,
+            ..
+        } => assert!((bytes_per_request - 500.0).abs() < 1.0),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn intervals_begin_when_all_processes_are_there() {
+    let mut capture = concurrent(60, 3);
+    let memory = &mut capture.windows.memory;
+    let others = memory.clone().into_iter().skip(20).map(|it| MemoryAt {
+        process: 1,
+        unbound_bytes: Some(1 << 30),
+        ..it
+    });
+    memory.extend(others);
+    memory.sort_by_key(|it| it.at_ns);
+    for (number, (record, _)) in capture.windows.records.iter_mut().enumerate() {
+        record.process = number as u16 % 2;
+    }
+    assert!((told(&capture, "/0").0 - 500.0).abs() < 1.0);
 }
 
 #[test]

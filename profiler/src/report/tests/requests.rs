@@ -6,7 +6,8 @@ use crate::profile::Tier;
 use crate::report::{Refusal, Selection};
 use crate::window::head::Method;
 use crate::window::record::{
-    Amount, Binding, LeftBehind, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd, WindowRecord,
+    Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd,
+    WindowRecord,
 };
 use crate::window::route::Route;
 
@@ -138,6 +139,16 @@ fn unbound(streams: u64, second: u64) -> Vec<ProcessUnbound> {
     ]
 }
 
+fn memory(streams: u64, second: u64) -> Vec<MemoryAt> {
+    let of = |it: &ProcessUnbound| MemoryAt {
+        process: it.process,
+        at_ns: BEGUN + second * SECOND,
+        unbound_bytes: Some(it.background.outstanding.bytes + it.ambiguous.outstanding.bytes),
+        resident_bytes: None,
+    };
+    unbound(streams, second).iter().map(of).collect()
+}
+
 fn write(path: &std::path::Path) -> TestResult {
     let mut base = capture();
     base.stacks[0].context = CONTEXT;
@@ -184,6 +195,7 @@ fn write(path: &std::path::Path) -> TestResult {
         writer.write_interval(&Interval {
             at_ns: BEGUN + second * SECOND,
             windows,
+            memory: memory(streams, second),
             unbound: unbound(streams, second),
             ..first
         })?;

@@ -1,8 +1,8 @@
 //! Least squares with weights, coefficients that are not negative, and an intercept that may be.
 
-/// Sweeps over all coefficients, at most. Without near ties some dozen do.
-const MAX_SWEEPS: usize = 2000;
-/// A sweep that changes no fitted value by more than this part of the spread is the last.
+/// Rounds for each coefficient, at most; one is typical.
+const ROUNDS_EACH: usize = 3;
+/// What a further coefficient would explain is nothing below this part of what the best one does.
 const TOLERANCE: f64 = 1e-10;
 /// Variance, relative to the mean's square, below which a column is constant but for rounding.
 const CONSTANT: f64 = 1e-18;
@@ -135,31 +135,94 @@ pub(super) fn mean(values: &[f64], weights: &[f64]) -> f64 {
     sum / weights.iter().sum::<f64>()
 }
 
-/// One coefficient after the other is set to what is best given the others, until none moves. This
-/// minimizes a convex function, and zero is a bound like any other.
+/// The coefficients with the least squares of all that are not negative, by Lawson and Hanson ("Solving Least
+/// Squares Problems", chapter 23): exact even where columns are nearly tied, where descents take for ever.
 fn not_negative(moments: &Moments, with_values: &[f64]) -> Vec<f64> {
-    let products = &moments.products;
-    let mut coefficients = vec![0.0; with_values.len()];
-    for _ in 0..MAX_SWEEPS {
-        let mut moved: f64 = 0.0;
-        let mut spread: f64 = 0.0;
-        for (index, row) in products.iter().enumerate() {
-            let own = row[index];
-            if own <= 0.0 {
-                continue;
-            }
-            let others: f64 = row.iter().zip(&coefficients).map(|(it, by)| it * by).sum();
-            let old: f64 = coefficients[index];
-            let new = (old + (with_values[index] - others) / own).max(0.0);
-            coefficients[index] = new;
-            moved = moved.max((new - old).abs() * own.sqrt());
-            spread = spread.max(new * own.sqrt());
+    let scales: Vec<f64> = (0..with_values.len())
+        .map(|it| moments.products[it][it].max(0.0).sqrt())
+        .collect();
+    let scaled = |it: usize, by: f64| {
+        if scales[it] > 0.0 {
+            by / scales[it]
+        } else {
+            0.0
         }
-        if moved <= TOLERANCE * spread {
+    };
+    let target: Vec<f64> = (0..with_values.len())
+        .map(|it| scaled(it, with_values[it]))
+        .collect();
+    let correlation = |a: usize, b: usize| match a == b {
+        true => 1.0,
+        false => scaled(a, scaled(b, moments.products[a][b])),
+    };
+    let largest = target.iter().fold(0.0, |most: f64, it| most.max(it.abs()));
+    let mut free: Vec<usize> = Vec::new();
+    let mut found = vec![0.0; target.len()];
+    for _ in 0..ROUNDS_EACH * target.len() {
+        let gain = |it: usize| {
+            let explained: f64 = free
+                .iter()
+                .map(|by| correlation(it, *by) * found[*by])
+                .sum();
+            target[it] - explained
+        };
+        let held = (0..target.len()).filter(|it| scales[*it] > 0.0 && !free.contains(it));
+        let best = held
+            .map(|it| (gain(it), it))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let Some((_, next)) = best.filter(|(gain, _)| *gain > TOLERANCE * largest) else {
             break;
+        };
+        free.push(next);
+        settle(&mut free, &mut found, &correlation, &target);
+    }
+    (0..found.len()).map(|it| scaled(it, found[it])).collect()
+}
+
+/// Solves for the free coefficients, without those that would become negative.
+fn settle(
+    free: &mut Vec<usize>,
+    found: &mut [f64],
+    correlation: &impl Fn(usize, usize) -> f64,
+    target: &[f64],
+) {
+    while !free.is_empty() {
+        let row = |a: &usize| free.iter().map(|b| correlation(*a, *b)).collect();
+        let inverse = inverted(free.iter().map(row).collect());
+        let wanted: Vec<f64> = inverse
+            .iter()
+            .map(|row| {
+                row.iter()
+                    .zip(&*free)
+                    .map(|(it, by)| it * target[*by])
+                    .sum()
+            })
+            .collect();
+        let steps = free.iter().zip(&wanted);
+        let step = steps
+            .filter(|(_, wanted)| **wanted <= 0.0)
+            .map(|(it, wanted)| found[*it] / (found[*it] - wanted).max(f64::MIN_POSITIVE))
+            .fold(1.0, f64::min);
+        for (it, wanted) in free.iter().zip(&wanted) {
+            found[*it] += step * (wanted - found[*it]);
+        }
+        if step == 1.0 && wanted.iter().all(|it| *it > 0.0) {
+            return;
+        }
+        let at_bound: Vec<usize> = free
+            .iter()
+            .zip(&wanted)
+            .filter(|(it, wanted)| {
+                **wanted <= 0.0 && found[**it] <= f64::EPSILON * target[**it].abs()
+            })
+            .map(|(it, _)| *it)
+            .collect();
+        at_bound.iter().for_each(|it| found[*it] = 0.0);
+        free.retain(|it| !at_bound.contains(it));
+        if at_bound.is_empty() {
+            return;
         }
     }
-    coefficients
 }
 
 /// By Gauss and Jordan. The matrix has to be symmetric and positive definite, so that no pivoting is

@@ -118,6 +118,49 @@ fn the_truth_is_within_two_standard_errors_most_of_the_time() {
 }
 
 #[test]
+fn what_comes_and_goes_is_no_leak() {
+    let server = Server {
+        leaks: [20_000.0, 0.0, 0.0],
+        background: 0.0,
+        noise: 0.0,
+        ..SERVER
+    };
+    let is_told = |seed: &u64| {
+        let mut random = Random(*seed);
+        let series = server.run(60, 100, &mut random);
+        let mut series = with_quiet_moments(series, &mut random);
+        let mut garbage = 0;
+        for interval in &mut series {
+            let now = (100_000.0 * random.normal()) as i64;
+            interval.growth += now - garbage;
+            garbage = now;
+        }
+        let estimate = by_route(&series).expect("there is enough data");
+        let is_leak = is_near(told(&estimate, 0).0, 20_000.0, 0.1);
+        is_leak && [1, 2].iter().all(|it| told(&estimate, *it).0 < 2_000.0)
+    };
+    let told = (0..100).filter(is_told).count();
+    assert!(told >= 95, "{told}");
+}
+
+#[test]
+fn shares_of_a_steady_load_can_be_told_if_a_route_leaves_nothing() {
+    let server = Server {
+        background: 0.0,
+        ..SERVER
+    };
+    let series = server.run(100, 50, &mut Random(1));
+    let estimate = by_route(&series).expect("there is enough data");
+    for (route, truth) in [(0, 20_000.0), (1, 0.0), (2, 5_000.0)] {
+        let (bytes, error) = told(&estimate, route);
+        assert!(
+            (bytes - truth).abs() < 4.0 * error && error < 200.0,
+            "{estimate:?}"
+        );
+    }
+}
+
+#[test]
 fn single_jumps_are_set_aside_and_reported() {
     let mut series = five_thousand(SERVER, 1);
     for at in [10, 60] {

@@ -182,6 +182,7 @@ fn estimates_stand_below_their_route_and_each_reason_for_none_once() {
     let told = RowEstimate::Told {
         bytes_per_request: 1_234.5,
         standard_error: 56.7,
+        from: EstimatedFrom::ResidentSet,
     };
     let missing = |why: &str| RowEstimate::Missing(why.to_owned());
     let tied = format!(
@@ -217,6 +218,7 @@ fn what_is_estimated_counts_for_the_order() {
     let estimate = RowEstimate::Told {
         bytes_per_request: 400.0,
         standard_error: 1.0,
+        from: EstimatedFrom::Blocks,
     };
     table.estimate(&HashMap::from([(get("/stream"), estimate)]));
     assert_eq!(
@@ -242,7 +244,7 @@ fn the_json_has_the_documented_names() {
                 "survivor_bytes_per_request": null,
                 "confidence": "exact",
                 "confidences": {"exact": 1, "lineage": 0, "candidates": 0, "none": 0},
-                "estimated_bytes_per_request": null, "estimate_standard_error": null,
+                "estimated_bytes_per_request": null, "estimate_standard_error": null, "estimated_from": null,
                 "no_estimate": null,
             }],
             "background": {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use super::{Confidences, RouteRow, RouteTable, RowEstimate};
+use super::{Confidences, EstimatedFrom, RouteRow, RouteTable, RowEstimate};
 use crate::report::units;
 use crate::window::record::Unbound;
 
@@ -69,9 +69,15 @@ fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
         RowEstimate::Told {
             bytes_per_request,
             standard_error,
+            from,
         } => {
             let [bytes, error] = [bytes_per_request, standard_error].map(mean);
-            let left = format!("estimate: ~{bytes} left behind a request, give or take {error}");
+            let from = match from {
+                EstimatedFrom::Blocks => "",
+                EstimatedFrom::ResidentSet => " from the resident set",
+            };
+            let left =
+                format!("estimate{from}: ~{bytes} left behind a request, give or take {error}");
             writeln!(out, "{left:>COLUMNS$}")
         }
     }
