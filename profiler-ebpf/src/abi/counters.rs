@@ -73,6 +73,8 @@ counters! {
     WindowEventsLost = "window_events_lost", Lost;
     /// requests that were counted under `other` because there were too many routes (raise --max-routes)
     RoutesFull = "routes_full", Note;
+    /// windows that turned out to be of another protocol than HTTP: what was allocated in them is in no row
+    NotHttp = "not_http", Note;
     /// windows whose survivors are not known because too many others came after them
     SurvivorsUnknown = "survivors_unknown", Note;
     /// frees of blocks allocated before recording began

@@ -119,7 +119,14 @@ pub const fn is_status_line(word: u64, len: usize) -> bool {
 #[inline(always)]
 #[must_use]
 pub const fn is_interim(digits: u64) -> bool {
-    digits & 0xff == b'1' as u64 && digits & low_bytes(3) != little_endian(b"101")
+    digits & 0xff == b'1' as u64 && !is_upgrade(digits)
+}
+
+/// Whether a status says that the connection speaks another protocol from here on.
+#[inline(always)]
+#[must_use]
+pub const fn is_upgrade(digits: u64) -> bool {
+    digits & low_bytes(3) == little_endian(b"101")
 }
 
 #[cfg(test)]

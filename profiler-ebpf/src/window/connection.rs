@@ -58,8 +58,8 @@ pub struct Connection {
     response_room: u32,
     /// Whether reading it waits for data.
     blocks: u32,
-    /// Zero.
-    reserved: u32,
+    /// Not zero once it speaks another protocol: whatever is read then begins no request.
+    upgraded: u32,
 }
 
 const fn connection_key(process: u32, descriptor: u32) -> u64 {
@@ -94,6 +94,7 @@ pub fn arrived(process: u32, key: u64, socket: &Socket, data: Data) -> Option<()
         (Some(known), Some(window)) if window.stage() == WindowStage::Open as u32 => {
             more_of_request(known, window, data)
         }
+        (Some(known), _) if known.upgraded != 0 => None,
         (known, _) => look_for_head(process, key, socket, known, data),
     };
     if !socket.blocks {
@@ -305,6 +306,11 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: Data) -> Op
     } else if is_head {
         window.bound_and_flags |= WINDOW_NEXT_RESPONSE;
         connection.response_room = HEAD_BYTES as u32;
+    } else {
+        window.bound_and_flags &= !WINDOW_NEXT_RESPONSE;
+    }
+    if is_head && is_upgrade(data) {
+        connection.upgraded = 1;
     }
     if is_head && let Some(thread) = thread::existing(current_tid()) {
         contexts::answered(thread, window.process as u16, window.id());
@@ -349,6 +355,13 @@ fn note_end(window: &mut WindowState, data: Data) {
 fn is_interim(data: Data) -> bool {
     let (digits, len) = data.after(STATUS).first_word();
     len >= 3 && data.transferred <= LONGEST_INTERIM && http::is_interim(digits)
+}
+
+/// Whether a status line is that of 101, after which the connection speaks another protocol.
+#[inline(always)]
+fn is_upgrade(data: Data) -> bool {
+    let (digits, len) = data.after(STATUS).first_word();
+    len >= 3 && http::is_upgrade(digits)
 }
 
 /// Reading or sending failed: the peer may be gone. Behind the response, that is nothing unusual.

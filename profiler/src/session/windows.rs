@@ -246,6 +246,11 @@ impl Windows {
         self.forgotten
     }
 
+    /// Windows that were of another protocol.
+    pub const fn not_http(&self) -> u64 {
+        self.tracker.not_http()
+    }
+
     /// Requests in no route of their own.
     pub const fn overflowed(&self) -> u64 {
         self.tracker.overflowed()

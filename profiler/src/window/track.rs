@@ -36,6 +36,7 @@ pub struct Tracker {
     clock_offset_ns: i64,
     /// Whether allocations are followed.
     allocations: bool,
+    not_http: u64,
     pids: HashMap<u32, u32>,
     /// Names of windows that are no requests, by [`WindowState::source`].
     sources: HashMap<u32, Route>,
@@ -109,6 +110,7 @@ impl Tracker {
             routes,
             clock_offset_ns,
             allocations,
+            not_http: 0,
             pids: HashMap::new(),
             sources: HashMap::new(),
             open: HashMap::new(),
@@ -129,6 +131,12 @@ impl Tracker {
     #[must_use]
     pub const fn overflowed(&self) -> u64 {
         self.routes.overflowed()
+    }
+
+    /// Windows that were of another protocol, and have no record.
+    #[must_use]
+    pub const fn not_http(&self) -> u64 {
+        self.not_http
     }
 
     /// Takes what the kernel side has sent; returns the records of what is over.
@@ -221,10 +229,13 @@ impl Tracker {
         let end = end.unwrap_or_else(|| how_it_ended(&last.state));
         let exchanges = (0..).zip(open.exchanges);
         exchanges
-            .map(|(behind, exchange): (u64, _)| {
+            .filter_map(|(behind, exchange): (u64, _)| {
                 let was_answered = exchange.was_answered();
-                let (route, status, request_id) = exchange.finish(&mut self.routes);
-                WindowRecord {
+                let Some((route, status, request_id)) = exchange.finish(&mut self.routes) else {
+                    self.not_http += 1;
+                    return None;
+                };
+                Some(WindowRecord {
                     window: behind << 32 | u64::from(id),
                     process: process as u16,
                     pid,
@@ -240,7 +251,7 @@ impl Tracker {
                     retained,
                     binding,
                     end,
-                }
+                })
             })
             .collect()
     }

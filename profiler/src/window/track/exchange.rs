@@ -138,8 +138,9 @@ impl Exchange {
         }
     }
 
-    /// Route, status and request id.
-    pub fn finish(self, routes: &mut Routes) -> (Route, Option<u16>, Option<String>) {
+    /// Route, status and request id; `None` if neither side has said anything that HTTP would. Other
+    /// protocols have commands such as `GET key`.
+    pub fn finish(self, routes: &mut Routes) -> Option<(Route, Option<u16>, Option<String>)> {
         let response = match self.response.map(HeadParser::finish) {
             Some(Head::Response(response)) => Some(response),
             _ => None,
@@ -152,14 +153,15 @@ impl Exchange {
                     let id = request.fields.id().map(str::to_owned);
                     (routes.route(request.method, &request.target), id)
                 }
+                _ if response.is_none() => return None,
                 _ => (Route::named(MALFORMED), None),
             },
-            Request::Nothing => (Route::named(MALFORMED), None),
+            Request::Nothing => return None,
         };
         if id.is_none() {
             let fields = response.as_ref().map(|response| &response.fields);
             id = fields.and_then(|it| it.id()).map(str::to_owned);
         }
-        (route, response.map(|response| response.status), id)
+        Some((route, response.map(|response| response.status), id))
     }
 }

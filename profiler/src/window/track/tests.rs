@@ -182,6 +182,28 @@ fn a_body_that_looks_like_a_response_is_none() {
 }
 
 #[test]
+fn a_command_of_another_protocol_is_no_request() {
+    for (command, answer) in [
+        (&b"GET key\r\n"[..], &b"$-1\r\n"[..]),
+        (b"OPTIONS rtsp://host RTSP/1.0\r\n", b"RTSP/1.0 200 OK\r\n"),
+    ] {
+        let mut tracker = tracker();
+        let messages = [(Opened, command), (Response, answer)];
+        let state = converse(&mut tracker, &messages);
+        assert!(close(&mut tracker, state).is_empty());
+        assert_eq!(tracker.not_http(), 1);
+    }
+    let mut tracker = tracker();
+    let messages: [(_, &[u8]); 2] = [
+        (Opened, b"GET nonsense\r\n"),
+        (Response, b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+    ];
+    let state = converse(&mut tracker, &messages);
+    let records = close(&mut tracker, state);
+    assert_eq!(records[0].route.to_string(), "{malformed}");
+}
+
+#[test]
 fn early_hints_are_no_response() {
     let mut tracker = tracker();
     let state = converse(
@@ -331,11 +353,13 @@ proptest! {
             let mut event = event(Opened, state, &fragment);
             event.kind = kind;
             event.transferred = bits;
+            let not_http = tracker.not_http();
             let records = tracker.take(&event, &fragment);
+            let ended = !records.is_empty() || tracker.not_http() > not_http;
             match WindowEventKind::from_bits(kind) {
                 Some(Opened) => { open.insert(id); }
                 Some(Closed) => {
-                    prop_assert_eq!(records.is_empty(), !open.remove(&id));
+                    prop_assert_eq!(ended, open.remove(&id));
                     continue;
                 }
                 _ => {}

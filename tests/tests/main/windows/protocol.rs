@@ -115,33 +115,8 @@ fn every_way_to_read_and_to_send_is_seen() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn every_method_has_a_route() -> Result<()> {
-    let _turn = machine::alone();
-    let mut watching = Watching::start(&[])?;
-    let mut connection = watching.connect()?;
-    let methods = [
-        "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE",
-    ];
-    for method in methods {
-        let response = connection.ask(&Request::new(method, "/clean", method))?;
-        watching.answered(method, "/clean", &response);
-    }
-    connection.close()?;
-    let windows = watching.end()?;
-    assert_all_done(&windows);
-    let seen: Vec<_> = windows
-        .iter()
-        .filter_map(|it| it.method.as_deref())
-        .collect();
-    assert_eq!(seen, methods);
-    Ok(())
-}
-
-#[test]
-fn a_head_in_two_pieces_is_one_head_wherever_it_is_cut() -> Result<()> {
-    let _turn = machine::alone();
-    let mut watching = Watching::start(&[])?;
+/// In two pieces.
+fn cut_anywhere(watching: &mut Watching) -> Result<()> {
     let mut connection = watching.connect()?;
     for at in 1..Request::get("/thousand", "cut-00").head().len() {
         let id = format!("cut-{at:02}");
@@ -155,19 +130,11 @@ fn a_head_in_two_pieces_is_one_head_wherever_it_is_cut() -> Result<()> {
         watching.answered(&id, "/thousand", &response);
     }
     connection.close()?;
-    let windows = watching.end()?;
-    assert_all_done(&windows);
-    assert!(
-        windows.iter().all(|it| it.retained_bytes == 1000),
-        "{windows:#?}"
-    );
     Ok(())
 }
 
-#[test]
-fn a_head_that_comes_byte_by_byte_is_one_head() -> Result<()> {
-    let _turn = machine::alone();
-    let mut watching = Watching::start(&["ways"])?;
+/// As slowly as can be.
+fn byte_by_byte(watching: &mut Watching) -> Result<()> {
     for number in 0..4 {
         let mut connection = watching.connect()?;
         let id = format!("bytes-{number}");
@@ -177,23 +144,74 @@ fn a_head_that_comes_byte_by_byte_is_one_head() -> Result<()> {
         watching.answered(&id, "/thousand", &response);
         connection.close()?;
     }
+    Ok(())
+}
+
+/// Of which only the beginning is looked at.
+fn of_64_kib(watching: &mut Watching) -> Result<()> {
+    let mut connection = watching.connect()?;
+    for id in ["first", "second"] {
+        let request = Request::get("/thousand", id).header("X-Padding", &"GET / ".repeat(11_000));
+        let response = connection.ask(&request)?;
+        assert_eq!(response.status, 200);
+        watching.answered(id, "/thousand", &response);
+        watching.ask(&mut connection, "/clean", &format!("after-{id}"))?;
+    }
+    connection.close()?;
+    Ok(())
+}
+
+#[test]
+fn a_head_is_one_head_however_it_comes() -> Result<()> {
+    let _turn = machine::alone();
+    let mut watching = Watching::start(&["ways"])?;
+    cut_anywhere(&mut watching)?;
+    byte_by_byte(&mut watching)?;
+    of_64_kib(&mut watching)?;
     let windows = watching.end()?;
     assert_all_done(&windows);
+    for window in &windows {
+        assert!(
+            window.retained_bytes == 1000 || window.route == "/clean",
+            "{window:#?}"
+        );
+    }
+    let id = |window: &&Window| {
+        window
+            .request_id
+            .as_deref()
+            .is_some_and(|id| id.starts_with("bytes"))
+    };
     // From the first byte of the head on.
     let least = u64::try_from(A_MOMENT.as_nanos())? * 60;
     assert!(
-        windows.iter().all(|it| it.duration_ns >= Some(least)),
+        windows
+            .iter()
+            .filter(id)
+            .all(|it| it.duration_ns >= Some(least)),
         "{windows:#?}"
     );
     Ok(())
 }
 
-#[test]
-fn an_interim_response_does_not_end_a_request() -> Result<()> {
-    let _turn = machine::alone();
-    let mut watching = Watching::start(&[])?;
+const METHODS: [&str; 8] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE",
+];
+
+fn every_method(watching: &mut Watching) -> Result<()> {
     let mut connection = watching.connect()?;
-    for id in ["first", "second", "third"] {
+    for method in METHODS {
+        let response = connection.ask(&Request::new(method, "/clean", method))?;
+        watching.answered(method, "/clean", &response);
+    }
+    connection.close()?;
+    Ok(())
+}
+
+/// The response is still to come after them.
+fn interim_responses(watching: &mut Watching) -> Result<()> {
+    let mut connection = watching.connect()?;
+    for id in ["interim-1", "interim-2", "interim-3"] {
         let request = Request::new("POST", "/echo", id).header("Expect", "100-continue");
         let request = request.body(b"what was asked for");
         let (head, body) = (request.head(), b"what was asked for");
@@ -206,14 +224,11 @@ fn an_interim_response_does_not_end_a_request() -> Result<()> {
         watching.answered(id, "/echo", &response);
     }
     connection.close()?;
-    assert_all_done(&watching.end()?);
     Ok(())
 }
 
-#[test]
-fn a_stream_is_one_request_to_its_last_chunk() -> Result<()> {
-    let _turn = machine::alone();
-    let mut watching = Watching::start(&[])?;
+/// Both ways; each chunk of a stream is allocated when those before it have been sent.
+fn chunked_bodies(watching: &mut Watching) -> Result<()> {
     let mut connection = watching.connect()?;
     for number in 0..10 {
         let id = format!("chunks-{number}");
@@ -227,10 +242,39 @@ fn a_stream_is_one_request_to_its_last_chunk() -> Result<()> {
         watching.answered(&id, "/echo", &response);
     }
     connection.close()?;
+    Ok(())
+}
+
+/// A body that looks like a request is none.
+fn bodies_like_heads(watching: &mut Watching) -> Result<()> {
+    let mut connection = watching.connect()?;
+    let body = Request::get("/hidden", "hidden").bytes();
+    for id in ["body-1", "body-2"] {
+        let request = Request::new("POST", "/echo", id).body(&body);
+        connection.send(&request.head())?;
+        std::thread::sleep(A_MOMENT);
+        connection.send(&body)?;
+        let response = connection.receive_to(&request)?;
+        assert_eq!(response.body, body);
+        watching.answered(id, "/echo", &response);
+    }
+    connection.close()?;
+    Ok(())
+}
+
+#[test]
+fn a_request_is_one_request_whatever_belongs_to_it() -> Result<()> {
+    let _turn = machine::alone();
+    let mut watching = Watching::start(&[])?;
+    every_method(&mut watching)?;
+    interim_responses(&mut watching)?;
+    chunked_bodies(&mut watching)?;
+    bodies_like_heads(&mut watching)?;
     let windows = watching.end()?;
     assert_all_done(&windows);
+    let seen = windows.iter().filter_map(|it| it.method.as_deref());
+    assert_eq!(seen.take(METHODS.len()).collect::<Vec<_>>(), METHODS);
     for window in windows {
-        // Each chunk is allocated when those before it have been sent.
         let kept = if window.route == "/chunks" {
             (1500, 5)
         } else {

@@ -52,43 +52,6 @@ fn a_connection_that_is_upgraded_speaks_http_no_more() -> Result<()> {
 }
 
 #[test]
-fn a_body_that_looks_like_a_request_is_none() -> Result<()> {
-    let _turn = machine::alone();
-    let mut watching = Watching::start(&[])?;
-    let mut connection = watching.connect()?;
-    let body = Request::get("/hidden", "hidden").bytes();
-    for id in ["first", "second"] {
-        let request = Request::new("POST", "/echo", id).body(&body);
-        connection.send(&request.head())?;
-        std::thread::sleep(A_MOMENT);
-        connection.send(&body)?;
-        let response = connection.receive_to(&request)?;
-        assert_eq!(response.body, body);
-        watching.answered(id, "/echo", &response);
-    }
-    connection.close()?;
-    assert_all_done(&watching.end()?);
-    Ok(())
-}
-
-#[test]
-fn a_head_of_64_kib_is_one_head() -> Result<()> {
-    let _turn = machine::alone();
-    let mut watching = Watching::start(&[])?;
-    let mut connection = watching.connect()?;
-    for id in ["first", "second"] {
-        let request = Request::get("/thousand", id).header("X-Padding", &"GET / ".repeat(11_000));
-        let response = connection.ask(&request)?;
-        assert_eq!(response.status, 200);
-        watching.answered(id, "/thousand", &response);
-        watching.ask(&mut connection, "/clean", &format!("after-{id}"))?;
-    }
-    connection.close()?;
-    assert_all_done(&watching.end()?);
-    Ok(())
-}
-
-#[test]
 fn a_client_that_takes_its_time_is_one_request() -> Result<()> {
     let _turn = machine::alone();
     let mut watching = Watching::start(&[])?;
