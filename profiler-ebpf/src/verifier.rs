@@ -14,3 +14,13 @@ pub fn element<T, const N: usize>(array: &mut [T; N], index: usize) -> &mut T {
     // SAFETY: masked to below N.
     unsafe { array.get_unchecked_mut(index) }
 }
+
+/// `value & MASK`, as an instruction that the compiler cannot optimize away either. The kernel forgets what
+/// it knew of a number that was put on the stack meanwhile (6.1).
+#[inline(always)]
+pub fn masked<const MASK: u64>(value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: arithmetic on one register.
+    unsafe { asm!("{0} &= {1}", inout(reg) value, const MASK) };
+    value
+}

@@ -14,6 +14,7 @@ use crate::{
     count,
     maps::{PROCESS_WINDOWS, WINDOW_EVENTS},
     thread::ThreadState,
+    verifier::masked,
 };
 
 /// Bytes that were read before it was known that they begin a head.
@@ -75,7 +76,7 @@ fn fill(fragment: &mut [u8; HEAD_BYTES], begun: Begun, data: Data, room: u64) ->
     let read = unsafe {
         bpf_probe_read_user(
             rest.as_mut_ptr().cast(),
-            len as u32,
+            masked::<0xff>(len) as u32,
             data.address as *const _,
         )
     };
@@ -90,7 +91,7 @@ fn output(record: &WindowRecord) {
     } else {
         HEAD_BYTES as u64
     };
-    let bytes = size_of::<WindowEvent>() + len as usize;
+    let bytes = masked::<0x1ff>(size_of::<WindowEvent>() as u64 + len) as usize;
     // SAFETY: `bytes` is at most the size of a WindowRecord.
     let bytes = unsafe { core::slice::from_raw_parts((&raw const *record).cast::<u8>(), bytes) };
     if WINDOW_EVENTS
