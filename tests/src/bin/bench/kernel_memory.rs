@@ -58,10 +58,10 @@ mod tests {
 
     #[test]
     fn the_live_set_is_the_array_of_its_capacity() {
-        assert_eq!(memory(FDINFO, 700), Some(25_936));
-        assert_eq!(memory(FDINFO, 701), None);
+        assert_eq!(memory(FDINFO, 600), Some(25_936));
+        assert_eq!(memory(FDINFO, 601), None);
         assert_eq!(
-            memory(&FDINFO.replace("map_type:\t2", "map_type:\t1"), 700),
+            memory(&FDINFO.replace("map_type:\t2", "map_type:\t1"), 600),
             None
         );
     }
