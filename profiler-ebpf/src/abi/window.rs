@@ -227,7 +227,7 @@ pub struct WindowEvent {
     pub state: WindowState,
     /// When, nanoseconds of the monotonic clock.
     pub at_ns: u64,
-    /// Resident set of the process now, bytes; zero if it is not known.
+    /// Resident set of the process when the window closed, bytes; zero before, and if it is not known.
     pub rss: u64,
     /// [`ProcessWindows::unbound_open`] now, itself included.
     pub unbound_open: u64,

@@ -34,6 +34,9 @@ const ECONNRESET: i64 = -104;
 /// How a chunked body ends (RFC 9112, section 7.1), without trailers.
 const LAST_CHUNK: &[u8; 5] = b"0\r\n\r\n";
 
+/// A blank line behind the end of another, as a little-endian word.
+const BLANK_LINE: u64 = u32::from_le_bytes(*b"\r\n\r\n") as u64;
+
 /// Where the digits of the status are in a status line.
 const STATUS: u64 = 9;
 /// An interim response that is sent alone is not longer than this, but for early hints.
@@ -325,7 +328,7 @@ fn sent(
         contexts::answered(thread, window.process as u16, window.id());
     }
     window.sent_bytes += data.transferred;
-    note_end(window, end);
+    let ends_head = note_end(window, end);
     (window.responded_ns, window.rss_responded) = now();
     let bound = window.bound();
     if bound != 0 && bound != current_tid() {
@@ -342,13 +345,18 @@ fn sent(
             data,
             room,
         );
+        if ends_head {
+            // What follows is the body, which is nobody's business.
+            connection.response_room = 0;
+        }
     }
     Some(())
 }
 
-/// Notes whether the last bytes of what was sent end a chunked body.
+/// Notes whether the last bytes of what was sent end a chunked body, and says whether they are a blank
+/// line, as a head ends with.
 #[inline(always)]
-fn note_end(window: &mut WindowState, end: Data) {
+fn note_end(window: &mut WindowState, end: Data) -> bool {
     let (word, len) = end.first_word();
     let [a, b, c, d, e] = *LAST_CHUNK;
     if len == LAST_CHUNK.len() && word == u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]) {
@@ -356,6 +364,7 @@ fn note_end(window: &mut WindowState, end: Data) {
     } else {
         window.bound_and_flags &= !WINDOW_CHUNKS_ENDED;
     }
+    len == LAST_CHUNK.len() && word >> 8 == BLANK_LINE
 }
 
 /// Whether a status line announces another one, which is yet to be sent.

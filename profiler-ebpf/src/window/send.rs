@@ -43,7 +43,11 @@ pub fn send(
     event.state = *window;
     // SAFETY: a plain helper call.
     event.at_ns = unsafe { bpf_ktime_get_ns() };
-    event.rss = socket::resident_set();
+    // Before, nobody asks for it.
+    event.rss = match kind {
+        WindowEventKind::Closed => socket::resident_set(),
+        _ => 0,
+    };
     if let Some(process) = PROCESS_WINDOWS.get(window.process) {
         event.unbound_open = process.unbound_open;
         event.unbound_opened = process.unbound_opened;
