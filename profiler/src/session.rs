@@ -193,7 +193,11 @@ impl<'a> Session<'a> {
         let mut gaps = Vec::new();
         let mut functions = 0;
         let mut python_probes = PythonProbes::new(config);
-        let mut windows = Windows::new(&config.windows, config.tracing.allocations);
+        let mut windows = Windows::new(
+            &config.windows,
+            config.tracing.allocations,
+            config.output.is_some(),
+        );
         let mut window_probes = WindowProbes::new(&config.windows.sources, config.sites);
         for (slot, (process, discovered)) in (0..).zip(found) {
             gaps.extend(discovered.gaps());

@@ -5,7 +5,7 @@ use residue_ebpf::abi::counters::Counter;
 use super::{
     Followed, Session, SessionError, Update, now,
     update::{add, tally},
-    windows::Windows,
+    windows::{News, Windows},
 };
 use crate::{
     capture::{Interval, MappingTotals},
@@ -36,6 +36,7 @@ impl Session<'_> {
             .iter()
             .filter(|(id, _)| !self.python_stacks.contains(id));
         let figures = tally(of_blocks, &counters, self.stacks_seen);
+        self.tell_of_windows();
         let news = self.windows.take();
         let interval = Interval {
             at_ns: now(),
@@ -46,7 +47,9 @@ impl Session<'_> {
             mappings: self.mappings(),
             counters,
             windows: news.finished,
-            survivors: news.survivors,
+            survivors: (news.survivors.into_iter())
+                .map(|(key, amount)| (key.window, amount))
+                .collect(),
             left_behind: news.left_behind,
             unbound: self.unbound(),
             memory: self.memory.take(),
@@ -86,13 +89,23 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// What is written is told by nobody.
     fn tell_of_windows(&mut self) {
-        let (finished, survivors) = self.windows.untold();
+        if self.writer.is_some() {
+            return;
+        }
+        let News {
+            finished,
+            survivors,
+            ..
+        } = self.windows.take();
         if !finished.is_empty() {
             (self.tell)(Update::Windows(finished));
         }
         if !survivors.is_empty() {
-            (self.tell)(Update::Survivors(survivors));
+            let by_route = survivors.into_iter();
+            let by_route = by_route.map(|(key, amount)| (key.route, amount));
+            (self.tell)(Update::Survivors(by_route.collect()));
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
         route::{Route, RouteRules, Routes},
         sources::WindowSource,
         survivors::{Grace, OpenSpan, past_grace},
-        track::{Last, Tracker, outstanding},
+        track::{Last, Tracker, allocated, outstanding},
     },
 };
 
@@ -46,7 +46,7 @@ pub struct News {
     /// Windows that are over.
     pub finished: Vec<WindowRecord>,
     /// Windows whose grace is over, and what survived of each.
-    pub survivors: Vec<(u64, Amount)>,
+    pub survivors: Vec<(WindowKey, Amount)>,
     /// What was left behind by stack.
     pub left_behind: Vec<LeftBehind>,
 }
@@ -75,8 +75,8 @@ pub struct Windows {
     /// Those of them that closed since the last look.
     fresh: Vec<u32>,
     news: News,
-    /// Of those, what `untold` has not returned yet.
-    untold: (usize, Vec<(Route, Amount)>),
+    /// Whether anybody asks by which stacks something was left behind.
+    by_stack: bool,
     next_look: Instant,
     /// Windows whose survivors nobody could tell any more.
     forgotten: u64,
@@ -86,8 +86,9 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// No window is open yet.
-    pub fn new(rules: &WindowRules, allocations: bool) -> Self {
+    /// No window is open yet. `by_stack` says whether to look at which stacks left something behind, which
+    /// takes a look at the whole live set.
+    pub fn new(rules: &WindowRules, allocations: bool, by_stack: bool) -> Self {
         let routes = Routes::new(rules.routes.clone());
         Self {
             tracker: Tracker::new(
@@ -101,7 +102,7 @@ impl Windows {
             keys: HashMap::new(),
             fresh: Vec::new(),
             news: News::default(),
-            untold: Default::default(),
+            by_stack,
             next_look: Instant::now() + LOOK,
             forgotten: 0,
             spoken: HashMap::new(),
@@ -189,7 +190,7 @@ impl Windows {
         let began = Instant::now();
         let survived = self.past_grace(drain);
         let fresh = std::mem::take(&mut self.fresh);
-        if !fresh.is_empty() || !survived.is_empty() {
+        if self.by_stack && !(fresh.is_empty() && survived.is_empty()) {
             let mut marks = Marks::default();
             fresh.iter().for_each(|id| marks.add(*id, RETAINED));
             survived.iter().for_each(|id| marks.add(*id, SURVIVED));
@@ -222,8 +223,7 @@ impl Windows {
             match drain.window(*id) {
                 Some(state) => {
                     let amount = outstanding(&state.amounts);
-                    self.news.survivors.push((key.window, amount));
-                    self.untold.1.push((key.route.clone(), amount));
+                    self.news.survivors.push((key.clone(), amount));
                 }
                 None => self.forgotten += 1,
             }
@@ -231,17 +231,9 @@ impl Windows {
         over
     }
 
-    /// What is new since the last time, for the capture.
+    /// What is new since the last time.
     pub fn take(&mut self) -> News {
-        self.untold.0 = 0;
         std::mem::take(&mut self.news)
-    }
-
-    /// What is new since the last time, for whoever watches; to be asked before [`Self::take`].
-    pub fn untold(&mut self) -> (Vec<WindowRecord>, Vec<(Route, Amount)>) {
-        let finished = self.news.finished[self.untold.0..].to_vec();
-        self.untold.0 = self.news.finished.len();
-        (finished, std::mem::take(&mut self.untold.1))
     }
 
     /// Windows whose survivors are not known, because their places were taken too early.
@@ -263,10 +255,7 @@ impl Windows {
     pub fn unbound(slot: u16, drain: &Drain) -> ProcessUnbound {
         let process = drain.process_windows(slot);
         let of = |amounts: &residue_ebpf::abi::window::Amounts| Unbound {
-            allocated: Amount {
-                bytes: amounts.alloc_bytes,
-                objects: amounts.alloc_objects,
-            },
+            allocated: allocated(amounts),
             outstanding: outstanding(amounts),
         };
         ProcessUnbound {

@@ -388,7 +388,9 @@ fn how_it_ended(state: &WindowState) -> WindowEnd {
     }
 }
 
-const fn allocated(amounts: &Amounts) -> Amount {
+/// All of them.
+#[must_use]
+pub const fn allocated(amounts: &Amounts) -> Amount {
     Amount {
         bytes: amounts.alloc_bytes,
         objects: amounts.alloc_objects,
