@@ -52,7 +52,7 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
 #[inline(always)]
 pub fn leave(ctx: &RetProbeContext, shape: CallShape) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
-    let thread = thread::existing(thread::current_tid())?;
+    let thread = thread::existing()?;
     // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
     let regs = unsafe { &*ctx.regs };
     let call = thread.close(cookie.process, regs.rsp.wrapping_sub(8), cookie.function)?;
@@ -75,7 +75,7 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
         return None;
     }
     let cookie = open_process(ctx.as_ptr())?;
-    if let Some(thread) = thread::existing(thread::current_tid())
+    if let Some(thread) = thread::existing()
         && thread.depth != 0
         && thread.nesting(cookie.process, thread::registers(ctx).sp) == Nesting::Inner
     {

@@ -219,7 +219,6 @@ pub static CONNECTIONS: HashMap<u64, Connection> =
 pub static SOCKET_OFFSETS: Global<SocketOffsets> = Global::new(SocketOffsets {
     files: 0,
     fdt: 0,
-    max_fds: 0,
     fd: 0,
     f_flags: 0,
     f_inode: 0,

@@ -56,7 +56,7 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
 #[inline(always)]
 pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
-    let thread = thread::existing(thread::current_tid())?;
+    let thread = thread::existing()?;
     // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
     let regs = unsafe { &*ctx.regs };
     let call = thread.object;
@@ -91,7 +91,7 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
         return None;
     }
     let cookie = open_process(ctx.as_ptr())?;
-    if let Some(thread) = thread::existing(thread::current_tid())
+    if let Some(thread) = thread::existing()
         && thread.is_in_object_call(cookie.process, thread::registers(ctx).sp)
     {
         return None;

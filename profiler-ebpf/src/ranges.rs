@@ -49,7 +49,7 @@ pub fn enter_mmap(ctx: &TracePointContext) -> Option<()> {
 #[inline(always)]
 pub fn leave_mmap(ctx: &TracePointContext) -> Option<()> {
     let (slot, process) = target()?;
-    let thread = thread::existing(thread::current_tid())?;
+    let thread = thread::existing()?;
     let OpenSyscall { length, flags, .. } = thread.syscall;
     let address = result(ctx)?;
     let anonymous = flags & MAP_ANONYMOUS != 0;
@@ -112,7 +112,7 @@ pub fn leave_mremap(ctx: &TracePointContext) -> Option<()> {
         restore_range(slot);
         return None;
     };
-    let thread = thread::existing(thread::current_tid())?;
+    let thread = thread::existing()?;
     let length = thread.syscall.length;
     send_with_stack(
         thread,
@@ -168,7 +168,7 @@ pub fn executed(ctx: &TracePointContext) -> Option<()> {
 /// A thread ended: its state goes, so that its id can be used again.
 #[inline(always)]
 pub fn thread_exited() {
-    if let Some(thread) = thread::existing(thread::current_tid()) {
+    if let Some(thread) = thread::existing() {
         window::thread_exited(thread);
     }
     // Most threads of the host are not followed and have no entry.
@@ -213,7 +213,7 @@ fn restore_range(process: u32) {
 /// Sends `event` with the stack of whoever made the syscall, and whether an allocator made it.
 #[inline(always)]
 fn send_with_stack(thread: &mut ThreadState, mut event: Event) -> Option<()> {
-    let saved = saved_registers()?;
+    let saved = saved_registers();
     let user = Registers {
         ip: saved.rip,
         sp: saved.rsp,
@@ -228,7 +228,7 @@ fn send_with_stack(thread: &mut ThreadState, mut event: Event) -> Option<()> {
         Some(caller) if !native::has_rule(slot, user.ip) => caller,
         _ => user,
     };
-    event.tid = thread::current_tid();
+    event.tid = thread.tid;
     event.stack = stack_at(thread, slot, start, UNKNOWN_STACK).map_or(UNKNOWN_STACK, |(id, _)| id);
     send(&event);
     Some(())

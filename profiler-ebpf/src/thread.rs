@@ -130,8 +130,8 @@ pub struct ThreadState {
     pub arrival: Stay,
     /// The window that the thread is bound to, unless that was closed meanwhile; zero if there is none.
     pub window: u32,
-    /// Zero.
-    reserved: u32,
+    /// The thread's id.
+    pub tid: u32,
     /// The last syscall by which the thread waited for something to do; zero before the first.
     pub last_wait: u64,
     /// The one before the request of `window` arrived.
@@ -158,18 +158,15 @@ pub fn current_tid() -> u32 {
 
 /// The current thread's state, if it has one.
 #[inline(always)]
-pub fn existing(tid: u32) -> Option<&'static mut ThreadState> {
-    let thread = THREADS.get_ptr_mut(tid)?;
-    // SAFETY: the entry belongs to the current thread, which alone uses it, and is deleted only
-    // when that thread has exited.
-    Some(unsafe { &mut *thread })
+pub fn existing() -> Option<&'static mut ThreadState> {
+    state_of(current_tid())
 }
 
 /// The current thread's state, made if there is none; `None`, counted, when the table is full.
 #[inline(always)]
 pub fn current() -> Option<&'static mut ThreadState> {
     let tid = current_tid();
-    if let Some(thread) = existing(tid) {
+    if let Some(thread) = state_of(tid) {
         return Some(thread);
     }
     let empty = EMPTY_THREAD.get(0)?;
@@ -177,7 +174,17 @@ pub fn current() -> Option<&'static mut ThreadState> {
         count(Counter::ThreadTableFull, 1);
         return None;
     }
-    existing(tid)
+    let thread = state_of(tid)?;
+    thread.tid = tid;
+    Some(thread)
+}
+
+#[inline(always)]
+fn state_of(current: u32) -> Option<&'static mut ThreadState> {
+    let thread = THREADS.get_ptr_mut(current)?;
+    // SAFETY: the entry belongs to the current thread, which alone uses it, and is deleted only
+    // when that thread has exited.
+    Some(unsafe { &mut *thread })
 }
 
 /// Where a new call stands to those that are open.

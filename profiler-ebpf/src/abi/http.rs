@@ -106,27 +106,37 @@ pub const fn leading_line_ends(word: u64, len: usize) -> usize {
     }
 }
 
-/// Whether a message begins as a response does; `word` has its first eight bytes.
-#[inline(always)]
-#[must_use]
-pub const fn is_status_line(word: u64, len: usize) -> bool {
-    len >= 8 && word & low_bytes(7) == little_endian(b"HTTP/1.")
+/// What a message's first bytes say of the response that they begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// They begin none.
+    None,
+    /// It announces another one for the same request: 1xx, but for 101.
+    Interim,
+    /// 101: the connection speaks another protocol from here on.
+    Upgrade,
+    /// Any other, or one whose digits are not there yet.
+    Final,
 }
 
-/// Whether a status line, with the first digits of its status as a little-endian word, announces
-/// another one for the same request: 1xx, but for 101, after which the connection speaks another
-/// protocol.
-#[inline(always)]
-#[must_use]
-pub const fn is_interim(digits: u64) -> bool {
-    digits & 0xff == b'1' as u64 && !is_upgrade(digits)
-}
+/// Bytes that tell a [`Status`].
+pub const STATUS_BYTES: usize = 12;
 
-/// Whether a status says that the connection speaks another protocol from here on.
+/// What the first `len` bytes say, of which the first and the second eight are given as little-endian words.
 #[inline(always)]
 #[must_use]
-pub const fn is_upgrade(digits: u64) -> bool {
-    digits & low_bytes(3) == little_endian(b"101")
+pub const fn status(first: u64, second: u64, len: usize) -> Status {
+    if len < 8 || first & low_bytes(7) != little_endian(b"HTTP/1.") {
+        return Status::None;
+    }
+    let digits = second >> 8 & low_bytes(3);
+    if len < STATUS_BYTES || digits & 0xff != b'1' as u64 {
+        Status::Final
+    } else if digits == little_endian(b"101") {
+        Status::Upgrade
+    } else {
+        Status::Interim
+    }
 }
 
 #[cfg(test)]
@@ -182,13 +192,21 @@ mod tests {
     }
 
     #[test]
-    fn interim_responses_are_told() {
-        let word = |bytes: &[u8]| little_endian(bytes);
-        assert!(is_status_line(word(b"HTTP/1.1"), 8));
-        assert!(!is_status_line(word(b"HTTP/2.0"), 8));
-        assert!(is_interim(word(b"100 Cont")));
-        assert!(is_interim(word(b"103 Earl")));
-        assert!(!is_interim(word(b"101 Swit")));
-        assert!(!is_interim(word(b"200 OK\r\n")));
+    fn responses_are_told() {
+        let status_of = |bytes: &[u8]| {
+            let word =
+                |at: usize| little_endian(&bytes[at.min(bytes.len())..bytes.len().min(at + 8)]);
+            status(word(0), word(8), bytes.len())
+        };
+        assert_eq!(status_of(b"HTTP/1.1 100 Continue\r\n"), Status::Interim);
+        assert_eq!(status_of(b"HTTP/1.1 103 Early Hints"), Status::Interim);
+        assert_eq!(
+            status_of(b"HTTP/1.1 101 Switching Protocols"),
+            Status::Upgrade
+        );
+        assert_eq!(status_of(b"HTTP/1.0 200 OK\r\n"), Status::Final);
+        assert_eq!(status_of(b"HTTP/1.1 10"), Status::Final);
+        assert_eq!(status_of(b"HTTP/1."), Status::None);
+        assert_eq!(status_of(b"HTTP/2.0 200"), Status::None);
     }
 }

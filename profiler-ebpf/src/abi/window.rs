@@ -260,8 +260,6 @@ pub struct SocketOffsets {
     pub files: u32,
     /// `files_struct.fdt`
     pub fdt: u32,
-    /// `fdtable.max_fds`
-    pub max_fds: u32,
     /// `fdtable.fd`
     pub fd: u32,
     /// `file.f_flags`
@@ -284,7 +282,7 @@ const _: () = {
     assert!(size_of::<TaskState>() == 64);
     assert!(TASKS.is_power_of_two());
     assert!(size_of::<ProcessWindows>() == 128);
-    assert!(size_of::<SocketOffsets>() == 40);
+    assert!(size_of::<SocketOffsets>() == 36);
     assert!(size_of::<WindowEvent>() == 216);
     assert!(size_of::<WindowRecord>() == 216 + HEAD_BYTES);
     assert!(WINDOWS.is_power_of_two());

@@ -8,11 +8,15 @@ use aya_ebpf::{
     EbpfContext as _,
     programs::{ProbeContext, RetProbeContext},
 };
-use residue_ebpf::abi::{call_shape::Cookie, window::WindowStage};
+use residue_ebpf::abi::{
+    call_shape::Cookie,
+    window::{WindowEventKind, WindowStage},
+};
 
 use super::{
     lifecycle::{self, Beginning, advance},
-    now, open, send_opened,
+    now, open,
+    send::{Fragment, send},
 };
 use crate::{
     heap::open_process,
@@ -60,14 +64,14 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
     let sp = unsafe { (*ctx.regs).rsp }.wrapping_sub(8);
     open_process(ctx.as_ptr())?;
-    left(thread::existing(thread::current_tid())?, sp)
+    left(thread::existing()?, sp)
 }
 
 /// It is about to, by this instruction.
 #[inline(always)]
 pub fn returns(ctx: &ProbeContext) -> Option<()> {
     open_process(ctx.as_ptr())?;
-    let thread = thread::existing(thread::current_tid())?;
+    let thread = thread::existing()?;
     left(thread, thread::registers(ctx).sp)
 }
 
@@ -100,7 +104,7 @@ pub fn opened(ctx: &ProbeContext) -> Option<()> {
 #[inline(always)]
 pub fn closed(ctx: &ProbeContext) -> Option<()> {
     open_process(ctx.as_ptr())?;
-    let thread = thread::existing(thread::current_tid())?;
+    let thread = thread::existing()?;
     if thread.call.sp == ANYWHERE {
         end(thread);
     }
@@ -110,12 +114,11 @@ pub fn closed(ctx: &ProbeContext) -> Option<()> {
 #[inline(always)]
 fn begin(thread: &mut ThreadState, cookie: Cookie, sp: u64, has_return_probe: bool) -> Option<()> {
     let outer = thread.window;
-    let (at_ns, rss) = now();
+    let now = now();
     let beginning = Beginning {
         process: u32::from(cookie.process),
         binds: true,
-        at_ns,
-        rss,
+        at: now,
     };
     let window = lifecycle::open(thread, &beginning)?;
     window.source = cookie.function + 1;
@@ -128,7 +131,13 @@ fn begin(thread: &mut ThreadState, cookie: Cookie, sp: u64, has_return_probe: bo
         outer,
         has_return_probe: u64::from(has_return_probe),
     };
-    send_opened(thread, window);
+    send(
+        thread,
+        WindowEventKind::Opened,
+        window,
+        now,
+        Fragment::default(),
+    );
     Some(())
 }
 
@@ -138,8 +147,9 @@ fn end(thread: &mut ThreadState) {
     let WindowCall { window, outer, .. } = thread.call;
     thread.call.sp = 0;
     if let Some(window) = open(window) {
-        (window.responded_ns, window.rss_responded) = now();
-        lifecycle::close(thread, window);
+        let now = now();
+        (window.responded_ns, window.rss_responded) = (now.ns, now.rss);
+        lifecycle::close(thread, window, now);
     }
     thread.window = outer;
 }

@@ -10,15 +10,14 @@ use residue_ebpf::abi::{
 };
 
 use super::{
-    at, call,
-    send::{Begun, send},
-    transfer::Data,
+    Moment, at, call, now,
+    send::{Fragment, send},
 };
 use crate::{
     atomic, count,
     maps::{LAST_WINDOW, PROCESS_WINDOWS},
     syscall::{argument, number, open_target},
-    thread::{self, ThreadState, current_tid},
+    thread::{self, ThreadState},
 };
 
 /// How many places are tried for a new window: nearly all are free.
@@ -38,16 +37,18 @@ pub struct Beginning {
     pub process: u32,
     /// Whether the current thread serves one request at a time.
     pub binds: bool,
-    /// When the first byte was read, nanoseconds of the monotonic clock.
-    pub at_ns: u64,
-    /// Resident set then, bytes.
-    pub rss: u64,
+    /// When the first byte was read.
+    pub at: Moment,
 }
 
 /// Opens a window, with the current thread's previous one closed.
 #[inline(always)]
-pub fn begin(thread: &mut ThreadState, beginning: &Beginning) -> Option<&'static mut WindowState> {
-    turn_away(thread);
+pub fn begin(
+    thread: &mut ThreadState,
+    beginning: &Beginning,
+    now: Moment,
+) -> Option<&'static mut WindowState> {
+    turn_away(thread, now);
     open(thread, beginning)
 }
 
@@ -59,13 +60,13 @@ pub fn open(thread: &mut ThreadState, beginning: &Beginning) -> Option<&'static 
         return None;
     };
     window.process = beginning.process;
-    window.tid = current_tid();
+    window.tid = thread.tid;
     window.bound_and_flags = 0;
-    window.opened_ns = beginning.at_ns;
+    window.opened_ns = beginning.at.ns;
     window.responded_ns = 0;
     window.sent_bytes = 0;
-    window.rss_open = beginning.rss;
-    window.rss_responded = beginning.rss;
+    window.rss_open = beginning.at.rss;
+    window.rss_responded = beginning.at.rss;
     window.source = 0;
     window.amounts = Amounts::default();
     window.tasks = 0;
@@ -114,7 +115,7 @@ fn replace(window: &mut WindowState, before: u64, after: u64) -> bool {
 
 /// Closes a window.
 #[inline(always)]
-pub fn close(thread: &mut ThreadState, window: &mut WindowState) {
+pub fn close(thread: &mut ThreadState, window: &mut WindowState, now: Moment) {
     if !advance(window, WindowStage::Closed) {
         return;
     }
@@ -124,21 +125,19 @@ pub fn close(thread: &mut ThreadState, window: &mut WindowState) {
         // SAFETY: a field of a map value.
         unsafe { atomic::add(&raw mut (*process).unbound_open, u64::MAX) };
     }
-    let nothing = Data::default();
     send(
         thread,
         WindowEventKind::Closed,
         window,
-        Begun::default(),
-        nothing,
-        0,
+        now,
+        Fragment::default(),
     );
 }
 
 /// The current thread turns to something else: its window is over, or another thread's. Not so one that
 /// its own code has opened, and will close.
 #[inline(always)]
-pub fn turn_away(thread: &mut ThreadState) {
+pub fn turn_away(thread: &mut ThreadState, now: Moment) {
     if let Some(window) = bound(thread) {
         if window.source != 0 {
             return;
@@ -146,7 +145,7 @@ pub fn turn_away(thread: &mut ThreadState) {
         if window.stage() == WindowStage::Open as u32 {
             hand_over(window);
         } else {
-            close(thread, window);
+            close(thread, window, now);
         }
     }
     thread.window = 0;
@@ -158,7 +157,7 @@ fn bound(thread: &ThreadState) -> Option<&'static mut WindowState> {
     if thread.window == 0 {
         return None;
     }
-    super::open(thread.window).filter(|window| window.bound() == current_tid())
+    super::open(thread.window).filter(|window| window.bound() == thread.tid)
 }
 
 /// No thread is bound to the window from here on.
@@ -207,7 +206,7 @@ pub fn task_ends(window: u32) {
             && state.stage() == WindowStage::Finished as u32
             && let Some(thread) = thread::current()
         {
-            close(thread, state);
+            close(thread, state, now());
         }
     }
 }
@@ -227,7 +226,7 @@ fn count_unbound(process: u32) {
 #[inline(always)]
 pub fn thread_exited(thread: &mut ThreadState) {
     call::thread_exited(thread);
-    turn_away(thread);
+    turn_away(thread, now());
 }
 
 /// A thread is about to wait. For what it waited before its request arrived, it waits between requests;
@@ -235,16 +234,15 @@ pub fn thread_exited(thread: &mut ThreadState) {
 #[inline(always)]
 pub fn thread_waits(ctx: &TracePointContext) -> Option<()> {
     open_target()?;
-    let thread = thread::existing(current_tid())?;
+    let thread = thread::existing()?;
     let number = number(ctx)?;
     let wait = u64::from(number) << 32 | u64::from(waits_for(ctx, number)?);
-    if number == nr::ACCEPT || number == nr::ACCEPT4 {
-        turn_away(thread);
-    } else if let Some(window) = bound(thread) {
+    if let Some(window) = bound(thread) {
+        let accepts = number == nr::ACCEPT || number == nr::ACCEPT4;
         let responded = window.stage() != WindowStage::Open as u32;
         let finished = window.stage() == WindowStage::Finished as u32;
-        if finished || responded && wait == thread.request_wait {
-            turn_away(thread);
+        if accepts || finished || responded && wait == thread.request_wait {
+            turn_away(thread, now());
         }
     }
     thread.last_wait = wait;

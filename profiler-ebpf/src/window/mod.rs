@@ -24,17 +24,14 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use residue_ebpf::abi::{
     heap::LiveAllocation,
     window::{
-        AMBIGUOUS, Amounts, BACKGROUND, TASK, WINDOWS as MAX_WINDOWS, WindowEventKind, WindowStage,
-        WindowState,
+        AMBIGUOUS, Amounts, BACKGROUND, TASK, WINDOWS as MAX_WINDOWS, WindowStage, WindowState,
     },
 };
-use send::{Begun, send};
-use transfer::Data;
 
 use crate::{
     atomic,
     maps::{PROCESS_WINDOWS, WINDOWS},
-    thread::{Registers, ThreadState, current_tid},
+    thread::{Registers, ThreadState},
 };
 
 pub use call::{WindowCall, closed, entered, opened, returned, returns};
@@ -48,7 +45,7 @@ pub use tls::TlsCall;
 pub fn of_allocation(thread: &mut ThreadState, process: u16, caller: Registers) -> u32 {
     call::seen_at(thread, process, caller);
     if thread.window != BACKGROUND {
-        if open(thread.window).is_some_and(|window| window.bound() == current_tid()) {
+        if open(thread.window).is_some_and(|window| window.bound() == thread.tid) {
             return thread.window;
         }
         thread.window = BACKGROUND;
@@ -127,18 +124,23 @@ fn unbound(process: u16, window: u32) -> Option<&'static mut Amounts> {
     })
 }
 
-/// Sends that a window has opened, without any head.
-#[inline(always)]
-fn send_opened(thread: &mut ThreadState, window: &WindowState) {
-    let kind = WindowEventKind::Opened;
-    send(thread, kind, window, Begun::default(), Data::default(), 0);
+/// A point in a process's life.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Moment {
+    /// Nanoseconds of the monotonic clock.
+    ns: u64,
+    /// The resident set, bytes; zero if it is not known.
+    rss: u64,
 }
 
-/// The monotonic clock, nanoseconds, and the process's resident set, bytes.
 #[inline(always)]
-fn now() -> (u64, u64) {
-    // SAFETY: a plain helper call.
-    (unsafe { bpf_ktime_get_ns() }, socket::resident_set())
+fn now() -> Moment {
+    Moment {
+        // SAFETY: a plain helper call.
+        ns: unsafe { bpf_ktime_get_ns() },
+        rss: socket::resident_set(),
+    }
 }
 
 /// A window's place, which may be another one's.

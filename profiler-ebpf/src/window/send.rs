@@ -1,51 +1,129 @@
 //! What is sent of a window.
 
-use aya_ebpf::{
-    bindings::BPF_RB_NO_WAKEUP,
-    helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_user},
-};
+use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::generated::bpf_probe_read_user};
 use residue_ebpf::abi::{
     counters::Counter,
+    http,
     window::{HEAD_BYTES, WindowEvent, WindowEventKind, WindowRecord, WindowState},
 };
 
-use super::{socket, transfer::Data};
+use super::{Moment, transfer::Data};
 use crate::{
     count,
     maps::{PROCESS_WINDOWS, WINDOW_EVENTS},
     thread::ThreadState,
-    verifier::masked,
+    verifier::{element, masked},
 };
+
+/// Most bytes that are read at once: begun bytes have room besides.
+const MOST_READ: u64 = HEAD_BYTES as u64 - 8;
 
 /// Bytes that were read before it was known that they begin a head.
 #[derive(Clone, Copy, Default)]
 pub struct Begun {
-    /// At most eight, as a little-endian word.
+    /// At most seven, as a little-endian word.
     pub word: u64,
     /// How many.
     pub len: u64,
 }
 
-/// Sends what a window is now, with a fragment of a head, of which it may send `room` bytes. Returns how
-/// many it has sent.
+/// The first bytes of a message, in the thread's record, ready to be sent.
+#[derive(Clone, Copy, Default)]
+pub struct Fragment {
+    /// How many there are.
+    pub len: u64,
+    /// How many of the message were transferred.
+    pub transferred: u64,
+}
+
+impl Fragment {
+    /// Reads the first bytes, at most `room`, behind those that have `begun` it.
+    #[inline(always)]
+    pub fn read(thread: &mut ThreadState, begun: Begun, data: &Data, room: u64) -> Self {
+        let start = masked::<7>(begun.len);
+        let room = if room < MOST_READ { room } else { MOST_READ };
+        let len = if data.len < room { data.len } else { room };
+        let fragment = &mut thread.window_record.fragment;
+        let (first, _) = fragment.as_chunks_mut::<8>();
+        first[0] = begun.word.to_le_bytes();
+        // SAFETY: there is room for `len` bytes, at most 248, behind at most 7; the helper checks the
+        // address that it reads.
+        let is_read = unsafe {
+            let rest = fragment.as_mut_ptr().add(start as usize);
+            let len = masked::<0xff>(len) as u32;
+            bpf_probe_read_user(rest.cast(), len, data.address as *const _) == 0
+        };
+        Self {
+            len: if is_read { start + len } else { start },
+            transferred: start + data.transferred,
+        }
+    }
+
+    /// Up to eight bytes from `index`, a small one, as a little-endian word, and how many these are.
+    #[inline(always)]
+    pub fn word_at(self, thread: &ThreadState, index: usize) -> (u64, usize) {
+        let [first, second] = first_words(thread);
+        let word = match 8 * index {
+            0 => first,
+            bits => first >> bits | second << (64 - bits),
+        };
+        let len = (self.len as usize).saturating_sub(index);
+        (word, if len < 8 { len } else { 8 })
+    }
+
+    /// What it says of the response that it begins.
+    #[inline(always)]
+    pub fn status(self, thread: &ThreadState) -> http::Status {
+        let [first, second] = first_words(thread);
+        http::status(first, second, self.len as usize)
+    }
+
+    /// The message's last five bytes, as a little-endian word; zero if they do not lie in one piece. `data` is
+    /// all of the message.
+    #[inline(always)]
+    pub fn last_five(self, thread: &mut ThreadState, data: &Data) -> u64 {
+        let mut word = 0_u64;
+        if self.len == data.transferred && self.len >= 5 {
+            let fragment = &mut thread.window_record.fragment;
+            for index in 1..=5 {
+                let byte = *element(fragment, (self.len - index) as usize);
+                word = word << 8 | u64::from(byte);
+            }
+            return word;
+        }
+        // To read at zero would cost a page fault.
+        if let Some(last) = data.last(5) {
+            // SAFETY: the helper checks the address.
+            unsafe { bpf_probe_read_user((&raw mut word).cast(), 5, last as *const _) };
+        }
+        word
+    }
+}
+
+/// The fragment's first 16 bytes as little-endian words. Behind its end, they mean nothing.
+#[inline(always)]
+fn first_words(thread: &ThreadState) -> [u64; 2] {
+    let (words, _) = thread.window_record.fragment.as_chunks::<8>();
+    [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])]
+}
+
+/// Sends what a window is now, with a fragment of a head.
 #[inline(always)]
 pub fn send(
     thread: &mut ThreadState,
     kind: WindowEventKind,
     window: &WindowState,
-    begun: Begun,
-    data: Data,
-    room: u64,
-) -> u64 {
-    let WindowRecord { event, fragment } = &mut thread.window_record;
+    now: Moment,
+    fragment: Fragment,
+) {
+    let WindowRecord { event, .. } = &mut thread.window_record;
     event.kind = kind as u32;
     event.window = window.id();
     event.state = *window;
-    // SAFETY: a plain helper call.
-    event.at_ns = unsafe { bpf_ktime_get_ns() };
+    event.at_ns = now.ns;
     // Before, nobody asks for it.
     event.rss = match kind {
-        WindowEventKind::Closed => socket::resident_set(),
+        WindowEventKind::Closed => now.rss,
         _ => 0,
     };
     if let Some(process) = PROCESS_WINDOWS.get(window.process) {
@@ -53,38 +131,9 @@ pub fn send(
         event.unbound_opened = process.unbound_opened;
         event.ambiguous = process.ambiguous;
     }
-    event.transferred = data.transferred + begun.len;
-    event.fragment_len = fill(fragment, begun, data, room);
+    event.transferred = fragment.transferred;
+    event.fragment_len = fragment.len;
     output(&thread.window_record);
-    thread.window_record.event.fragment_len
-}
-
-#[inline(always)]
-fn fill(fragment: &mut [u8; HEAD_BYTES], begun: Begun, data: Data, room: u64) -> u64 {
-    let start = begun.len & 7;
-    let [first, ..] = fragment.as_chunks_mut::<8>().0 else {
-        return 0;
-    };
-    *first = begun.word.to_le_bytes();
-    let room = if room < HEAD_BYTES as u64 - 8 {
-        room
-    } else {
-        HEAD_BYTES as u64 - 8
-    };
-    let len = if data.len < room { data.len } else { room };
-    let Some(rest) = fragment.get_mut(start as usize..) else {
-        return 0;
-    };
-    // SAFETY: the helper checks the address, and there is room for `len` bytes: at most 248, behind at
-    // most 7.
-    let read = unsafe {
-        bpf_probe_read_user(
-            rest.as_mut_ptr().cast(),
-            masked::<0xff>(len) as u32,
-            data.address as *const _,
-        )
-    };
-    if read == 0 { start + len } else { start }
 }
 
 #[inline(always)]

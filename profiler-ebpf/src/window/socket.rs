@@ -1,6 +1,6 @@
 //! What the kernel's structures say of a descriptor, and of the process's resident set.
 
-use aya_ebpf::helpers::generated::bpf_get_current_task;
+use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 
 use crate::{maps::SOCKET_OFFSETS, stack::read_kernel};
 
@@ -23,21 +23,26 @@ pub struct Socket {
     pub blocks: bool,
 }
 
-/// The socket behind a descriptor of the current process.
+/// The socket behind a descriptor of the current process; `known` is the `struct file` of one, if that is known.
 #[inline(always)]
-pub fn socket(descriptor: u32) -> Option<Socket> {
+pub fn socket(descriptor: u32, known: u64) -> Option<Socket> {
     let offsets = SOCKET_OFFSETS.load();
     let file = file(descriptor)?;
-    let inode = read_kernel(file, offsets.f_inode);
+    if file != known {
+        let inode = read_kernel(file, offsets.f_inode);
+        if read_kernel(inode, offsets.i_mode) & S_IFMT != S_IFSOCK {
+            return None;
+        }
+    }
     let flags = read_kernel(file, offsets.f_flags);
-    let is_socket = read_kernel(inode, offsets.i_mode) & S_IFMT == S_IFSOCK;
-    is_socket.then_some(Socket {
+    Some(Socket {
         file,
         blocks: flags & O_NONBLOCK == 0,
     })
 }
 
-/// The `struct file` behind a descriptor of the current process.
+/// The `struct file` behind a descriptor that the current process has just used: it is in the table, which
+/// never shrinks.
 #[inline(always)]
 pub fn file(descriptor: u32) -> Option<u64> {
     let offsets = SOCKET_OFFSETS.load();
@@ -45,12 +50,13 @@ pub fn file(descriptor: u32) -> Option<u64> {
         return None;
     }
     // SAFETY: a plain helper call.
-    let files = read_kernel(unsafe { bpf_get_current_task() }, offsets.files);
-    let table = read_kernel(files, offsets.fdt);
-    if descriptor >= read_kernel(table, offsets.max_fds) as u32 {
+    let task = unsafe { bpf_get_current_task_btf() };
+    let table = load(load(task as u64, offsets.files), offsets.fdt);
+    if table == 0 {
+        // Where the kernel marks such pointers, the verifier wants it checked.
         return None;
     }
-    let slots = read_kernel(table, offsets.fd);
+    let slots = load(table, offsets.fd);
     // The lowest bits may be tags.
     let file = read_kernel(slots.wrapping_add(8 * u64::from(descriptor)), 0) & !7;
     (file != 0).then_some(file)
@@ -65,14 +71,30 @@ pub fn resident_set() -> u64 {
         return 0;
     }
     // SAFETY: a plain helper call.
-    let mm = read_kernel(unsafe { bpf_get_current_task() }, offsets.mm);
+    let task = unsafe { bpf_get_current_task_btf() };
+    let mm = load(task as u64, offsets.mm);
+    // Before 6.2, the verifier does not know the type of these counters, which are words then.
+    let is_typed = offsets.rss_stride as usize != size_of::<u64>();
     let mut pages = 0;
     for counter in RESIDENT {
-        let count = read_kernel(mm, offsets.rss + counter * offsets.rss_stride) as i64;
+        let offset = offsets.rss + counter * offsets.rss_stride;
+        let count = match is_typed {
+            true => load(mm, offset),
+            false => read_kernel(mm, offset),
+        };
         // What is not added yet may make it negative.
-        if count > 0 {
-            pages += count as u64;
+        if count as i64 > 0 {
+            pages += count;
         }
     }
     pages * PAGE
+}
+
+/// A word of a structure that the verifier knows by its type, at an offset that it knows as well: a plain
+/// load, which yields zero where nothing can be read.
+#[inline(always)]
+fn load(base: u64, offset: u32) -> u64 {
+    let address = base.wrapping_add(u64::from(offset)) as *const u64;
+    // SAFETY: the verifier allows nothing else than what is said above.
+    unsafe { address.read_volatile() }
 }

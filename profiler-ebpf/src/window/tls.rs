@@ -8,10 +8,14 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 
-use super::{connection, socket::Socket, transfer::Data};
+use super::{
+    connection::{self, arrived, departed},
+    socket::Socket,
+    transfer::{Data, Pieces},
+};
 use crate::{
     heap::open_process,
-    thread::{self, read_word},
+    thread::{self, ThreadState, read_word},
 };
 
 /// Marks a connection of TLS: process slots end far below, and so do descriptors.
@@ -65,10 +69,7 @@ pub fn entered(ctx: &ProbeContext, count: Option<usize>) -> Option<()> {
 
 /// A socket is read from code at the stack pointer `sp`; whether that is done for TLS.
 #[inline(always)]
-pub fn socket_read(socket: &Socket, sp: u64) -> bool {
-    let Some(thread) = thread::existing(thread::current_tid()) else {
-        return false;
-    };
+pub fn socket_read(thread: &mut ThreadState, socket: &Socket, sp: u64) -> bool {
     // Above it, the call was left by a longjmp. There is nothing above zero, where none is open.
     if sp >= thread.tls.sp {
         return false;
@@ -84,31 +85,33 @@ pub fn socket_read(socket: &Socket, sp: u64) -> bool {
 /// A function has read.
 #[inline(always)]
 pub fn read(ctx: &RetProbeContext) -> Option<()> {
-    let (process, call, data) = returned(ctx)?;
+    let (thread, process, call, data) = returned(ctx)?;
     let key = key(process, call.ssl);
+    let known = connection::connection(key);
     let blocks = match call.read {
-        0 => connection::blocked(key),
+        0 => known.as_ref().is_some_and(|known| known.blocks()),
         read => read == READ_BLOCKING,
     };
     let socket = Socket {
         file: call.ssl,
         blocks,
     };
-    connection::arrived(u32::from(process), key, &socket, data)
+    arrived(thread, u32::from(process), key, known, &socket, &data);
+    Some(())
 }
 
 /// A function has written.
 #[inline(always)]
 pub fn written(ctx: &RetProbeContext) -> Option<()> {
-    let (process, call, data) = returned(ctx)?;
-    connection::departed(key(process, call.ssl), data)
+    let (_, process, call, data) = returned(ctx)?;
+    departed(key(process, call.ssl), &data)
 }
 
 /// The call that returns, and what it has transferred.
 #[inline(always)]
-fn returned(ctx: &RetProbeContext) -> Option<(u16, TlsCall, Data)> {
+fn returned(ctx: &RetProbeContext) -> Option<(&'static mut ThreadState, u16, TlsCall, Data)> {
     let cookie = open_process(ctx.as_ptr())?;
-    let thread = thread::existing(thread::current_tid())?;
+    let thread = thread::existing()?;
     let call = thread.tls;
     thread.tls.sp = 0;
     // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
@@ -127,8 +130,9 @@ fn returned(ctx: &RetProbeContext) -> Option<(u16, TlsCall, Data)> {
         address: call.data,
         len,
         transferred: len,
+        pieces: Pieces::default(),
     };
-    (len != 0).then_some((cookie.process, call, data))
+    (len != 0).then_some((thread, cookie.process, call, data))
 }
 
 /// A connection is over.

@@ -1,15 +1,8 @@
 //! A syscall that has read or sent data.
 
-use aya_ebpf::{
-    bindings::pt_regs,
-    helpers::{bpf_probe_read_user, generated::bpf_probe_read_user as read_user},
-    programs::TracePointContext,
-};
+use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user, programs::TracePointContext};
 
-use crate::{
-    syscall::{number, raw_result, saved_registers},
-    thread::read_word,
-};
+use crate::syscall::{number, raw_result, saved_registers};
 
 /// Numbers of syscalls on x86-64 (asm/unistd_64.h).
 mod nr {
@@ -37,7 +30,7 @@ pub struct Transfer {
     /// Bytes that were transferred, or the error.
     pub result: i64,
     number: u32,
-    regs: pt_regs,
+    regs: &'static pt_regs,
 }
 
 /// Where the data is, as far as it lies in one piece.
@@ -49,13 +42,24 @@ pub struct Data {
     pub len: u64,
     /// Bytes in all pieces.
     pub transferred: u64,
+    /// The pieces, where there may be several.
+    pub pieces: Pieces,
+}
+
+/// An array of `struct iovec`.
+#[derive(Clone, Copy, Default)]
+pub struct Pieces {
+    /// AVMA.
+    address: u64,
+    /// How many there are.
+    count: u64,
 }
 
 impl Transfer {
     /// Of the syscall that ends.
     #[inline(always)]
     pub fn of(ctx: &TracePointContext) -> Option<Self> {
-        let regs = saved_registers()?;
+        let regs = saved_registers();
         Some(Self {
             descriptor: regs.rdi as u32,
             result: raw_result(ctx)?,
@@ -80,7 +84,7 @@ impl Transfer {
         }
     }
 
-    /// Its first piece; of what is sent from a file, nothing can be read.
+    /// What was transferred; of what is sent from a file, nothing can be read.
     #[inline(always)]
     pub fn data(&self) -> Data {
         let transferred = if self.result > 0 {
@@ -88,65 +92,56 @@ impl Transfer {
         } else {
             0
         };
-        let (address, piece) = match self.number {
-            nr::READV | nr::WRITEV => first_piece(self.regs.rsi),
-            nr::SENDMSG | nr::RECVMSG => {
-                first_piece(read_word(self.regs.rsi.wrapping_add(MSG_IOV)))
+        let regs = self.regs;
+        let pieces = match self.number {
+            nr::READV | nr::WRITEV => (regs.rsi, regs.rdx),
+            nr::SENDMSG | nr::RECVMSG => read_pair(regs.rsi.wrapping_add(MSG_IOV)),
+            nr::SENDFILE => {
+                return Data {
+                    transferred,
+                    ..Data::default()
+                };
             }
-            nr::SENDFILE => (0, 0),
-            _ => (self.regs.rsi, u64::MAX),
+            _ => {
+                return Data {
+                    address: regs.rsi,
+                    len: transferred,
+                    transferred,
+                    pieces: Pieces::default(),
+                };
+            }
         };
-        let len = if piece < transferred {
-            piece
-        } else {
-            transferred
-        };
+        let (address, piece) = read_pair(pieces.0);
         Data {
             address,
-            len,
+            len: if piece < transferred {
+                piece
+            } else {
+                transferred
+            },
             transferred,
-        }
-    }
-
-    /// The last bytes that were transferred, so many if they lie in one piece.
-    #[inline(always)]
-    pub fn last(&self, bytes: u64) -> Data {
-        let transferred = if self.result > 0 {
-            self.result as u64
-        } else {
-            0
-        };
-        let pieces = match self.number {
-            nr::WRITEV => (self.regs.rsi, self.regs.rdx),
-            nr::SENDMSG => (
-                read_word(self.regs.rsi.wrapping_add(MSG_IOV)),
-                read_word(self.regs.rsi.wrapping_add(MSG_IOV + 8)),
-            ),
-            _ => return self.data().last(bytes),
-        };
-        let end = end_in_pieces(pieces.0, pieces.1, transferred, bytes);
-        Data {
-            address: end.wrapping_sub(bytes),
-            len: if end == 0 { 0 } else { bytes },
-            transferred: bytes,
+            pieces: Pieces {
+                address: pieces.0,
+                count: pieces.1,
+            },
         }
     }
 }
 
-/// Where the last of `transferred` bytes ends (AVMA), of which `bytes` lie in one piece; zero if they do not,
-/// or if there are too many pieces. A global function: the verifier looks at it once.
+/// Where the last `bytes` of `transferred` begin (AVMA); zero if they do not lie in one piece, or if there are
+/// too many pieces. A global function: the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn end_in_pieces(iovec: u64, count: u64, transferred: u64, bytes: u64) -> u64 {
+pub extern "C" fn last_in_pieces(iovec: u64, count: u64, transferred: u64, bytes: u64) -> u64 {
     let mut rest = transferred;
     for piece in 0..MAX_PIECES {
         if piece >= count {
             break;
         }
-        let (address, len) = first_piece(iovec.wrapping_add(piece * IOVEC_BYTES));
+        let (address, len) = read_pair(iovec.wrapping_add(piece * IOVEC_BYTES));
         if len >= rest {
             return if rest >= bytes {
-                address.wrapping_add(rest)
+                address.wrapping_add(rest - bytes)
             } else {
                 0
             };
@@ -157,45 +152,26 @@ pub extern "C" fn end_in_pieces(iovec: u64, count: u64, transferred: u64, bytes:
 }
 
 impl Data {
-    /// The first bytes, as a little-endian word, and how many these are.
+    /// Where the last bytes begin (AVMA), so many, if they lie in one piece.
     #[inline(always)]
-    pub fn first_word(&self) -> (u64, usize) {
-        let mut word = 0_u64;
-        let len = if self.len < 8 { self.len } else { 8 };
-        // SAFETY: the helper checks the address, and writes at most 8 bytes.
-        let read =
-            unsafe { read_user((&raw mut word).cast(), len as u32, self.address as *const _) };
-        if read == 0 {
-            (word, len as usize)
-        } else {
-            (0, 0)
+    pub fn last(&self, bytes: u64) -> Option<u64> {
+        if self.len == self.transferred {
+            let before = self.len.checked_sub(bytes)?;
+            return Some(self.address.wrapping_add(before));
         }
-    }
-
-    /// Nothing but the last bytes, if all lies in one piece.
-    #[inline(always)]
-    pub const fn last(self, bytes: u64) -> Self {
-        if self.len != self.transferred {
-            return self.after(self.len);
-        }
-        self.after(self.len.saturating_sub(bytes))
-    }
-
-    /// Without the first bytes.
-    #[inline(always)]
-    pub const fn after(self, bytes: u64) -> Self {
-        Self {
-            address: self.address.wrapping_add(bytes),
-            len: self.len.saturating_sub(bytes),
-            transferred: self.transferred.saturating_sub(bytes),
+        let Pieces { address, count } = self.pieces;
+        match last_in_pieces(address, count, self.transferred, bytes) {
+            0 => None,
+            last => Some(last),
         }
     }
 }
 
-/// Address and length of the first `struct iovec`.
+/// Two words: a `struct iovec`'s address and length, or where an array of these is, with its count.
 #[inline(always)]
-fn first_piece(iovec: u64) -> (u64, u64) {
+fn read_pair(address: u64) -> (u64, u64) {
     // SAFETY: the helper checks the address.
-    let [base, len] = unsafe { bpf_probe_read_user(iovec as *const [u64; 2]) }.unwrap_or_default();
-    (base, len)
+    let [first, second] =
+        unsafe { bpf_probe_read_user(address as *const [u64; 2]) }.unwrap_or_default();
+    (first, second)
 }
