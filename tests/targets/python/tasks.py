@@ -24,7 +24,7 @@ numbers = itertools.count(1)
 class Request:
     def __init__(self, name):
         self.name = name
-        self.size = 100000 + 1000 * next(numbers)
+        self.size = 200000 + 1000 * next(numbers)
         self.held = 0
 
     def keep(self):
