@@ -17,7 +17,7 @@ use super::{
     send::{Begun, Fragment, send},
     socket::{self, Socket},
     tls,
-    transfer::{Data, Transfer},
+    transfer::{self, Data, Transfer},
 };
 use crate::{
     count,
@@ -25,11 +25,6 @@ use crate::{
     syscall::{argument, open_target},
     thread::{self, ThreadState},
 };
-
-/// uapi/asm-generic/errno-base.h
-const EPIPE: i64 = -32;
-/// uapi/asm-generic/errno.h
-const ECONNRESET: i64 = -104;
 
 /// How a chunked body ends (RFC 9112, section 7.1), without trailers, as a little-endian word.
 const LAST_CHUNK: u64 = BLANK_LINE << 8 | b'0' as u64;
@@ -71,15 +66,16 @@ const fn connection_key(process: u32, descriptor: u32) -> u64 {
 /// A thread has read.
 #[inline(always)]
 pub fn data_read(ctx: &TracePointContext) -> Option<()> {
+    let result = transfer::result(ctx)?;
     let process = open_target()?;
-    let transfer = Transfer::of(ctx)?;
-    if transfer.is_peek() || transfer.result == 0 {
+    let transfer = Transfer::of(ctx, result)?;
+    if transfer.is_peek() {
         return None;
     }
     let key = connection_key(process, transfer.descriptor);
     let known = connection(key);
-    if transfer.result < 0 {
-        return note_error(known?, transfer.result, WindowStage::Open);
+    if result < 0 {
+        return note_reset(known?, WindowStage::Open);
     }
     let known_file = known.as_ref().map_or(0, |known| known.file);
     let socket = socket::socket(transfer.descriptor, known_file)?;
@@ -249,11 +245,12 @@ fn note_protocol(process: u32, beginning: http::Beginning) {
 /// A thread has sent.
 #[inline(always)]
 pub fn data_written(ctx: &TracePointContext) -> Option<()> {
+    let result = transfer::result(ctx)?;
     let process = open_target()?;
-    let transfer = Transfer::of(ctx)?;
+    let transfer = Transfer::of(ctx, result)?;
     let connection = connection(connection_key(process, transfer.descriptor))?;
-    if transfer.result <= 0 {
-        return note_error(connection, transfer.result, WindowStage::Responding);
+    if result < 0 {
+        return note_reset(connection, WindowStage::Responding);
     }
     let window = open(connection.window)?;
     if socket::file(transfer.descriptor)? != connection.file {
@@ -328,14 +325,12 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: &Data) -> O
     Some(())
 }
 
-/// Reading or sending failed: the peer may be gone. Behind the response, that is nothing unusual.
+/// Reading or sending failed because the peer is gone. Behind the response, that is nothing unusual.
 #[inline(always)]
-fn note_error(connection: &Connection, error: i64, last: WindowStage) -> Option<()> {
-    if error == EPIPE || error == ECONNRESET {
-        let window = open(connection.window)?;
-        if window.stage() <= last as u32 {
-            window.bound_and_flags |= WINDOW_RESET;
-        }
+fn note_reset(connection: &Connection, last: WindowStage) -> Option<()> {
+    let window = open(connection.window)?;
+    if window.stage() <= last as u32 {
+        window.bound_and_flags |= WINDOW_RESET;
     }
     Some(())
 }

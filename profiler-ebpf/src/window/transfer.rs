@@ -14,6 +14,10 @@ mod nr {
     pub const RECVMSG: u32 = 47;
 }
 
+/// uapi/asm-generic/errno-base.h
+const EPIPE: i64 = -32;
+/// uapi/asm-generic/errno.h
+const ECONNRESET: i64 = -104;
 /// uapi/linux/socket.h
 const MSG_PEEK: u64 = 2;
 /// Pieces that are looked at for the last one: a response has few.
@@ -31,6 +35,14 @@ pub struct Transfer {
     pub result: i64,
     number: u32,
     regs: &'static pt_regs,
+}
+
+/// How a transfer ended, unless nothing was transferred though the peer is not gone: most often, there was
+/// nothing yet.
+#[inline(always)]
+pub fn result(ctx: &TracePointContext) -> Option<i64> {
+    let result = raw_result(ctx)?;
+    (result > 0 || result == EPIPE || result == ECONNRESET).then_some(result)
 }
 
 /// Where the data is, as far as it lies in one piece.
@@ -56,13 +68,13 @@ pub struct Pieces {
 }
 
 impl Transfer {
-    /// Of the syscall that ends.
+    /// Of the syscall that ends with a [`result`].
     #[inline(always)]
-    pub fn of(ctx: &TracePointContext) -> Option<Self> {
+    pub fn of(ctx: &TracePointContext, result: i64) -> Option<Self> {
         let regs = saved_registers();
         Some(Self {
             descriptor: regs.rdi as u32,
-            result: raw_result(ctx)?,
+            result,
             number: number(ctx)?,
             regs,
         })
