@@ -63,6 +63,10 @@ pub use windows::WindowRules;
 /// callers; at this rate a hundred thousand a second get through.
 const POLL: Duration = Duration::from_millis(20);
 
+/// The same where no allocation is followed: what happens to windows is little, and each time costs the host
+/// a tenth of a millisecond.
+const POLL_WINDOWS: Duration = Duration::from_millis(50);
+
 /// How often memory is looked at for estimates: what requests leave behind is told by how they vary from
 /// one look to the next.
 const LOOK: Duration = Duration::from_millis(100);
@@ -250,7 +254,10 @@ impl<'a> Session<'a> {
     ///
     /// When the capture cannot be written. What was written before is safe.
     pub async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<(), SessionError> {
-        let mut poll = ticks(POLL);
+        let mut poll = ticks(match self.config.tracing.allocations {
+            true => POLL,
+            false => POLL_WINDOWS,
+        });
         let mut write = ticks(self.config.interval);
         let mut look = ticks(LOOK);
         let mut review = ticks(REVIEW);
