@@ -6,6 +6,7 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -132,21 +133,38 @@ impl Worker {
     /// Asks so many times, and returns how long that took.
     pub fn ask(&self, requests: u32) -> Result<Duration> {
         let began = Instant::now();
-        for _ in 0..requests {
-            let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
-            connection.set_read_timeout(Some(PATIENCE))?;
-            connection
-                .write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
-            let mut answer = Vec::new();
-            connection.read_to_end(&mut answer)?;
-            ensure!(
-                answer.starts_with(b"HTTP/1.1 200"),
-                "gunicorn answered {}",
-                String::from_utf8_lossy(&answer)
-            );
+        ask(self.port, requests)?;
+        Ok(began.elapsed())
+    }
+
+    /// Has so many clients ask so many times each, at once, and returns how long that took.
+    pub fn ask_at_once(&self, clients: u32, requests: u32) -> Result<Duration> {
+        let port = self.port;
+        let began = Instant::now();
+        let clients: Vec<_> = (0..clients)
+            .map(|_| thread::spawn(move || ask(port, requests)))
+            .collect();
+        for client in clients {
+            client.join().expect("a client does not panic")?;
         }
         Ok(began.elapsed())
     }
+}
+
+fn ask(port: u16, requests: u32) -> Result<()> {
+    for _ in 0..requests {
+        let mut connection = TcpStream::connect(("127.0.0.1", port))?;
+        connection.set_read_timeout(Some(PATIENCE))?;
+        connection.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer)?;
+        ensure!(
+            answer.starts_with(b"HTTP/1.1 200"),
+            "gunicorn answered {}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    Ok(())
 }
 
 /// The Python of a virtual environment with Django and gunicorn, which `cargo xtask bench` makes.
