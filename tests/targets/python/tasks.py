@@ -2,7 +2,7 @@
 and threads that it starts, in the parts of a stream and behind the response. What arrives on a connection
 that all requests share keeps blocks, too, which are no request's.
 
-Arguments: `fastapi` or `aiohttp`, and `asyncio` or `uvloop`. Prints `ready PID PORT`, and for each request,
+Arguments: `fastapi`, `starlette` or `aiohttp`, and `asyncio` or `uvloop`. Prints `ready PID PORT`, and for each request,
 when nothing is left to do for it, `held ID BYTES`.
 """
 import asyncio
@@ -114,7 +114,6 @@ def listen():
 
 
 def serve_fastapi(loop):
-    import uvicorn
     from fastapi import BackgroundTasks, FastAPI, Header
     from starlette.responses import StreamingResponse
 
@@ -162,6 +161,61 @@ def serve_fastapi(loop):
         background.add_task(request.keep)
         background.add_task(afterwards)
 
+    serve_by_uvicorn(app, loop)
+
+
+def serve_starlette(loop):
+    from starlette.applications import Starlette
+    from starlette.background import BackgroundTask
+    from starlette.responses import PlainTextResponse, StreamingResponse
+    from starlette.routing import Route
+
+    def of(got):
+        return Request(got.headers["X-Request-ID"])
+
+    async def plain(got):
+        request = of(got)
+        await request.work()
+        request.done()
+        return PlainTextResponse("done")
+
+    def thread(got):
+        request = of(got)
+        request.keep()
+        request.done()
+        return PlainTextResponse("done")
+
+    async def stream(got):
+        request = of(got)
+
+        async def parts():
+            for _ in range(3):
+                request.keep()
+                await asyncio.sleep(0.002)
+                yield b"part"
+            request.done()
+
+        await request.child(0)
+        return StreamingResponse(parts())
+
+    async def behind(got):
+        request = of(got)
+
+        async def afterwards():
+            await request.child(1)
+            request.done()
+
+        request.keep()
+        return PlainTextResponse("done", background=BackgroundTask(afterwards))
+
+    endpoints = [plain, thread, stream, behind]
+    app = Starlette(routes=[Route("/" + it.__name__, it) for it in endpoints])
+    serve_by_uvicorn(app, loop)
+
+
+def serve_by_uvicorn(app, loop):
+    import uvicorn
+
     config = uvicorn.Config(app, loop=loop, log_level="error", access_log=False)
     uvicorn.Server(config).run(sockets=[listen()])
 
@@ -199,4 +253,5 @@ def serve_aiohttp(loop):
 
 if __name__ == "__main__":
     server, loop = sys.argv[1:]
-    {"fastapi": serve_fastapi, "aiohttp": serve_aiohttp}[server](loop)
+    serve = {"fastapi": serve_fastapi, "starlette": serve_starlette, "aiohttp": serve_aiohttp}
+    serve[server](loop)

@@ -39,6 +39,11 @@ const FASTAPI: Kind = Kind {
     paths: &["/plain", "/thread", "/stream", "/behind"],
     first_loop: 0,
 };
+const STARLETTE: Kind = Kind {
+    name: "starlette",
+    paths: FASTAPI.paths,
+    first_loop: 1,
+};
 const AIOHTTP: Kind = Kind {
     name: "aiohttp",
     paths: &["/plain", "/stream"],
@@ -49,6 +54,12 @@ const AIOHTTP: Kind = Kind {
 fn requests_of_fastapi_have_what_their_tasks_and_threads_have_allocated() -> Result<()> {
     let test = "requests_of_fastapi_have_what_their_tasks_and_threads_have_allocated";
     compare_all(test, &FASTAPI)
+}
+
+#[test]
+fn requests_of_starlette_have_what_their_tasks_and_threads_have_allocated() -> Result<()> {
+    let test = "requests_of_starlette_have_what_their_tasks_and_threads_have_allocated";
+    compare_all(test, &STARLETTE)
 }
 
 #[test]
