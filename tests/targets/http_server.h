@@ -116,10 +116,15 @@ static void read_header(struct request *request, const char *line) {
 
 enum outcome { READ, CLOSED, MALFORMED };
 
+// RFC 9112, section 2.2.
+static void skip_empty_lines(struct connection *it) {
+  while (strncmp(it->buffer + it->used, "\r\n", 2) == 0) it->used += 2;
+}
+
 // Reads one head, which may come byte by byte.
 static enum outcome read_head(struct connection *it, struct request *request) {
   char *end;
-  while (!(end = strstr(it->buffer + it->used, "\r\n\r\n"))) {
+  while (skip_empty_lines(it), !(end = strstr(it->buffer + it->used, "\r\n\r\n"))) {
     // Whatever begins with something else than a letter will not become a request.
     char first = it->buffer[it->used];
     if (it->filled > it->used && (first < 'A' || first > 'Z')) return MALFORMED;

@@ -208,6 +208,20 @@ fn every_method(watching: &mut Watching) -> Result<()> {
     Ok(())
 }
 
+/// Which servers skip.
+fn empty_lines(watching: &mut Watching) -> Result<()> {
+    let mut connection = watching.connect()?;
+    for method in METHODS {
+        let id = format!("line-{method}");
+        let request = Request::new(method, "/clean", &id);
+        connection.send(&[b"\r\n", &*request.head()].concat())?;
+        let response = connection.receive_to(&request)?;
+        watching.answered(&id, "/clean", &response);
+    }
+    connection.close()?;
+    Ok(())
+}
+
 /// The response is still to come after them.
 fn interim_responses(watching: &mut Watching) -> Result<()> {
     let mut connection = watching.connect()?;
@@ -267,6 +281,7 @@ fn a_request_is_one_request_whatever_belongs_to_it() -> Result<()> {
     let _turn = machine::alone();
     let mut watching = Watching::start(&[])?;
     every_method(&mut watching)?;
+    empty_lines(&mut watching)?;
     interim_responses(&mut watching)?;
     chunked_bodies(&mut watching)?;
     bodies_like_heads(&mut watching)?;
