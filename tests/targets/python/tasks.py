@@ -2,8 +2,8 @@
 and threads that it starts, in the parts of a stream and behind the response. What arrives on a connection
 that all requests share keeps blocks, too, which are no request's.
 
-Arguments: `fastapi`, `starlette` or `aiohttp`, and `asyncio` or `uvloop`. Prints `ready PID PORT`, and for each request,
-when nothing is left to do for it, `held ID BYTES`.
+Arguments: `fastapi`, `starlette` or `aiohttp`, and `asyncio` or `uvloop`. Prints `ready PID PORT`, and for each
+request, when nothing is left to do for it, `held ID BYTES`.
 """
 import asyncio
 import collections
@@ -59,6 +59,19 @@ class Request:
         await called
         await asyncio.wait_for(self.child(0), 10)
         self.keep()
+
+    async def parts(self):
+        """Of a stream."""
+        for _ in range(3):
+            self.keep()
+            await asyncio.sleep(0.002)
+            yield b"part"
+        self.done()
+
+    async def afterwards(self):
+        """Behind the response."""
+        await self.child(1)
+        self.done()
 
 
 class Shared(asyncio.Protocol):
@@ -138,28 +151,15 @@ def serve_fastapi(loop):
     @app.get("/stream")
     async def stream(x_request_id: str = Header(...)):
         request = Request(x_request_id)
-
-        async def parts():
-            for _ in range(3):
-                request.keep()
-                await asyncio.sleep(0.002)
-                yield b"part"
-            request.done()
-
         await request.child(0)
-        return StreamingResponse(parts())
+        return StreamingResponse(request.parts())
 
     @app.get("/behind")
     async def behind(background: BackgroundTasks, x_request_id: str = Header(...)):
         request = Request(x_request_id)
-
-        async def afterwards():
-            await request.child(1)
-            request.done()
-
         request.keep()
         background.add_task(request.keep)
-        background.add_task(afterwards)
+        background.add_task(request.afterwards)
 
     serve_by_uvicorn(app, loop)
 
@@ -187,26 +187,13 @@ def serve_starlette(loop):
 
     async def stream(got):
         request = of(got)
-
-        async def parts():
-            for _ in range(3):
-                request.keep()
-                await asyncio.sleep(0.002)
-                yield b"part"
-            request.done()
-
         await request.child(0)
-        return StreamingResponse(parts())
+        return StreamingResponse(request.parts())
 
     async def behind(got):
         request = of(got)
-
-        async def afterwards():
-            await request.child(1)
-            request.done()
-
         request.keep()
-        return PlainTextResponse("done", background=BackgroundTask(afterwards))
+        return PlainTextResponse("done", background=BackgroundTask(request.afterwards))
 
     endpoints = [plain, thread, stream, behind]
     app = Starlette(routes=[Route("/" + it.__name__, it) for it in endpoints])
@@ -234,11 +221,8 @@ def serve_aiohttp(loop):
         await request.child(1)
         response = web.StreamResponse()
         await response.prepare(got)
-        for _ in range(3):
-            request.keep()
-            await asyncio.sleep(0.002)
-            await response.write(b"part")
-        request.done()
+        async for part in request.parts():
+            await response.write(part)
         return response
 
     if loop == "uvloop":
