@@ -208,8 +208,9 @@ pub static LAST_TASK: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static PROCESS_WINDOWS: Array<ProcessWindows> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
 
-/// `connection_key` to the connection, of those on which a request was read. Full: requests on further
-/// ones have no window, and are counted.
+/// `connection_key` to the connection, of those on which a request was read. A socket's entry stays when its
+/// descriptor is closed, for the next one of that number. Full: requests on further ones have no window,
+/// and are counted.
 #[map]
 pub static CONNECTIONS: HashMap<u64, Connection> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);

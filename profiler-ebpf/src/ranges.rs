@@ -38,9 +38,9 @@ const SIGSTOP: u32 = 19;
 pub fn enter_mmap(ctx: &TracePointContext) -> Option<()> {
     target()?;
     thread::current()?.syscall = OpenSyscall {
-        address: argument(ctx, 0)?,
-        length: argument(ctx, 1)?,
-        flags: argument(ctx, 2)? << 32 | argument(ctx, 3)? & 0xffff_ffff,
+        address: argument(ctx, 0),
+        length: argument(ctx, 1),
+        flags: argument(ctx, 2) << 32 | argument(ctx, 3) & 0xffff_ffff,
     };
     Some(())
 }
@@ -77,7 +77,7 @@ pub fn leave_mmap(ctx: &TracePointContext) -> Option<()> {
 #[inline(always)]
 pub fn enter_munmap(ctx: &TracePointContext) -> Option<()> {
     let slot = open_target()?;
-    take_range(slot, argument(ctx, 0)?, argument(ctx, 1)?);
+    take_range(slot, argument(ctx, 0), argument(ctx, 1));
     Some(())
 }
 
@@ -96,11 +96,11 @@ pub fn leave_munmap(ctx: &TracePointContext) -> Option<()> {
 pub fn enter_mremap(ctx: &TracePointContext) -> Option<()> {
     let slot = open_target()?;
     thread::current()?.syscall = OpenSyscall {
-        address: argument(ctx, 0)?,
-        length: argument(ctx, 2)?,
+        address: argument(ctx, 0),
+        length: argument(ctx, 2),
         flags: 0,
     };
-    take_range(slot, argument(ctx, 0)?, argument(ctx, 1)?);
+    take_range(slot, argument(ctx, 0), argument(ctx, 1));
     Some(())
 }
 

@@ -120,7 +120,7 @@ pub enum Status {
 }
 
 /// Bytes that tell a [`Status`].
-pub const STATUS_BYTES: usize = 12;
+const STATUS_BYTES: usize = 12;
 
 /// What the first `len` bytes say, of which the first and the second eight are given as little-endian words.
 #[inline(always)]

@@ -3,7 +3,7 @@
 use aya_ebpf::programs::TracePointContext;
 use residue_ebpf::abi::{
     counters::Counter,
-    http::{self, STATUS_BYTES, Status},
+    http::{self, Status},
     window::{
         HEAD_BYTES, SPEAKS_HTTP2, SPEAKS_TLS, WINDOW_CHUNKS_ENDED, WINDOW_NEXT_RESPONSE,
         WINDOW_RESET, WindowEventKind, WindowStage, WindowState,
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     count,
     maps::{CONNECTIONS, PROCESS_WINDOWS},
-    syscall::{argument, open_target},
+    syscall::{argument, current_tgid, open_target},
     thread::{self, ThreadState},
 };
 
@@ -59,8 +59,10 @@ pub struct Connection {
     upgraded: u32,
 }
 
-const fn connection_key(process: u32, descriptor: u32) -> u64 {
-    (process as u64) << 32 | descriptor as u64
+/// Of the current process.
+#[inline(always)]
+fn connection_key(descriptor: u32) -> u64 {
+    u64::from(current_tgid()) << 32 | u64::from(descriptor)
 }
 
 /// A thread has read.
@@ -68,11 +70,11 @@ const fn connection_key(process: u32, descriptor: u32) -> u64 {
 pub fn data_read(ctx: &TracePointContext) -> Option<()> {
     let result = transfer::result(ctx)?;
     let process = open_target()?;
-    let transfer = Transfer::of(ctx, result)?;
+    let transfer = Transfer::of(ctx, result);
     if transfer.is_peek() {
         return None;
     }
-    let key = connection_key(process, transfer.descriptor);
+    let key = connection_key(transfer.descriptor);
     let known = connection(key);
     if result < 0 {
         return note_reset(known?, WindowStage::Open);
@@ -97,7 +99,7 @@ pub fn arrived(
     socket: &Socket,
     data: &Data,
 ) {
-    let known = known.filter(|known| known.file == socket.file);
+    let known = known.map(|known| known.now_on(socket.file));
     let reading = known.as_ref().and_then(|known| open(known.window));
     let connection = match (known, reading) {
         (Some(known), Some(window)) if window.stage() == WindowStage::Open as u32 => {
@@ -246,9 +248,8 @@ fn note_protocol(process: u32, beginning: http::Beginning) {
 #[inline(always)]
 pub fn data_written(ctx: &TracePointContext) -> Option<()> {
     let result = transfer::result(ctx)?;
-    let process = open_target()?;
-    let transfer = Transfer::of(ctx, result)?;
-    let connection = connection(connection_key(process, transfer.descriptor))?;
+    let transfer = Transfer::of(ctx, result);
+    let connection = connection(connection_key(transfer.descriptor))?;
     if result < 0 {
         return note_reset(connection, WindowStage::Responding);
     }
@@ -271,12 +272,8 @@ pub fn departed(key: u64, data: &Data) -> Option<()> {
 fn sent(connection: &mut Connection, window: &mut WindowState, data: &Data) -> Option<()> {
     let thread = thread::current()?;
     let mut room = connection.response_room;
-    let wanted = if room == 0 {
-        STATUS_BYTES as u64
-    } else {
-        u64::from(room)
-    };
-    let mut fragment = Fragment::read(thread, Begun::default(), data, wanted);
+    // Short data is read whole, with its end: each time costs more than all the bytes.
+    let fragment = Fragment::read(thread, Begun::default(), data, HEAD_BYTES as u64);
     let status = fragment.status(thread);
     if status == Status::Interim && data.transferred <= LONGEST_INTERIM {
         return None;
@@ -289,7 +286,6 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: &Data) -> O
     } else {
         window.bound_and_flags |= WINDOW_NEXT_RESPONSE;
         room = HEAD_BYTES as u32;
-        fragment = Fragment::read(thread, Begun::default(), data, u64::from(room));
     }
     if status == Status::Upgrade {
         connection.upgraded = 1;
@@ -313,6 +309,7 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: &Data) -> O
         window.bound_and_flags &= !WINDOW_CHUNKS_ENDED;
     }
     if room != 0 {
+        let fragment = fragment.within(room);
         send(thread, WindowEventKind::Response, window, now, fragment);
         // What follows a blank line is the body, which is nobody's business.
         let ends_head = last >> 8 == BLANK_LINE;
@@ -338,15 +335,24 @@ fn note_reset(connection: &Connection, last: WindowStage) -> Option<()> {
 /// A descriptor is about to be closed.
 #[inline(always)]
 pub fn descriptor_closes(ctx: &TracePointContext) -> Option<()> {
-    let process = open_target()?;
-    ended(connection_key(process, argument(ctx, 0)? as u32))
+    let connection = connection(connection_key(argument(ctx, 0) as u32))?;
+    let window = connection.window;
+    // The descriptor is likely to be another connection's soon, so its entry stays.
+    *connection = Connection::default();
+    over(window)
 }
 
-/// A connection is over.
+/// The connection with a key that will hardly be another one's is over.
 #[inline(always)]
 pub fn ended(key: u64) -> Option<()> {
     let window = connection(key)?.window;
     let _ = CONNECTIONS.remove(key);
+    over(window)
+}
+
+/// The connection of a window is over.
+#[inline(always)]
+fn over(window: u32) -> Option<()> {
     let window = open(window)?;
     // What the thread cleans up behind the connection is the request's as well.
     if !finish_later(window) {
@@ -373,11 +379,7 @@ pub fn connection(key: u64) -> Option<&'static mut Connection> {
 
 #[inline(always)]
 fn new_connection(key: u64, file: u64) -> Option<&'static mut Connection> {
-    let new = Connection {
-        file,
-        ..Connection::default()
-    };
-    if CONNECTIONS.insert(key, new, 0).is_err() {
+    if CONNECTIONS.insert(key, Connection::on(file), 0).is_err() {
         count(Counter::WindowsFull, 1);
         return None;
     }
@@ -385,6 +387,23 @@ fn new_connection(key: u64, file: u64) -> Option<&'static mut Connection> {
 }
 
 impl Connection {
+    #[inline(always)]
+    fn on(file: u64) -> Self {
+        Self {
+            file,
+            ..Self::default()
+        }
+    }
+
+    /// What is known of this `struct file`: nothing, if it was another one's.
+    #[inline(always)]
+    fn now_on(&'static mut self, file: u64) -> &'static mut Self {
+        if self.file != file {
+            *self = Self::on(file);
+        }
+        self
+    }
+
     /// Whether reading it has waited for data, when it was last told.
     #[inline(always)]
     pub const fn blocks(&self) -> bool {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     atomic, count,
     maps::{LAST_WINDOW, PROCESS_WINDOWS},
-    syscall::{argument, number, open_target},
+    syscall::{argument, number},
     thread::{self, ThreadState},
 };
 
@@ -233,10 +233,9 @@ pub fn thread_exited(thread: &mut ThreadState) {
 /// for anything else, such as a database, within one.
 #[inline(always)]
 pub fn thread_waits(ctx: &TracePointContext) -> Option<()> {
-    open_target()?;
     let thread = thread::existing()?;
-    let number = number(ctx)?;
-    let wait = u64::from(number) << 32 | u64::from(waits_for(ctx, number)?);
+    let number = number(ctx);
+    let wait = u64::from(number) << 32 | u64::from(waits_for(ctx, number));
     if let Some(window) = bound(thread) {
         let accepts = number == nr::ACCEPT || number == nr::ACCEPT4;
         let responded = window.stage() != WindowStage::Open as u32;
@@ -251,11 +250,11 @@ pub fn thread_waits(ctx: &TracePointContext) -> Option<()> {
 
 /// What tells one wait from another: the descriptor, of several the first; of select, their bound.
 #[inline(always)]
-fn waits_for(ctx: &TracePointContext, number: u32) -> Option<u32> {
-    let first = argument(ctx, 0)?;
+fn waits_for(ctx: &TracePointContext, number: u32) -> u32 {
+    let first = argument(ctx, 0);
     if number != nr::POLL && number != nr::PPOLL {
-        return Some(first as u32);
+        return first as u32;
     }
     // SAFETY: the helper checks the address.
-    Some(unsafe { bpf_probe_read_user(first as *const u32) }.unwrap_or(0))
+    unsafe { bpf_probe_read_user(first as *const u32) }.unwrap_or(0)
 }

@@ -59,6 +59,16 @@ impl Fragment {
         }
     }
 
+    /// Its first bytes, at most `room`.
+    #[inline(always)]
+    pub fn within(self, room: u32) -> Self {
+        let room = u64::from(room);
+        Self {
+            len: if self.len < room { self.len } else { room },
+            ..self
+        }
+    }
+
     /// Up to eight bytes from `index`, a small one, as a little-endian word, and how many these are.
     #[inline(always)]
     pub fn word_at(self, thread: &ThreadState, index: usize) -> (u64, usize) {

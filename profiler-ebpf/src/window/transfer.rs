@@ -27,12 +27,11 @@ const IOVEC_BYTES: u64 = 16;
 /// Where `struct user_msghdr` keeps its `msg_iov`, with its count behind.
 const MSG_IOV: u64 = 16;
 
-/// The descriptor, and how the syscall ended.
+/// Such a syscall, as it ends.
 pub struct Transfer {
     /// The descriptor.
     pub descriptor: u32,
-    /// Bytes that were transferred, or the error.
-    pub result: i64,
+    result: i64,
     number: u32,
     regs: &'static pt_regs,
 }
@@ -41,7 +40,7 @@ pub struct Transfer {
 /// nothing yet.
 #[inline(always)]
 pub fn result(ctx: &TracePointContext) -> Option<i64> {
-    let result = raw_result(ctx)?;
+    let result = raw_result(ctx);
     (result > 0 || result == EPIPE || result == ECONNRESET).then_some(result)
 }
 
@@ -70,14 +69,14 @@ pub struct Pieces {
 impl Transfer {
     /// Of the syscall that ends with a [`result`].
     #[inline(always)]
-    pub fn of(ctx: &TracePointContext, result: i64) -> Option<Self> {
+    pub fn of(ctx: &TracePointContext, result: i64) -> Self {
         let regs = saved_registers();
-        Some(Self {
+        Self {
             descriptor: regs.rdi as u32,
             result,
-            number: number(ctx)?,
+            number: number(ctx),
             regs,
-        })
+        }
     }
 
     /// The stack pointer of whoever made the syscall, AVMA.
@@ -96,45 +95,29 @@ impl Transfer {
         }
     }
 
-    /// What was transferred; of what is sent from a file, nothing can be read.
+    /// What was transferred, if something was; of what is sent from a file, nothing can be read.
     #[inline(always)]
     pub fn data(&self) -> Data {
-        let transferred = if self.result > 0 {
-            self.result as u64
-        } else {
-            0
-        };
+        let transferred = self.result as u64;
         let regs = self.regs;
         let pieces = match self.number {
-            nr::READV | nr::WRITEV => (regs.rsi, regs.rdx),
-            nr::SENDMSG | nr::RECVMSG => read_pair(regs.rsi.wrapping_add(MSG_IOV)),
-            nr::SENDFILE => {
-                return Data {
-                    transferred,
-                    ..Data::default()
-                };
-            }
-            _ => {
-                return Data {
-                    address: regs.rsi,
-                    len: transferred,
-                    transferred,
-                    pieces: Pieces::default(),
-                };
-            }
+            nr::READV | nr::WRITEV => Some((regs.rsi, regs.rdx)),
+            nr::SENDMSG | nr::RECVMSG => Some(read_pair(regs.rsi.wrapping_add(MSG_IOV))),
+            _ => None,
         };
-        let (address, piece) = read_pair(pieces.0);
+        let (address, len) = match pieces {
+            Some((first, _)) => read_pair(first),
+            None if self.number == nr::SENDFILE => (0, 0),
+            None => (regs.rsi, transferred),
+        };
+        let (first, count) = pieces.unwrap_or_default();
         Data {
             address,
-            len: if piece < transferred {
-                piece
-            } else {
-                transferred
-            },
+            len: if len < transferred { len } else { transferred },
             transferred,
             pieces: Pieces {
-                address: pieces.0,
-                count: pieces.1,
+                address: first,
+                count,
             },
         }
     }
