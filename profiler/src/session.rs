@@ -52,7 +52,7 @@ use python::CodeObjects;
 use python_probes::PythonProbes;
 use samples::{SampleFile, sample_file};
 use sources::WindowProbes;
-use wake::{ticks, watch};
+use wake::{give_way, ticks, watch};
 use windows::Windows;
 
 pub use error::SessionError;
@@ -254,12 +254,16 @@ impl<'a> Session<'a> {
     ///
     /// When the capture cannot be written. What was written before is safe.
     pub async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<(), SessionError> {
+        give_way();
         let mut poll = ticks(match self.config.tracing.allocations {
             true => POLL,
             false => POLL_WINDOWS,
         });
         let mut write = ticks(self.config.interval);
+        // Where nothing is written, nobody asks.
+        let looks = self.writer.is_some();
         let mut look = ticks(LOOK);
+        let reviews = self.config.stacks.policy == StackPolicy::Auto;
         let mut review = ticks(REVIEW);
         let new_code = self.drain.new_code().and_then(watch);
         let new_code = new_code.map_err(SessionError::Watch)?;
@@ -276,8 +280,8 @@ impl<'a> Session<'a> {
                 () = &mut stop => return Ok(()),
                 () = &mut over => return Ok(()),
                 _ = write.tick() => self.write()?,
-                _ = look.tick() => self.look_at_memory(),
-                _ = review.tick() => self.review()?,
+                _ = look.tick(), if looks => self.look_at_memory(),
+                _ = review.tick(), if reviews => self.review()?,
                 ready = new_code.readable() => {
                     ready.map_err(SessionError::Watch)?.clear_ready();
                     self.poll()?;
@@ -413,9 +417,13 @@ impl<'a> Session<'a> {
         self.write_samples()?;
         self.deliver_tables()?;
         self.kernel.flush_messages();
+        // Otherwise nobody asks where code is, or the kernel's trampoline.
+        let follows_calls = self.config.tracing.allocations || self.config.windows.follow_calls();
         for slot in 0..self.followed.len() {
             let followed = &mut self.followed[slot];
-            followed.look_again(&mut self.kernel, &mut self.code)?;
+            if follows_calls {
+                followed.look_again(&mut self.kernel, &mut self.code)?;
+            }
             if followed.open && followed.process.has_exited() {
                 self.end(slot, "ended")?;
             }
@@ -425,11 +433,9 @@ impl<'a> Session<'a> {
 
     /// Has the stacks of contexts walked that seem to grow.
     fn review(&mut self) -> Result<(), SessionError> {
-        if self.config.stacks.policy == StackPolicy::Auto {
-            let totals = self.drain.totals()?;
-            for (context, suspected) in self.suspects.review(Instant::now(), &totals) {
-                self.kernel.set_suspected(context, suspected)?;
-            }
+        let totals = self.drain.totals()?;
+        for (context, suspected) in self.suspects.review(Instant::now(), &totals) {
+            self.kernel.set_suspected(context, suspected)?;
         }
         Ok(())
     }

@@ -40,6 +40,14 @@ pub struct WindowRules {
     pub grace: Grace,
 }
 
+impl WindowRules {
+    /// Whether calls of functions make any.
+    pub fn follow_calls(&self) -> bool {
+        let is_function = |source: &_| matches!(source, WindowSource::Function(_));
+        self.sources.iter().any(is_function)
+    }
+}
+
 /// What is new of windows since it was last asked for.
 #[derive(Debug, Default)]
 pub struct News {

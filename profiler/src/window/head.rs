@@ -177,8 +177,11 @@ impl HeadParser {
             if self.stage == Stage::FirstLine && self.line.starts_with(TLS) {
                 self.end_with(FirstLine::Tls);
             } else if piece.ends_with(b"\n") {
-                let line = mem::take(&mut self.line);
-                self.take_line(line, id);
+                let mut line = mem::take(&mut self.line);
+                self.take_line(&mut line, id);
+                // The next one has its room.
+                line.clear();
+                self.line = line;
             }
         }
         rest
@@ -261,7 +264,7 @@ impl HeadParser {
         }
     }
 
-    fn take_line(&mut self, line: Vec<u8>, id: &IdHeader) {
+    fn take_line(&mut self, line: &mut Vec<u8>, id: &IdHeader) {
         let is_blank = matches!(&line[..], b"\n" | b"\r\n");
         match (self.stage, is_blank) {
             // RFC 9112, section 2.2: a server ignores empty lines before the request line.
@@ -307,13 +310,13 @@ const fn is_interim(status: u16) -> bool {
 
 impl FirstLine {
     /// A line with its end.
-    fn of_line(line: Vec<u8>) -> Self {
+    fn of_line(line: &[u8]) -> Self {
         if line.starts_with(HTTP2) {
             Self::Http2
         } else if line.starts_with(RESPONSE) {
-            Self::of_response(&line)
+            Self::of_response(line)
         } else {
-            Self::of_request(&target::escaped(&line), false)
+            Self::of_request(&target::escaped(line), false)
         }
     }
 
@@ -321,7 +324,7 @@ impl FirstLine {
     fn of_cut(mut line: Vec<u8>) -> Self {
         if line.starts_with(HTTP2) || line.starts_with(RESPONSE) {
             line.extend_from_slice(b"\r\n");
-            return Self::of_line(line);
+            return Self::of_line(&line);
         }
         let mut line = target::escaped(&line);
         let mut blanks = line.iter().enumerate().filter(|(_, byte)| **byte == b' ');

@@ -86,11 +86,11 @@ impl Fields {
     }
 
     /// Takes a header line with its end. One that is malformed is as good as unknown.
-    pub(super) fn take_line(&mut self, mut line: Vec<u8>, id: &IdHeader) {
+    pub(super) fn take_line(&mut self, line: &mut Vec<u8>, id: &IdHeader) {
         line.extend_from_slice(b"\r\n");
         let mut headers = [httparse::EMPTY_HEADER];
         let Ok(httparse::Status::Complete((_, [header]))) =
-            httparse::parse_headers(&line, &mut headers)
+            httparse::parse_headers(line, &mut headers)
         else {
             return;
         };
