@@ -18,7 +18,7 @@ use crate::{
     thread::{self, ThreadState, read_word},
 };
 
-/// Marks a connection of TLS: process slots end far below, and so do descriptors.
+/// Marks a connection of TLS: process ids end far below, and so do slots.
 const TLS: u64 = 1 << 63;
 /// Addresses in user space are of 47 bits.
 const ADDRESS: u64 = (1 << 48) - 1;
