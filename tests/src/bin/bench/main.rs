@@ -1,6 +1,7 @@
 //! What residue costs its target, and how fast it is itself: one table, with the bounds that the
 //! project keeps. `cargo xtask bench` starts it; docs/benchmarks.md says how to read it.
 
+mod bystander;
 mod drawing;
 mod kernel_memory;
 mod live_set;
@@ -23,11 +24,12 @@ use table::Section;
 /// The name by which an argument selects it, and what measures it.
 type Benchmark = (&'static str, fn() -> Result<Section>);
 
-const BENCHMARKS: [Benchmark; 8] = [
+const BENCHMARKS: [Benchmark; 9] = [
     ("probes", probe_cost::measure),
     ("stacks", stacks::measure),
     ("requests", requests::measure),
     ("windows", windows::measure),
+    ("bystander", bystander::measure),
     ("objects", objects::measure),
     ("live", live_set::measure),
     ("start", start::measure),
