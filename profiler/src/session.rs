@@ -303,6 +303,8 @@ impl<'a> Session<'a> {
     /// When the capture cannot be written. The probes are taken out all the same.
     pub fn finish(mut self) -> Result<(), SessionError> {
         let written = self.write_last();
+        let probes = self.kernel.probes();
+        (self.tell)(Update::Detaching { probes });
         self.kernel.detach_all();
         let ended_ns = written?;
         match self.writer {

@@ -415,6 +415,12 @@ impl Kernel {
         drop_in_parallel(gone);
     }
 
+    /// How many are in, those of syscalls included.
+    #[must_use]
+    pub const fn probes(&self) -> usize {
+        self.probes.len() + self.tracepoints.len()
+    }
+
     /// Takes out everything. All processes must be closed.
     pub fn detach_all(self) {
         drop_in_parallel(self.probes);

@@ -302,6 +302,9 @@ impl Progress {
                 self.last = figures;
                 self.bar.set_message(summary(&figures));
             }
+            Update::Detaching { probes } => {
+                self.bar.set_message(format!("taking {probes} probes out"));
+            }
             Update::Note(text) => self.bar.suspend(|| eprintln!("note: {text}")),
             Update::Windows(_) | Update::Survivors(_) | Update::Unbound(_) => {}
         }

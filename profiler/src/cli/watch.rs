@@ -163,6 +163,7 @@ impl Lines {
             Update::Started { processes, .. } => {
                 eprintln!("watching {}; Ctrl-C ends it", processes.join(", "));
             }
+            Update::Detaching { probes } => eprintln!("taking {probes} probes out"),
             Update::Note(text) => eprintln!("note: {text}"),
             Update::Windows(records) => self.write(&records),
             Update::Survivors(survivors) => {
