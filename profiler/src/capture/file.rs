@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::capture::CaptureError;
 use crate::capture::schema::{APPLICATION_ID, HEADER_BYTES, SQLITE_MAGIC};
+use crate::private_file;
 
 /// Removes what may be replaced: nothing, an empty file, or a capture that nobody is writing.
 pub(super) fn remove_old_capture(path: &Path) -> Result<(), CaptureError> {
@@ -72,7 +73,7 @@ pub(super) fn create_private(path: &Path) -> Result<File, CaptureError> {
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o600)
+        .mode(private_file::MODE)
         .open(path)
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => CaptureError::NoDirectory {

@@ -1,12 +1,12 @@
 //! `residue report`: renders a capture.
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
 use crate::capture;
+use crate::private_file;
 use crate::profile::{Languages, Profile, Tier};
 use crate::report::{Format, Measure, Options, Selection};
 
@@ -48,7 +48,7 @@ pub struct Args {
     /// Whose blocks a flamegraph, folded or pprof shows; json and text have all
     #[arg(long, value_enum, default_value_t = Tier::Blocks)]
     pub tier: Tier,
-    /// Write to this file instead of standard output
+    /// Write to this file, for you alone to read, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
@@ -113,7 +113,7 @@ fn write_file(
             path.display()
         );
     }
-    File::create(path)
+    private_file::create(path)
         .and_then(|file| write_to(file, profile, format, options))
         .with_context(|| format!("cannot write {}: choose another -o", path.display()))
 }

@@ -18,7 +18,7 @@ use residue_ebpf::abi::{
 };
 
 use super::{Config, Session, SessionError};
-use crate::drain::in_order;
+use crate::{drain::in_order, private_file};
 
 /// See the module documentation.
 pub struct SampleFile(BufWriter<File>);
@@ -26,7 +26,7 @@ pub struct SampleFile(BufWriter<File>);
 impl SampleFile {
     /// Makes the file, or empties it.
     pub fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self(BufWriter::new(File::create(path)?)))
+        Ok(Self(BufWriter::new(private_file::create(path)?)))
     }
 
     /// Adds a sample of a process that maps its code so.

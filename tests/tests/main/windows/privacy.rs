@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     http::{Connection, Request},
     machine,
-    recorder::{Recorder, report},
+    recorder::{Recorder, report, residue},
     servers::Server,
     windows::Watcher,
 };
@@ -96,7 +96,7 @@ fn no_secret_of_a_request_is_in_what_watch_says() -> Result<()> {
     Ok(())
 }
 
-/// The capture and what SQLite has beside it: nobody else may read it, and it tells nothing.
+/// The capture and all that is beside it: nobody else may read it, and it tells nothing.
 fn assert_files_silent(capture: &Path) -> Result<()> {
     let directory = capture.parent().context("a file is in a directory")?;
     for file in fs::read_dir(directory)? {
@@ -133,7 +133,17 @@ fn no_secret_of_a_request_is_in_a_capture_or_a_report() -> Result<()> {
         if format == "pprof" {
             assert_silent("pprof, unpacked", &gunzip(&output.stdout)?);
         }
+        let file = recording.capture().with_extension(format);
+        report_into(&recording.capture(), format, &file)?;
     }
+    assert_files_silent(&recording.capture())
+}
+
+fn report_into(capture: &Path, format: &str, file: &Path) -> Result<()> {
+    let mut command = Command::new(residue()?);
+    command.arg("report").arg(capture);
+    command.args(["--format", format, "-o"]).arg(file);
+    ensure!(command.status()?.success(), "no report as {format}");
     Ok(())
 }
 
