@@ -26,6 +26,10 @@ const CHARS_PER_WORD: usize = 22;
 /// The longest ending that counts as a file's type: `.jpeg`, `.woff2`.
 const EXTENSION_CHARS: usize = 5;
 
+/// What stands between the parts of a token.
+const SEPARATORS: [char; 10] = ['.', ':', '=', ',', '~', '%', '!', '$', '+', '@'];
+const ESCAPED_BASE64: [&str; 6] = ["%2B", "%2b", "%2F", "%2f", "%3D", "%3d"];
+
 /// The segment as it stands in a template.
 pub(super) fn generalize(segment: &str) -> Cow<'_, str> {
     // Parameters of a segment (RFC 3986, section 3.3) hold session ids: `;jsessionid=…`.
@@ -34,11 +38,29 @@ pub(super) fn generalize(segment: &str) -> Cow<'_, str> {
         return ID.into();
     }
     match segment.rsplit_once('.') {
-        Some((stem, extension)) if is_extension(extension) && is_id(stem) => {
+        Some((stem, extension)) if is_extension(extension) && (is_id(stem) || has_token(stem)) => {
             format!("{ID}.{extension}").into()
         }
+        _ if has_token(segment) => ID.into(),
         _ => segment.into(),
     }
+}
+
+/// Something random among other parts: a JSON Web Token, a signed value (`1:1rZ…:uH4…`), `token=…`. Whoever
+/// reads it may be let in by it.
+fn has_token(segment: &str) -> bool {
+    // Base64's two characters that are no letters, and its padding.
+    let joined = ESCAPED_BASE64
+        .iter()
+        .fold(Cow::from(segment), |text, escaped| {
+            match text.contains(escaped) {
+                true => text.replace(escaped, "").into(),
+                false => text,
+            }
+        });
+    joined
+        .split(SEPARATORS)
+        .any(|part| is_random(part.as_bytes()))
 }
 
 fn is_id(segment: &str) -> bool {

@@ -69,6 +69,24 @@ fn a_file_keeps_its_type() {
 }
 
 #[test]
+fn a_token_is_left_out_whatever_stands_beside_it() {
+    for token in [
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ1aWQiOjd9.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+        "ImFsaWNlQGV4YW1wbGUub3JnIg.ZxQm0A.J1ZBvqN5l2cV9bq3tYkG0w8xPQs",
+        "42:1rZ8Qa:uH4vJ0x3mTqZbW9sYc7LkP2dNfE6gRhV5iXoA1tB8yM",
+        "token=9fK2mQ7xR4tV8bN1cZ6w",
+        "dGhpc0lz%2BYVNlY3JldA%2F9fK2mQ7xR4%3D%3D",
+    ] {
+        assert_eq!(
+            routed(&format!("/verify/{token}")),
+            "/verify/{id}",
+            "{token}"
+        );
+    }
+    assert_eq!(routed("/js/app.min.9fK2mQ7xR4tV8bN1cZ6w.js"), "/js/{id}.js");
+}
+
+#[test]
 fn session_ids_in_parameters_are_left_out() {
     assert_eq!(
         routed("/shop/cart;jsessionid=0AFE/view;v=1"),
