@@ -17,6 +17,7 @@ use super::requests::RequestArgs;
 use crate::{
     attach::{Limits, ProgramSet, Samples, StackConfig, Tracing, Walking, ensure_tracefs},
     probes::SitePolicy,
+    report::units::printable,
     session::{Config, Session, Tally, Update},
     target::{self, Pid, Process},
 };
@@ -289,7 +290,7 @@ impl Progress {
                 self.say(&format!(
                     "recording {}: {functions} functions probed in {} ms, {} unwind tables ({}) {} ms \
                      after that; {until}, into {}",
-                    processes.join(", "),
+                    printable(&processes.join(", ")),
                     took.as_millis(),
                     tables.objects,
                     HumanBytes(tables.bytes as u64),
@@ -305,7 +306,10 @@ impl Progress {
             Update::Detaching { probes } => {
                 self.bar.set_message(format!("taking {probes} probes out"));
             }
-            Update::Note(text) => self.bar.suspend(|| eprintln!("note: {text}")),
+            Update::Note(text) => {
+                let text = printable(&text);
+                self.bar.suspend(|| eprintln!("note: {text}"));
+            }
             Update::Windows(_) | Update::Survivors(_) | Update::Unbound(_) => {}
         }
     }

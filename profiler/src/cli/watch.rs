@@ -8,11 +8,13 @@ use std::{
 
 use anyhow::Context as _;
 use residue_ebpf::abi::heap::StackPolicy;
+use tokio::sync::Notify;
 
 use super::{record, requests::RequestArgs};
 use crate::{
     attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
     probes::SitePolicy,
+    report::units::printable,
     session::{Config, Session, Update},
     target::Pid,
     window::{
@@ -90,8 +92,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
-    let stop = record::stop_signals()?;
-    let mut lines = Lines::new(args);
+    let signals = record::stop_signals()?;
+    let nobody_reads = Notify::new();
+    let stop = async {
+        tokio::select! {
+            () = signals => {}
+            () = nobody_reads.notified() => {}
+        }
+    };
+    let mut lines = Lines::new(args, &nobody_reads);
     let mut tell = |update| lines.show(update);
     let mut session = Session::start(config, &mut tell)?;
     let watched = session.run(stop).await;
@@ -128,7 +137,9 @@ fn config(args: &Args) -> Config {
 }
 
 /// Writes the lines to standard output, and everything else to standard error.
-struct Lines {
+struct Lines<'a> {
+    /// Told when standard output is closed: nobody is left to watch for.
+    nobody_reads: &'a Notify,
     json: bool,
     rules: LineRules,
     table: TableBuilder,
@@ -140,10 +151,11 @@ struct Lines {
     failed: Option<io::Error>,
 }
 
-impl Lines {
-    fn new(args: &Args) -> Self {
+impl<'a> Lines<'a> {
+    fn new(args: &Args, nobody_reads: &'a Notify) -> Self {
         let slow = args.slow.unwrap_or_default();
         Self {
+            nobody_reads,
             json: args.json,
             rules: LineRules {
                 threshold_bytes: args.leak_threshold,
@@ -161,10 +173,13 @@ impl Lines {
     fn show(&mut self, update: Update) {
         match update {
             Update::Started { processes, .. } => {
-                eprintln!("watching {}; Ctrl-C ends it", processes.join(", "));
+                eprintln!(
+                    "watching {}; Ctrl-C ends it",
+                    printable(&processes.join(", "))
+                );
             }
             Update::Detaching { probes } => eprintln!("taking {probes} probes out"),
-            Update::Note(text) => eprintln!("note: {text}"),
+            Update::Note(text) => eprintln!("note: {}", printable(&text)),
             Update::Windows(records) => self.write(&records),
             Update::Survivors(survivors) => {
                 for (route, amount) in survivors {
@@ -187,6 +202,9 @@ impl Lines {
         }
         if self.failed.is_none() {
             self.failed = self.try_write(records).err();
+            if self.failed.is_some() {
+                self.nobody_reads.notify_one();
+            }
         }
     }
 

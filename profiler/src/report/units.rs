@@ -70,7 +70,7 @@ pub(super) fn span(span: Span) -> String {
 
 /// Names come from a target: a control character could drive the reader's terminal, a line break
 /// could forge a line of the report.
-pub(super) fn printable(name: &str) -> String {
+pub(crate) fn printable(name: &str) -> String {
     name.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()

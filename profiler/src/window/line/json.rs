@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::LineRules;
 use crate::window::head::Method;
-use crate::window::record::WindowRecord;
+use crate::window::record::{Binding, WindowRecord};
 
 /// Serializes a window as one object. Names and meanings stay as they are; new names may be added.
 /// Bytes and nanoseconds throughout; null is what is not known.
@@ -23,10 +23,10 @@ pub struct JsonLine<'a> {
     rss_open_bytes: Option<u64>,
     rss_close_bytes: Option<u64>,
     delta_bytes: Option<i64>,
-    alloc_bytes: u64,
-    alloc_objects: u64,
-    retained_bytes: u64,
-    retained_objects: u64,
+    alloc_bytes: Option<u64>,
+    alloc_objects: Option<u64>,
+    retained_bytes: Option<u64>,
+    retained_objects: Option<u64>,
     confidence: &'static str,
     candidates: Option<u8>,
     ended: &'static str,
@@ -54,6 +54,7 @@ impl<'a> JsonLine<'a> {
             binding,
             end,
         } = record;
+        let known = |figure| (*binding != Binding::None).then_some(figure);
         Self {
             window: *window,
             pid: *pid,
@@ -68,10 +69,10 @@ impl<'a> JsonLine<'a> {
             rss_open_bytes: rss.map(|rss| rss.open),
             rss_close_bytes: rss.map(|rss| rss.close),
             delta_bytes: record.delta(),
-            alloc_bytes: allocated.bytes,
-            alloc_objects: allocated.objects,
-            retained_bytes: retained.bytes,
-            retained_objects: retained.objects,
+            alloc_bytes: known(allocated.bytes),
+            alloc_objects: known(allocated.objects),
+            retained_bytes: known(retained.bytes),
+            retained_objects: known(retained.objects),
             confidence: binding.name(),
             candidates: binding.candidates(),
             ended: end.name(),

@@ -165,3 +165,19 @@ fn the_json_line_says_the_same() {
             + r#""candidates":3,"ended":"done","leak_suspected":false}"#
     );
 }
+
+#[test]
+fn nothing_that_nobody_counted_reads_as_zero() {
+    let mut record = record();
+    record.binding = Binding::None;
+    let json = serde_json::to_value(JsonLine::new(&record, &LineRules::default()));
+    let json = json.expect("it is plain data");
+    for figure in [
+        "alloc_bytes",
+        "alloc_objects",
+        "retained_bytes",
+        "retained_objects",
+    ] {
+        assert!(json[figure].is_null(), "{json}");
+    }
+}

@@ -60,6 +60,10 @@ fn memory_agrees_with_proc_at_quiet_moments() -> Result<()> {
     };
     near(windows[0].rss_open_bytes, before)?;
     near(windows[REQUESTS - 1].rss_close_bytes, after)?;
+    assert!(
+        windows.iter().all(|it| it.retained_bytes.is_none()),
+        "no allocation was followed"
+    );
     let grown: i64 = windows.iter().filter_map(|window| window.delta_bytes).sum();
     let kept = REQUESTS as u64 * KEPT_BYTES;
     assert!(

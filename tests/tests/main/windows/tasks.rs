@@ -148,9 +148,12 @@ fn held(server: &Target, answers: &[Answer]) -> Result<HashMap<String, u64>> {
 fn difference(window: &Window, held: u64) -> Option<String> {
     let is_bound = ["exact", "lineage"].contains(&window.confidence.as_str());
     let agrees = is_bound
-        && window.retained_bytes.checked_sub(held).is_some_and(|own| {
-            let without_node = own.checked_sub(ARENA_NODE_BYTES).unwrap_or(own);
-            without_node < OWN_BYTES
-        });
+        && window
+            .retained_bytes
+            .and_then(|it| it.checked_sub(held))
+            .is_some_and(|own| {
+                let without_node = own.checked_sub(ARENA_NODE_BYTES).unwrap_or(own);
+                without_node < OWN_BYTES
+            });
     (!agrees).then(|| format!("{held} bytes are held, and not {window:?}"))
 }

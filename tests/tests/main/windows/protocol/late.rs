@@ -1,9 +1,13 @@
 //! Residue comes when requests are under way already, or goes before they are over.
 
-use anyhow::Result;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
 use residue_tests::{
     http::{Answer, Connection, Request},
-    machine,
+    lines::Lines,
+    machine::{self, PATIENCE, wait_until},
+    recorder::residue,
     servers::Server,
     windows::{Watcher, matched},
 };
@@ -60,7 +64,7 @@ fn requests_that_were_under_way_disturb_no_later_ones() -> Result<()> {
     windows.retain(|it| it.request_id.as_deref().is_some_and(is_late));
     for window in matched(&windows, &answers)? {
         let kept = if window.route == "/thousand" { 1000 } else { 0 };
-        assert_eq!(window.retained_bytes, kept, "{window:#?}");
+        assert_eq!(window.retained_bytes, Some(kept), "{window:#?}");
     }
     Ok(())
 }
@@ -85,5 +89,27 @@ fn a_request_that_is_under_way_at_the_end_says_so() -> Result<()> {
     assert_eq!((&*open[0].ended, open[0].status), ("still-open", None));
     windows.retain(|it| !is_open(it.request_id.as_deref()));
     matched(&windows, &answers)?;
+    Ok(())
+}
+
+/// As in `residue watch … | head`: probes that nobody looks at must not stay in a server.
+#[test]
+fn a_watch_that_nobody_reads_ends() -> Result<()> {
+    let _turn = machine::alone();
+    let server = Server::thread_per_connection(&[])?;
+    let mut watch = Command::new(residue()?);
+    watch
+        .args(["watch", "--rss-only", "-p", &server.pid.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut watch = watch.spawn()?;
+    let stderr = Lines::of(watch.stderr.take().context("a piped stderr")?);
+    stderr.next_starting("watching", PATIENCE)?;
+    drop(watch.stdout.take());
+    ask(&mut Connection::open(server.port)?, "/clean", "unread")?;
+    let ended = wait_until(PATIENCE, || matches!(watch.try_wait(), Ok(Some(_))));
+    watch.kill()?;
+    assert!(ended, "it goes on: {}", stderr.all());
+    assert!(watch.wait()?.success(), "{}", stderr.all());
     Ok(())
 }
