@@ -2,6 +2,7 @@
 //! one page: discover, plan, attach, drain, symbolize, write.
 
 mod about;
+mod clock;
 mod code;
 mod error;
 mod followed;
@@ -24,7 +25,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     ffi::OsString,
     path::PathBuf,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use residue_ebpf::abi::{
@@ -35,7 +36,7 @@ use residue_ebpf::abi::{
 
 use crate::{
     attach::{Channels, Kernel, Limits, ProgramSet, StackConfig, Tracing},
-    capture::{Stack, Writer, unix_ns},
+    capture::{Stack, Writer},
     drain::Drain,
     heap::Suspects,
     probes::SitePolicy,
@@ -43,6 +44,7 @@ use crate::{
     unwind::TableStore,
 };
 use about::{describe, row, writer};
+use clock::now;
 use code::Code;
 use followed::{Discovered, Followed};
 use frames::FrameTable;
@@ -324,6 +326,7 @@ impl<'a> Session<'a> {
         self.poll()?;
         self.end_windows()?;
         self.look_at_memory();
+        self.memory.end();
         self.write()?;
         if let Some(text) = self.python_probes.heaps.summary() {
             (self.tell)(Update::Note(text));
@@ -482,8 +485,4 @@ impl<'a> Session<'a> {
         (self.tell)(Update::Note(text));
         Ok(())
     }
-}
-
-fn now() -> u64 {
-    unix_ns(SystemTime::now())
 }

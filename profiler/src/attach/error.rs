@@ -89,6 +89,12 @@ pub enum AttachError {
 }
 
 impl AttachError {
+    /// Whether it is about one function of one process, while everything else is recorded on.
+    #[must_use]
+    pub const fn is_of_one_probe(&self) -> bool {
+        matches!(self, Self::Uprobe { .. } | Self::TooManyFunctions)
+    }
+
     pub(super) fn load(source: EbpfError, limits: Limits) -> Self {
         match os_error(&source) {
             Some(libc::EPERM | libc::EACCES) => Self::NoPrivileges,

@@ -25,6 +25,7 @@ impl Session<'_> {
             (Counter::PythonCodeStale, self.code_objects.stale()),
             (Counter::PythonCodeTableFull, self.frames.unnamed()),
             (Counter::SurvivorsUnknown, self.windows.forgotten()),
+            (Counter::WindowsFull, self.windows.crowded_out()),
             (Counter::NotHttp, self.windows.not_http()),
             (Counter::RoutesFull, self.windows.overflowed()),
         ] {

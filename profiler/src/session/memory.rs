@@ -8,18 +8,33 @@ use crate::window::record::MemoryAt;
 /// What was seen since it was last written.
 #[derive(Debug, Default)]
 pub struct MemoryLog {
-    /// By process.
-    last: HashMap<u16, MemoryAt>,
+    /// By process: what was seen last, and whether it was taken.
+    last: HashMap<u16, (MemoryAt, bool)>,
     new: Vec<MemoryAt>,
 }
 
 impl MemoryLog {
-    /// Takes a figure, unless it is as the one before.
+    /// Takes a figure, unless it is as the one before; of those that are alike the first and the last, which
+    /// tell from when to when it was so.
     fn add(&mut self, memory: MemoryAt) {
-        let as_before = self.last.insert(memory.process, memory);
+        let before = self.last.get(&memory.process).copied();
         let at_ns = memory.at_ns;
-        if as_before.map(|it| MemoryAt { at_ns, ..it }) != Some(memory) {
+        let is_as_before = before.is_some_and(|(it, _)| MemoryAt { at_ns, ..it } == memory);
+        if let Some((before, false)) = before.filter(|_| !is_as_before) {
+            self.new.push(before);
+        }
+        if !is_as_before {
             self.new.push(memory);
+        }
+        self.last.insert(memory.process, (memory, !is_as_before));
+    }
+
+    /// Nothing more is looked at.
+    pub fn end(&mut self) {
+        for (memory, is_taken) in self.last.values_mut() {
+            if !std::mem::replace(is_taken, true) {
+                self.new.push(*memory);
+            }
         }
     }
 
@@ -56,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_changes_is_kept() {
+    fn of_what_is_alike_the_first_and_the_last_are_kept() {
         let at = |process, at_ns, resident| MemoryAt {
             process,
             at_ns,
@@ -65,11 +80,15 @@ mod tests {
         };
         let mut log = MemoryLog::default();
         let [first, other] = [at(0, 1, 10), at(1, 1, 10)];
-        for it in [first, other, at(0, 2, 10), at(0, 3, 11)] {
+        for it in [first, other, at(0, 2, 10), at(0, 3, 10), at(0, 4, 11)] {
             log.add(it);
         }
-        assert_eq!(log.take(), [first, other, at(0, 3, 11)]);
-        log.add(at(0, 4, 11));
+        assert_eq!(log.take(), [first, other, at(0, 3, 10), at(0, 4, 11)]);
+        log.add(at(0, 5, 11));
+        log.add(at(0, 6, 11));
         assert_eq!(log.take(), []);
+        log.end();
+        log.end();
+        assert_eq!(log.take(), [at(0, 6, 11)]);
     }
 }

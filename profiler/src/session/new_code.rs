@@ -25,6 +25,7 @@ impl Session<'_> {
             Ok(gaps) => gaps.into_iter().try_for_each(|gap| self.note(gap)),
             // It ended meanwhile; the next poll sees that.
             Err(AttachError::ProcessGone { .. }) => Ok(()),
+            Err(error) if error.is_of_one_probe() => self.note_refusal(slot, &error),
             Err(error) => Err(error.into()),
         }
     }
@@ -58,8 +59,19 @@ impl Session<'_> {
                 ))?;
             }
             Err(AttachError::ProcessGone { .. }) => return Ok(None),
+            Err(error) if error.is_of_one_probe() => self.note_refusal(slot, &error)?,
             Err(error) => return Err(error.into()),
         }
         Ok(Some(discovered))
+    }
+
+    /// What one process loads must not end the recording of all.
+    fn note_refusal(&mut self, slot: usize, error: &AttachError) -> Result<(), SessionError> {
+        let pid = self.followed[slot].process.pid();
+        let source = std::error::Error::source(error).map_or(String::new(), |it| format!(": {it}"));
+        self.note(format!(
+            "pid {pid} loaded a library that could not be probed: {error}{source}. What it does is not seen, or \
+             only in part"
+        ))
     }
 }

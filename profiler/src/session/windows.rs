@@ -7,6 +7,7 @@ use std::{
 
 use residue_ebpf::abi::window::{SPEAKS_HTTP2, SPEAKS_TLS, WINDOWS, WindowStage};
 
+use super::clock;
 use crate::{
     drain::Drain,
     window::{
@@ -102,7 +103,7 @@ impl Windows {
             tracker: Tracker::new(
                 rules.id_header.clone(),
                 routes,
-                clock_offset_ns(),
+                clock::offset_ns(),
                 allocations,
             ),
             grace: rules.grace,
@@ -139,7 +140,7 @@ impl Windows {
         drain.window_events(|event, fragment| {
             finished.extend(self.tracker.take(event, fragment));
         });
-        let now_ns = monotonic_ns();
+        let now_ns = clock::monotonic_ns();
         for (id, state) in self.tracker.over(now_ns, |id| drain.window(id)) {
             let is_closed = state.stage() == WindowStage::Closed as u32;
             if is_closed || drain.close_window(&state) {
@@ -157,7 +158,7 @@ impl Windows {
     /// The process in a slot, or the recording, is over: so are its windows.
     pub fn end(&mut self, slot: u16, drain: &mut Drain, end: Option<WindowEnd>) {
         self.poll(drain);
-        let now_ns = monotonic_ns();
+        let now_ns = clock::monotonic_ns();
         for id in self.tracker.of_process(slot) {
             let Some(state) = drain.window(id) else {
                 continue;
@@ -183,7 +184,8 @@ impl Windows {
                 opened_ns: record.opened_ns,
                 closed_ns: Some(record.closed_ns),
             });
-            if record.binding.is_bound() {
+            // What is still open has left nothing behind yet.
+            if record.binding.is_bound() && record.end != WindowEnd::StillOpen {
                 let id = record.window as u32;
                 self.keys.insert(id, key(record));
                 self.fresh.push(id);
@@ -212,9 +214,9 @@ impl Windows {
         self.next_look = Instant::now() + LOOK.max(REST * began.elapsed());
     }
 
-    /// The bound windows whose grace is over.
+    /// The bound windows whose grace is over, and whose survivors can be told.
     fn past_grace(&mut self, drain: &Drain) -> Vec<u32> {
-        let now_ns = unix_now_ns();
+        let now_ns = clock::now();
         let mut over = Vec::new();
         for waiting in self.waiting.values_mut() {
             let survived: HashSet<u64> = past_grace(waiting, now_ns, self.grace)
@@ -223,19 +225,19 @@ impl Windows {
             waiting.retain(|span| !survived.contains(&span.window));
             over.extend(survived.into_iter().map(|window| window as u32));
         }
-        over.retain(|id| self.keys.contains_key(id));
-        for id in &over {
+        over.retain(|id| {
             let Some(key) = self.keys.get(id) else {
-                continue;
+                return false;
             };
-            match drain.window(*id) {
-                Some(state) => {
-                    let amount = outstanding(&state.amounts);
-                    self.news.survivors.push((key.clone(), amount));
-                }
-                None => self.forgotten += 1,
-            }
-        }
+            let Some(state) = drain.window(*id) else {
+                self.forgotten += 1;
+                self.keys.remove(id);
+                return false;
+            };
+            let amount = outstanding(&state.amounts);
+            self.news.survivors.push((key.clone(), amount));
+            true
+        });
         over
     }
 
@@ -247,6 +249,11 @@ impl Windows {
     /// Windows whose survivors are not known, because their places were taken too early.
     pub const fn forgotten(&self) -> u64 {
         self.forgotten
+    }
+
+    /// Requests that have no record because too many arrived together.
+    pub const fn crowded_out(&self) -> u64 {
+        self.tracker.crowded_out()
     }
 
     /// Windows that were of another protocol.
@@ -371,20 +378,4 @@ fn key(record: &WindowRecord) -> WindowKey {
         route: record.route.clone(),
         status: record.status,
     }
-}
-
-/// The clock of the kernel side's times.
-fn monotonic_ns() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let ns = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
-    u64::try_from(ns).unwrap_or(0)
-}
-
-fn unix_now_ns() -> u64 {
-    super::now()
-}
-
-fn clock_offset_ns() -> i64 {
-    let offset = i128::from(unix_now_ns()) - i128::from(monotonic_ns());
-    i64::try_from(offset).unwrap_or(0)
 }

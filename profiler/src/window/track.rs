@@ -27,6 +27,10 @@ const QUIET_NS: u64 = 1_000_000_000;
 /// all requests share, is not the first request's for ever.
 const LINGER_NS: u64 = 30_000_000_000;
 
+/// Requests that arrive together and are told one by one, at most. Whoever sends them chooses how many there
+/// are; that so many could have been meant is all that is said of more ([`Binding::Candidates`]).
+const MOST_TOGETHER: usize = u8::MAX as usize;
+
 /// The windows that are open.
 #[derive(Debug)]
 pub struct Tracker {
@@ -37,6 +41,7 @@ pub struct Tracker {
     /// Whether allocations are followed.
     allocations: bool,
     not_http: u64,
+    crowded_out: u64,
     pids: HashMap<u32, u32>,
     /// Names of windows that are no requests, by [`WindowState::source`].
     sources: HashMap<u32, Route>,
@@ -49,6 +54,8 @@ struct Open {
     opened: WindowEvent,
     /// The request, and those that arrived together with it.
     exchanges: Vec<Exchange>,
+    /// Requests beyond those.
+    crowded_out: u64,
     /// When its memory last changed, as far as was seen.
     changed_ns: u64,
     amounts: Amounts,
@@ -88,7 +95,12 @@ impl Last {
         Self {
             state,
             at_ns,
-            rss: state.rss_responded,
+            // As it was when the response was sent; it says nothing of what was done before.
+            rss: if state.responded_ns == 0 {
+                0
+            } else {
+                state.rss_responded
+            },
             unbound_opened: process.unbound_opened,
             ambiguous: process.ambiguous,
         }
@@ -111,6 +123,7 @@ impl Tracker {
             clock_offset_ns,
             allocations,
             not_http: 0,
+            crowded_out: 0,
             pids: HashMap::new(),
             sources: HashMap::new(),
             open: HashMap::new(),
@@ -131,6 +144,12 @@ impl Tracker {
     #[must_use]
     pub const fn overflowed(&self) -> u64 {
         self.routes.overflowed()
+    }
+
+    /// Requests that have no record because too many arrived together.
+    #[must_use]
+    pub const fn crowded_out(&self) -> u64 {
+        self.crowded_out
     }
 
     /// Windows that were of another protocol, and have no record.
@@ -210,6 +229,7 @@ impl Tracker {
         let Some(open) = self.open.remove(&id) else {
             return Vec::new();
         };
+        self.crowded_out += open.crowded_out;
         let process = last.state.process;
         let Some(&pid) = self.pids.get(&process) else {
             return Vec::new();
@@ -262,6 +282,7 @@ impl Open {
         Self {
             opened: *event,
             exchanges: vec![exchange],
+            crowded_out: 0,
             changed_ns: event.at_ns,
             amounts: event.state.amounts,
         }
@@ -277,8 +298,16 @@ impl Open {
             let mut next = Exchange::default();
             next.push_request(&rest, is_cut, id);
             if next.is_request() {
-                self.exchanges.push(next);
+                self.arrived_as_well(next);
             }
+        }
+    }
+
+    fn arrived_as_well(&mut self, exchange: Exchange) {
+        if self.exchanges.len() < MOST_TOGETHER {
+            self.exchanges.push(exchange);
+        } else {
+            self.crowded_out += 1;
         }
     }
 
@@ -293,7 +322,7 @@ impl Open {
             }
             (true, None) if answered < self.exchanges.len() => answered,
             (true, None) if self.exchanges.iter().any(Exchange::may_hide_another) => {
-                self.exchanges.push(Exchange::hidden());
+                self.arrived_as_well(Exchange::hidden());
                 answered
             }
             _ => answered.saturating_sub(1),
@@ -321,7 +350,11 @@ impl Open {
         let lingers = state.stage() == WindowStage::Finished as u32 && state.tasks != 0;
         match self.is_whole(state) {
             _ if lingers => quiet_ns >= QUIET_NS || since_response_ns >= LINGER_NS,
-            Some(true) => state.bound() == 0 && state.tasks == 0 || quiet_ns >= QUIET_NS,
+            Some(true) => {
+                let nobody = state.bound() == 0 && state.tasks == 0;
+                let lingers = state.tasks != 0 && since_response_ns >= LINGER_NS;
+                nobody || lingers || quiet_ns >= QUIET_NS
+            }
             Some(false) => false,
             None => quiet_ns >= QUIET_NS,
         }

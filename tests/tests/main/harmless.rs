@@ -1,6 +1,6 @@
 //! However a recording begins and ends, the target's data and code are as they were.
 
-use std::{thread, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use residue_tests::{
@@ -8,7 +8,8 @@ use residue_tests::{
     exact::assert_exact,
     fixtures::Fixture,
     machine::{self, Knobs, PATIENCE, wait_until},
-    recorder::Recorder,
+    python::pythons,
+    recorder::{Recorder, report},
     target::Target,
 };
 
@@ -154,4 +155,38 @@ fn children_and_successors_of_a_target_run_on() -> Result<()> {
         "children count for themselves"
     );
     Ok(())
+}
+
+/// Loads the library that it is given, when it is told to.
+const LOADS: &str = "
+import ctypes, sys
+print('ready', flush=True)
+sys.stdin.readline()
+ctypes.CDLL(sys.argv[1])
+print('loaded', flush=True)
+sys.stdin.readline()
+";
+
+/// The kernel puts no probe into it. What one process loads ends the recording of none.
+#[test]
+fn a_library_that_cannot_be_probed_is_noted() -> Result<()> {
+    let _turn = machine::alone();
+    let library = Fixture::Unprobeable.build()?;
+    let pythons = pythons("a_library_that_cannot_be_probed_is_noted");
+    let Some(python) = pythons.last() else {
+        return Ok(());
+    };
+    let mut command = Command::new(&python.path);
+    let mut target = Target::spawn(command.args(["-c", LOADS]).arg(library))?;
+    target.await_line("ready")?;
+    let mut other = churn(&["1", "2000", "10"])?;
+    other.ask("load", "loading")?;
+    let recorder = Recorder::start(&[target.pid(), other.pid()], SHORT_INTERVAL)?;
+    target.ask("go", "loaded")?;
+    thread::sleep(A_WHILE);
+    let recording = recorder.stop()?;
+    let json = String::from_utf8(report(&recording.capture(), "json")?.stdout)?;
+    assert!(json.contains("could not be probed"), "{json}");
+    assert_unharmed(other)?;
+    assert_clean(target.pid())
 }

@@ -418,15 +418,48 @@ fn a_window_is_not_over_while_tasks_work_for_it() {
 
 #[test]
 fn a_task_that_never_ends_does_not_keep_its_window_for_ever() {
-    let mut tracker = tracker();
-    let mut state = of_tasks(&mut tracker, 1, WINDOW_HAS_TASKS);
-    state.id_and_stage = id_and_stage(1, WindowStage::Finished);
-    for second in 1..=30 {
-        // It is never quiet.
+    // Whether the connection is closed by then or not.
+    for stage in [WindowStage::Finished, WindowStage::Responding] {
+        let mut tracker = tracker();
+        let mut state = of_tasks(&mut tracker, 1, WINDOW_HAS_TASKS);
+        state.id_and_stage = id_and_stage(1, stage);
+        for second in 1..=30 {
+            // It is never quiet.
+            state.amounts.alloc_bytes += 1;
+            let over = tracker.over(second * SECOND_NS, |_| Some(state));
+            assert!(over.is_empty(), "after {second} s");
+        }
         state.amounts.alloc_bytes += 1;
-        let over = tracker.over(second * SECOND_NS, |_| Some(state));
-        assert!(over.is_empty(), "after {second} s");
+        assert_eq!(tracker.over(31 * SECOND_NS, |_| Some(state)).len(), 1);
     }
-    state.amounts.alloc_bytes += 1;
-    assert_eq!(tracker.over(31 * SECOND_NS, |_| Some(state)).len(), 1);
+}
+
+#[test]
+fn a_client_does_not_choose_how_much_is_kept() {
+    let mut tracker = tracker();
+    let mut state = bound(1);
+    let opened = WindowEvent {
+        transferred: 900,
+        ..event(Opened, state, b"GET /long HTTP/1.1\r\n\r\n")
+    };
+    tracker.take(&opened, b"GET /long HTTP/1.1\r\n");
+    state.bound_and_flags |= WINDOW_NEXT_RESPONSE;
+    for _ in 0..1000 {
+        let ok = b"HTTP/1.1 200 OK\r\n\r\n";
+        tracker.take(&event(Response, state, ok), ok);
+    }
+    assert_eq!(close(&mut tracker, state).len(), MOST_TOGETHER);
+    assert_eq!(tracker.crowded_out(), 1000 - MOST_TOGETHER as u64);
+}
+
+#[test]
+fn memory_is_not_known_of_a_request_that_ended_unseen() {
+    let mut tracker = tracker();
+    let state = WindowState {
+        rss_responded: 4096,
+        ..converse(&mut tracker, &[(Opened, b"GET / HTTP/1.1\r\n\r\n")])
+    };
+    let last = Last::looked_at(state, &ProcessWindows::default(), 9000);
+    let records = tracker.finish(1, &last, Some(WindowEnd::StillOpen));
+    assert_eq!(records[0].delta(), None);
 }
