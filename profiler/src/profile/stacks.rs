@@ -112,6 +112,9 @@ impl<'a> Stacks<'a> {
         if stack.kind == StackKind::Context {
             frames.push(self.marker(SHALLOW));
         }
+        if frames.is_empty() {
+            frames.push(self.marker(UNKNOWN));
+        }
         frames
     }
 

@@ -54,10 +54,13 @@ pub enum Refusal {
          shows estimates"
     )]
     NotBound(String),
+    /// Nothing is left behind yet.
+    #[error("the requests of {0} were all still under way when the recording ended: record longer")]
+    UnderWay(String),
     /// No grace is over.
     #[error(
         "nobody can say yet what survived of {0}: that takes ten further requests of the worker, or 30 \
-         seconds. Record longer, or use --by retained"
+         seconds, if nothing else was asked of `record`. Record longer, or use --by retained"
     )]
     WithinGrace(String),
 }
@@ -129,7 +132,11 @@ fn check(profile: &Profile, by: Measure, route: Option<&RouteRow>) -> Result<(),
         None => rows.iter().any(is_known),
     };
     if !any(|row| row.retained_bytes_per_request.is_some()) {
-        return Err(Refusal::NotBound(name()));
+        let is_bound = |row: &RouteRow| row.confidences.exact + row.confidences.lineage > 0;
+        return Err(match any(is_bound) {
+            true => Refusal::UnderWay(name()),
+            false => Refusal::NotBound(name()),
+        });
     }
     if by == Measure::Survivors && !any(|row| row.survivor_bytes_per_request.is_some()) {
         return Err(Refusal::WithinGrace(name()));

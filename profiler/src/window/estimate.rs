@@ -69,7 +69,8 @@ pub enum RouteEstimate {
 pub enum EstimateError {
     /// More numbers are asked for than there is data.
     #[error(
-        "{intervals} intervals are too few for {routes} routes: record {needed}, or with a shorter interval"
+        "{intervals} intervals in which memory was looked at are too few for {routes} routes, which take {needed}: \
+         record longer"
     )]
     TooFewIntervals {
         /// How many there are.

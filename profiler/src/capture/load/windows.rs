@@ -93,7 +93,8 @@ fn record(row: &Row<'_>, routes: &Routes) -> rusqlite::Result<WindowRecord> {
         closed_ns: row.get(6)?,
         duration_ns: row.get(7)?,
         route: route_of(row, routes)?,
-        status: row.get(8)?,
+        // Zero is no status, whatever a server says, and stands for none in `left_behind`.
+        status: row.get::<_, Option<u16>>(8)?.filter(|it| *it != 0),
         request_id: row.get(9)?,
         rss: (open.zip(close)).map(|(open, close)| RssPair { open, close }),
         allocated: amount(row, 12)?,

@@ -14,8 +14,13 @@ use crate::window::table::{EstimatedFrom, RouteTable, RowEstimate};
 /// recording several are joined.
 const MAX_INTERVALS: usize = 300;
 
+/// How often memory is looked at: ten times a second.
+const LOOK_NS: u64 = 100_000_000;
+
 /// Why a route has no estimate that shares a column with others.
 const TOO_FEW: &str = "its requests are too few among those of the others";
+/// As it says.
+const TOGETHER: &str = "its requests arrived together with others";
 /// As it says.
 const NOT_SEEN: &str = "none of its requests ended in a whole interval";
 /// As it says.
@@ -23,11 +28,26 @@ const STEADY: &str = "its requests came as evenly as time";
 
 /// Fills in the estimates of routes with requests that were not bound.
 pub(super) fn fill_in(capture: &Capture, table: &mut RouteTable) {
-    let records = capture.windows.records.iter().map(|(record, _)| record);
-    let unbound: Vec<_> = records.filter(|it| !it.binding.is_bound()).collect();
+    let records = || capture.windows.records.iter().map(|(record, _)| record);
+    let by_threads: HashSet<u16> = records()
+        .filter(|it| it.binding.is_bound())
+        .map(|it| it.process)
+        .collect();
+    let behind_others = records().filter(|it| it.window >> 32 != 0);
+    let shared: HashSet<u32> = behind_others.map(|it| it.window as u32).collect();
+    // What such requests allocated is theirs together where a thread serves all of them, and in none of the memory
+    // that estimates are made from.
+    let is_apart = |it: &&WindowRecord| {
+        by_threads.contains(&it.process) && shared.contains(&(it.window as u32))
+    };
+    let unbound = records().filter(|it| !it.binding.is_bound());
+    let (apart, unbound): (Vec<_>, Vec<_>) = unbound.partition(is_apart);
+    let missing = |it: &WindowRecord| (it.route.row(), RowEstimate::Missing(TOGETHER.to_owned()));
+    let mut known: HashMap<_, _> = apart.into_iter().map(missing).collect();
     if !unbound.is_empty() {
-        table.estimate(&estimates(capture, &unbound));
+        known.extend(estimates(capture, &unbound));
     }
+    table.estimate(&known);
 }
 
 fn estimates(capture: &Capture, unbound: &[&WindowRecord]) -> HashMap<Route, RowEstimate> {
@@ -58,6 +78,7 @@ fn ranked(unbound: &[&WindowRecord]) -> Vec<Route> {
 }
 
 /// Memory of all processes together at one moment.
+#[derive(Clone, Copy)]
 struct Level {
     /// Nanoseconds since 1970 UTC.
     at_ns: u64,
@@ -65,7 +86,8 @@ struct Level {
 }
 
 /// Where intervals meet, from the first moment at which all of these processes were looked at. What the last
-/// looks leave over is no whole interval.
+/// looks leave over is no whole interval. Where memory stays as it is, it was looked at all the same: intervals that
+/// end only where something is left behind would say that all of them leave something.
 fn levels(memory: &[MemoryAt], processes: &HashSet<u16>) -> (Vec<Level>, EstimatedFrom) {
     let of_processes = memory.iter().filter(|it| processes.contains(&it.process));
     let from = match of_processes.clone().any(|it| it.unbound_bytes.is_some()) {
@@ -85,11 +107,34 @@ fn levels(memory: &[MemoryAt], processes: &HashSet<u16>) -> (Vec<Level>, Estimat
         }
         let at_ns = memory.at_ns;
         levels.pop_if(|it| it.at_ns == at_ns);
-        let bytes = now.values().map(|bytes| i128::from(*bytes)).sum();
+        let bytes: i128 = now.values().map(|bytes| i128::from(*bytes)).sum();
         levels.push(Level { at_ns, bytes });
     }
+    let levels = looked_at_as_well(&levels);
     let joined = levels.len().div_ceil(MAX_INTERVALS).max(1);
     (levels.into_iter().step_by(joined).collect(), from)
+}
+
+/// With the looks that are not stored, since nothing had changed.
+fn looked_at_as_well(levels: &[Level]) -> Vec<Level> {
+    let span = levels.first().zip(levels.last());
+    let span_ns = span.map_or(0, |(first, last)| last.at_ns.saturating_sub(first.at_ns));
+    let every_ns = LOOK_NS.max(span_ns / MAX_INTERVALS as u64);
+    let between = |pair: &[Level]| {
+        let [from, to] = [&pair[0], &pair[1]];
+        let looks = match from.bytes == to.bytes {
+            true => to.at_ns.saturating_sub(from.at_ns) / every_ns,
+            false => 0,
+        };
+        let bytes = from.bytes;
+        let (first_ns, last_ns) = (from.at_ns, to.at_ns);
+        let at = (0..looks.max(1)).map(move |look| first_ns + look * every_ns);
+        at.filter(move |at_ns| *at_ns < last_ns)
+            .map(move |at_ns| Level { at_ns, bytes })
+    };
+    let mut all: Vec<_> = levels.windows(2).flat_map(between).collect();
+    all.extend(levels.last().copied());
+    all
 }
 
 /// Growth and requests of each interval, of all processes together that have unbound requests.

@@ -271,13 +271,65 @@ fn routes_with_few_requests_share_what_the_data_cannot_tell_apart() {
 }
 
 #[test]
+fn what_is_left_behind_now_and_then_is_told_from_time() {
+    let mut capture = concurrent(0, 0);
+    let mut outstanding = 0;
+    let at = |second: u64, outstanding| MemoryAt {
+        process: 0,
+        at_ns: second * SECOND,
+        unbound_bytes: Some(outstanding),
+        resident_bytes: None,
+    };
+    capture.windows.memory.push(at(0, outstanding));
+    for second in 1..=60 {
+        // Two that leave something, among three that do not; each is stored with the look before.
+        let leaves = second % 5 < 2;
+        let name = if leaves { "/leaves" } else { "/clean" };
+        let record = WindowRecord {
+            opened_ns: second * SECOND - SECOND / 20,
+            duration_ns: Some(SECOND / 100),
+            closed_ns: second * SECOND - SECOND / 30,
+            binding: Binding::Candidates(2),
+            ..window(&route(name), 200, 9)
+        };
+        capture.windows.records.push((record, None));
+        if leaves {
+            let before = at(second, outstanding).at_ns - SECOND / 10;
+            capture.windows.memory.push(MemoryAt {
+                at_ns: before,
+                ..at(second, outstanding)
+            });
+            outstanding += 1000;
+            capture.windows.memory.push(at(second, outstanding));
+        }
+    }
+    let (bytes, error) = told(&capture, "/leaves");
+    assert!((bytes - 1000.0).abs() < 1.0, "{bytes} ± {error}");
+    assert!(told(&capture, "/clean").0 < 1.0);
+}
+
+#[test]
+fn where_threads_serve_requests_that_arrive_together_nothing_is_estimated() {
+    let together = |behind: u64| WindowRecord {
+        window: behind << 32 | 7,
+        binding: Binding::Candidates(2),
+        ..window(&route("/together"), 200, 9)
+    };
+    let records = vec![window(&route("/alone"), 200, 9), together(0), together(1)];
+    let RowEstimate::Missing(why) = estimate(&capture(records, Vec::new()), "/together") else {
+        panic!("it cannot be told");
+    };
+    assert!(why.contains("together with others"), "{why}");
+}
+
+#[test]
 fn a_recording_that_is_too_short_says_how_long_it_has_to_be() {
     let RowEstimate::Missing(why) = estimate(&concurrent(4, 3), "/0") else {
         panic!("it cannot be told");
     };
     assert_eq!(
         why,
-        "3 intervals are too few for 3 routes: record 12, or with a shorter interval"
+        "3 intervals in which memory was looked at are too few for 3 routes, which take 12: record longer"
     );
 }
 

@@ -30,9 +30,9 @@ pub(super) fn fit(design: &Design, growth: &[f64]) -> Option<Fit> {
         return None;
     }
     fit.residuals.truncate(growth.len());
-    // The image tells nothing new.
+    // The image tells nothing new; and what the least leaves may be background, in all of them.
     fit.standard_errors
         .iter_mut()
-        .for_each(|it| *it *= 2.0_f64.sqrt());
+        .for_each(|it| *it = (*it * 2.0_f64.sqrt()).hypot(least));
     Some(fit)
 }

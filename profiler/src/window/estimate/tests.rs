@@ -145,18 +145,21 @@ fn what_comes_and_goes_is_no_leak() {
 
 #[test]
 fn shares_of_a_steady_load_can_be_told_if_a_route_leaves_nothing() {
-    let server = Server {
-        background: 0.0,
-        ..SERVER
-    };
-    let series = server.run(100, 50, &mut Random(1));
-    let estimate = by_route(&series).expect("there is enough data");
-    for (route, truth) in [(0, 20_000.0), (1, 0.0), (2, 5_000.0)] {
-        let (bytes, error) = told(&estimate, route);
-        assert!(
-            (bytes - truth).abs() < 4.0 * error && error < 200.0,
-            "{estimate:?}"
-        );
+    // A little background is taken for what requests leave, and is in the error.
+    for (background, most) in [(0.0, 500.0), (20_000.0, 1_000.0)] {
+        let server = Server {
+            background,
+            ..SERVER
+        };
+        let series = server.run(100, 50, &mut Random(1));
+        let estimate = by_route(&series).expect("there is enough data");
+        for (route, truth) in [(0, 20_000.0), (1, 0.0), (2, 5_000.0)] {
+            let (bytes, error) = told(&estimate, route);
+            assert!(
+                (bytes - truth).abs() < 3.0 * error && error < most,
+                "{estimate:?}"
+            );
+        }
     }
 }
 
