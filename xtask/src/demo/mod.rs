@@ -2,9 +2,9 @@
 //! workers, and leaves its reports in `demo-out/`.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     thread,
     time::Duration,
 };
@@ -126,9 +126,7 @@ fn record(workers: &[u32], capture: &Path) -> Result<()> {
 
 fn render(capture: &Path, out: &Path) -> Result<()> {
     for (name, arguments) in REPORTS {
-        let path = out.join(name);
-        let file = File::create(&path).with_context(|| format!("failed to make {name}"))?;
-        command::run(report(capture, arguments).stdout(Stdio::from(file)))?;
+        command::run(report(capture, arguments).arg("-o").arg(out.join(name)))?;
     }
     Ok(())
 }
