@@ -42,6 +42,7 @@ use crate::{
     probes::SitePolicy,
     target::{Pid, Process},
     unwind::TableStore,
+    window::record::MemoryAt,
 };
 use about::{describe, row, writer};
 use clock::now;
@@ -68,10 +69,6 @@ const POLL: Duration = Duration::from_millis(20);
 /// The same where no allocation is followed: what happens to windows is little, and each time costs the host
 /// a tenth of a millisecond.
 const POLL_WINDOWS: Duration = Duration::from_millis(50);
-
-/// How often memory is looked at for estimates: what requests leave behind is told by how they vary from
-/// one look to the next.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// How often the totals are reviewed for shallow contexts that grow.
 const REVIEW: Duration = Duration::from_millis(250);
@@ -264,7 +261,7 @@ impl<'a> Session<'a> {
         let mut write = ticks(self.config.interval);
         // Where nothing is written, nobody asks.
         let looks = self.writer.is_some();
-        let mut look = ticks(LOOK);
+        let mut look = ticks(MemoryAt::EVERY);
         let reviews = self.config.stacks.policy == StackPolicy::Auto;
         let mut review = ticks(REVIEW);
         let new_code = self.drain.new_code().and_then(watch);

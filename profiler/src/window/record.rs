@@ -1,5 +1,7 @@
 //! What is known of one window when it is over.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::route::Route;
@@ -177,6 +179,12 @@ pub struct MemoryAt {
     pub unbound_bytes: Option<u64>,
     /// Resident set, bytes; none where the kernel does not say.
     pub resident_bytes: Option<u64>,
+}
+
+impl MemoryAt {
+    /// How often memory is looked at: what requests leave behind is told by how they vary from one look to the
+    /// next. Looks that are as the ones around them are not stored.
+    pub const EVERY: Duration = Duration::from_millis(100);
 }
 
 /// How an allocation was found to belong to a window; from the surest to the least.

@@ -347,13 +347,14 @@ impl Open {
             return false;
         }
         let since_response_ns = now_ns.saturating_sub(state.responded_ns);
-        let lingers = state.stage() == WindowStage::Finished as u32 && state.tasks != 0;
+        let is_finished = state.stage() == WindowStage::Finished as u32;
+        let has_tasks = state.tasks != 0;
+        let has_lingered = has_tasks && since_response_ns >= LINGER_NS;
         match self.is_whole(state) {
-            _ if lingers => quiet_ns >= QUIET_NS || since_response_ns >= LINGER_NS,
+            _ if is_finished && has_tasks => quiet_ns >= QUIET_NS || has_lingered,
             Some(true) => {
-                let nobody = state.bound() == 0 && state.tasks == 0;
-                let lingers = state.tasks != 0 && since_response_ns >= LINGER_NS;
-                nobody || lingers || quiet_ns >= QUIET_NS
+                let nobody = state.bound() == 0 && !has_tasks;
+                nobody || quiet_ns >= QUIET_NS || has_lingered
             }
             Some(false) => false,
             None => quiet_ns >= QUIET_NS,

@@ -14,9 +14,6 @@ use crate::window::table::{EstimatedFrom, RouteTable, RowEstimate};
 /// recording several are joined.
 const MAX_INTERVALS: usize = 300;
 
-/// How often memory is looked at: ten times a second.
-const LOOK_NS: u64 = 100_000_000;
-
 /// Why a route has no estimate that shares a column with others.
 const TOO_FEW: &str = "its requests are too few among those of the others";
 /// As it says.
@@ -107,7 +104,7 @@ fn levels(memory: &[MemoryAt], processes: &HashSet<u16>) -> (Vec<Level>, Estimat
         }
         let at_ns = memory.at_ns;
         levels.pop_if(|it| it.at_ns == at_ns);
-        let bytes: i128 = now.values().map(|bytes| i128::from(*bytes)).sum();
+        let bytes = now.values().map(|bytes| i128::from(*bytes)).sum();
         levels.push(Level { at_ns, bytes });
     }
     let levels = looked_at_as_well(&levels);
@@ -119,7 +116,8 @@ fn levels(memory: &[MemoryAt], processes: &HashSet<u16>) -> (Vec<Level>, Estimat
 fn looked_at_as_well(levels: &[Level]) -> Vec<Level> {
     let span = levels.first().zip(levels.last());
     let span_ns = span.map_or(0, |(first, last)| last.at_ns.saturating_sub(first.at_ns));
-    let every_ns = LOOK_NS.max(span_ns / MAX_INTERVALS as u64);
+    let look_ns = MemoryAt::EVERY.as_nanos() as u64;
+    let every_ns = look_ns.max(span_ns / MAX_INTERVALS as u64);
     let between = |pair: &[Level]| {
         let [from, to] = [&pair[0], &pair[1]];
         let looks = match from.bytes == to.bytes {
