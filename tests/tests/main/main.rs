@@ -5,6 +5,7 @@
 //! knobs are in `residue_tests::machine`.
 
 mod bounded;
+mod captures;
 mod exactness;
 mod harmless;
 mod kernel;
