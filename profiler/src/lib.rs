@@ -7,6 +7,7 @@ pub mod drain;
 pub mod heap;
 #[cfg(test)]
 mod machine;
+mod printable;
 mod private_file;
 pub mod probes;
 pub mod profile;

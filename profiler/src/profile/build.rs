@@ -7,6 +7,7 @@ use residue_ebpf::abi::heap::StackKind;
 
 use crate::capture::{self, Capture, Figures, MappingOwner, PYTHON_OBJECTS_OPTION};
 use crate::profile::apportion::{Counted, apportion};
+use crate::profile::clean;
 use crate::profile::merge::Languages;
 use crate::profile::requests;
 use crate::profile::stacks::{Row, Stacks};
@@ -33,7 +34,7 @@ impl Profile {
         let python_pools = python(StackKind::PythonPools);
         let mapped = mapped(capture, &mut stacks);
         let requests = requests::build(capture, &mut stacks);
-        Self {
+        clean::all_text(Self {
             targets: capture.processes.iter().map(target).collect(),
             span: span(capture),
             counters: counters(&capture.counters),
@@ -45,7 +46,7 @@ impl Profile {
             python_interval: python_interval(capture),
             mappings: mapped,
             requests,
-        }
+        })
     }
 }
 

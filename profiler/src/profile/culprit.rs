@@ -125,7 +125,7 @@ fn begins_as(text: &str, starts: &[&str]) -> bool {
     starts.iter().any(|start| text.starts_with(start))
 }
 
-fn is_runtime(frame: &Frame) -> bool {
+pub(super) fn is_runtime(frame: &Frame) -> bool {
     let Frame {
         kind: _,
         name,

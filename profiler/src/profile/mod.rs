@@ -2,14 +2,16 @@
 //!
 //! A [`Profile`] is a recording's end state: who was recorded, for how long, what was lost, and
 //! each distinct symbolized stack with its figures. Building it is pure; it never symbolizes and
-//! knows nothing of files. Stacks of one process whose frames read the same are one row, although
+//! knows nothing of files. All its text is printable, whoever chose it. Stacks of one process whose frames read the same are one row, although
 //! their addresses differ.
 
 mod apportion;
 mod build;
+mod clean;
 mod culprit;
 mod frames;
 mod merge;
+mod origin;
 mod requests;
 mod stacks;
 
@@ -21,6 +23,7 @@ use residue_ebpf::abi::counters::CounterKind;
 pub use crate::capture::{Figures, MappingOwner, Note};
 pub use frames::{Frame, FrameId};
 pub use merge::Languages;
+pub use origin::Origin;
 pub use requests::{LeftProfile, Requests, Walk};
 
 /// A recording as reports show it.
@@ -157,6 +160,12 @@ impl Profile {
     #[must_use]
     pub fn frame(&self, id: FrameId) -> &Frame {
         &self.frames[id.index()]
+    }
+
+    /// Whose code a frame is.
+    #[must_use]
+    pub fn origin(&self, id: FrameId) -> Origin {
+        origin::of(self.frame(id), &self.targets)
     }
 
     /// All blocks together.

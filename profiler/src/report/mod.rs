@@ -1,5 +1,6 @@
 //! Reports: one file a format. Each is pure: a [`Profile`] in, bytes out.
 
+mod empty;
 mod flamegraph;
 mod folded;
 mod json;
@@ -14,10 +15,12 @@ mod tests;
 
 use std::io::{self, Write};
 
+use crate::printable::{Notation, Sink};
 use crate::profile::{Figures, Profile, Tier};
 use crate::window::record::Stage;
 use crate::window::route::Route;
 
+pub use empty::why_empty;
 pub use selection::{Refusal, Selection};
 
 /// What a report is rendered as.
@@ -80,12 +83,20 @@ impl Format {
         options: Options<'_>,
         out: &mut impl Write,
     ) -> io::Result<()> {
+        let notation = match self {
+            // Its table of strings is its sink.
+            Self::Pprof => return pprof::write(profile, options, out),
+            Self::Json => Notation::Json,
+            Self::Text if options.colour => Notation::Coloured,
+            Self::Flamegraph | Self::Folded | Self::Text => Notation::Text,
+        };
+        // Nothing that is not printable gets past the sink, whatever a profile holds.
+        let out = &mut Sink::new(out, notation);
         match self {
             Self::Flamegraph => flamegraph::write(profile, options, out),
             Self::Folded => folded::write(profile, options, out),
-            Self::Pprof => pprof::write(profile, options, out),
             Self::Json => json::write(profile, out),
-            Self::Text => text::write(profile, options, out),
+            Self::Pprof | Self::Text => text::write(profile, options, out),
         }
     }
 }

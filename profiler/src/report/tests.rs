@@ -1,5 +1,6 @@
 //! Every format, from one small recording that holds what is hard to print.
 
+mod hostile;
 mod requests;
 mod wire;
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+pub(crate) use crate::printable::printable;
 use crate::profile::{Profile, Span, Target};
 
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -66,14 +67,6 @@ pub(super) fn span(span: Span) -> String {
     let start = start.replace('T', " ").replace('Z', " UTC");
     let cut_off = if span.cut_off { ", then cut off" } else { "" };
     format!("{seconds:.1} s from {start}{cut_off}")
-}
-
-/// Names come from a target: a control character could drive the reader's terminal, a line break
-/// could forge a line of the report.
-pub(crate) fn printable(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
 }
 
 /// Cuts what is too long in its middle: a name begins with its place and ends with its line.

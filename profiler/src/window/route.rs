@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 pub use pattern::{Pattern, PatternError};
 
 use super::head::{Method, Target};
+use crate::printable::printable;
 
 /// Distinct routes that are told apart unless told otherwise: more than a large application has, and
 /// some 100 kB of names.
@@ -37,8 +38,7 @@ enum Template {
 }
 
 impl Route {
-    /// A window that is no HTTP request: a job's function, say. It is shown by this name, in which control
-    /// characters, that could drive a terminal or forge a line, become `?`.
+    /// A window that is no HTTP request: a job's function, say. It is shown by this name, made printable.
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self::stored(None, Some(name))
@@ -46,8 +46,7 @@ impl Route {
 
     /// A route as a capture holds it: no template is what had no place in the table of routes.
     pub(crate) fn stored(method: Option<Method>, template: Option<&str>) -> Self {
-        let printable = |it: char| if it.is_control() { '?' } else { it };
-        let text = template.map(|text| text.chars().map(printable).collect::<String>());
+        let text = template.map(printable);
         Self {
             method,
             template: text.map_or(Template::Other, |text| Template::Known(text.into())),

@@ -32,7 +32,7 @@ fn users() -> Route {
 }
 
 /// A request of the first process, which serves one at a time.
-fn request(window: u64, route: Route, status: u16, retained: Amount) -> WindowRecord {
+pub(super) fn request(window: u64, route: Route, status: u16, retained: Amount) -> WindowRecord {
     let closed_ns = BEGUN + window * SECOND;
     WindowRecord {
         window,

@@ -145,7 +145,7 @@ fn what_has_no_path_has_a_route() {
     let authority = routes.route(Method::Connect, &Target::Authority);
     assert_eq!(authority.to_string(), "CONNECT {authority}");
     assert_eq!(Route::named("handle_job").to_string(), "handle_job");
-    assert_eq!(Route::named("a\n\x1b[2J").to_string(), "a??[2J");
+    assert_eq!(Route::named("a\n\x1b[2J").to_string(), r"a\u{a}\u{1b}[2J");
 }
 
 #[test]
