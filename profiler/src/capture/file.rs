@@ -9,15 +9,31 @@ use crate::capture::CaptureError;
 use crate::capture::schema::{APPLICATION_ID, HEADER_BYTES, SQLITE_MAGIC};
 use crate::private_file;
 
-/// Removes what may be replaced: nothing, an empty file, or a capture that nobody is writing.
-pub(super) fn remove_old_capture(path: &Path) -> Result<(), CaptureError> {
+/// Whether a recording may be written there: what is there may be replaced, and a file can be made.
+///
+/// # Errors
+///
+/// Those of [`Writer::create`](super::Writer::create), before anything is changed.
+pub fn check_output(path: &Path) -> Result<(), CaptureError> {
+    replaceable(path)?;
+    match private_file::NewFile::at(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(CaptureError::NoDirectory {
+            path: path.to_owned(),
+        }),
+        Err(error) => Err(CaptureError::io(path, error)),
+    }
+}
+
+/// What may be replaced, if there is something: an empty file, or a capture that nobody is writing.
+fn replaceable(path: &Path) -> Result<Option<File>, CaptureError> {
     let old = match OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
     {
         Ok(old) => old,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(CaptureError::io(path, error)),
     };
     if !is_replaceable(&old).map_err(|error| CaptureError::io(path, error))? {
@@ -26,13 +42,18 @@ pub(super) fn remove_old_capture(path: &Path) -> Result<(), CaptureError> {
         });
     }
     match old.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(CaptureError::InUse {
-                path: path.to_owned(),
-            });
-        }
-        Err(TryLockError::Error(error)) => return Err(CaptureError::io(path, error)),
+        Ok(()) => Ok(Some(old)),
+        Err(TryLockError::WouldBlock) => Err(CaptureError::InUse {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(CaptureError::io(path, error)),
+    }
+}
+
+/// Removes what may be replaced.
+pub(super) fn remove_old_capture(path: &Path) -> Result<(), CaptureError> {
+    if replaceable(path)?.is_none() {
+        return Ok(());
     }
     fs::remove_file(path).map_err(|error| CaptureError::io(path, error))?;
     // A journal left by a killed recorder would be played into the new file.
@@ -82,6 +103,7 @@ pub(super) fn create_private(path: &Path) -> Result<File, CaptureError> {
             io::ErrorKind::AlreadyExists => in_use(),
             _ => CaptureError::io(path, error),
         })?;
+    private_file::give_to_sudo_user(&file).map_err(|error| CaptureError::io(path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(in_use()),

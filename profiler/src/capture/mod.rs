@@ -30,6 +30,7 @@ mod tests;
 
 pub use crate::heap::{Figures, MappingOwner};
 pub use error::CaptureError;
+pub use file::check_output;
 pub use reader::{Capture, Ended, UnboundAt, Windows, read};
 pub use record::{
     Frame, FrameKind, Interval, MappingTotals, Meta, Module, Note, PYTHON_OBJECTS_OPTION, Process,

@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 pub mod inspect;
+mod output;
 pub mod record;
 pub mod report;
 mod requests;
+mod shell;
 pub mod watch;
 
 /// Exit code for usage and environment errors (clap uses the same).

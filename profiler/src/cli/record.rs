@@ -13,9 +13,10 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use residue_ebpf::abi::heap::{MAX_PYTHON_OBJECT, MAX_STACKS, StackPolicy};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::requests::RequestArgs;
+use super::{requests::RequestArgs, shell::quoted};
 use crate::{
     attach::{Limits, ProgramSet, Samples, StackConfig, Tracing, Walking, ensure_tracefs},
+    capture,
     probes::SitePolicy,
     report::units::printable,
     session::{Config, Session, Tally, Update},
@@ -165,6 +166,8 @@ fn config(args: &Args) -> anyhow::Result<Config> {
         Some(output) => output.clone(),
         None => default_output(args)?,
     };
+    // Before anything is looked at or attached: that takes its time.
+    capture::check_output(&output)?;
     Ok(Config {
         pids,
         command: args.command.clone(),
@@ -235,7 +238,12 @@ fn default_output(args: &Args) -> anyhow::Result<PathBuf> {
     let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let safe = |name: &str| -> String {
         let chars = name.chars().map(|c| if usable(c) { c } else { '_' });
-        chars.collect()
+        let name: String = chars.collect();
+        // Else it would be hidden, or an option of the next command.
+        match name.starts_with(['.', '-']) {
+            true => format!("_{name}"),
+            false => name,
+        }
     };
     let name = match (args.pids.first(), args.command.first()) {
         (Some(&pid), _) => format!("{}-{pid}", safe(Process::open_unprobed(pid)?.comm())),
@@ -319,7 +327,7 @@ impl Progress {
         self.say(&format!(
             "{}\nwrote {path}; next: residue report {path}",
             summary(&self.last),
-            path = self.output.display()
+            path = quoted(&self.output)
         ));
     }
 

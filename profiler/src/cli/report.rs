@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use crate::capture;
-use crate::private_file;
 use crate::profile::{Languages, Profile, Tier};
-use crate::report::{Format, Measure, Options, Selection};
+use crate::report::{Format, Measure, Options, Selection, why_empty};
+
+use super::output::Output;
+
+/// Stands for standard output, also where that is a file, which is then not replaced.
+const STDOUT: &str = "/dev/stdout";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,10 +78,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         (_, true) => Languages::Python,
         _ => Languages::Both,
     };
+    let output = output.as_deref().filter(|it| *it != Path::new(STDOUT));
     let terminal = output.is_none() && io::stdout().is_terminal();
     if terminal && format.needs_file() {
         bail!("this format is of no use on a terminal: name a file with -o, or pipe it on");
     }
+    let output = output.map(|path| open(path, capture)).transpose()?;
     let profile = Profile::of(&capture::read(capture)?, languages);
     let selection = Selection {
         format: *format,
@@ -89,20 +95,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
         ..selection.options(&profile)?
     };
+    if let Some(why) = why_empty(&profile, options).filter(|_| format.shows_a_selection()) {
+        eprintln!("note: the report is empty. {why}");
+    }
     match output {
-        Some(path) => write_file(&profile, *format, options, capture, path),
+        Some(output) => write_file(&profile, *format, options, output),
         None => tolerate_closed_pipe(write_to(io::stdout().lock(), &profile, *format, options))
             .context("cannot write the report to standard output"),
     }
 }
 
-fn write_file(
-    profile: &Profile,
-    format: Format,
-    options: Options<'_>,
-    capture: &Path,
-    path: &Path,
-) -> anyhow::Result<()> {
+fn open(path: &Path, capture: &Path) -> anyhow::Result<Output> {
     let same = path
         .canonicalize()
         .ok()
@@ -113,9 +116,19 @@ fn write_file(
             path.display()
         );
     }
-    private_file::create(path)
-        .and_then(|file| write_to(file, profile, format, options))
-        .with_context(|| format!("cannot write {}: choose another -o", path.display()))
+    Ok(Output::open(path)?)
+}
+
+fn write_file(
+    profile: &Profile,
+    format: Format,
+    options: Options<'_>,
+    mut output: Output,
+) -> anyhow::Result<()> {
+    match write_to(&mut output, profile, format, options) {
+        Ok(()) => Ok(output.complete()?),
+        Err(error) => Err(output.error(error).into()),
+    }
 }
 
 fn write_to(

@@ -25,6 +25,10 @@ const MIN_WIDTH: f64 = 0.06;
 /// Letters that the title has room for beside the name of a route.
 const ROUTE_COLUMNS: usize = 80;
 
+/// Counters of what was lost that are named, and the letters of each. A capture may hold any number of them.
+const MAX_LOST: usize = 8;
+const LOST_COLUMNS: usize = 40;
+
 pub(super) fn write(profile: &Profile, shown: Options<'_>, out: &mut impl Write) -> io::Result<()> {
     let rows = rows(profile, shown);
     let mut page = Page {
@@ -33,7 +37,7 @@ pub(super) fn write(profile: &Profile, shown: Options<'_>, out: &mut impl Write)
         colours: Colours::default(),
     };
     if let Some(why) = why_not_drawn(profile, shown, &rows) {
-        page.remarks.push(why.to_owned());
+        page.remarks.insert(0, why.to_owned());
         return page.write_empty(out);
     }
     let lines = folded::lines(profile, &rows);
@@ -120,11 +124,17 @@ fn remarks(profile: &Profile, shown: Options<'_>, rows: &[Row<'_>]) -> Vec<Strin
 }
 
 fn lost(profile: &Profile) -> String {
-    let lost = profile
-        .lost()
-        .map(|counter| format!("{} {}", units::number(counter.value), counter.name));
-    match lost.collect::<Vec<_>>() {
-        none if none.is_empty() => "lost: nothing".to_owned(),
-        lost => format!("lost: {}", lost.join(", ")),
+    let all = profile.lost().count();
+    let named = profile.lost().take(MAX_LOST).map(|counter| {
+        let name = units::fit(&counter.name, LOST_COLUMNS);
+        format!("{} {name}", units::number(counter.value))
+    });
+    let mut lost: Vec<String> = named.collect();
+    if let Some(more @ 1..) = all.checked_sub(MAX_LOST) {
+        lost.push(format!("and {} more", units::number(more as u64)));
+    }
+    match lost.is_empty() {
+        true => "lost: nothing".to_owned(),
+        false => format!("lost: {}", lost.join(", ")),
     }
 }

@@ -72,6 +72,12 @@ impl Format {
         matches!(self, Self::Flamegraph | Self::Pprof)
     }
 
+    /// Whether the output is of what was selected alone, and so may be empty.
+    #[must_use]
+    pub const fn shows_a_selection(self) -> bool {
+        matches!(self, Self::Flamegraph | Self::Folded | Self::Pprof)
+    }
+
     /// Writes the report.
     ///
     /// # Errors

@@ -87,7 +87,9 @@ pub(crate) fn fit(text: &str, columns: usize) -> String {
 pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let indent = text
         .find("  ")
-        .map_or(0, |at| text.len() - text[at..].trim_start().len());
+        .map(|at| text.len() - text[at..].trim_start().len());
+    // A wider gap further right is in a name, and would leave no room beside it.
+    let indent = indent.filter(|it| *it < columns / 2).unwrap_or(0);
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split(' ') {

@@ -9,6 +9,7 @@ mod exactness;
 mod harmless;
 mod kernel;
 mod oracle;
+mod outputs;
 mod policy;
 mod python;
 mod python_inspect;

@@ -9,7 +9,7 @@ use crate::report::folded;
 use crate::report::rows::Row;
 
 /// Of the page, and between frames.
-pub(super) const BACKGROUND: Color = colour(0xfa, 0xfa, 0xfa);
+pub(super) const BACKGROUND: Color = colour(0xff, 0xff, 0xff);
 
 /// Of what is no code: all together, a process, a route.
 const NO_CODE: Color = colour(0xd9, 0xd9, 0xd9);
@@ -28,7 +28,8 @@ impl Colours {
     /// Those of the frames of rows, and of all else that stands in their folded `lines`.
     pub fn of(profile: &Profile, rows: &[Row<'_>], lines: &[String]) -> Self {
         let mut colours = Self::default();
-        let frames: BTreeSet<_> = rows.iter().flat_map(|row| row.frames).collect();
+        let drawn = rows.iter().filter(|row| row.amount.bytes > 0);
+        let frames: BTreeSet<_> = drawn.flat_map(|row| row.frames).collect();
         for id in frames {
             let origin = profile.origin(*id);
             let name = folded::escape(&profile.frame(*id).to_string());

@@ -7,10 +7,11 @@ use crate::report::units;
 
 /// Pixels of the window where there is none yet; a browser fits the picture to its own.
 const WIDTH: usize = 1200;
-/// Pixels between the lines of text.
+/// Pixels between the lines of text, and of the title.
 const LINE: usize = 16;
+const TITLE_LINE: usize = 20;
 /// Letters of a line that a window of 500 pixels has room for: of the title, and of smaller text.
-const TITLE_COLUMNS: usize = 46;
+const TITLE_COLUMNS: usize = 49;
 const COLUMNS: usize = 66;
 /// Pixels for the mark and the name of a colour.
 const LEGEND_STEP: usize = 108;
@@ -20,13 +21,14 @@ const LEGEND_COLUMNS: usize = 4;
 const INFERNO_TOP: usize = 36;
 
 /// What the width of a frame means.
-const WIDTH_IS_BYTES: &str = "the width of a frame is its bytes";
+const MEANING: &str = "the width of a frame is its bytes";
 
 /// Search is there to be seen; what inferno says about it comes before.
 const STYLE: &str = "
 text { fill:#000; }
 .heading { text-anchor:middle; }
-#title { font-size:17px; }
+#title { font-size:16px; }
+#title .meaning { font-size:12px; }
 #search, #unzoom { opacity:1; text-decoration:underline; fill:#0645ad; }
 #search.show { fill:#a0009a; }
 ";
@@ -75,7 +77,11 @@ impl Page {
         let drawn = drawn.ok_or_else(|| io::Error::other("inferno draws in another way now"))?;
         let top = self.heading_height();
         let height = top + drawn.height - INFERNO_TOP;
-        self.write_root(height, " onload=\"init(evt)\"", out)?;
+        let attributes = format!(
+            "width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
+             onload=\"init(evt)\""
+        );
+        self.write_root(&attributes, out)?;
         writeln!(
             out,
             "{}\n<style type=\"text/css\">{STYLE}</style>",
@@ -96,27 +102,30 @@ impl Page {
         writeln!(out, "<svg id=\"frames\" y=\"{y}\"{}", drawn.frames)
     }
 
-    /// Writes a picture that says why there are no frames.
+    /// Writes a picture that says why there are no frames, as wide as the window.
     pub fn write_empty(&self, out: &mut impl Write) -> io::Result<()> {
-        self.write_root(self.heading_height() + LINE, "", out)?;
+        self.write_root(
+            &format!("width=\"100%\" height=\"{}\"", self.heading_height()),
+            out,
+        )?;
         let font = "text { font-family:monospace; font-size:12px; }";
         writeln!(out, "<style type=\"text/css\">{font}{STYLE}</style>")?;
         self.write_heading(out)?;
         writeln!(out, "</svg>")
     }
 
-    fn write_root(&self, height: usize, onload: &str, out: &mut impl Write) -> io::Result<()> {
-        let title = escape(&self.title);
+    /// The name of the picture is that of its window and what is read aloud.
+    fn write_root(&self, attributes: &str, out: &mut impl Write) -> io::Result<()> {
+        let meaning = self.meaning().map_or(String::new(), |it| format!(": {it}"));
+        let title = escape(&format!("{}{meaning}", self.title));
         let about = escape(&self.remarks.join("; "));
         writeln!(
             out,
             "<?xml version=\"1.0\" standalone=\"no\"?>\n\
-             <svg version=\"1.1\" width=\"{WIDTH}\" height=\"{height}\" \
-             viewBox=\"0 0 {WIDTH} {height}\"{onload} role=\"img\" \
-             aria-label=\"{title}: {WIDTH_IS_BYTES}. {about}\" xmlns=\"http://www.w3.org/2000/svg\" \
-             xmlns:xlink=\"http://www.w3.org/1999/xlink\" \
+             <svg version=\"1.1\" {attributes} role=\"img\" aria-label=\"{title}. {about}\" \
+             xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" \
              xmlns:fg=\"http://github.com/jonhoo/inferno\">\n\
-             <title>{title}</title>\n<desc>{WIDTH_IS_BYTES}. {about}</desc>"
+             <title>{title}</title>\n<desc>{about}</desc>"
         )
     }
 
@@ -126,13 +135,25 @@ impl Page {
             out,
             "<rect width=\"100%\" height=\"100%\" fill=\"{background}\"/>"
         )?;
-        let mut y = 2 * LINE + 6;
+        let mut lines = Lines { y: 2 * LINE + 8 };
         write!(out, "<text id=\"title\" class=\"heading\">")?;
-        write_lines(&self.title_lines(), &mut y, out)?;
-        writeln!(out, "</text>\n<text id=\"subtitle\" class=\"heading\">")?;
-        write_lines(&self.remark_lines(), &mut y, out)?;
+        for line in self.title_lines() {
+            lines.write(&line, "", TITLE_LINE, out)?;
+        }
+        if let Some(line) = self.meaning() {
+            lines.write(line, " class=\"meaning\"", LINE, out)?;
+        }
+        write!(out, "</text>\n<text id=\"subtitle\" class=\"heading\">")?;
+        for line in self.remark_lines() {
+            lines.write(&line, "", LINE, out)?;
+        }
         writeln!(out, "</text>")?;
-        self.write_legend(y, out)
+        self.write_legend(lines.y + 4, out)
+    }
+
+    /// Said of frames, where there are any.
+    fn meaning(&self) -> Option<&'static str> {
+        (!self.colours.origins.is_empty()).then_some(MEANING)
     }
 
     fn title_lines(&self) -> Vec<String> {
@@ -140,21 +161,20 @@ impl Page {
     }
 
     fn remark_lines(&self) -> Vec<String> {
-        let remarks = self.remarks.iter().map(String::as_str);
-        let remarks = std::iter::once(WIDTH_IS_BYTES).chain(remarks);
+        let remarks = self.remarks.iter();
         remarks.flat_map(|it| units::wrap(it, COLUMNS)).collect()
     }
 
     fn heading_height(&self) -> usize {
-        let lines = self.title_lines().len() + self.remark_lines().len();
+        let lines = self.remark_lines().len() + self.meaning().map_or(0, |_| 1);
         let legend = self.colours.origins.len().div_ceil(LEGEND_COLUMNS);
-        (lines + legend + 2) * LINE + 8
+        self.title_lines().len() * TITLE_LINE + (lines + legend + 2) * LINE + 16
     }
 
     fn write_legend(&self, y: usize, out: &mut impl Write) -> io::Result<()> {
         let origins: Vec<_> = self.colours.origins.iter().copied().collect();
         for (row, origins) in origins.chunks(LEGEND_COLUMNS).enumerate() {
-            let y = y + row * LINE - 6;
+            let y = y + row * LINE;
             writeln!(
                 out,
                 "<svg class=\"legend\" x=\"50%\" y=\"{y}\" overflow=\"visible\">"
@@ -176,13 +196,24 @@ impl Page {
     }
 }
 
-fn write_lines(lines: &[String], y: &mut usize, out: &mut impl Write) -> io::Result<()> {
-    for line in lines {
-        let line = escape(line);
-        write!(out, "<tspan x=\"50%\" y=\"{y}\">{line}</tspan>")?;
-        *y += LINE;
+/// Lines of text, one below the other.
+struct Lines {
+    /// Where the next one stands.
+    y: usize,
+}
+
+impl Lines {
+    fn write(
+        &mut self,
+        text: &str,
+        class: &str,
+        height: usize,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        let (y, text) = (self.y, escape(text));
+        self.y += height;
+        write!(out, "<tspan{class} x=\"50%\" y=\"{y}\">{text}</tspan>")
     }
-    Ok(())
 }
 
 /// As text of an element or an attribute's value.
