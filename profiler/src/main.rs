@@ -3,16 +3,15 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use residue::cli::Cli;
+use residue::cli::{Cli, messages};
 
 fn main() -> ExitCode {
     // For debugging residue itself: RUST_LOG=info shows what the kernel side has to say.
     env_logger::init();
-    match Cli::parse().run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("residue: {error:#}");
-            ExitCode::from(residue::cli::EXIT_ERROR)
-        }
-    }
+    let code = Cli::parse().run().unwrap_or_else(|error| {
+        messages::say(format!("residue: {error:#}"));
+        ExitCode::from(residue::cli::EXIT_ERROR)
+    });
+    messages::flush();
+    code
 }

@@ -4,6 +4,7 @@
 mod about;
 mod clock;
 mod code;
+mod ending;
 mod error;
 mod followed;
 mod frames;
@@ -58,6 +59,7 @@ use sources::WindowProbes;
 use wake::{give_way, ticks, watch};
 use windows::Windows;
 
+pub use ending::Finished;
 pub use error::SessionError;
 pub use update::{Tables, Tally, Update};
 pub use windows::WindowRules;
@@ -295,42 +297,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Stops counting, writes the last figures, and takes the probes out.
-    ///
-    /// # Errors
-    ///
-    /// When the capture cannot be written. The probes are taken out all the same.
-    pub fn finish(mut self) -> Result<(), SessionError> {
-        let written = self.write_last();
-        let probes = self.kernel.probes();
-        (self.tell)(Update::Detaching { probes });
-        self.kernel.detach_all();
-        let ended_ns = written?;
-        match self.writer {
-            Some(writer) => Ok(writer.finish(ended_ns)?),
-            None => Ok(()),
-        }
-    }
-
-    /// Returns when the last event counted.
-    fn write_last(&mut self) -> Result<u64, SessionError> {
-        for followed in self.followed.iter_mut().filter(|followed| followed.open) {
-            followed.close(&mut self.kernel)?;
-        }
-        let ended = now();
-        self.note_children()?;
-        self.note_rings()?;
-        self.poll()?;
-        self.end_windows()?;
-        self.look_at_memory();
-        self.memory.end();
-        self.write()?;
-        if let Some(text) = self.python_probes.heaps.summary() {
-            (self.tell)(Update::Note(text));
-        }
-        Ok(ended)
-    }
-
     /// Lets the kernel side know the code of every process, before anything counts.
     fn prepare_walks(&mut self) -> Result<Tables, SessionError> {
         let began = Instant::now();
@@ -440,39 +406,6 @@ impl<'a> Session<'a> {
             self.kernel.set_suspected(context, suspected)?;
         }
         Ok(())
-    }
-
-    /// A process's recording is over before ours.
-    fn end(&mut self, slot: usize, how: &str) -> Result<(), SessionError> {
-        let followed = &mut self.followed[slot];
-        if !followed.open {
-            return Ok(());
-        }
-        followed.close(&mut self.kernel)?;
-        let (slot, pid) = (followed.slot, followed.process.pid());
-        let text = format!("pid {pid} ({}) {how}", followed.process.comm());
-        if let Some(writer) = &mut self.writer {
-            writer.end_process(slot, now(), how)?;
-        }
-        self.windows.end(slot, &mut self.drain, None);
-        self.note(format!("{text}; the report shows what it held then"))
-    }
-
-    fn note_children(&mut self) -> Result<(), SessionError> {
-        let followed: Vec<Pid> = self.followed.iter().map(|f| f.process.pid()).collect();
-        let mut unfollowed: Vec<Pid> = followed
-            .iter()
-            .flat_map(|&pid| crate::target::children(pid))
-            .filter(|pid| !followed.contains(pid))
-            .collect();
-        unfollowed.sort_unstable();
-        unfollowed.dedup();
-        if unfollowed.is_empty() {
-            return Ok(());
-        }
-        self.note(format!(
-            "child processes that were not recorded: {unfollowed:?}; give --children or their pids"
-        ))
     }
 
     fn note(&mut self, text: String) -> Result<(), SessionError> {

@@ -10,6 +10,7 @@ mod btf;
 mod calibrate;
 mod code_lists;
 mod config;
+mod detach;
 mod error;
 mod kernel;
 mod programs;
@@ -43,6 +44,7 @@ use crate::unwind::Update;
 
 pub use calibrate::ProbeCost;
 pub use config::{Limits, Samples, StackConfig, Tracing, Walking};
+pub use detach::{Remaining, leave_probes_behind};
 pub use error::AttachError;
 pub use kernel::ensure_tracefs;
 pub use programs::ProgramSet;
@@ -406,27 +408,6 @@ impl Kernel {
         Ok(())
     }
 
-    /// Takes out the probes of one process, which must be closed.
-    pub fn detach(&mut self, process: u16) {
-        let (gone, kept) = std::mem::take(&mut self.probes)
-            .into_iter()
-            .partition(|probe| probe.process == process);
-        self.probes = kept;
-        drop_in_parallel(gone);
-    }
-
-    /// How many are in, those of syscalls included.
-    #[must_use]
-    pub const fn probes(&self) -> usize {
-        self.probes.len() + self.tracepoints.len()
-    }
-
-    /// Takes out everything. All processes must be closed.
-    pub fn detach_all(self) {
-        drop_in_parallel(self.probes);
-        drop_in_parallel(self.tracepoints);
-    }
-
     /// Hands what the kernel side has to say, which is for debugging residue, to the `log` crate.
     pub fn flush_messages(&mut self) {
         self.messages.flush();
@@ -441,16 +422,6 @@ impl Kernel {
             .map(|fd| kernel::recursion_misses(fd.as_fd()))
             .sum()
     }
-}
-
-/// Drops each value in a thread of its own: the kernel waits out an RCU grace period for every
-/// probe it removes, tens of milliseconds, and the waits can overlap.
-fn drop_in_parallel<T: Send>(values: Vec<T>) {
-    std::thread::scope(|scope| {
-        for value in values {
-            scope.spawn(move || drop(value));
-        }
-    });
 }
 
 /// A map of the embedded object.

@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
+mod ending;
 pub mod inspect;
+pub mod messages;
 pub mod record;
 pub mod report;
 mod requests;
+mod signals;
 pub mod watch;
 
 /// Exit code for usage and environment errors (clap uses the same).

@@ -2,23 +2,26 @@
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount};
 use residue_ebpf::abi::heap::{MAX_PYTHON_OBJECT, MAX_STACKS, StackPolicy};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::requests::RequestArgs;
+use super::{
+    ending,
+    messages::{clear_status, say, show_status},
+    requests::RequestArgs,
+    signals::Signals,
+};
 use crate::{
     attach::{Limits, ProgramSet, Samples, StackConfig, Tracing, Walking, ensure_tracefs},
     probes::SitePolicy,
     report::units::printable,
-    session::{Config, Session, Tally, Update},
+    session::{Config, Finished, Session, Tally, Update},
     target::{self, Pid, Process},
 };
 
@@ -134,26 +137,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 async fn record(config: &Config, quiet: bool) -> anyhow::Result<()> {
     let mut progress = Progress::new(config, quiet);
     // From here on Ctrl-C ends the recording instead of residue.
-    let stop = stop_signals()?;
+    let signals = Signals::listen().context("failed to listen to signals")?;
     let mut tell = |update| progress.show(update);
     let mut session = Session::start(config, &mut tell)?;
-    let recorded = session.run(stop).await;
-    let finished = session.finish();
-    recorded.and(finished)?;
-    progress.finish();
-    Ok(())
-}
-
-/// Ready at the first SIGINT or SIGTERM.
-pub(super) fn stop_signals() -> io::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
+    let recorded = session.run(signals.more_than(0)).await;
+    let Finished { written, probes } = session.finish();
+    let recorded = recorded.and(written);
+    clear_status();
+    if recorded.is_ok() {
+        progress.finish();
+    }
+    ending::take_out(probes, &signals, quiet).await;
+    Ok(recorded?)
 }
 
 fn config(args: &Args) -> anyhow::Result<Config> {
@@ -253,24 +248,15 @@ struct Progress {
     quiet: bool,
     output: PathBuf,
     duration: Option<Duration>,
-    bar: ProgressBar,
     last: Tally,
 }
 
 impl Progress {
     fn new(config: &Config, quiet: bool) -> Self {
-        let bar = if quiet || !io::stderr().is_terminal() {
-            ProgressBar::hidden()
-        } else {
-            let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}")
-                .expect("the template is well formed");
-            ProgressBar::new_spinner().with_style(style)
-        };
         Self {
             quiet,
             output: config.output.clone().unwrap_or_default(),
             duration: config.duration,
-            bar,
             last: Tally::default(),
         }
     }
@@ -297,25 +283,18 @@ impl Progress {
                     tables.waited.as_millis(),
                     self.output.display()
                 ));
-                self.bar.enable_steady_tick(Duration::from_millis(200));
+                self.show_status("");
             }
             Update::Written(figures) => {
                 self.last = figures;
-                self.bar.set_message(summary(&figures));
+                self.show_status(&summary(&figures));
             }
-            Update::Detaching { probes } => {
-                self.bar.set_message(format!("taking {probes} probes out"));
-            }
-            Update::Note(text) => {
-                let text = printable(&text);
-                self.bar.suspend(|| eprintln!("note: {text}"));
-            }
+            Update::Note(text) => say(format!("note: {}", printable(&text))),
             Update::Windows(_) | Update::Survivors(_) | Update::Unbound(_) => {}
         }
     }
 
     fn finish(&self) {
-        self.bar.finish_and_clear();
         self.say(&format!(
             "{}\nwrote {path}; next: residue report {path}",
             summary(&self.last),
@@ -325,7 +304,13 @@ impl Progress {
 
     fn say(&self, text: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            say(text);
+        }
+    }
+
+    fn show_status(&self, text: &str) {
+        if !self.quiet {
+            show_status(text);
         }
     }
 }

@@ -10,12 +10,12 @@ use anyhow::Context as _;
 use residue_ebpf::abi::heap::StackPolicy;
 use tokio::sync::Notify;
 
-use super::{record, requests::RequestArgs};
+use super::{ending, messages::say, record, requests::RequestArgs, signals::Signals};
 use crate::{
     attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
     probes::SitePolicy,
     report::units::printable,
-    session::{Config, Session, Update},
+    session::{Config, Finished, Session, Update},
     target::Pid,
     window::{
         line::{JsonLine, LineRules, THRESHOLD_BYTES, TextLine},
@@ -92,11 +92,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
-    let signals = record::stop_signals()?;
+    let signals = Signals::listen().context("failed to listen to signals")?;
     let nobody_reads = Notify::new();
     let stop = async {
         tokio::select! {
-            () = signals => {}
+            () = signals.more_than(0) => {}
             () = nobody_reads.notified() => {}
         }
     };
@@ -104,9 +104,13 @@ async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
     let mut tell = |update| lines.show(update);
     let mut session = Session::start(config, &mut tell)?;
     let watched = session.run(stop).await;
-    let finished = session.finish();
-    watched.and(finished)?;
-    lines.finish()
+    let Finished { written, probes } = session.finish();
+    let shown = match watched.and(written) {
+        Ok(()) => lines.finish(),
+        Err(error) => Err(error.into()),
+    };
+    ending::take_out(probes, &signals, false).await;
+    shown
 }
 
 fn config(args: &Args) -> Config {
@@ -173,13 +177,12 @@ impl<'a> Lines<'a> {
     fn show(&mut self, update: Update) {
         match update {
             Update::Started { processes, .. } => {
-                eprintln!(
+                say(format!(
                     "watching {}; Ctrl-C ends it",
                     printable(&processes.join(", "))
-                );
+                ));
             }
-            Update::Detaching { probes } => eprintln!("taking {probes} probes out"),
-            Update::Note(text) => eprintln!("note: {}", printable(&text)),
+            Update::Note(text) => say(format!("note: {}", printable(&text))),
             Update::Windows(records) => self.write(&records),
             Update::Survivors(survivors) => {
                 for (route, amount) in survivors {
@@ -224,12 +227,14 @@ impl<'a> Lines<'a> {
     /// The table by route.
     fn finish(self) -> anyhow::Result<()> {
         let table = self.table.build(self.background, self.ambiguous);
-        table::write(&table, &mut io::stderr().lock())?;
+        let mut text = Vec::new();
+        table::write(&table, &mut text)?;
+        say(String::from_utf8_lossy(&text).trim_end());
         if self.lost > 0 {
-            eprintln!(
+            say(format!(
                 "LOST {} events: figures may be too low; `residue record` tells which",
                 self.lost
-            );
+            ));
         }
         match self.failed {
             // `residue watch … | head` is no error.
