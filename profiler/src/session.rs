@@ -4,6 +4,7 @@
 mod about;
 mod clock;
 mod code;
+mod cost;
 mod ending;
 mod error;
 mod followed;
@@ -16,8 +17,10 @@ pub(crate) mod python;
 mod python_heap;
 mod python_probes;
 mod python_tasks;
+mod retiring;
 mod samples;
 mod sources;
+mod starting;
 mod update;
 mod wake;
 mod windows;
@@ -41,13 +44,14 @@ use crate::{
     drain::Drain,
     heap::Suspects,
     probes::SitePolicy,
-    target::{Pid, Process},
+    target::Pid,
     unwind::TableStore,
     window::record::MemoryAt,
 };
 use about::{describe, row, writer};
 use clock::now;
 use code::Code;
+use cost::Costs;
 use followed::{Discovered, Followed};
 use frames::FrameTable;
 use launch::{Launch, resume};
@@ -56,6 +60,7 @@ use python::CodeObjects;
 use python_probes::PythonProbes;
 use samples::{SampleFile, sample_file};
 use sources::WindowProbes;
+use starting::{Attached, Found, Probing};
 use wake::{give_way, ticks, watch};
 use windows::Windows;
 
@@ -112,6 +117,8 @@ pub struct Config {
     pub sites: SitePolicy,
     /// Whether to sample Python objects.
     pub python_objects: bool,
+    /// How many times slower a process may become before its probes are taken out, if at all.
+    pub max_slowdown: Option<f64>,
 }
 
 /// A recording under way.
@@ -134,6 +141,7 @@ pub struct Session<'a> {
     python_stacks: HashSet<u32>,
     python_probes: PythonProbes,
     window_probes: WindowProbes,
+    costs: Costs,
     tell: &'a mut dyn FnMut(Update),
 }
 
@@ -150,20 +158,7 @@ impl<'a> Session<'a> {
     ) -> Result<Self, SessionError> {
         let began = Instant::now();
         let mut code = Code::new(TableStore::new(config.limits.unwind_store()));
-        let mut found = Vec::new();
-        for &pid in &config.pids {
-            let process = match config.tracing.allocations {
-                true => Process::open(pid)?,
-                false => Process::open_unprobed(pid)?,
-            };
-            // Unwind tables are made while the kernel side is loaded.
-            code.mappings(&process);
-            let discovered = match config.tracing.allocations {
-                true => Discovered::of(&process, config.sites)?,
-                false => Discovered::default(),
-            };
-            found.push((process, discovered));
-        }
+        let mut found = Found::look(config, &mut code)?;
         let launch = match &*config.command {
             [] => None,
             command => Some(Launch::prepare(command)?),
@@ -176,8 +171,8 @@ impl<'a> Session<'a> {
                 tgid: launch.pid().as_raw_nonzero().get().unsigned_abs(),
                 flags: PROCESS_LAUNCHING,
             };
-            kernel.set_process(found.len() as u16, state)?;
-            found.push(launch.run_to_c_library(config.sites)?);
+            kernel.set_process(found.processes.len() as u16, state)?;
+            found.processes.push(launch.run_to_c_library(config.sites)?);
         }
         let session = Self::attach(config, tell, (kernel, channels), code, found, began);
         if let Some(pid) = launched {
@@ -191,12 +186,9 @@ impl<'a> Session<'a> {
         tell: &'a mut dyn FnMut(Update),
         (mut kernel, channels): (Kernel, Channels),
         code: Code,
-        found: Vec<(Process, Discovered)>,
+        found: Found,
         began: Instant,
     ) -> Result<Self, SessionError> {
-        let mut followed = Vec::new();
-        let mut gaps = Vec::new();
-        let mut functions = 0;
         let mut python_probes = PythonProbes::new(config);
         let mut windows = Windows::new(
             &config.windows,
@@ -204,16 +196,23 @@ impl<'a> Session<'a> {
             config.output.is_some(),
         );
         let mut window_probes = WindowProbes::new(&config.windows.sources, config.sites);
-        for (slot, (process, discovered)) in (0..).zip(found) {
-            gaps.extend(discovered.gaps());
-            let mut process = Followed::new(process, slot);
-            functions += process.attach(&mut kernel, &discovered)?;
-            gaps.extend(process.attach_python(&mut kernel, &discovered)?);
-            gaps.extend(python_probes.attach(&mut kernel, &process, &discovered)?);
-            let to = (&mut kernel, &mut windows);
-            gaps.extend(window_probes.attach(to, &process, &discovered)?);
-            followed.push(process);
+        let mut attached = Attached::default();
+        for process in found.processes {
+            let mut probing = Probing {
+                kernel: &mut kernel,
+                python: &mut python_probes,
+                windows: &mut windows,
+                sources: &mut window_probes,
+            };
+            attached.add(&mut probing, process)?;
         }
+        attached.check()?;
+        let Attached {
+            followed,
+            functions,
+            gaps,
+            ..
+        } = attached;
         window_probes.check()?;
         let mut session = Self {
             writer: writer(config)?,
@@ -233,17 +232,20 @@ impl<'a> Session<'a> {
             python_stacks: HashSet::new(),
             python_probes,
             window_probes,
+            costs: Costs::new(config.max_slowdown),
             tell,
         };
         let took = began.elapsed();
         let tables = session.prepare_walks()?;
         session.open_all()?;
+        let processes = session.recorded().map(describe).collect();
         (session.tell)(Update::Started {
-            processes: session.followed.iter().map(describe).collect(),
+            processes,
             functions,
             took,
             tables,
         });
+        let gaps = found.left_out.into_iter().chain(gaps);
         gaps.into_iter().try_for_each(|gap| session.note(gap))?;
         session.note_rings()?;
         Ok(session)
@@ -266,6 +268,8 @@ impl<'a> Session<'a> {
         let mut look = ticks(MemoryAt::EVERY);
         let reviews = self.config.stacks.policy == StackPolicy::Auto;
         let mut review = ticks(REVIEW);
+        let costs = self.config.tracing.allocations;
+        let mut cost = ticks(cost::EVERY);
         let new_code = self.drain.new_code().and_then(watch);
         let new_code = new_code.map_err(SessionError::Watch)?;
         let over = async {
@@ -283,6 +287,7 @@ impl<'a> Session<'a> {
                 _ = write.tick() => self.write()?,
                 _ = look.tick(), if looks => self.look_at_memory(),
                 _ = review.tick(), if reviews => self.review()?,
+                _ = cost.tick(), if costs => self.look_at_costs()?,
                 ready = new_code.readable() => {
                     ready.map_err(SessionError::Watch)?.clear_ready();
                     self.poll()?;
@@ -319,10 +324,21 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// The processes of which anything was counted.
+    fn recorded(&self) -> impl Iterator<Item = &Followed> {
+        self.followed.iter().filter(|it| it.left_out.is_none())
+    }
+
     fn open_all(&mut self) -> Result<(), SessionError> {
         for followed in &mut self.followed {
             if let Some(writer) = &mut self.writer {
                 writer.add_process(&row(followed))?;
+            }
+            if let Some(why) = &followed.left_out {
+                if let Some(writer) = &mut self.writer {
+                    writer.end_process(followed.slot, now(), &format!("not recorded: {why}"))?;
+                }
+                continue;
             }
             let pid = followed.process.pid().unsigned_abs();
             self.windows.add_process(followed.slot, pid);

@@ -33,6 +33,7 @@ use aya_log::EbpfLogger;
 use programs::Tracepoints;
 use residue_ebpf::abi::{
     call_shape::Cookie,
+    cost::ProbeTime,
     heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals, live_buckets},
     python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, TableState},
@@ -76,6 +77,10 @@ pub struct Kernel {
     processes: Array<MapData, ProcessState>,
     trampolines: Array<MapData, u64>,
     targets: HashMap<MapData, u32, u32>,
+    descendants: HashMap<MapData, u32, u32>,
+    probe_times: PerCpuArray<MapData, ProbeTime>,
+    /// What an empty probe costs, once it is known.
+    probe_cost: Option<ProbeCost>,
     functions: Array<MapData, FunctionInfo>,
     pythons: Array<MapData, PythonLayout>,
     code_pointers: Array<MapData, CodePointers>,
@@ -189,6 +194,9 @@ impl Kernel {
             processes: take(&mut ebpf, "PROCESSES"),
             trampolines: take(&mut ebpf, "TRAMPOLINES"),
             targets: take(&mut ebpf, "TARGETS"),
+            descendants: take(&mut ebpf, "DESCENDANTS"),
+            probe_times: take(&mut ebpf, "PROBE_TIMES"),
+            probe_cost: None,
             functions: take(&mut ebpf, "FUNCTIONS"),
             pythons: take(&mut ebpf, "PYTHONS"),
             code_pointers: take(&mut ebpf, "PYTHON_CODE_POINTERS"),
@@ -406,6 +414,34 @@ impl Kernel {
         state.flags = 0;
         self.processes.set(u32::from(process), state, 0)?;
         Ok(())
+    }
+
+    /// As [`close_process`](Self::close_process), for one that was never opened.
+    pub fn release_process(&mut self, process: u16) {
+        // Where there is nothing to be changed, the process is not known.
+        let _ = self.close_process(process);
+    }
+
+    /// Processes that were forked by recorded ones, or by their descendants, and live.
+    pub fn descendants(&self) -> impl Iterator<Item = u32> {
+        self.descendants.keys().flatten()
+    }
+
+    /// What the probes of a process have done so far, on all CPUs together.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read a map, which it has no reason to.
+    pub fn probe_time(&self, process: u16) -> Result<ProbeTime, AttachError> {
+        let by_cpu = self.probe_times.get(&u32::from(process), 0)?;
+        let mut sum = ProbeTime::default();
+        for time in by_cpu.iter() {
+            sum.entries += time.entries;
+            sum.returns += time.returns;
+            sum.timed += time.timed;
+            sum.timed_ns += time.timed_ns;
+        }
+        Ok(sum)
     }
 
     /// Hands what the kernel side has to say, which is for debugging residue, to the `log` crate.

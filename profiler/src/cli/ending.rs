@@ -73,7 +73,9 @@ fn show(left: usize, all: usize) {
 fn leave(left: usize) {
     let text = match leave_probes_behind() {
         Ok(()) => format!("leaving: the kernel takes the remaining {left} probes out by itself"),
-        Err(error) => format!("taking out the remaining {left} probes first: cannot fork ({error})"),
+        Err(error) => {
+            format!("taking out the remaining {left} probes first: cannot fork ({error})")
+        }
     };
     clear_status();
     say(text);

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod cost;
 mod ending;
 pub mod inspect;
 pub mod messages;

@@ -12,6 +12,7 @@ use indicatif::{HumanBytes, HumanCount};
 use residue_ebpf::abi::heap::{MAX_PYTHON_OBJECT, MAX_STACKS, StackPolicy};
 
 use super::{
+    cost::MaxSlowdown,
     ending,
     messages::{clear_status, say, show_status},
     requests::RequestArgs,
@@ -22,7 +23,7 @@ use crate::{
     probes::SitePolicy,
     report::units::printable,
     session::{Config, Finished, Session, Tally, Update},
-    target::{self, Pid, Process},
+    target::{self, Pid, Process, Refusal},
 };
 
 const EXAMPLES: &str = "\
@@ -81,6 +82,10 @@ pub struct Args {
     /// from the resident set. For Go programs, and where a request may cost microseconds only
     #[arg(long, conflicts_with_all = ["command", "python_objects"])]
     rss_only: bool,
+    /// How many times slower a process may become while it is recorded: one that is slower for five seconds has its
+    /// probes taken out, and is followed by its resident set alone; or off [default: 2, and off for a command]
+    #[arg(long, value_name = "N")]
+    max_slowdown: Option<MaxSlowdown>,
     /// How often figures are written; a kill loses at most this much
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     interval: Duration,
@@ -152,7 +157,7 @@ async fn record(config: &Config, quiet: bool) -> anyhow::Result<()> {
 }
 
 fn config(args: &Args) -> anyhow::Result<Config> {
-    let pids = with_children(&args.pids, args.children);
+    let pids = with_children(&args.pids, args.children)?;
     if args.interval.is_zero() {
         bail!("--interval must be above zero, for example 1s");
     }
@@ -182,6 +187,7 @@ fn config(args: &Args) -> anyhow::Result<Config> {
         stacks: stacks(args),
         samples: args.sample_stacks.clone(),
         python_objects: args.python_objects.is_some(),
+        max_slowdown: max_slowdown(args).limit(),
         programs: if args.empty_programs {
             ProgramSet::Empty
         } else {
@@ -196,14 +202,27 @@ fn config(args: &Args) -> anyhow::Result<Config> {
 }
 
 /// The processes, with their descendants if these are wanted, each once.
-pub(super) fn with_children(pids: &[Pid], children: bool) -> Vec<Pid> {
+///
+/// # Errors
+///
+/// When one of those that were given never existed: that is a slip, and nobody's end.
+pub(super) fn with_children(pids: &[Pid], children: bool) -> Result<Vec<Pid>, Refusal> {
+    pids.iter().try_for_each(|&pid| Process::exists(pid))?;
     let mut all = pids.to_vec();
     if children {
         all.extend(pids.iter().flat_map(|&pid| target::children(pid)));
     }
     all.sort_unstable();
     all.dedup();
-    all
+    Ok(all)
+}
+
+/// A command that residue starts serves nobody else.
+fn max_slowdown(args: &Args) -> MaxSlowdown {
+    args.max_slowdown.unwrap_or(match args.command[..] {
+        [] => MaxSlowdown::DEFAULT,
+        _ => MaxSlowdown::OFF,
+    })
 }
 
 fn stacks(args: &Args) -> StackConfig {
@@ -233,7 +252,11 @@ fn default_output(args: &Args) -> anyhow::Result<PathBuf> {
         chars.collect()
     };
     let name = match (args.pids.first(), args.command.first()) {
-        (Some(&pid), _) => format!("{}-{pid}", safe(Process::open_unprobed(pid)?.comm())),
+        (Some(&pid), _) => match Process::open_unprobed(pid) {
+            Ok(process) => format!("{}-{pid}", safe(process.comm())),
+            // What that means for the recording is for the session to say.
+            Err(_) => format!("process-{pid}"),
+        },
         (None, Some(command)) => {
             let program = Path::new(command).file_name().unwrap_or(command);
             safe(&program.to_string_lossy())

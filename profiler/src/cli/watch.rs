@@ -10,7 +10,9 @@ use anyhow::Context as _;
 use residue_ebpf::abi::heap::StackPolicy;
 use tokio::sync::Notify;
 
-use super::{ending, messages::say, record, requests::RequestArgs, signals::Signals};
+use super::{
+    cost::MaxSlowdown, ending, messages::say, record, requests::RequestArgs, signals::Signals,
+};
 use crate::{
     attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
     probes::SitePolicy,
@@ -63,6 +65,10 @@ pub struct Args {
     /// Follow no allocations: `retained` is unknown, and a request costs microseconds
     #[arg(long)]
     rss_only: bool,
+    /// How many times slower a process may become while it is watched: one that is slower for five seconds has its
+    /// probes taken out, and is followed by its resident set alone; or off [default: 2]
+    #[arg(long, value_name = "N")]
+    max_slowdown: Option<MaxSlowdown>,
     /// Live allocations that can be tracked at least, each 43 bytes of kernel memory
     #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.max_live, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     max_live: u32,
@@ -82,7 +88,7 @@ fn parse_size(text: &str) -> Result<u64, parse_size::Error> {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before any thread is started: it changes what this thread and its children see.
     ensure_tracefs();
-    let config = config(args);
+    let config = config(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -113,9 +119,9 @@ async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
     shown
 }
 
-fn config(args: &Args) -> Config {
-    Config {
-        pids: record::with_children(&args.pids, args.children),
+fn config(args: &Args) -> anyhow::Result<Config> {
+    Ok(Config {
+        pids: record::with_children(&args.pids, args.children)?,
         command: Vec::new(),
         output: None,
         duration: args.duration,
@@ -137,7 +143,8 @@ fn config(args: &Args) -> Config {
         samples: None,
         sites: SitePolicy::Cheapest,
         python_objects: false,
-    }
+        max_slowdown: args.max_slowdown.unwrap_or(MaxSlowdown::DEFAULT).limit(),
+    })
 }
 
 /// Writes the lines to standard output, and everything else to standard error.

@@ -1,7 +1,15 @@
 //! How the recording of a process ends, and how all of it does: the file first, the probes last.
 
+use std::collections::{BTreeSet, HashSet};
+
 use super::{Session, SessionError, Update, now};
-use crate::{attach::Remaining, target::Pid};
+use crate::{
+    attach::Remaining,
+    target::{Pid, Process},
+};
+
+/// How many processes are named that were not recorded.
+const NAMED_CHILDREN: usize = 10;
 
 /// A recording that is over.
 pub struct Finished {
@@ -28,10 +36,14 @@ impl Session<'_> {
 
     /// Returns when the last event counted.
     fn write_last(&mut self) -> Result<u64, SessionError> {
+        if self.config.tracing.allocations {
+            self.look_at_costs()?;
+        }
         for followed in self.followed.iter_mut().filter(|followed| followed.open) {
             followed.close(&mut self.kernel)?;
         }
         let ended = now();
+        self.note_costs()?;
         self.note_children()?;
         self.note_rings()?;
         self.poll()?;
@@ -54,27 +66,48 @@ impl Session<'_> {
         followed.close(&mut self.kernel)?;
         let (slot, pid) = (followed.slot, followed.process.pid());
         let text = format!("pid {pid} ({}) {how}", followed.process.comm());
+        let reason = match &followed.retired {
+            Some(why) => format!("{why}, later {how}"),
+            None => how.to_owned(),
+        };
         if let Some(writer) = &mut self.writer {
-            writer.end_process(slot, now(), how)?;
+            writer.end_process(slot, now(), &reason)?;
         }
         self.windows.end(slot, &mut self.drain, None);
         self.note(format!("{text}; the report shows what it held then"))
     }
 
+    /// Names the processes that nobody recorded although recorded ones made them. A daemon is nobody's child any
+    /// more; the kernel side has seen it made.
     fn note_children(&mut self) -> Result<(), SessionError> {
-        let followed: Vec<Pid> = self.followed.iter().map(|f| f.process.pid()).collect();
-        let mut unfollowed: Vec<Pid> = followed
+        let recorded: HashSet<Pid> = self.followed.iter().map(|f| f.process.pid()).collect();
+        let made = self
+            .kernel
+            .descendants()
+            .filter_map(|it| it.try_into().ok());
+        let children = recorded
             .iter()
-            .flat_map(|&pid| crate::target::children(pid))
-            .filter(|pid| !followed.contains(pid))
+            .flat_map(|&pid| crate::target::children(pid));
+        let all: BTreeSet<Pid> = children.chain(made).collect();
+        let live = all.into_iter().filter(|pid| !recorded.contains(pid));
+        let live: Vec<Process> = live
+            .filter_map(|pid| Process::open_unprobed(pid).ok())
             .collect();
-        unfollowed.sort_unstable();
-        unfollowed.dedup();
-        if unfollowed.is_empty() {
+        if live.is_empty() {
             return Ok(());
         }
+        let named = live.iter().take(NAMED_CHILDREN);
+        let named: Vec<String> = named
+            .map(|it| format!("{} ({})", it.pid(), it.comm()))
+            .collect();
+        let further = match live.len().saturating_sub(NAMED_CHILDREN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         self.note(format!(
-            "child processes that were not recorded: {unfollowed:?}; give --children or their pids"
+            "child processes that run on were not recorded: {}{further}; record them by -p PID, or give \
+             --children once they exist",
+            named.join(", ")
         ))
     }
 }
