@@ -11,6 +11,7 @@ mod followed;
 mod frames;
 mod interval;
 mod launch;
+mod limits;
 mod memory;
 mod new_code;
 pub(crate) mod python;
@@ -66,6 +67,7 @@ use windows::Windows;
 
 pub use ending::Finished;
 pub use error::SessionError;
+pub use limits::raise as raise_limits;
 pub use update::{Tables, Tally, Update};
 pub use windows::WindowRules;
 

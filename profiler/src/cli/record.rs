@@ -22,7 +22,7 @@ use crate::{
     attach::{Limits, ProgramSet, Samples, StackConfig, Tracing, Walking, ensure_tracefs},
     probes::SitePolicy,
     report::units::printable,
-    session::{Config, Finished, Session, Tally, Update},
+    session::{Config, Finished, Session, Tally, Update, raise_limits},
     target::{self, Pid, Process, Refusal},
 };
 
@@ -130,6 +130,7 @@ enum Stacks {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before any thread is started: it changes what this thread and its children see.
     ensure_tracefs();
+    raise_limits()?;
     let config = config(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

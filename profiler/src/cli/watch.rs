@@ -17,7 +17,7 @@ use crate::{
     attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
     probes::SitePolicy,
     report::units::printable,
-    session::{Config, Finished, Session, Update},
+    session::{Config, Finished, Session, Update, raise_limits},
     target::Pid,
     window::{
         line::{JsonLine, LineRules, THRESHOLD_BYTES, TextLine},
@@ -88,6 +88,7 @@ fn parse_size(text: &str) -> Result<u64, parse_size::Error> {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before any thread is started: it changes what this thread and its children see.
     ensure_tracefs();
+    raise_limits()?;
     let config = config(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
