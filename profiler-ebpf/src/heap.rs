@@ -8,7 +8,7 @@ use aya_ebpf::{
 use residue_ebpf::abi::{
     call_shape::{CallShape, Cookie},
     counters::Counter,
-    heap::{LiveAllocation, PROCESS_OPEN, StackTotals, live_key},
+    heap::{LiveAllocation, PROCESS_OPEN, PROCESS_UNPROBED, StackTotals, live_key},
 };
 
 use crate::{
@@ -242,11 +242,11 @@ fn account_free(process: u16, allocation: &LiveAllocation) {
 pub fn open_process(ctx: *mut core::ffi::c_void) -> Option<Cookie> {
     let cookie = cookie(ctx);
     let process = PROCESSES.get(u32::from(cookie.process))?;
-    (process.flags & PROCESS_OPEN != 0).then_some(cookie)
+    (process.flags & (PROCESS_OPEN | PROCESS_UNPROBED) == PROCESS_OPEN).then_some(cookie)
 }
 
 #[inline(always)]
-fn cookie(ctx: *mut core::ffi::c_void) -> Cookie {
+pub fn cookie(ctx: *mut core::ffi::c_void) -> Cookie {
     // SAFETY: a plain helper call on the program's own context.
     Cookie::from_bits(unsafe { bpf_get_attach_cookie(ctx) })
 }

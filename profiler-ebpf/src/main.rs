@@ -9,6 +9,8 @@
 )]
 
 mod atomic;
+mod cost;
+mod descendants;
 mod heap;
 mod live;
 mod maps;
@@ -21,9 +23,11 @@ mod verifier;
 mod window;
 
 use aya_ebpf::{
+    EbpfContext as _,
     macros::{tracepoint, uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext, TracePointContext},
 };
+use cost::{Hit, measured};
 use residue_ebpf::abi::{call_shape::CallShape, counters::Counter};
 
 /// One entry and one return program a call shape. `programs::names` in the `residue` crate knows
@@ -32,14 +36,12 @@ macro_rules! call_programs {
     ($($shape:ident: $enter:ident, $leave:ident;)+) => {$(
         #[uprobe]
         pub fn $enter(ctx: ProbeContext) -> u32 {
-            let _ = heap::enter(&ctx, CallShape::$shape);
-            0
+            measured(ctx.as_ptr(), Hit::Entry, || heap::enter(&ctx, CallShape::$shape))
         }
 
         #[uretprobe]
         pub fn $leave(ctx: RetProbeContext) -> u32 {
-            let _ = heap::leave(&ctx, CallShape::$shape);
-            0
+            measured(ctx.as_ptr(), Hit::Return, || heap::leave(&ctx, CallShape::$shape))
         }
     )+};
 }
@@ -57,14 +59,12 @@ call_programs! {
 
 #[uprobe]
 pub fn enter_free(ctx: ProbeContext) -> u32 {
-    let _ = heap::free(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::Entry, || heap::free(&ctx))
 }
 
 #[uprobe]
 pub fn note_caller(ctx: ProbeContext) -> u32 {
-    let _ = heap::note_caller(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::Entry, || heap::note_caller(&ctx))
 }
 
 #[uprobe]
@@ -77,14 +77,12 @@ macro_rules! python_call_programs {
     ($($shape:ident: $enter:ident, $leave:ident;)+) => {$(
         #[uprobe]
         pub fn $enter(ctx: ProbeContext) -> u32 {
-            let _ = python_heap::enter(&ctx, CallShape::$shape);
-            0
+            measured(ctx.as_ptr(), Hit::Entry, || python_heap::enter(&ctx, CallShape::$shape))
         }
 
         #[uretprobe]
         pub fn $leave(ctx: RetProbeContext) -> u32 {
-            let _ = python_heap::leave(&ctx);
-            0
+            measured(ctx.as_ptr(), Hit::Return, || python_heap::leave(&ctx))
         }
     )+};
 }
@@ -97,8 +95,7 @@ python_call_programs! {
 
 #[uprobe]
 pub fn enter_python_free(ctx: ProbeContext) -> u32 {
-    let _ = python_heap::free(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::Entry, || python_heap::free(&ctx))
 }
 
 #[uretprobe]
@@ -223,9 +220,17 @@ pub fn process_executed(ctx: TracePointContext) -> u32 {
     0
 }
 
+/// Behind fork, vfork and clone.
+#[tracepoint]
+pub fn task_created(ctx: TracePointContext) -> u32 {
+    let _ = descendants::created(&ctx);
+    0
+}
+
 #[tracepoint]
 pub fn thread_exited(_: TracePointContext) -> u32 {
     ranges::thread_exited();
+    descendants::exited();
     0
 }
 

@@ -10,6 +10,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use residue_ebpf::abi::{
+    cost::ProbeTime,
     counters::Counter,
     heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals},
     python::{CODE_KEYS, CodePointers, PythonLayout},
@@ -34,6 +35,15 @@ pub static PROCESSES: Array<ProcessState> = Array::with_max_entries(1024, 0);
 /// exec's closing of the slot.
 #[map]
 pub static TRAMPOLINES: Array<u64> = Array::with_max_entries(1024, 0);
+
+/// Process slot to what its probes have cost it.
+#[map]
+pub static PROBE_TIMES: PerCpuArray<ProbeTime> = PerCpuArray::with_max_entries(1024, 0);
+
+/// Process id of a live descendant that was forked while recording, to the process slot of its ancestor. Full:
+/// nobody says that it was not recorded.
+#[map]
+pub static DESCENDANTS: HashMap<u32, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 /// tgid to process slot, for tracepoints, which have no cookie. Written by user space.
 #[map]

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod capture;
 pub mod cli;
 pub mod drain;
+pub mod error_text;
 pub mod heap;
 #[cfg(test)]
 mod machine;

@@ -66,6 +66,11 @@ pub(crate) fn printable(name: &str) -> String {
     clean(name, |_| false).into_owned()
 }
 
+/// The same of several lines, which stay lines.
+pub(crate) fn lines(text: &str) -> String {
+    clean(text, |c| c == '\n').into_owned()
+}
+
 /// A message of one or more lines. Every line after the first is indented, so that a line break in a name
 /// cannot make what follows read as a message of its own.
 pub(crate) fn message(text: &str) -> String {

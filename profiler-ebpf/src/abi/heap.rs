@@ -227,6 +227,8 @@ pub const PROCESS_OPEN: u32 = 1;
 /// The process is being started by Residue: stop it (SIGSTOP) at exec and whenever it maps code, so
 /// that its allocator is probed before its first call.
 pub const PROCESS_LAUNCHING: u32 = 2;
+/// What probes see of the process does not count any more: they are being taken out.
+pub const PROCESS_UNPROBED: u32 = 4;
 
 /// A process slot, as the kernel side sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -74,6 +74,12 @@ pub enum AttachError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// Each probe is an open file.
+    #[error(
+        "too many open files, each probe takes two: raise the limit (ulimit -Hn, LimitNOFILE= of systemd), or \
+         record fewer processes at once"
+    )]
+    TooManyFiles,
     /// There are more functions than the kernel side has room for.
     #[error("too many allocator functions to probe: record fewer processes at once")]
     TooManyFunctions,
@@ -95,9 +101,16 @@ impl AttachError {
         matches!(self, Self::Uprobe { .. } | Self::TooManyFunctions)
     }
 
+    /// Whether it is about one process, while all others are recorded.
+    #[must_use]
+    pub const fn is_of_one_process(&self) -> bool {
+        self.is_of_one_probe() || matches!(self, Self::ProcessGone { .. })
+    }
+
     pub(super) fn load(source: EbpfError, limits: Limits) -> Self {
         match os_error(&source) {
             Some(libc::EPERM | libc::EACCES) => Self::NoPrivileges,
+            Some(libc::EMFILE | libc::ENFILE) => Self::TooManyFiles,
             Some(libc::ENOMEM | libc::E2BIG) => Self::NoMemory {
                 max_live: limits.max_live,
             },
@@ -108,6 +121,7 @@ impl AttachError {
     pub(super) fn program(program: &'static str, source: ProgramError) -> Self {
         match os_error(&source) {
             Some(libc::EPERM | libc::EACCES) if !is_verifier_error(&source) => Self::NoPrivileges,
+            Some(libc::EMFILE | libc::ENFILE) => Self::TooManyFiles,
             _ => Self::Program {
                 program,
                 source: Box::new(source),
@@ -116,6 +130,9 @@ impl AttachError {
     }
 
     pub(super) fn tracepoint(category: &str, name: &str, source: ProgramError) -> Self {
+        if is_out_of_files(&source) {
+            return Self::TooManyFiles;
+        }
         Self::Tracepoint {
             name: format!("{category}:{name}"),
             source: Box::new(source),
@@ -123,6 +140,9 @@ impl AttachError {
     }
 
     pub(super) fn uprobe(pid: NonZeroU32, point: &ProbePoint<'_>, source: ProgramError) -> Self {
+        if is_out_of_files(&source) {
+            return Self::TooManyFiles;
+        }
         // The object's path goes through /proc/PID, so it vanishes with the process.
         let file_gone = matches!(
             &source,
@@ -138,6 +158,10 @@ impl AttachError {
             source: Box::new(source),
         }
     }
+}
+
+fn is_out_of_files(source: &ProgramError) -> bool {
+    matches!(os_error(source), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// A verifier rejection is EACCES too, but comes with a log.

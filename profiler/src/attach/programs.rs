@@ -26,9 +26,14 @@ pub(super) struct Tracepoints {
 }
 
 /// Those by which processes are followed.
-pub(super) const PROCESSES: [Tracepoints; 2] = [
+pub(super) const PROCESSES: [Tracepoints; 3] = [
     sched("process_executed", &["sched_process_exec"]),
     sched("thread_exited", &["sched_process_exit"]),
+    Tracepoints {
+        program: "task_created",
+        category: "task",
+        names: &["task_newtask"],
+    },
 ];
 
 /// Those that follow memory mappings.

@@ -2,12 +2,20 @@
 
 use std::process::ExitCode;
 
+use clap::Parser as _;
+
+use crate::printable::{message, printable};
+
+mod cost;
+mod ending;
 pub mod inspect;
+pub mod messages;
 mod output;
 pub mod record;
 pub mod report;
 mod requests;
 mod shell;
+mod signals;
 pub mod watch;
 
 /// Exit code for usage and environment errors (clap uses the same).
@@ -43,6 +51,22 @@ enum Command {
 }
 
 impl Cli {
+    /// The command as it was given. Usage errors and help are written here; the error is what to exit with.
+    ///
+    /// # Errors
+    ///
+    /// When the arguments make no command. A shell may have put names of files among them.
+    pub fn from_arguments() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            let text = error.render().to_string();
+            if text.lines().all(|line| printable(line) == line) {
+                error.exit();
+            }
+            messages::say(message(text.trim_end()));
+            ExitCode::from(EXIT_ERROR)
+        })
+    }
+
     /// Runs the command and says what to exit with.
     ///
     /// # Errors

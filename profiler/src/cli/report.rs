@@ -9,7 +9,7 @@ use crate::capture;
 use crate::profile::{Languages, Profile, Tier};
 use crate::report::{Format, Measure, Options, Selection, why_empty};
 
-use super::output::Output;
+use super::{messages, output::Output};
 
 /// Stands for standard output, also where that is a file, which is then not replaced.
 const STDOUT: &str = "/dev/stdout";
@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         ..selection.options(&profile)?
     };
     if let Some(why) = why_empty(&profile, options).filter(|_| format.shows_a_selection()) {
-        eprintln!("note: the report is empty. {why}");
+        messages::say(format!("note: the report is empty. {why}"));
     }
     match output {
         Some(output) => write_file(&profile, *format, options, output),

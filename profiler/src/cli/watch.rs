@@ -10,12 +10,15 @@ use anyhow::Context as _;
 use residue_ebpf::abi::heap::StackPolicy;
 use tokio::sync::Notify;
 
-use super::{record, requests::RequestArgs};
+use super::{
+    cost::MaxSlowdown, ending, messages::say, record, requests::RequestArgs, signals::Signals,
+};
 use crate::{
     attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
+    printable::{Notation, Sink},
     probes::SitePolicy,
     report::units::printable,
-    session::{Config, Session, Update},
+    session::{Config, Finished, Session, Update, raise_limits},
     target::Pid,
     window::{
         line::{JsonLine, LineRules, THRESHOLD_BYTES, TextLine},
@@ -63,6 +66,10 @@ pub struct Args {
     /// Follow no allocations: `retained` is unknown, and a request costs microseconds
     #[arg(long)]
     rss_only: bool,
+    /// How many times slower a process may become while it is watched: one that is slower for five seconds has its
+    /// probes taken out, and is followed by its resident set alone; or off [default: 2]
+    #[arg(long, value_name = "N")]
+    max_slowdown: Option<MaxSlowdown>,
     /// Live allocations that can be tracked at least, each 43 bytes of kernel memory
     #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.max_live, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     max_live: u32,
@@ -82,7 +89,8 @@ fn parse_size(text: &str) -> Result<u64, parse_size::Error> {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before any thread is started: it changes what this thread and its children see.
     ensure_tracefs();
-    let config = config(args);
+    raise_limits()?;
+    let config = config(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -92,11 +100,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
-    let signals = record::stop_signals()?;
+    let signals = Signals::listen().context("failed to listen to signals")?;
     let nobody_reads = Notify::new();
     let stop = async {
         tokio::select! {
-            () = signals => {}
+            () = signals.more_than(0) => {}
             () = nobody_reads.notified() => {}
         }
     };
@@ -104,14 +112,18 @@ async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
     let mut tell = |update| lines.show(update);
     let mut session = Session::start(config, &mut tell)?;
     let watched = session.run(stop).await;
-    let finished = session.finish();
-    watched.and(finished)?;
-    lines.finish()
+    let Finished { written, probes } = session.finish();
+    let shown = match watched.and(written) {
+        Ok(()) => lines.finish(),
+        Err(error) => Err(error.into()),
+    };
+    ending::take_out(probes, &signals, false).await;
+    shown
 }
 
-fn config(args: &Args) -> Config {
-    Config {
-        pids: record::with_children(&args.pids, args.children),
+fn config(args: &Args) -> anyhow::Result<Config> {
+    Ok(Config {
+        pids: record::with_children(&args.pids, args.children)?,
         command: Vec::new(),
         output: None,
         duration: args.duration,
@@ -133,7 +145,8 @@ fn config(args: &Args) -> Config {
         samples: None,
         sites: SitePolicy::Cheapest,
         python_objects: false,
-    }
+        max_slowdown: args.max_slowdown.unwrap_or(MaxSlowdown::DEFAULT).limit(),
+    })
 }
 
 /// Writes the lines to standard output, and everything else to standard error.
@@ -173,13 +186,12 @@ impl<'a> Lines<'a> {
     fn show(&mut self, update: Update) {
         match update {
             Update::Started { processes, .. } => {
-                eprintln!(
+                say(format!(
                     "watching {}; Ctrl-C ends it",
                     printable(&processes.join(", "))
-                );
+                ));
             }
-            Update::Detaching { probes } => eprintln!("taking {probes} probes out"),
-            Update::Note(text) => eprintln!("note: {}", printable(&text)),
+            Update::Note(text) => say(format!("note: {}", printable(&text))),
             Update::Windows(records) => self.write(&records),
             Update::Survivors(survivors) => {
                 for (route, amount) in survivors {
@@ -209,7 +221,11 @@ impl<'a> Lines<'a> {
     }
 
     fn try_write(&self, records: &[WindowRecord]) -> io::Result<()> {
-        let mut out = io::BufWriter::new(io::stdout().lock());
+        let notation = match self.json {
+            true => Notation::Json,
+            false => Notation::Text,
+        };
+        let mut out = Sink::new(io::BufWriter::new(io::stdout().lock()), notation);
         for record in records.iter().filter(|record| self.rules.shows(record)) {
             if self.json {
                 serde_json::to_writer(&mut out, &JsonLine::new(record, &self.rules))?;
@@ -224,12 +240,14 @@ impl<'a> Lines<'a> {
     /// The table by route.
     fn finish(self) -> anyhow::Result<()> {
         let table = self.table.build(self.background, self.ambiguous);
-        table::write(&table, &mut io::stderr().lock())?;
+        let mut text = Vec::new();
+        table::write(&table, &mut text)?;
+        say(String::from_utf8_lossy(&text).trim_end());
         if self.lost > 0 {
-            eprintln!(
+            say(format!(
                 "LOST {} events: figures may be too low; `residue record` tells which",
                 self.lost
-            );
+            ));
         }
         match self.failed {
             // `residue watch … | head` is no error.

@@ -10,7 +10,7 @@ use residue_ebpf::abi::{
     call_shape::CallShape,
     event::{Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE, WalkEnd},
     frame::NO_OBJECT,
-    heap::{FunctionInfo, PROCESS_OPEN, ProcessState},
+    heap::{FunctionInfo, PROCESS_OPEN, PROCESS_UNPROBED, ProcessState},
     unwind::CodeMapping,
 };
 
@@ -95,6 +95,10 @@ pub struct Followed {
     pub python: Option<Python>,
     /// Whether its events still count.
     pub open: bool,
+    /// Why nothing of it was ever counted, if so.
+    pub left_out: Option<String>,
+    /// Why its allocations no longer count while it runs on, if so.
+    pub retired: Option<String>,
     probed: HashSet<(FileKey, FileOffset)>,
     trampoline_known: bool,
     /// A stack led to code that is not known: a JIT's, or a library's that appeared a moment ago.
@@ -116,6 +120,8 @@ impl Followed {
             process,
             slot,
             open: false,
+            left_out: None,
+            retired: None,
             probed: HashSet::new(),
             trampoline_known: false,
             code_is_outdated: false,
@@ -231,6 +237,23 @@ impl Followed {
         Ok(caveat)
     }
 
+    /// Whether what it allocates counts.
+    pub fn is_counted(&self) -> bool {
+        self.open && self.retired.is_none()
+    }
+
+    /// From here on its allocations do not count, although its requests do.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn retire(&mut self, kernel: &mut Kernel, why: String) -> Result<(), AttachError> {
+        self.retired = Some(why);
+        let mut state = self.state();
+        state.flags |= PROCESS_UNPROBED;
+        kernel.set_process(self.slot, state)
+    }
+
     /// From here on its events count.
     ///
     /// # Errors
@@ -259,7 +282,12 @@ impl Followed {
     pub fn set_code(&mut self, kernel: &mut Kernel, code: &mut Code) -> Result<(), AttachError> {
         let mappings = code.mappings(&self.process);
         if mappings != self.code {
-            kernel.set_code(self.slot, &mappings)?;
+            match kernel.set_code(self.slot, &mappings) {
+                // It keeps its last list: stacks are cut where that ends, and counted. One process must not
+                // end the recording of others.
+                Err(AttachError::TooMuchCode) if self.open => {}
+                set => set?,
+            }
             self.code = mappings;
         }
         if let Some(python) = &self.python {
@@ -298,7 +326,7 @@ impl Followed {
     /// When the kernel refuses a map update.
     pub fn look_again(&mut self, kernel: &mut Kernel, code: &mut Code) -> Result<(), AttachError> {
         let complete = self.trampoline_known && !self.code_is_outdated;
-        if complete || !self.open || Instant::now() < self.look_again_at {
+        if complete || !self.is_counted() || Instant::now() < self.look_again_at {
             return Ok(());
         }
         self.look_again_at = Instant::now() + self.patience;
@@ -320,6 +348,9 @@ impl Followed {
 
     /// Applies a range event.
     pub fn apply(&mut self, kind: EventKind, event: &Event) {
+        if self.retired.is_some() {
+            return;
+        }
         let owner = if event.flags & RANGE_BACKS_ALLOCATOR == 0 {
             MappingOwner::Application
         } else {

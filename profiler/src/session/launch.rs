@@ -21,7 +21,7 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, waitid},
 };
 
-use super::{SessionError, followed::Discovered};
+use super::{SessionError, followed::Discovered, limits};
 use crate::{probes::SitePolicy, target::Process};
 
 /// How long a program may take from exec until its C library is mapped. Loading hundreds of
@@ -60,6 +60,7 @@ impl Launch {
         let mut command = Command::new(program);
         command.args(arguments);
         let tell_and_wait = move || {
+            limits::restore()?;
             rustix::io::write(&pid_in, &getpid().as_raw_nonzero().get().to_ne_bytes())?;
             match rustix::io::read(&wait, &mut [0])? {
                 0 => Err(io::ErrorKind::Interrupted.into()),

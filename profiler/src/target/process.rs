@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use object::read::ReadCache;
 use procfs::ProcResult;
@@ -44,6 +45,18 @@ pub struct Process {
 }
 
 impl Process {
+    /// Whether there is such a process at all.
+    ///
+    /// # Errors
+    /// When there is none, or when the number is a thread's.
+    pub fn exists(pid: Pid) -> Result<(), Refusal> {
+        match open_proc(pid) {
+            Err(wrong @ (Refusal::NoSuchProcess { .. } | Refusal::Thread { .. })) => Err(wrong),
+            // What else there is to say of it is said where it is opened.
+            _ => Ok(()),
+        }
+    }
+
     /// Opens a process and takes a snapshot of it.
     ///
     /// # Errors
@@ -155,6 +168,16 @@ impl Process {
     pub fn resident_set(&self) -> Option<u64> {
         let pages = self.proc.statm().ok()?.resident;
         (pages != 0).then(|| pages.saturating_mul(procfs::page_size()))
+    }
+
+    /// The processor time that all its threads have used so far, those included that have ended; none once it has
+    /// exited. It comes in steps of 10 ms.
+    #[must_use]
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let stat = self.proc.stat().ok()?;
+        let ticks = stat.utime.saturating_add(stat.stime);
+        let seconds = ticks as f64 / procfs::ticks_per_second() as f64;
+        Duration::try_from_secs_f64(seconds).ok()
     }
 
     /// Whether it has an io_uring, by which it may read and send without syscalls.

@@ -6,7 +6,7 @@
 
 mod exchange;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use residue_ebpf::abi::window::{
     Amounts, ProcessWindows, WINDOW_CHUNKS_ENDED, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS,
@@ -40,6 +40,8 @@ pub struct Tracker {
     clock_offset_ns: i64,
     /// Whether allocations are followed.
     allocations: bool,
+    /// Processes whose allocations are not, although others' are.
+    uncounted: HashSet<u32>,
     not_http: u64,
     crowded_out: u64,
     pids: HashMap<u32, u32>,
@@ -122,6 +124,7 @@ impl Tracker {
             routes,
             clock_offset_ns,
             allocations,
+            uncounted: HashSet::new(),
             not_http: 0,
             crowded_out: 0,
             pids: HashMap::new(),
@@ -223,6 +226,11 @@ impl Tracker {
             .collect()
     }
 
+    /// From here on nobody counts what a process allocates.
+    pub fn no_longer_counts(&mut self, process: u32) {
+        self.uncounted.insert(process);
+    }
+
     /// A window is over, for the given reason or for the one that it shows itself: its record, and those
     /// of requests that arrived together with it.
     pub fn finish(&mut self, id: u32, last: &Last, end: Option<WindowEnd>) -> Vec<WindowRecord> {
@@ -235,7 +243,7 @@ impl Tracker {
             return Vec::new();
         };
         let unix = |ns: u64| ns.saturating_add_signed(self.clock_offset_ns);
-        let binding = match self.allocations {
+        let binding = match self.allocations && !self.uncounted.contains(&process) {
             true => open.binding(last),
             false => Binding::None,
         };

@@ -87,7 +87,7 @@ struct Level {
 /// end only where something is left behind would say that all of them leave something.
 fn levels(memory: &[MemoryAt], processes: &HashSet<u16>) -> (Vec<Level>, EstimatedFrom) {
     let of_processes = memory.iter().filter(|it| processes.contains(&it.process));
-    let from = match of_processes.clone().any(|it| it.unbound_bytes.is_some()) {
+    let from = match of_processes.clone().all(|it| it.unbound_bytes.is_some()) {
         true => EstimatedFrom::Blocks,
         false => EstimatedFrom::ResidentSet,
     };

@@ -1,0 +1,227 @@
+//! What being recorded costs each process, and the limit on that.
+//!
+//! The kernel side counts the hits of each process's probes, and times its own programs in one hit of 17. What a
+//! hit costs beside the program, an interrupt and the way back, is measured on this host with empty programs
+//! (`attach::calibrate`). Together that is how much of the processor time that the process used went into
+//! probes, and without them the process would have needed the rest:
+//!
+//! `slowdown = used / (used - in probes)`
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use residue_ebpf::abi::cost::ProbeTime;
+
+use super::{Followed, SessionError};
+use crate::{
+    attach::{Kernel, ProbeCost},
+    report::units,
+};
+
+/// How often it is looked at.
+pub const EVERY: Duration = Duration::from_secs(1);
+/// Over how many looks a limit must be passed: shorter bursts, such as a start, are let pass.
+const JUDGED: usize = 5;
+/// How much processor time a process must have used in them: the kernel counts in steps of 10 ms.
+const JUDGED_CPU: Duration = Duration::from_millis(250);
+/// From which slowdown on a process's cost is worth saying.
+const WORTH_SAYING: f64 = 1.1;
+/// How many times as much it must be to be said again.
+const SAID_AGAIN: f64 = 2.0;
+/// Up to which slowdown it is known well. A hit in a program costs up to a fifth more than in the calibration, whose
+/// code is warm: little beside what else the program does, and much where there is little else.
+const SURE: f64 = 3.0;
+/// Hits a second below which there is nothing to measure.
+const FEW_HITS: u64 = 1000;
+/// What an allocator needs for the third of an allocation and its free, at the very least. Where nearly all
+/// the time goes into probes, the rest is not known well.
+const AT_LEAST_A_HIT: Duration = Duration::from_nanos(10);
+
+/// What a process used in some time, and for what.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    /// By the clock.
+    pub wall: Duration,
+    /// Processor time.
+    pub used: Duration,
+    /// How much of that went into probes.
+    pub in_probes: Duration,
+    /// Hits of probes.
+    pub hits: u64,
+    /// Calls of functions that allocate.
+    pub allocations: u64,
+}
+
+impl Spent {
+    /// How many times slower the process was than it would have been.
+    pub fn slowdown(&self) -> f64 {
+        let hits = u32::try_from(self.hits).unwrap_or(u32::MAX);
+        let rest = self.used.saturating_sub(self.in_probes);
+        let rest = rest.max(AT_LEAST_A_HIT.saturating_mul(hits));
+        let slowdown = self.used.as_secs_f64() / rest.as_secs_f64();
+        if slowdown.is_finite() {
+            slowdown.max(1.0)
+        } else {
+            1.0
+        }
+    }
+
+    /// Allocations a second.
+    pub fn rate(&self) -> f64 {
+        let seconds = self.wall.as_secs_f64();
+        if seconds > 0.0 {
+            self.allocations as f64 / seconds
+        } else {
+            0.0
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.wall += other.wall;
+        self.used += other.used;
+        self.in_probes += other.in_probes;
+        self.hits += other.hits;
+        self.allocations += other.allocations;
+    }
+
+    /// For a person.
+    pub fn text(&self) -> String {
+        let rate = units::number(round(self.rate()));
+        match self.slowdown() {
+            few if few < 1.05 => format!("less than 5 % slower; {rate} allocations a second"),
+            few if few < SURE => {
+                format!("about {few:.1} times slower; {rate} allocations a second")
+            }
+            many => format!("at least {many:.0} times slower; {rate} allocations a second"),
+        }
+    }
+}
+
+/// Two digits: more would claim more than is known.
+fn round(rate: f64) -> u64 {
+    let rate = rate as u64;
+    let unit = 10_u64.pow(rate.checked_ilog10().unwrap_or(0).saturating_sub(1));
+    (rate + unit / 2) / unit * unit
+}
+
+/// The cost of all processes.
+pub struct Costs {
+    /// From which slowdown on a process's probes are taken out, if at all.
+    limit: Option<f64>,
+    price: Option<ProbeCost>,
+    by_slot: HashMap<u16, Meter>,
+}
+
+/// The cost of one process.
+#[derive(Default)]
+struct Meter {
+    last: Option<(Instant, Duration, ProbeTime)>,
+    /// The last looks.
+    recent: VecDeque<Spent>,
+    all: Spent,
+    said: f64,
+}
+
+/// What a look at a process's cost led to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Finding {
+    /// It costs more than was said so far.
+    Says(Spent),
+    /// It costs too much.
+    TooMuch(Spent),
+}
+
+impl Costs {
+    /// Nobody was looked at yet.
+    pub fn new(limit: Option<f64>) -> Self {
+        Self {
+            limit,
+            price: None,
+            by_slot: HashMap::new(),
+        }
+    }
+
+    /// Begins to measure a process, or measures what it used since the last look.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read a map, which it has no reason to.
+    pub fn look(
+        &mut self,
+        kernel: &mut Kernel,
+        followed: &Followed,
+    ) -> Result<Option<Finding>, SessionError> {
+        let time = kernel.probe_time(followed.slot)?;
+        // It has ended, which is seen elsewhere.
+        let Some(used) = followed.process.cpu_time() else {
+            return Ok(None);
+        };
+        let now = (Instant::now(), used, time);
+        let meter = self.by_slot.entry(followed.slot).or_default();
+        let Some(last) = meter.last.replace(now) else {
+            return Ok(None);
+        };
+        let hits = time.hits().saturating_sub(last.2.hits());
+        if self.price.is_none() && hits > FEW_HITS {
+            // Where it cannot be measured, what our programs take is known all the same.
+            self.price = Some(kernel.probe_cost().unwrap_or_default());
+        }
+        let spent = spent(last, now, self.price.unwrap_or_default());
+        Ok(meter.take(spent, self.limit))
+    }
+
+    /// What a process used in all, if anything was measured.
+    pub fn of(&self, slot: u16) -> Option<Spent> {
+        let all = self.by_slot.get(&slot)?.all;
+        (!all.wall.is_zero()).then_some(all)
+    }
+}
+
+impl Meter {
+    fn take(&mut self, spent: Spent, limit: Option<f64>) -> Option<Finding> {
+        self.all.add(spent);
+        self.recent.push_back(spent);
+        if self.recent.len() > JUDGED {
+            self.recent.pop_front();
+        }
+        let mut judged = Spent::default();
+        self.recent.iter().for_each(|it| judged.add(*it));
+        let is_judged = self.recent.len() == JUDGED && judged.used >= JUDGED_CPU;
+        if is_judged && limit.is_some_and(|limit| judged.slowdown() > limit) {
+            return Some(Finding::TooMuch(judged));
+        }
+        let slowdown = spent.slowdown();
+        let is_news = slowdown >= WORTH_SAYING && slowdown >= SAID_AGAIN * self.said;
+        if !is_news || spent.used < JUDGED_CPU / JUDGED as u32 {
+            return None;
+        }
+        self.said = slowdown;
+        Some(Finding::Says(spent))
+    }
+}
+
+fn spent(
+    (began, used_before, before): (Instant, Duration, ProbeTime),
+    (now, used, after): (Instant, Duration, ProbeTime),
+    price: ProbeCost,
+) -> Spent {
+    let entries = after.entries.saturating_sub(before.entries);
+    let returns = after.returns.saturating_sub(before.returns);
+    let of_return = price.pair.saturating_sub(price.entry);
+    let timed = after.timed.saturating_sub(before.timed);
+    let timed_ns = after.timed_ns.saturating_sub(before.timed_ns);
+    let of_program = timed_ns.checked_div(timed).unwrap_or(0);
+    let ns = |one: Duration, count: u64| count.saturating_mul(one.as_nanos() as u64);
+    let in_probes = ns(price.entry, entries)
+        .saturating_add(ns(of_return, returns))
+        .saturating_add((entries + returns).saturating_mul(of_program));
+    Spent {
+        wall: now.duration_since(began),
+        used: used.saturating_sub(used_before),
+        in_probes: Duration::from_nanos(in_probes),
+        hits: entries + returns,
+        allocations: returns,
+    }
+}
