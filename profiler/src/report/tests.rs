@@ -1,6 +1,7 @@
 //! Every format, from one small recording that holds what is hard to print.
 
 mod hostile;
+mod picture;
 mod requests;
 mod wire;
 

@@ -31,6 +31,7 @@ text { fill:#000; }
 #title .meaning { font-size:12px; }
 #search, #unzoom { opacity:1; text-decoration:underline; fill:#0645ad; }
 #search.show { fill:#a0009a; }
+#frames > g:hover > rect { stroke:#000; }
 ";
 
 /// A picture, but for its frames.
