@@ -13,10 +13,13 @@ fn drawn(capture: &Capture) -> Result<String, Box<dyn Error>> {
     svg(capture, Options::default())
 }
 
-/// All text in an element.
+/// All text in an element; of several lines, with blanks between them.
 fn text(node: roxmltree::Node<'_, '_>) -> String {
     let texts = node.descendants().filter(roxmltree::Node::is_text);
-    texts.filter_map(|it| it.text()).collect()
+    texts
+        .filter_map(|it| it.text())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn by_id<'a, 'i>(
