@@ -160,7 +160,6 @@ async fn record(config: &Config, quiet: bool) -> anyhow::Result<()> {
 }
 
 fn config(args: &Args) -> anyhow::Result<Config> {
-    let pids = with_children(&args.pids, args.children)?;
     if args.interval.is_zero() {
         bail!("--interval must be above zero, for example 1s");
     }
@@ -170,6 +169,7 @@ fn config(args: &Args) -> anyhow::Result<Config> {
     };
     // Before anything is looked at or attached: that takes its time.
     capture::check_output(&output)?;
+    let pids = with_children(&args.pids, args.children)?;
     Ok(Config {
         pids,
         command: args.command.clone(),

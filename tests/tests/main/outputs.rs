@@ -210,10 +210,9 @@ fn the_next_command_can_be_copied_whatever_the_program_is_called() -> Result<()>
         command.args(["record", "-d", "1s", "-p", &pid]).args(more);
         let said = succeeded(command.current_dir(&directory))?.stderr;
         let said = String::from_utf8(said)?;
-        let next = said
-            .split("next: residue ")
-            .nth(1)
-            .context("no next command")?;
+        let mut lines = said.lines();
+        let next = lines.find_map(|it| Some(it.split_once("next: residue ")?.1));
+        let next = next.context("no next command")?;
         let script = format!("\"$0\" {next}");
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(script).arg(residue()?);
