@@ -77,7 +77,8 @@ pub(crate) fn message(text: &str) -> String {
     let mut lines = text.lines();
     let mut message = printable(lines.next().unwrap_or_default());
     for line in lines {
-        let indent = if line.starts_with("  ") { "" } else { "  " };
+        let needs_none = line.is_empty() || line.starts_with("  ");
+        let indent = if needs_none { "" } else { "  " };
         message += &format!("\n{indent}{}", printable(line));
     }
     message
