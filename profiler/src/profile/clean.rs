@@ -7,14 +7,22 @@ use crate::printable::clean_in_place as clean;
 pub(super) fn all_text(mut profile: Profile) -> Profile {
     profile.targets.iter_mut().for_each(target);
     profile.frames.iter_mut().for_each(frame);
-    for CounterValue { name, meaning, .. } in &mut profile.counters {
-        clean(name);
-        clean(meaning);
-    }
+    profile.counters.iter_mut().for_each(counter);
     for Note { text, at_ns: _ } in &mut profile.notes {
         clean(text);
     }
     profile
+}
+
+fn counter(counter: &mut CounterValue) {
+    let CounterValue {
+        name,
+        meaning,
+        kind: _,
+        value: _,
+    } = counter;
+    clean(name);
+    clean(meaning);
 }
 
 fn target(target: &mut Target) {
