@@ -47,10 +47,9 @@ pub(super) fn write(profile: &Profile, shown: Options<'_>, out: &mut impl Write)
 }
 
 fn why_not_drawn(profile: &Profile, shown: Options<'_>, rows: &[Row<'_>]) -> Option<&'static str> {
-    let bytes = rows.iter().map(|row| row.amount.bytes);
+    let mut bytes = rows.iter().map(|row| row.amount.bytes);
     // inferno adds them up in as many bits.
-    let sum = bytes.fold(Some(0_u64), |sum, bytes| sum?.checked_add(bytes));
-    match sum {
+    match bytes.try_fold(0, u64::checked_add) {
         None => Some("These figures are larger than any memory: the capture is damaged."),
         Some(_) => empty::why_empty(profile, shown),
     }
