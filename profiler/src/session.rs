@@ -10,6 +10,7 @@ mod frames;
 mod interval;
 mod launch;
 mod memory;
+mod names;
 mod new_code;
 pub(crate) mod python;
 mod python_heap;
@@ -80,6 +81,12 @@ const TABLES: Duration = Duration::from_millis(500);
 /// How long everything else waits for the tables of a library that was loaded: it may be at work
 /// already.
 const NEW_TABLES: Duration = Duration::from_millis(20);
+
+/// How long an interval waits for names of frames. Those that come later are written with the next one.
+const NAMES: Duration = Duration::from_millis(50);
+
+/// The same for the last one. The debug information of the largest programs takes some seconds to read.
+const LAST_NAMES: Duration = Duration::from_secs(10);
 
 /// What to record, and how.
 #[derive(Clone, Debug)]
@@ -278,7 +285,7 @@ impl<'a> Session<'a> {
                 biased;
                 () = &mut stop => return Ok(()),
                 () = &mut over => return Ok(()),
-                _ = write.tick() => self.write()?,
+                _ = write.tick() => self.write(Instant::now() + NAMES)?,
                 _ = look.tick(), if looks => self.look_at_memory(),
                 _ = review.tick(), if reviews => self.review()?,
                 ready = new_code.readable() => {
@@ -324,7 +331,7 @@ impl<'a> Session<'a> {
         self.end_windows()?;
         self.look_at_memory();
         self.memory.end();
-        self.write()?;
+        self.write(Instant::now() + LAST_NAMES)?;
         if let Some(text) = self.python_probes.heaps.summary() {
             (self.tell)(Update::Note(text));
         }

@@ -72,6 +72,7 @@ impl Kernel {
         };
         let point = ProbePoint {
             object: Path::new("/proc/self/exe"),
+            name: Path::new("/proc/self/exe"),
             file_offset: offset.0,
             shape: CallShape::NoteCaller,
         };

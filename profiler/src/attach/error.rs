@@ -123,7 +123,7 @@ impl AttachError {
     }
 
     pub(super) fn uprobe(pid: NonZeroU32, point: &ProbePoint<'_>, source: ProgramError) -> Self {
-        // The object's path goes through /proc/PID, so it vanishes with the process.
+        // Of a process that is gone, different kernels miss different things.
         let file_gone = matches!(
             &source,
             ProgramError::UProbeError(UProbeError::FileError { io_error, .. })
@@ -133,7 +133,7 @@ impl AttachError {
             return Self::ProcessGone { pid };
         }
         Self::Uprobe {
-            object: point.object.to_owned(),
+            object: point.name.to_owned(),
             offset: point.file_offset,
             source: Box::new(source),
         }

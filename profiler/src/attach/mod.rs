@@ -57,6 +57,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/re
 pub struct ProbePoint<'a> {
     /// A path that opens the object's file.
     pub object: &'a std::path::Path,
+    /// The object as the target names it, for messages.
+    pub name: &'a std::path::Path,
     /// Offset of the probed instruction in that file, bytes.
     pub file_offset: u64,
     /// The function's call shape.

@@ -1,6 +1,8 @@
 //! The command line: one module a subcommand.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
+
+use crate::symbolize::helper;
 
 pub mod inspect;
 pub mod record;
@@ -38,6 +40,9 @@ enum Command {
     Report(report::Args),
     Watch(watch::Args),
     Inspect(inspect::Args),
+    /// What a recorder starts to have names looked up
+    #[command(name = helper::COMMAND, hide = true)]
+    LookUpNames,
 }
 
 impl Cli {
@@ -52,6 +57,7 @@ impl Cli {
             Command::Watch(args) => return watch::run(args),
             Command::Report(args) => report::run(args)?,
             Command::Inspect(args) => inspect::run(args)?,
+            Command::LookUpNames => helper::answer_all(io::stdin().lock(), io::stdout().lock())?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -19,7 +19,14 @@ const MAX_CODE_BYTES: u64 = 64 << 10;
 /// What to read of a function whose symbol has no size: enough for a first instruction.
 const UNSIZED_CODE_BYTES: u64 = 16;
 /// Above any real symbol table: a larger one is not read.
-const MAX_TABLE_BYTES: u64 = 1 << 30;
+const MAX_TABLE_BYTES: u64 = 256 << 20;
+/// There is one table of each kind.
+const MAX_TABLES: usize = 4;
+/// No symbol of interest has a longer name, bytes; of a longer one, this much is looked at.
+const MAX_NAME_BYTES: usize = 16 << 10;
+/// All names of a file together, bytes. Real ones share little with each other; those that all begin in one
+/// place were made to be read for ever.
+const MAX_NAMES_BYTES: usize = 1 << 30;
 /// `VERSYM_HIDDEN` (elf.h): not the default version of its symbol.
 const VERSYM_HIDDEN: u16 = 0x8000;
 
@@ -28,7 +35,7 @@ type Section = SectionHeader64<LittleEndian>;
 
 /// The object's symbol tables cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("its symbol tables are damaged")]
+#[error("its symbol tables are damaged, or too large")]
 pub struct DamagedSymbols;
 
 /// The machine code of a function.
@@ -222,11 +229,11 @@ pub(super) fn each_symbol<'data, R: ReadRef<'data>>(
     sections: &SectionTable<'data, FileHeader64<LittleEndian>, R>,
     mut show: impl FnMut(&Sym64<LittleEndian>, &'data str, bool),
 ) -> Result<(), DamagedSymbols> {
-    for section in sections.iter() {
+    let mut left = MAX_NAMES_BYTES;
+    let is_table =
+        |section: &&Section| matches!(section.sh_type(ENDIAN), elf::SHT_DYNSYM | elf::SHT_SYMTAB);
+    for section in sections.iter().filter(is_table).take(MAX_TABLES) {
         let dynamic = section.sh_type(ENDIAN) == elf::SHT_DYNSYM;
-        if !dynamic && section.sh_type(ENDIAN) != elf::SHT_SYMTAB {
-            continue;
-        }
         let link = object::SectionIndex(section.sh_link(ENDIAN) as usize);
         let strings = sections.section(link).map_err(|_| DamagedSymbols)?;
         let table: &[Sym64<LittleEndian>] = array(section, data)?;
@@ -242,6 +249,7 @@ pub(super) fn each_symbol<'data, R: ReadRef<'data>>(
                 .get(index)
                 .is_some_and(|v| v.0.get(ENDIAN) & VERSYM_HIDDEN != 0);
             if let Some(name) = name(symbol, strings) {
+                left = left.checked_sub(name.len()).ok_or(DamagedSymbols)?;
                 show(symbol, name, dynamic && !hidden);
             }
         }
@@ -279,6 +287,7 @@ pub(super) fn name<'data>(
     strings: &'data [u8],
 ) -> Option<&'data str> {
     let rest = strings.get(usize::try_from(symbol.st_name(ENDIAN)).ok()?..)?;
+    let rest = &rest[..rest.len().min(MAX_NAME_BYTES)];
     str::from_utf8(rest.split(|byte| *byte == 0).next()?).ok()
 }
 
@@ -304,7 +313,7 @@ mod tests {
             .iter()
             .find(defines)
             .expect("something defines malloc");
-        std::fs::read(&libc.open_path).expect("its path opens it")
+        libc.opened.read_whole(1 << 30).expect("nobody cuts it off")
     }
 
     fn read(bytes: &[u8]) -> Result<ObjectSymbols, DamagedSymbols> {

@@ -179,7 +179,8 @@ impl Followed {
         code: FunctionInfo,
     ) -> Result<(), AttachError> {
         let point = ProbePoint {
-            object: &object.open_path,
+            object: object.opened.path(),
+            name: &object.path,
             file_offset: function.site.file_offset.0,
             shape: function.shape,
         };
@@ -219,7 +220,8 @@ impl Followed {
             ));
         };
         let point = ProbePoint {
-            object: &object.open_path,
+            object: object.opened.path(),
+            name: &object.path,
             file_offset: offset.0,
             shape: CallShape::PythonCodeFreed,
         };

@@ -106,7 +106,8 @@ fn point<'a>(
     let mut objects = discovered.objects.iter();
     let holder = objects.find(|object| Some(object.file) == mapping.file)?;
     Some(ProbePoint {
-        object: &holder.open_path,
+        object: holder.opened.path(),
+        name: &holder.path,
         file_offset: offset.0,
         shape,
     })

@@ -15,6 +15,13 @@ const EI_CLASS: usize = 4;
 /// More dynamic entries than any linker writes.
 const MAX_DYNAMIC_ENTRIES: usize = 4096;
 
+/// A linked object has some ten.
+const MAX_SEGMENTS: usize = 4096;
+/// Notes take some hundred bytes, bytes.
+const MAX_NOTE_BYTES: u64 = 1 << 20;
+/// A linked object has some forty. Those with one a function are not linked yet.
+const MAX_SECTIONS: usize = 4096;
+
 /// Why a file is none that residue can look into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotUsable {
@@ -76,6 +83,9 @@ impl ElfFacts {
         segment: &elf::ProgramHeader64<LittleEndian>,
         data: impl ReadRef<'data>,
     ) {
+        if segment.p_filesz(ENDIAN) > MAX_NOTE_BYTES {
+            return;
+        }
         let Ok(Some(mut notes)) = segment.notes(ENDIAN, data) else {
             return;
         };
@@ -96,6 +106,10 @@ impl ElfFacts {
         segments: &[elf::ProgramHeader64<LittleEndian>],
         data: impl ReadRef<'data>,
     ) {
+        // There is one.
+        if self.dynamic.is_some() {
+            return;
+        }
         let Ok(Some(entries)) = segment.dynamic(ENDIAN, data) else {
             return;
         };
@@ -140,7 +154,8 @@ fn headers<'data>(data: impl ReadRef<'data>) -> Result<Headers<'data>, NotUsable
     check_kind(data)?;
     let header = Header::parse(data).map_err(|_| NotUsable::Damaged)?;
     let segments = header.program_headers(ENDIAN, data);
-    Ok((header, segments.map_err(|_| NotUsable::Damaged)?))
+    let segments = segments.map_err(|_| NotUsable::Damaged)?;
+    Ok((header, &segments[..segments.len().min(MAX_SEGMENTS)]))
 }
 
 /// `e_ident` and `e_machine`, before anything that depends on the class is read.
@@ -180,7 +195,7 @@ fn file_offset(segments: &[elf::ProgramHeader64<LittleEndian>], address: u64) ->
 
 fn has_go_section<'data>(header: &Header, data: impl ReadRef<'data>) -> bool {
     header.sections(ENDIAN, data).is_ok_and(|sections| {
-        sections.iter().any(|section| {
+        sections.iter().take(MAX_SECTIONS).any(|section| {
             let name = sections.section_name(ENDIAN, section);
             name.is_ok_and(|name| GO_SECTIONS.contains(&name)) && section.sh_size(ENDIAN) > 0
         })

@@ -5,15 +5,15 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use object::read::ReadCache;
 use procfs::ProcResult;
 use procfs::process::{FDTarget, Stat};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::elf::{ElfFacts, NotUsable};
-use super::{Mapping, Mappings, Refusal, sandbox};
+use super::{Mapping, Mappings, Refusal, Root, TargetFile, sandbox};
 
 /// A process id in residue's own PID namespace.
 pub type Pid = i32;
@@ -35,6 +35,7 @@ pub struct Process {
     pid: Pid,
     pidfd: OwnedFd,
     proc: procfs::process::Process,
+    root: Arc<Root>,
     comm: String,
     exe: PathBuf,
     executable: ElfFacts,
@@ -67,7 +68,8 @@ impl Process {
         let pidfd = open_pidfd(pid)?;
         let stat = refuse_by_state(pid, &proc)?;
         let exe = proc.exe().map_err(|error| Refusal::from_proc(pid, error))?;
-        let executable = refuse_by_executable(pid, &proc, &exe)?;
+        let executable = refuse_by_executable(pid, &exe)?;
+        let root = Root::of(pid).map_err(|error| Refusal::from_io(pid, error))?;
         let mut process = Self {
             cmdline: read_cmdline(&proc).map_err(|error| Refusal::from_proc(pid, error))?,
             comm: stat.comm,
@@ -76,6 +78,7 @@ impl Process {
             pid,
             pidfd,
             proc,
+            root: Arc::new(root),
             exe,
             executable,
         };
@@ -170,10 +173,10 @@ impl Process {
         &self.executable
     }
 
-    /// Its root directory, as we see it.
+    /// Its root directory.
     #[must_use]
-    pub fn root(&self) -> PathBuf {
-        Path::new("/proc").join(self.pid.to_string()).join("root")
+    pub fn root(&self) -> &Arc<Root> {
+        &self.root
     }
 
     /// The memory of a mapping that holds an ELF file without having one behind it: the vDSO.
@@ -254,16 +257,11 @@ fn refuse_by_sandbox(pid: Pid, proc: &procfs::process::Process, comm: &str) -> R
     Ok(())
 }
 
-fn refuse_by_executable(
-    pid: Pid,
-    proc: &procfs::process::Process,
-    exe: &Path,
-) -> Result<ElfFacts, Refusal> {
-    let file = proc
-        .open_relative("exe")
-        .map_err(|error| Refusal::from_proc(pid, error))?;
+fn refuse_by_executable(pid: Pid, exe: &Path) -> Result<ElfFacts, Refusal> {
+    let link = Path::new("/proc").join(pid.to_string()).join("exe");
+    let file = TargetFile::behind(&link).map_err(|error| Refusal::from_io(pid, error))?;
     let exe = exe.to_path_buf();
-    match ElfFacts::read(&ReadCache::new(file)) {
+    match ElfFacts::read(&file.data()) {
         Ok(facts) => Ok(facts),
         Err(NotUsable::ThirtyTwoBit) => Err(Refusal::ThirtyTwoBit { pid, exe }),
         Err(reason) => Err(Refusal::Unsupported { pid, exe, reason }),

@@ -1,21 +1,21 @@
 //! Makes unwind tables in a thread of its own, so that recording need not wait for them.
 
 use std::{
-    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel},
+    },
     thread,
     time::Instant,
 };
 
-use object::read::ReadCache;
-
-use crate::unwind::UnwindTable;
+use crate::{target::TargetFile, unwind::UnwindTable};
 
 /// Where an object can be read.
 pub enum Source {
     /// An ELF file.
-    File(File),
+    File(Arc<TargetFile>),
     /// An ELF file as it lies in memory.
     Image(Vec<u8>),
 }
@@ -93,7 +93,7 @@ impl Loader {
 /// A damaged object must not end the recording, even if it finds a defect of ours.
 fn read(source: Source) -> Option<UnwindTable> {
     let read = || match source {
-        Source::File(file) => UnwindTable::read(&ReadCache::new(file)),
+        Source::File(file) => UnwindTable::read(&file.data()),
         Source::Image(bytes) => UnwindTable::read(&bytes[..]),
     };
     catch_unwind(AssertUnwindSafe(read)).ok()?.ok()
