@@ -165,6 +165,16 @@ impl Recorder {
         self.wait(PATIENCE)
     }
 
+    /// As [`stop`](Self::stop), with less patience.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within `limit`.
+    pub fn stop_within(self, limit: Duration) -> Result<Recording> {
+        self.signal(Signal::INT)?;
+        self.wait(limit)
+    }
+
     /// Ends it by SIGKILL, in the middle of whatever it does.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 mod bounded;
 mod exactness;
+mod files;
 mod harmless;
 mod kernel;
 mod oracle;
