@@ -55,7 +55,7 @@ use code::Code;
 use cost::Costs;
 use followed::{Discovered, Followed};
 use frames::FrameTable;
-use launch::{Launch, resume};
+use launch::{Launch, Launched, resume};
 use memory::MemoryLog;
 use python::CodeObjects;
 use python_probes::PythonProbes;
@@ -144,6 +144,7 @@ pub struct Session<'a> {
     python_probes: PythonProbes,
     window_probes: WindowProbes,
     costs: Costs,
+    command: Option<Launched>,
     tell: &'a mut dyn FnMut(Update),
 }
 
@@ -168,15 +169,21 @@ impl<'a> Session<'a> {
         let (mut kernel, channels) = Kernel::load(config.limits, config.programs, config.stacks)?;
         kernel.attach_tracepoints(config.tracing)?;
         let launched = launch.as_ref().map(Launch::pid);
+        let mut launched_command = None;
         if let Some(launch) = launch {
             let state = ProcessState {
                 tgid: launch.pid().as_raw_nonzero().get().unsigned_abs(),
                 flags: PROCESS_LAUNCHING,
             };
             kernel.set_process(found.processes.len() as u16, state)?;
-            found.processes.push(launch.run_to_c_library(config.sites)?);
+            let (process, command) = launch.run_to_c_library(config.sites)?;
+            found.processes.push(process);
+            launched_command = Some(command);
         }
-        let session = Self::attach(config, tell, (kernel, channels), code, found, began);
+        let mut session = Self::attach(config, tell, (kernel, channels), code, found, began);
+        if let Ok(session) = &mut session {
+            session.command = launched_command;
+        }
         if let Some(pid) = launched {
             resume(pid);
         }
@@ -235,6 +242,7 @@ impl<'a> Session<'a> {
             python_probes,
             window_probes,
             costs: Costs::new(config.max_slowdown),
+            command: None,
             tell,
         };
         let took = began.elapsed();
@@ -411,7 +419,8 @@ impl<'a> Session<'a> {
                 followed.look_again(&mut self.kernel, &mut self.code)?;
             }
             if followed.open && followed.process.has_exited() {
-                self.end(slot, "ended")?;
+                let how = self.how_it_ended(slot);
+                self.end(slot, &how)?;
             }
         }
         Ok(())

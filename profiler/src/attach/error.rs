@@ -16,9 +16,7 @@ use super::{Limits, ProbePoint};
 #[derive(Debug, Error)]
 pub enum AttachError {
     /// The kernel does not let this user load BPF programs.
-    #[error(
-        "not allowed to load BPF programs: run residue as root (sudo), or give it CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE"
-    )]
+    #[error("not allowed to load BPF programs: {}", remedy())]
     NoPrivileges,
     /// The maps did not fit into memory.
     #[error(
@@ -32,7 +30,10 @@ pub enum AttachError {
     #[error("failed to load the BPF maps: is this kernel at least 6.1, with CONFIG_BPF_SYSCALL?")]
     Load(#[source] Box<EbpfError>),
     /// An array could not be shared with the kernel side.
-    #[error("failed to map the kernel side's figures into memory")]
+    #[error(
+        "failed to map the kernel side's figures into memory: raise the limit on address space (ulimit -v), or give a \
+         lower --max-live"
+    )]
     Share(#[source] io::Error),
     /// The channel for the kernel side's messages could not be opened.
     #[error("failed to open the kernel side's message channel")]
@@ -162,6 +163,17 @@ impl AttachError {
 
 fn is_out_of_files(source: &ProgramError) -> bool {
     matches!(os_error(source), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// What whoever was refused can do.
+fn remedy() -> &'static str {
+    match rustix::process::geteuid().is_root() {
+        true => {
+            "this root may not, as root in a container may not: add CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE, or run \
+             residue on the host, unless that is in lockdown (/sys/kernel/security/lockdown)"
+        }
+        false => "run residue as root (sudo), or give it CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE",
+    }
 }
 
 /// A verifier rejection is EACCES too, but comes with a log.

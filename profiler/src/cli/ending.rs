@@ -5,8 +5,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    thread,
     time::Duration,
 };
+
+use tokio::sync::oneshot;
 
 use super::{
     messages::{clear_status, is_interactive, say, show_status},
@@ -28,10 +31,7 @@ pub async fn take_out(probes: Remaining, signals: &Signals, quiet: bool) {
         announce(all);
     }
     let gone = Arc::new(AtomicUsize::new(0));
-    let taken = tokio::task::spawn_blocking({
-        let gone = Arc::clone(&gone);
-        move || probes.take_out(&gone)
-    });
+    let taken = start(probes, &gone);
     tokio::pin!(taken);
     let left = || all.saturating_sub(gone.load(Ordering::Relaxed));
     let mut tick = tokio::time::interval(if is_interactive() { SHOWN } else { SAID });
@@ -48,6 +48,19 @@ pub async fn take_out(probes: Remaining, signals: &Signals, quiet: bool) {
         }
     }
     clear_status();
+}
+
+/// Ready once all are out.
+fn start(probes: Remaining, gone: &Arc<AtomicUsize>) -> oneshot::Receiver<()> {
+    let (done, taken) = oneshot::channel::<()>();
+    let gone = Arc::clone(gone);
+    let thread = thread::Builder::new().name("detach".to_owned());
+    // Without room for a thread they are dropped here and now, with the closure.
+    let _ = thread.spawn(move || {
+        probes.take_out(&gone);
+        drop(done);
+    });
+    taken
 }
 
 fn announce(all: usize) {

@@ -2,8 +2,9 @@
 
 use std::{
     ffi::OsString,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{ExitCode, ExitStatus},
     time::Duration,
 };
 
@@ -12,6 +13,7 @@ use indicatif::{HumanBytes, HumanCount};
 use residue_ebpf::abi::heap::{MAX_PYTHON_OBJECT, MAX_STACKS, StackPolicy};
 
 use super::{
+    EXIT_ERROR,
     cost::MaxSlowdown,
     ending,
     messages::{clear_status, say, show_status},
@@ -89,6 +91,9 @@ pub struct Args {
     /// How often figures are written; a kill loses at most this much
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     interval: Duration,
+    /// Exit as the command did: with its status, or with 128 and the signal that killed it
+    #[arg(long, requires = "command")]
+    preserve_status: bool,
     /// No progress, only warnings and errors
     #[arg(short, long)]
     quiet: bool,
@@ -136,25 +141,41 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("failed to start the event loop")?;
-    runtime.block_on(record(&config, args.quiet))?;
-    Ok(ExitCode::SUCCESS)
+    let command = runtime.block_on(record(&config, args.quiet))?;
+    Ok(match command.filter(|_| args.preserve_status) {
+        Some(status) => exit_code(status),
+        None => ExitCode::SUCCESS,
+    })
 }
 
-async fn record(config: &Config, quiet: bool) -> anyhow::Result<()> {
+/// As shells have it: 128 and the signal, of what a signal killed.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+    let code = code.and_then(|code| u8::try_from(code).ok());
+    ExitCode::from(code.unwrap_or(EXIT_ERROR))
+}
+
+/// Returns how the command ended, if there was one and it has ended.
+async fn record(config: &Config, quiet: bool) -> anyhow::Result<Option<ExitStatus>> {
     let mut progress = Progress::new(config, quiet);
     // From here on Ctrl-C ends the recording instead of residue.
     let signals = Signals::listen().context("failed to listen to signals")?;
     let mut tell = |update| progress.show(update);
     let mut session = Session::start(config, &mut tell)?;
     let recorded = session.run(signals.more_than(0)).await;
-    let Finished { written, probes } = session.finish();
+    let Finished {
+        written,
+        command,
+        probes,
+    } = session.finish();
     let recorded = recorded.and(written);
     clear_status();
     if recorded.is_ok() {
         progress.finish();
     }
     ending::take_out(probes, &signals, quiet).await;
-    Ok(recorded?)
+    recorded?;
+    Ok(command)
 }
 
 fn config(args: &Args) -> anyhow::Result<Config> {

@@ -111,7 +111,9 @@ async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
     let mut tell = |update| lines.show(update);
     let mut session = Session::start(config, &mut tell)?;
     let watched = session.run(stop).await;
-    let Finished { written, probes } = session.finish();
+    let Finished {
+        written, probes, ..
+    } = session.finish();
     let shown = match watched.and(written) {
         Ok(()) => lines.finish(),
         Err(error) => Err(error.into()),

@@ -1,8 +1,15 @@
 //! How the recording of a process ends, and how all of it does: the file first, the probes last.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    process::ExitStatus,
+};
 
-use super::{Session, SessionError, Update, now};
+use super::{
+    Session, SessionError, Update,
+    launch::{Launched, describe_status},
+    now,
+};
 use crate::{
     attach::Remaining,
     target::{Pid, Process},
@@ -15,6 +22,8 @@ const NAMED_CHILDREN: usize = 10;
 pub struct Finished {
     /// Whether the capture, if one was to be written, is complete.
     pub written: Result<(), SessionError>,
+    /// How the command ended, if there was one and it has ended.
+    pub command: Option<ExitStatus>,
     /// What the kernel still has to take out. It takes a tenth of a second or more for each.
     pub probes: Remaining,
 }
@@ -30,6 +39,7 @@ impl Session<'_> {
         };
         Finished {
             written: written.and_then(complete),
+            command: self.command.as_mut().and_then(Launched::status),
             probes: self.kernel.into_remaining(),
         }
     }
@@ -55,6 +65,14 @@ impl Session<'_> {
             (self.tell)(Update::Note(text));
         }
         Ok(ended)
+    }
+
+    /// Of a command that is ours, we are told.
+    pub(super) fn how_it_ended(&mut self, slot: usize) -> String {
+        let pid = self.followed[slot].process.pid();
+        let command = self.command.as_mut().filter(|command| command.is(pid));
+        let status = command.and_then(Launched::status);
+        status.map_or_else(|| "ended".to_owned(), describe_status)
     }
 
     /// A process's recording is over before ours.

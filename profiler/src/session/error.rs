@@ -21,7 +21,7 @@ pub enum SessionError {
     Attach(#[from] AttachError),
     /// The limit on address space is too low.
     #[error(
-        "the limit on address space is {} MiB, and residue needs 1,024: raise it (ulimit -Hv unlimited, LimitAS= of \
+        "the limit on address space is {} MiB, and residue needs 256 and more: raise it (ulimit -Hv unlimited, LimitAS= of \
          systemd)",
         bytes >> 20
     )]

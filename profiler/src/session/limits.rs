@@ -6,9 +6,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::SessionError;
 
-/// What a recording of one process needs of address space: the kernel side's maps are mapped, and each thread
-/// has a stack. Above what any of the tests takes.
-const ADDRESS_SPACE: u64 = 1 << 30;
+/// Below this much address space a recording does not even get to the point where it can say what failed: the
+/// kernel side's maps are mapped, and each thread has a stack.
+const ADDRESS_SPACE: u64 = 256 << 20;
 
 /// The limits on open files and on address space, as they were at first.
 static BEFORE: OnceLock<[(Resource, Rlimit); 2]> = OnceLock::new();

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, TryRecvError, channel},
     thread,
     time::Instant,
 };
@@ -37,7 +37,9 @@ impl Default for Loader {
         let (jobs, work) = channel::<(u16, Source)>();
         let (done, loaded) = channel();
         // Ends when this loader is dropped, and with it the last sender of jobs.
-        thread::spawn(move || {
+        let reader = thread::Builder::new().name("tables".to_owned());
+        // Without room for a thread nobody takes jobs, and each is done where it is given.
+        let _ = reader.spawn(move || {
             for (object, source) in work {
                 if done.send((object, read(source))).is_err() {
                     return;
@@ -56,8 +58,9 @@ impl Default for Loader {
 impl Loader {
     /// Begins to read an object.
     pub fn start(&mut self, object: u16, source: Source) {
-        if self.jobs.send((object, source)).is_ok() {
-            self.under_way += 1;
+        match self.jobs.send((object, source)) {
+            Ok(()) => self.under_way += 1,
+            Err(SendError((object, source))) => self.ready.push((object, read(source))),
         }
     }
 
