@@ -125,7 +125,7 @@ impl Watcher {
         let mut command = Command::new(residue()?);
         let pid = pid.to_string();
         command
-            .args(["watch", "-p", &pid])
+            .args(["watch", "--max-slowdown", "off", "-p", &pid])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

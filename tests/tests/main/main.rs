@@ -5,6 +5,8 @@
 //! knobs are in `residue_tests::machine`.
 
 mod bounded;
+mod cost;
+mod endings;
 mod exactness;
 mod harmless;
 mod kernel;
@@ -15,6 +17,7 @@ mod python_inspect;
 mod python_objects;
 mod redis;
 mod refusals;
+mod several;
 mod stacks;
 mod targets;
 mod window_sites;
