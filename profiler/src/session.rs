@@ -278,7 +278,7 @@ impl<'a> Session<'a> {
         let mut look = ticks(MemoryAt::EVERY);
         let reviews = self.config.stacks.policy == StackPolicy::Auto;
         let mut review = ticks(REVIEW);
-        let costs = self.config.tracing.allocations;
+        let costs = self.has_costs();
         let mut cost = ticks(cost::EVERY);
         let new_code = self.drain.new_code().and_then(watch);
         let new_code = new_code.map_err(SessionError::Watch)?;

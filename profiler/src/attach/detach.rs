@@ -25,12 +25,7 @@ pub struct Remaining {
 }
 
 impl Kernel {
-    /// Takes out the probes of one process, which must be closed.
-    pub fn detach(&mut self, process: u16) {
-        drop_in_parallel(self.probes_of(process), &AtomicUsize::new(0));
-    }
-
-    /// As [`detach`](Self::detach), while others are recorded on.
+    /// Takes out the probes of one process, of which nothing may count any more, while others are recorded on.
     pub fn detach_aside(&mut self, process: u16) {
         let probes = self.probes_of(process);
         let aside = thread::Builder::new().name("detach".to_owned());

@@ -404,7 +404,7 @@ impl Kernel {
         self.unwind.set_table(object, state, updates)
     }
 
-    /// From here on, nothing that the process does counts. Its probes stay until [`Self::detach`].
+    /// From here on, nothing that the process does counts. Its probes stay in.
     ///
     /// # Errors
     ///

@@ -65,8 +65,7 @@ fn start(probes: Remaining, gone: &Arc<AtomicUsize>) -> oneshot::Receiver<()> {
 
 fn announce(all: usize) {
     let text = format!(
-        "taking {all} probes out; nothing counts any more. Ctrl-C leaves at once: the kernel then takes out \
-         the rest"
+        "taking {all} probes out; Ctrl-C leaves at once, and the kernel takes out the rest"
     );
     match is_interactive() {
         true => show_status(text),

@@ -46,8 +46,8 @@ impl Session<'_> {
 
     /// Returns when the last event counted.
     fn write_last(&mut self) -> Result<u64, SessionError> {
-        if self.config.tracing.allocations {
-            self.look_at_costs()?;
+        if self.has_costs() {
+            self.look_a_last_time()?;
         }
         for followed in self.followed.iter_mut().filter(|followed| followed.open) {
             followed.close(&mut self.kernel)?;

@@ -1,7 +1,7 @@
 //! Says what being recorded costs the processes, and takes the probes out of one that it costs too much.
 
 use super::{
-    Session, SessionError,
+    ProgramSet, Session, SessionError,
     cost::{Finding, Spent},
     now,
 };
@@ -33,6 +33,14 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// The last look, after which nobody is let go.
+    pub(super) fn look_a_last_time(&mut self) -> Result<(), SessionError> {
+        for followed in self.followed.iter().filter(|it| it.is_counted()) {
+            self.costs.look(&mut self.kernel, followed)?;
+        }
+        Ok(())
+    }
+
     /// From here on the process is followed by its requests and its resident set alone.
     fn retire(&mut self, slot: usize, spent: Spent) -> Result<(), SessionError> {
         self.poll()?;
@@ -41,7 +49,13 @@ impl Session<'_> {
             return Ok(());
         }
         let cost = spent.text();
-        let why = format!("counted until its probes were taken out ({cost})");
+        let seconds = self
+            .costs
+            .of(followed.slot)
+            .unwrap_or(spent)
+            .wall
+            .as_secs_f64();
+        let why = format!("counted for {seconds:.0} s, until its probes were taken out: {cost}");
         followed.retire(&mut self.kernel, why.clone())?;
         let (slot, name) = (followed.slot, super::describe(followed));
         self.windows.no_longer_counts(slot, &mut self.drain);
@@ -57,9 +71,14 @@ impl Session<'_> {
         ))
     }
 
+    /// Whether there are probes that count what they cost.
+    pub(super) fn has_costs(&self) -> bool {
+        self.config.tracing.allocations && self.config.programs == ProgramSet::Counting
+    }
+
     /// Says of every process what it was like to be recorded, and which did nothing.
     pub(super) fn note_costs(&mut self) -> Result<(), SessionError> {
-        if !self.config.tracing.allocations {
+        if !self.has_costs() {
             return Ok(());
         }
         let (mut slowed, mut idle) = (Vec::new(), Vec::new());
