@@ -187,6 +187,8 @@ syscall_programs! {
     enter_mremap;
     leave_mremap;
     leave_brk;
+    leave_shmat;
+    enter_shmdt;
 }
 
 /// Behind read, readv, recvfrom and recvmsg.

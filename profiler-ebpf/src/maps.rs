@@ -215,7 +215,7 @@ pub static PROCESS_WINDOWS: Array<ProcessWindows> = Array::with_max_entries(1024
 pub static CONNECTIONS: HashMap<u64, Connection> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// What windows need of the kernel's structures. Set by user space before loading.
+/// What windows and shared mappings need of the kernel's structures. Set by user space before loading.
 #[unsafe(no_mangle)]
 pub static SOCKET_OFFSETS: Global<SocketOffsets> = Global::new(SocketOffsets {
     files: 0,
@@ -224,6 +224,8 @@ pub static SOCKET_OFFSETS: Global<SocketOffsets> = Global::new(SocketOffsets {
     f_flags: 0,
     f_inode: 0,
     i_mode: 0,
+    i_sb: 0,
+    s_magic: 0,
     mm: 0,
     rss: 0,
     rss_stride: 0,

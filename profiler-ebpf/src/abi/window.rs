@@ -268,6 +268,10 @@ pub struct SocketOffsets {
     pub f_inode: u32,
     /// `inode.i_mode`
     pub i_mode: u32,
+    /// `inode.i_sb`
+    pub i_sb: u32,
+    /// `super_block.s_magic`
+    pub s_magic: u32,
     /// `task_struct.mm`
     pub mm: u32,
     /// The first of the counters of resident pages in `mm_struct.rss_stat`; zero if not known.
@@ -282,7 +286,7 @@ const _: () = {
     assert!(size_of::<TaskState>() == 64);
     assert!(TASKS.is_power_of_two());
     assert!(size_of::<ProcessWindows>() == 128);
-    assert!(size_of::<SocketOffsets>() == 36);
+    assert!(size_of::<SocketOffsets>() == 44);
     assert!(size_of::<WindowEvent>() == 216);
     assert!(size_of::<WindowRecord>() == 216 + HEAD_BYTES);
     assert!(WINDOWS.is_power_of_two());

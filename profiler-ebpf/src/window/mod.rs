@@ -38,6 +38,7 @@ pub use call::{WindowCall, closed, entered, opened, returned, returns};
 pub use connection::{Connection, data_read, data_written, descriptor_closes};
 pub use contexts::{Entry, Owner, Stay, freed as context_freed, made as context_made};
 pub use lifecycle::{thread_exited, thread_waits};
+pub use socket::is_memory;
 pub use tls::TlsCall;
 
 /// The window of what a thread has just allocated for `caller`, or the number of the task for which it was.

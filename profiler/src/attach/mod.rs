@@ -217,8 +217,10 @@ impl Kernel {
             sockets,
         } = tracing;
         let mappings = allocations.then_some(&programs::MAPPINGS);
+        let segments = (allocations && kernel::has_segments()).then_some(&programs::SEGMENTS);
         let sockets = sockets.then_some(&programs::SOCKETS);
         let wanted = mappings.into_iter().flatten();
+        let wanted = wanted.chain(segments.into_iter().flatten());
         let wanted = wanted.chain(sockets.into_iter().flatten());
         programs::PROCESSES
             .iter()

@@ -42,6 +42,12 @@ pub(super) const MAPPINGS: [Tracepoints; 7] = [
     syscalls("leave_brk", &["sys_exit_brk"]),
 ];
 
+/// Those that follow System V shared memory. A kernel may be built without it.
+pub(super) const SEGMENTS: [Tracepoints; 2] = [
+    syscalls("leave_shmat", &["sys_exit_shmat"]),
+    syscalls("enter_shmdt", &["sys_enter_shmdt"]),
+];
+
 /// Those that follow requests on sockets.
 pub(super) const SOCKETS: [Tracepoints; 4] = [
     syscalls(
@@ -82,7 +88,8 @@ pub(super) const SOCKETS: [Tracepoints; 4] = [
 
 /// All of them.
 pub(super) fn tracepoints() -> impl Iterator<Item = &'static Tracepoints> {
-    PROCESSES.iter().chain(&MAPPINGS).chain(&SOCKETS)
+    let mappings = MAPPINGS.iter().chain(&SEGMENTS);
+    PROCESSES.iter().chain(mappings).chain(&SOCKETS)
 }
 
 const fn sched(program: &'static str, names: &'static [&'static str]) -> Tracepoints {

@@ -12,6 +12,27 @@ use crate::capture::{
 };
 use crate::symbolize::Symbol;
 
+/// As the view `latest_mapping_total`, of every owner: the view, which the schema spells out, knows only
+/// those of the first residue.
+const LATEST_MAPPINGS: &str = "
+WITH RECURSIVE owners(owner) AS (
+    SELECT min(owner) FROM mapping_total
+    UNION ALL
+    SELECT (SELECT min(owner) FROM mapping_total m WHERE m.owner > owners.owner) FROM owners
+    WHERE owners.owner IS NOT NULL),
+seen(owner, id) AS (
+    SELECT owner, (SELECT min(stack_id) FROM mapping_total m WHERE m.owner = owners.owner)
+    FROM owners WHERE owner IS NOT NULL
+    UNION ALL
+    SELECT owner, (SELECT min(stack_id) FROM mapping_total m
+                   WHERE m.owner = seen.owner AND m.stack_id > seen.id)
+    FROM seen WHERE seen.id IS NOT NULL)
+SELECT m.stack_id, m.owner, inuse_bytes, inuse_objects, alloc_bytes, alloc_objects
+FROM seen JOIN mapping_total m ON m.owner = seen.owner AND m.stack_id = seen.id
+    AND m.snapshot_id = (SELECT max(snapshot_id) FROM mapping_total
+                         WHERE owner = seen.owner AND stack_id = seen.id)
+ORDER BY m.owner, m.stack_id";
+
 /// Everything, with each figure's latest value, from a capture of this schema version.
 pub(super) fn load(db: &Connection, version: u32) -> rusqlite::Result<Capture> {
     let started_ns = meta_ns(db, "started_ns")?.unwrap_or(0);
@@ -61,12 +82,7 @@ pub(super) fn load(db: &Connection, version: u32) -> rusqlite::Result<Capture> {
              lost_objects FROM latest_total ORDER BY stack_id",
             total,
         )?,
-        mappings: all(
-            db,
-            "SELECT stack_id, owner, inuse_bytes, inuse_objects, alloc_bytes, alloc_objects
-             FROM latest_mapping_total ORDER BY owner, stack_id",
-            mapping,
-        )?,
+        mappings: all(db, LATEST_MAPPINGS, mapping)?,
         counters: all(
             db,
             "SELECT name, value FROM latest_counter ORDER BY name",

@@ -127,6 +127,10 @@ fn write_mapped(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
             "by the allocator, to hold its blocks",
         ),
         (MappingOwner::Application, "beside the allocator (mmap)"),
+        (
+            MappingOwner::Shared,
+            "of shared memory (memfd, shm, MAP_SHARED)",
+        ),
     ];
     for (owner, what) in owners {
         let mapped = profile.mapped(owner);

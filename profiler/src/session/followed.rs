@@ -8,7 +8,10 @@ use std::{
 
 use residue_ebpf::abi::{
     call_shape::CallShape,
-    event::{Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE, WalkEnd},
+    event::{
+        Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE, RANGE_IS_MOVED, RANGE_IS_SHARED,
+        RANGE_STAYS, WalkEnd,
+    },
     frame::NO_OBJECT,
     heap::{FunctionInfo, PROCESS_OPEN, ProcessState},
     unwind::CodeMapping,
@@ -21,7 +24,9 @@ use crate::{
     drain::RawStack,
     heap::{MappingOwner, Ranges},
     probes::{Plan, PlanError, PlannedFunction, ScopeObject, SitePolicy, plan},
-    target::{FileKey, FileOffset, Load, LoadedObject, Process, UnreadableObject},
+    target::{
+        Avma, Backing, FileKey, FileOffset, Load, LoadedObject, Mappings, Process, UnreadableObject,
+    },
 };
 
 /// How far the last function of an allocator may reach, bytes. Beyond it the executable's own code
@@ -97,6 +102,8 @@ pub struct Followed {
     pub open: bool,
     probed: HashSet<(FileKey, FileOffset)>,
     trampoline_known: bool,
+    /// The mappings were read for the events that are being applied.
+    snapshot_is_new: bool,
     /// A stack led to code that is not known: a JIT's, or a library's that appeared a moment ago.
     code_is_outdated: bool,
     code: Vec<CodeMapping>,
@@ -118,6 +125,7 @@ impl Followed {
             open: false,
             probed: HashSet::new(),
             trampoline_known: false,
+            snapshot_is_new: false,
             code_is_outdated: false,
             code: Vec::new(),
             look_again_at: Instant::now(),
@@ -297,6 +305,7 @@ impl Followed {
     ///
     /// When the kernel refuses a map update.
     pub fn look_again(&mut self, kernel: &mut Kernel, code: &mut Code) -> Result<(), AttachError> {
+        self.snapshot_is_new = false;
         let complete = self.trampoline_known && !self.code_is_outdated;
         if complete || !self.open || Instant::now() < self.look_again_at {
             return Ok(());
@@ -320,23 +329,69 @@ impl Followed {
 
     /// Applies a range event.
     pub fn apply(&mut self, kind: EventKind, event: &Event) {
-        let owner = if event.flags & RANGE_BACKS_ALLOCATOR == 0 {
-            MappingOwner::Application
-        } else {
-            MappingOwner::Allocator
-        };
-        let origin = (event.stack, owner);
+        let Event {
+            tid,
+            address,
+            length,
+            flags,
+            ..
+        } = *event;
         match kind {
             EventKind::RangeMapped => {
-                let own_memory = event.flags & RANGE_IS_FILE == 0;
-                self.ranges
-                    .map(event.address, event.length, own_memory.then_some(origin));
+                let origin = self.owner(event).map(|owner| (event.stack, owner));
+                self.ranges.map(address, length, origin);
             }
-            EventKind::RangeTaken => self.ranges.take(event.tid, event.address, event.length),
-            EventKind::RangeRestored => self.ranges.restore(event.tid),
-            EventKind::BreakMoved => self.ranges.move_break(event.address, origin),
+            EventKind::RangeTaken if flags & RANGE_STAYS != 0 => {
+                self.ranges.empty(tid, address, length);
+            }
+            EventKind::RangeTaken => self.ranges.take(tid, address, length),
+            EventKind::RangeRestored => self.ranges.restore(tid),
+            EventKind::BreakMoved => {
+                let origin = (event.stack, stated_owner(flags));
+                self.ranges.move_break(address, origin);
+            }
+            EventKind::SegmentAttached => {
+                let origin = (event.stack, stated_owner(flags));
+                // One that is gone again has no range to be found.
+                if let Some(end) = self.snapshot().segment_end(Avma(address)) {
+                    self.ranges.attach(address, end.0, origin);
+                }
+            }
+            EventKind::SegmentDetached => self.ranges.detach(address),
             EventKind::CodeMapped | EventKind::Executed => {}
         }
+    }
+
+    /// Whose memory a range is that was mapped; none if it is no memory of its own.
+    fn owner(&mut self, event: &Event) -> Option<MappingOwner> {
+        let stated = stated_owner(event.flags);
+        if event.flags & RANGE_IS_FILE != 0 {
+            return None;
+        }
+        if event.flags & RANGE_IS_MOVED == 0 || stated == MappingOwner::Allocator {
+            return Some(stated);
+        }
+        // What was mapped before the recording began may be anything.
+        let before = self.ranges.taken_from(event.tid);
+        let backing = match before {
+            Some(MappingOwner::Shared) => Backing::SharedMemory,
+            Some(_) => Backing::Memory,
+            None => self.snapshot().backing(Avma(event.address)),
+        };
+        match backing {
+            Backing::Memory => Some(MappingOwner::Application),
+            Backing::SharedMemory => Some(MappingOwner::Shared),
+            Backing::File => None,
+        }
+    }
+
+    /// The mappings as of now, which is after all events that are being applied: read once for all of them.
+    fn snapshot(&mut self) -> &Mappings {
+        if !std::mem::replace(&mut self.snapshot_is_new, true) {
+            // Where the process is gone, what it had does not matter.
+            let _ = self.process.refresh();
+        }
+        self.process.mappings()
     }
 
     fn state(&self) -> ProcessState {
@@ -352,5 +407,16 @@ impl Followed {
             .ok()
             .and_then(NonZeroU32::new)
             .expect("Process::open refuses pids below 1")
+    }
+}
+
+/// Whose memory a range is, as far as its event says.
+const fn stated_owner(flags: u32) -> MappingOwner {
+    if flags & RANGE_BACKS_ALLOCATOR != 0 {
+        return MappingOwner::Allocator;
+    }
+    match flags & RANGE_IS_SHARED {
+        0 => MappingOwner::Application,
+        _ => MappingOwner::Shared,
     }
 }

@@ -6,6 +6,7 @@
 //! what contradicts itself is refused or left out by name, never trusted.
 
 pub mod address;
+mod backing;
 mod children;
 pub mod elf;
 mod link_map;
@@ -18,6 +19,7 @@ mod sandbox;
 mod search_order;
 
 pub use address::{Avma, FileOffset, LoadBias, Svma};
+pub use backing::Backing;
 pub use children::children;
 pub use mapping::{FileKey, Mapping, Mappings};
 pub use memory::{Memory, ProcessMemory};
