@@ -13,7 +13,7 @@ use residue_ebpf::abi::{
 
 use crate::{
     atomic, count, live,
-    maps::PROCESSES,
+    maps::{FUNCTIONS, PROCESSES},
     stack::{python, stack_of_allocation, totals},
     thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
     window,
@@ -83,9 +83,22 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
     }
     match live::take(live_key(cookie.process, block)) {
         Some(allocation) => account_free(cookie.process, &allocation),
-        None => count(Counter::FreeUnmatched, 1),
+        None => count_unmatched(cookie.function),
     }
     Some(())
+}
+
+/// `function` frees a block of which no allocation is known.
+#[inline(always)]
+fn count_unmatched(function: u32) {
+    let unpaired = FUNCTIONS.get(function).is_some_and(|it| it.unpaired != 0);
+    count(
+        match unpaired {
+            true => Counter::FreeUnseen,
+            false => Counter::FreeUnmatched,
+        },
+        1,
+    );
 }
 
 /// A function was entered that makes a memory-mapping syscall: note by whom, because a walk that
@@ -132,7 +145,7 @@ fn commit(
         let kept = block == 0 && (call.size != 0 || call.pointer == 0);
         if call.flags & CALL_HOLDS == 0 {
             if call.pointer != 0 && !kept {
-                count(Counter::FreeUnmatched, 1);
+                count_unmatched(call.function);
             }
         } else if kept {
             restore(process, call.pointer, &call.held);

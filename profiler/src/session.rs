@@ -19,6 +19,7 @@ mod samples;
 mod sources;
 mod update;
 mod wake;
+mod walkers;
 mod windows;
 
 use std::{
@@ -203,8 +204,8 @@ impl<'a> Session<'a> {
         );
         let mut window_probes = WindowProbes::new(&config.windows.sources, config.sites);
         for (slot, (process, discovered)) in (0..).zip(found) {
-            gaps.extend(discovered.gaps());
             let mut process = Followed::new(process, slot);
+            gaps.extend(process.new_gaps(&discovered));
             functions += process.attach(&mut kernel, &discovered)?;
             gaps.extend(process.attach_python(&mut kernel, &discovered)?);
             gaps.extend(python_probes.attach(&mut kernel, &process, &discovered)?);

@@ -246,13 +246,15 @@ pub struct FunctionInfo {
     pub text_start: u64,
     /// AVMA just behind that mapping.
     pub text_end: u64,
+    /// Of a function that frees or resizes: not zero if the function that allocates such blocks is not probed.
+    pub unpaired: u64,
 }
 
 const _: () = {
     assert!(size_of::<LiveBucket>() == 128);
     assert!(size_of::<StackTotals>() == 64);
     assert!(size_of::<ProcessState>() == 8);
-    assert!(size_of::<FunctionInfo>() == 16);
+    assert!(size_of::<FunctionInfo>() == 24);
 };
 
 #[cfg(test)]

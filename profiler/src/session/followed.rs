@@ -17,7 +17,7 @@ use residue_ebpf::abi::{
     unwind::CodeMapping,
 };
 
-use super::{code::Code, python::Python};
+use super::{code::Code, python::Python, walkers};
 
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
@@ -33,6 +33,9 @@ use crate::{
 /// may begin.
 const MAX_FUNCTION_BYTES: u64 = 4 << 10;
 
+/// How much is said at most of what is not seen of one process.
+const MAX_GAPS: usize = 200;
+
 /// How long to wait at most before reading the mappings again, for the trampoline or for new code.
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,8 @@ pub struct Discovered {
     pub plan: Plan,
     /// Files that could not be read: an allocator in one of them is not seen.
     pub unreadable: Vec<UnreadableObject>,
+    /// What takes stacks by itself, and would see them cut: a sentence each.
+    pub walkers: Vec<String>,
 }
 
 impl Discovered {
@@ -69,12 +74,13 @@ impl Discovered {
         }
         Ok(Self {
             plan: plan(&scope, sites)?,
+            walkers: walkers::notes(process, &objects, &scope),
             objects,
             unreadable,
         })
     }
 
-    /// What will not be seen, one sentence each.
+    /// What will not be seen, by residue or by others, one sentence each.
     pub fn gaps(&self) -> impl Iterator<Item = String> {
         let unreadable = self.unreadable.iter().map(ToString::to_string);
         let skipped = self.plan.skipped.iter().map(|skipped| {
@@ -84,7 +90,9 @@ impl Discovered {
                 skipped.symbol, skipped.reason
             )
         });
-        unreadable.chain(skipped)
+        unreadable
+            .chain(skipped)
+            .chain(self.walkers.iter().cloned())
     }
 }
 
@@ -101,6 +109,8 @@ pub struct Followed {
     /// Whether its events still count.
     pub open: bool,
     probed: HashSet<(FileKey, FileOffset)>,
+    /// What was said of it already.
+    gaps: HashSet<String>,
     trampoline_known: bool,
     /// The mappings were read for the events that are being applied.
     snapshot_is_new: bool,
@@ -124,6 +134,7 @@ impl Followed {
             slot,
             open: false,
             probed: HashSet::new(),
+            gaps: HashSet::new(),
             trampoline_known: false,
             snapshot_is_new: false,
             code_is_outdated: false,
@@ -155,6 +166,18 @@ impl Followed {
         Ok(added)
     }
 
+    /// What will not be seen and was not said before. A process that never ends to load libraries is not listened
+    /// to for ever.
+    pub fn new_gaps(&mut self, discovered: &Discovered) -> Vec<String> {
+        let mut new = Vec::new();
+        for gap in discovered.gaps() {
+            if self.gaps.len() < MAX_GAPS && self.gaps.insert(gap.clone()) {
+                new.push(gap);
+            }
+        }
+        new
+    }
+
     /// Where calls come from that an allocator makes to itself: its library, or, in an executable,
     /// which holds everything, the neighbourhood of its functions.
     fn allocator_code(&self, discovered: &Discovered, function: &PlannedFunction) -> FunctionInfo {
@@ -176,6 +199,7 @@ impl Followed {
         FunctionInfo {
             text_start: start,
             text_end: end,
+            unpaired: function.unpaired.into(),
         }
     }
 

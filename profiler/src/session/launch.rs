@@ -158,7 +158,7 @@ fn look(pid: Pid, sites: SitePolicy) -> Result<Option<(Process, Discovered)>, Se
     let objects = process.loaded_objects().objects;
     let is_static = objects
         .first()
-        .is_some_and(|executable| executable.facts.dynamic.is_none());
+        .is_some_and(|executable| executable.facts.is_static());
     let has_c_library = objects.iter().any(|object| {
         let name = object.path.file_name().map(|name| name.to_string_lossy());
         name.is_some_and(|name| C_LIBRARIES.iter().any(|library| name.starts_with(library)))

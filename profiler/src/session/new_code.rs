@@ -41,9 +41,11 @@ impl Session<'_> {
         let Ok(discovered) = Discovered::of(&followed.process, self.config.sites) else {
             return Ok(None);
         };
-        if let Some(gap) = followed.attach_python(&mut self.kernel, &discovered)? {
-            self.note(gap)?;
-        }
+        let gaps = followed.new_gaps(&discovered);
+        let gap = followed.attach_python(&mut self.kernel, &discovered)?;
+        gaps.into_iter()
+            .chain(gap)
+            .try_for_each(|gap| self.note(gap))?;
         let followed = &self.followed[slot];
         let gaps = self
             .python_probes

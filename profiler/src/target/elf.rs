@@ -41,6 +41,8 @@ pub struct ElfFacts {
     pub build_id: Option<Vec<u8>>,
     /// Where the `PT_DYNAMIC` segment goes; `None` in a static executable.
     pub dynamic: Option<Svma>,
+    /// Whether it asks for a dynamic linker (`PT_INTERP`).
+    pub has_interpreter: bool,
     /// `DT_NEEDED`, in order.
     pub needed: Vec<Vec<u8>>,
     /// `DT_SONAME`.
@@ -65,10 +67,20 @@ impl ElfFacts {
             ..Self::default()
         };
         for segment in segments {
+            facts.has_interpreter |= segment.p_type(ENDIAN) == elf::PT_INTERP;
             facts.read_notes(segment, data);
             facts.read_dynamic(segment, segments, data);
         }
         Ok(facts)
+    }
+
+    /// Whether a program with these headers brings all of its code: it has no dynamic section, or, where it
+    /// can be loaded anywhere (static-pie), one that asks for nobody. The dynamic linker, which is such a
+    /// program as well when it is run by its name, has a name to be loaded by.
+    #[must_use]
+    pub fn is_static(&self) -> bool {
+        let asks_for_nobody = !self.has_interpreter && self.needed.is_empty();
+        self.dynamic.is_none() || (asks_for_nobody && self.soname.is_none())
     }
 
     fn read_notes<'data>(
@@ -205,7 +217,7 @@ mod tests {
         let bytes = std::fs::read("/proc/self/exe").expect("a program can read itself");
         let facts = ElfFacts::read(&bytes[..]).expect("a program that runs is whole");
         assert!(facts.needed.iter().any(|name| name.starts_with(b"libc.so")));
-        assert!(facts.dynamic.is_some() && !facts.is_go);
+        assert!(facts.dynamic.is_some() && !facts.is_go && !facts.is_static());
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod process;
 mod refusal;
 mod sandbox;
 mod search_order;
+mod settings;
 
 pub use address::{Avma, FileOffset, LoadBias, Svma};
 pub use backing::Backing;

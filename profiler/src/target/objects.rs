@@ -202,7 +202,7 @@ impl LoadedObject {
             path: self.path.clone(),
             file: self.file,
             load: self.load,
-            is_dynamic: self.facts.dynamic.is_some(),
+            is_dynamic: self.load != Load::Executable || !self.facts.is_static(),
             symbols,
         })
     }
