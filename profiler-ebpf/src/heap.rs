@@ -172,7 +172,7 @@ fn track(
 ) -> Option<()> {
     let size = call.size;
     let (stack, totals) = stack_of_allocation(thread, process, call.function, size, caller)?;
-    let window = window::of_allocation(thread, process, caller);
+    let window = window::of_allocation(thread, process, size, caller);
     let allocation = LiveAllocation {
         size,
         stack,
@@ -283,6 +283,8 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
         | CallShape::PythonFree
         | CallShape::PythonContextMade
         | CallShape::PythonContextFreed
+        | CallShape::PythonItemPut
+        | CallShape::PythonItemTaken
         | CallShape::PythonNewPool
         | CallShape::SslRead
         | CallShape::SslReadEx

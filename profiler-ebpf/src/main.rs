@@ -114,6 +114,18 @@ pub fn python_context_made(ctx: RetProbeContext) -> u32 {
 }
 
 #[uprobe]
+pub fn python_item_put(ctx: ProbeContext) -> u32 {
+    let _ = window::item_put(&ctx);
+    0
+}
+
+#[uretprobe]
+pub fn python_item_taken(ctx: RetProbeContext) -> u32 {
+    let _ = window::item_taken(&ctx);
+    0
+}
+
+#[uprobe]
 pub fn python_context_freed(ctx: ProbeContext) -> u32 {
     let _ = window::context_freed(&ctx);
     0
@@ -210,7 +222,7 @@ pub fn descriptor_closes(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// Before accept, epoll_wait, poll, select and their variants.
+/// Before accept, epoll_wait, poll, select, nanosleep and their variants.
 #[tracepoint]
 pub fn thread_waits(ctx: TracePointContext) -> u32 {
     let _ = window::thread_waits(&ctx);

@@ -122,6 +122,11 @@ pub static PYTHON_FREED: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub static CONTEXTS: HashMap<u64, Owner> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
+/// `item_key` of what was put into a queue of Python's and not taken out yet to whom it belongs, a window or a
+/// task. Full: to nobody, and counted.
+#[map]
+pub static ITEMS: HashMap<u64, u32> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
 /// The last id that a Python code object was given.
 #[map]
 pub static LAST_PYTHON_CODE: Array<u64> = Array::with_max_entries(1, 0);
@@ -227,6 +232,7 @@ pub static SOCKET_OFFSETS: Global<SocketOffsets> = Global::new(SocketOffsets {
     mm: 0,
     rss: 0,
     rss_stride: 0,
+    nvcsw: 0,
 });
 
 /// What happens to windows, in order. Full: counted.

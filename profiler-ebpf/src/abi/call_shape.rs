@@ -44,6 +44,10 @@ pub enum CallShape {
     PythonContextMade,
     /// `void f(PyContext *context)`: frees one.
     PythonContextFreed,
+    /// `PyObject *f(PyObject *self, PyObject *const *args, …)`: puts the first of `args` into a queue.
+    PythonItemPut,
+    /// `PyObject *f(…)`: takes an item out of one; NULL if there is none.
+    PythonItemTaken,
     /// `void *f(…)`: takes a pool for pymalloc, and returns the first block in it.
     PythonNewPool,
     /// `int f(SSL *ssl, void *buf, int num)`: `SSL_read` (openssl/ssl.h). Returns how many bytes were
@@ -89,7 +93,7 @@ pub enum AttachRank {
 
 impl CallShape {
     /// Every shape, in the order of their discriminants.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -107,6 +111,8 @@ impl CallShape {
         Self::PythonFree,
         Self::PythonContextMade,
         Self::PythonContextFreed,
+        Self::PythonItemPut,
+        Self::PythonItemTaken,
         Self::PythonNewPool,
         Self::SslRead,
         Self::SslReadEx,
@@ -127,6 +133,7 @@ impl CallShape {
             Self::Free
             | Self::PythonCodeFreed
             | Self::PythonContextFreed
+            | Self::PythonItemTaken
             | Self::PythonFree
             | Self::SslFree
             | Self::WindowLeave
@@ -146,6 +153,7 @@ impl CallShape {
             | Self::PythonMalloc
             | Self::PythonCalloc
             | Self::PythonContextMade
+            | Self::PythonItemPut
             | Self::PythonNewPool
             | Self::SslRead
             | Self::SslReadEx
@@ -164,6 +172,7 @@ impl CallShape {
                 | Self::NoteCaller
                 | Self::PythonCodeFreed
                 | Self::PythonContextFreed
+                | Self::PythonItemPut
                 | Self::PythonFree
                 | Self::SslFree
                 | Self::WindowEnter
@@ -189,6 +198,7 @@ impl CallShape {
             | Self::ResizeInPlace
             | Self::PythonMalloc
             | Self::PythonFree
+            | Self::PythonItemPut
             | Self::SslRead
             | Self::SslWrite => 2,
             Self::ReallocArray | Self::PosixMemalign | Self::PythonCalloc | Self::PythonRealloc => {
@@ -197,6 +207,7 @@ impl CallShape {
             Self::RustRealloc | Self::SslReadEx | Self::SslWriteEx => 4,
             Self::NoteCaller
             | Self::PythonContextMade
+            | Self::PythonItemTaken
             | Self::PythonNewPool
             | Self::WindowFunction
             | Self::WindowEnter

@@ -90,6 +90,18 @@ pub fn resident_set() -> u64 {
     pages * PAGE
 }
 
+/// How often the current thread has waited so far.
+#[inline(always)]
+pub fn waits() -> u64 {
+    let offsets = SOCKET_OFFSETS.load();
+    if offsets.files == 0 {
+        return 0;
+    }
+    // SAFETY: a plain helper call.
+    let task = unsafe { bpf_get_current_task_btf() };
+    load(task as u64, offsets.nvcsw)
+}
+
 /// A word of a structure that the verifier knows by its type, at an offset that it knows as well: a plain
 /// load, which yields zero where nothing can be read.
 #[inline(always)]

@@ -26,9 +26,10 @@ pub fn task(id: u32) -> Option<&'static mut TaskState> {
     (id & TASK != 0 && state.id == id).then_some(state)
 }
 
-/// A new task's id; zero if there is none. `parent` is the id of the task that has made it, or zero.
+/// A task's new id; zero if there is none. `parent` is the id of the task that has made it, or zero; `is_older`
+/// says whether the task has been there for some time.
 #[inline(always)]
-pub fn begin(process: u16, parent: u32) -> u32 {
+pub fn begin(process: u16, parent: u32, is_older: bool) -> u32 {
     let Some(last) = LAST_TASK.get_ptr_mut(0) else {
         return 0;
     };
@@ -44,6 +45,8 @@ pub fn begin(process: u16, parent: u32) -> u32 {
     let mut new = TaskState {
         id,
         process: u32::from(process),
+        opened: windows_opened(process),
+        is_older: u32::from(is_older),
         ..TaskState::default()
     };
     if let Some(parent) = task(parent) {
@@ -56,10 +59,20 @@ pub fn begin(process: u16, parent: u32) -> u32 {
     id
 }
 
-/// The window that a task's amounts belong to; zero while that is not known.
+/// How many windows of a process have opened so far, modulo 2^32.
 #[inline(always)]
-pub fn window_of(id: u32) -> u32 {
-    task(id).map_or(0, |task| task.window)
+fn windows_opened(process: u16) -> u32 {
+    let process = PROCESS_WINDOWS.get(u32::from(process));
+    process.map_or(0, |process| process.opened as u32)
+}
+
+/// Whether a task was there before a window opened.
+#[inline(always)]
+pub fn is_older(id: u32, window: u32) -> bool {
+    let (Some(task), Some(window)) = (task(id), at(window)) else {
+        return false;
+    };
+    task.is_older != 0 || window.number.wrapping_sub(task.opened) as i32 >= 0
 }
 
 /// The task, and those that it has made, work for a window, and always did.

@@ -51,6 +51,7 @@ fn socket_offsets(btf: &[u8]) -> Option<SocketOffsets> {
         mm: sections.field("task_struct", "mm")?,
         rss: rss.map_or(0, |(first, _)| first),
         rss_stride: rss.map_or(0, |(_, stride)| stride),
+        nvcsw: sections.field("task_struct", "nvcsw")?,
     })
 }
 

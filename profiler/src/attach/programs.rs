@@ -76,6 +76,8 @@ pub(super) const SOCKETS: [Tracepoints; 4] = [
             "sys_enter_ppoll",
             "sys_enter_select",
             "sys_enter_pselect6",
+            "sys_enter_nanosleep",
+            "sys_enter_clock_nanosleep",
         ],
     ),
 ];
@@ -121,6 +123,8 @@ pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
         CallShape::PythonFree => ("enter_python_free", ""),
         CallShape::PythonContextMade => ("", "python_context_made"),
         CallShape::PythonContextFreed => ("python_context_freed", ""),
+        CallShape::PythonItemPut => ("python_item_put", ""),
+        CallShape::PythonItemTaken => ("", "python_item_taken"),
         CallShape::PythonNewPool => ("", "leave_python_new_pool"),
         CallShape::SslRead => ("enter_ssl_call", "leave_ssl_read"),
         CallShape::SslReadEx => ("enter_ssl_call_ex", "leave_ssl_read"),

@@ -132,7 +132,9 @@ fn check(profile: &Profile, by: Measure, route: Option<&RouteRow>) -> Result<(),
         None => rows.iter().any(is_known),
     };
     if !any(|row| row.retained_bytes_per_request.is_some()) {
-        let is_bound = |row: &RouteRow| row.confidences.exact + row.confidences.lineage > 0;
+        let is_bound = |row: &RouteRow| {
+            row.confidences.exact + row.confidences.lineage + row.confidences.single > 0
+        };
         return Err(match any(is_bound) {
             true => Refusal::UnderWay(name()),
             false => Refusal::NotBound(name()),

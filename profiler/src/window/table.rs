@@ -52,7 +52,7 @@ pub struct RouteRow {
     pub retained_bytes_per_request: Option<f64>,
     /// Mean of those whose grace is over.
     pub survivor_bytes_per_request: Option<f64>,
-    /// The least of any request: `exact`, `lineage`, `candidates` or `none`.
+    /// The least of any request: `exact`, `lineage`, `single`, `candidates` or `none`.
     pub confidence: &'static str,
     /// How many requests have which.
     pub confidences: Confidences,
@@ -132,6 +132,8 @@ pub struct Confidences {
     pub exact: u64,
     /// [`Binding::Lineage`].
     pub lineage: u64,
+    /// [`Binding::Single`].
+    pub single: u64,
     /// [`Binding::Candidates`].
     pub candidates: u64,
     /// [`Binding::None`].
@@ -262,6 +264,7 @@ impl Confidences {
         match binding {
             Binding::Exact => self.exact += 1,
             Binding::Lineage => self.lineage += 1,
+            Binding::Single => self.single += 1,
             Binding::Candidates(_) => self.candidates += 1,
             Binding::None => self.none += 1,
         }
@@ -272,12 +275,14 @@ impl Confidences {
         let Self {
             exact,
             lineage,
+            single,
             candidates,
             none,
         } = self;
-        match (none, candidates, lineage, exact) {
-            (0, 0, 0, 1..) => Binding::Exact,
-            (0, 0, 1.., _) => Binding::Lineage,
+        match (none, candidates, single, lineage, exact) {
+            (0, 0, 0, 0, 1..) => Binding::Exact,
+            (0, 0, 0, 1.., _) => Binding::Lineage,
+            (0, 0, 1.., ..) => Binding::Single,
             // How many does not matter to the name.
             (0, 1.., ..) => Binding::Candidates(0),
             _ => Binding::None,

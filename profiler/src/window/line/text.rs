@@ -59,6 +59,7 @@ fn write_retained(f: &mut fmt::Formatter<'_>, record: &WindowRecord) -> fmt::Res
     match record.binding {
         Binding::Exact => write!(f, " | retained={bytes}"),
         Binding::Lineage => write!(f, " | retained={bytes} (lineage)"),
+        Binding::Single => write!(f, " | retained={bytes} (single)"),
         Binding::Candidates(count) => write!(f, " | retained=~{bytes} ({count} candidates)"),
         Binding::None => f.write_str(" | retained=?"),
     }

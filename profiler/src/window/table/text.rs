@@ -130,12 +130,14 @@ fn shares(confidences: Confidences) -> String {
     let Confidences {
         exact,
         lineage,
+        single,
         candidates,
         none,
     } = confidences;
     let named = [
         (exact, "exact"),
         (lineage, "lineage"),
+        (single, "single"),
         (candidates, "candidates"),
         (none, "none"),
     ];
