@@ -167,8 +167,8 @@ pub struct TaskState {
     pub opened: u32,
     /// Not zero if the task had been there before it was told apart.
     pub is_older: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The number of the task that has made it; zero if there is none.
+    pub parent: u32,
     /// Its allocations, while its window is not known.
     pub amounts: Amounts,
 }

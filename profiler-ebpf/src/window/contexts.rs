@@ -184,7 +184,8 @@ pub fn answered(thread: &mut ThreadState, process: u16, window: u32) -> Option<(
     let mut is_older = true;
     if works_for & TASK != 0 {
         is_older = tasks::is_older(works_for, window);
-        let joined = tasks::join_tasks(u64::from(works_for), u64::from(window));
+        let first = tasks::first_of(works_for, window);
+        let joined = tasks::join_tasks(u64::from(first), u64::from(window));
         task_begins(window, joined > 1);
     } else if works_for != 0 {
         count(Counter::TasksDisagree, 1);
@@ -217,7 +218,10 @@ pub fn made(ctx: &RetProbeContext) -> Option<()> {
     }
     let thread = thread::current()?;
     thread.walk.python.begin(cookie.process, &mut thread.fsbase);
-    let mut window = works_for(thread, cookie.process);
+    let mut window = match works_for(thread, cookie.process) {
+        0 => live(thread.item.owner),
+        window => window,
+    };
     let is_task = PYTHONS
         .get(u32::from(cookie.process))
         .is_some_and(|layout| makes_tasks(layout, regs.rip));

@@ -51,7 +51,7 @@ pub fn of_allocation(thread: &mut ThreadState, process: u16, size: u64, caller: 
     call::seen_at(thread, process, caller);
     match works_for(thread, process) {
         BACKGROUND => nobody::of_allocation(thread, process, size),
-        task if task & TASK != 0 && !is_any_unbound(process) => BACKGROUND,
+        task if task & TASK != 0 => nobody::of_task(thread, process, task),
         window => window,
     }
 }

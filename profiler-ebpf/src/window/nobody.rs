@@ -13,7 +13,7 @@
 
 use residue_ebpf::abi::window::{AMBIGUOUS, BACKGROUND, alone_under_way, count_under_way};
 
-use super::{open, socket::waits};
+use super::{open, socket::waits, tasks};
 use crate::{atomic, maps::PROCESS_WINDOWS, thread::ThreadState};
 
 /// What a thread of Python's allocates up to this size, bytes, may be the interpreter's own, such as the lock by
@@ -49,6 +49,34 @@ pub fn of_allocation(thread: &ThreadState, process: u16, size: u64) -> u32 {
     // SAFETY: a field of a map value.
     unsafe { atomic::add(&raw mut process.escaped, 1) };
     AMBIGUOUS
+}
+
+/// The same, of a thread that works for a task whose window is not known: it is the task's.
+#[inline(always)]
+pub fn of_task(thread: &ThreadState, process: u16, task: u32) -> u32 {
+    let Some(process) = PROCESS_WINDOWS.get_ptr_mut(u32::from(process)) else {
+        return BACKGROUND;
+    };
+    // SAFETY: as above.
+    let process = unsafe { &mut *process };
+    if process.unbound_open == 0 {
+        return BACKGROUND;
+    }
+    if thread.arrival.is_known() || !tasks::serves_several(task, process) {
+        return task;
+    }
+    match open(alone_under_way(process.under_way)) {
+        Some(window) => {
+            // SAFETY: as above.
+            unsafe { atomic::add(&raw mut window.others, 1) };
+            window.id()
+        }
+        None => {
+            // SAFETY: as above.
+            unsafe { atomic::add(&raw mut process.escaped, 1) };
+            task
+        }
+    }
 }
 
 /// Whether what the thread does may be for one of the requests under way; `any_unbound` says whether some of

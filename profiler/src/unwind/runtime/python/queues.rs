@@ -63,7 +63,9 @@ fn text((start, bytes): &(u64, Vec<u8>), text: &[u8]) -> Option<u64> {
 
 fn pointer_to((start, bytes): &(u64, Vec<u8>), address: u64) -> Option<u64> {
     let (words, _) = bytes.as_chunks::<WORD>();
-    let index = words.iter().position(|it| u64::from_le_bytes(*it) == address)?;
+    let index = words
+        .iter()
+        .position(|it| u64::from_le_bytes(*it) == address)?;
     start.checked_add((index * WORD) as u64)
 }
 
