@@ -285,6 +285,7 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
         | CallShape::PythonContextFreed
         | CallShape::PythonItemPut
         | CallShape::PythonItemTaken
+        | CallShape::PythonItemReturned
         | CallShape::PythonNewPool
         | CallShape::SslRead
         | CallShape::SslReadEx

@@ -21,6 +21,7 @@ mod verifier;
 mod window;
 
 use aya_ebpf::{
+    EbpfContext as _,
     macros::{tracepoint, uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext, TracePointContext},
 };
@@ -121,7 +122,13 @@ pub fn python_item_put(ctx: ProbeContext) -> u32 {
 
 #[uretprobe]
 pub fn python_item_taken(ctx: RetProbeContext) -> u32 {
-    let _ = window::item_taken(&ctx);
+    let _ = window::item_taken(ctx.as_ptr(), ctx.regs);
+    0
+}
+
+#[uprobe]
+pub fn python_item_returned(ctx: ProbeContext) -> u32 {
+    let _ = window::item_taken(ctx.as_ptr(), ctx.regs);
     0
 }
 

@@ -48,6 +48,8 @@ pub enum CallShape {
     PythonItemPut,
     /// `PyObject *f(…)`: takes an item out of one; NULL if there is none.
     PythonItemTaken,
+    /// No function: an instruction by which such a function returns.
+    PythonItemReturned,
     /// `void *f(…)`: takes a pool for pymalloc, and returns the first block in it.
     PythonNewPool,
     /// `int f(SSL *ssl, void *buf, int num)`: `SSL_read` (openssl/ssl.h). Returns how many bytes were
@@ -93,7 +95,7 @@ pub enum AttachRank {
 
 impl CallShape {
     /// Every shape, in the order of their discriminants.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -113,6 +115,7 @@ impl CallShape {
         Self::PythonContextFreed,
         Self::PythonItemPut,
         Self::PythonItemTaken,
+        Self::PythonItemReturned,
         Self::PythonNewPool,
         Self::SslRead,
         Self::SslReadEx,
@@ -134,6 +137,7 @@ impl CallShape {
             | Self::PythonCodeFreed
             | Self::PythonContextFreed
             | Self::PythonItemTaken
+            | Self::PythonItemReturned
             | Self::PythonFree
             | Self::SslFree
             | Self::WindowLeave
@@ -173,6 +177,7 @@ impl CallShape {
                 | Self::PythonCodeFreed
                 | Self::PythonContextFreed
                 | Self::PythonItemPut
+                | Self::PythonItemReturned
                 | Self::PythonFree
                 | Self::SslFree
                 | Self::WindowEnter
@@ -208,6 +213,7 @@ impl CallShape {
             Self::NoteCaller
             | Self::PythonContextMade
             | Self::PythonItemTaken
+            | Self::PythonItemReturned
             | Self::PythonNewPool
             | Self::WindowFunction
             | Self::WindowEnter

@@ -5,9 +5,12 @@
 //! `loop.run_in_executor`, which copies no context. An item is known by its address: from when it is put in
 //! until it is taken out, the queue holds it, so that the address is no other object's.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
-    bindings::BPF_ANY,
-    programs::{ProbeContext, RetProbeContext},
+    EbpfContext as _,
+    bindings::{BPF_ANY, pt_regs},
+    programs::ProbeContext,
 };
 use residue_ebpf::abi::counters::Counter;
 
@@ -36,7 +39,7 @@ pub struct Item {
 /// is passed (`METH_FASTCALL`, Include/cpython/methodobject.h).
 #[inline(always)]
 pub fn item_put(ctx: &ProbeContext) -> Option<()> {
-    let cookie = open_process(aya_ebpf::EbpfContext::as_ptr(ctx))?;
+    let cookie = open_process(ctx.as_ptr())?;
     let item = read_word(ctx.arg(1)?);
     let thread = thread::current()?;
     thread.walk.python.begin(cookie.process, &mut thread.fsbase);
@@ -51,12 +54,13 @@ pub fn item_put(ctx: &ProbeContext) -> Option<()> {
     Some(())
 }
 
-/// A thread has taken an item out of a queue, or has found none.
+/// A thread has taken an item out of a queue, or has found none: a probe's context and registers where a function
+/// has returned or is about to.
 #[inline(always)]
-pub fn item_taken(ctx: &RetProbeContext) -> Option<()> {
-    let cookie = open_process(aya_ebpf::EbpfContext::as_ptr(ctx))?;
-    // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
-    let item = unsafe { (*ctx.regs).rax };
+pub fn item_taken(ctx: *mut c_void, regs: *mut pt_regs) -> Option<()> {
+    let cookie = open_process(ctx)?;
+    // SAFETY: a probe's context is the thread's pt_regs.
+    let item = unsafe { (*regs).rax };
     let thread = thread::current()?;
     let key = item_key(cookie.process, item);
     // SAFETY: the value is copied at once.

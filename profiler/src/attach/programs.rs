@@ -125,6 +125,7 @@ pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
         CallShape::PythonContextFreed => ("python_context_freed", ""),
         CallShape::PythonItemPut => ("python_item_put", ""),
         CallShape::PythonItemTaken => ("", "python_item_taken"),
+        CallShape::PythonItemReturned => ("python_item_returned", ""),
         CallShape::PythonNewPool => ("", "leave_python_new_pool"),
         CallShape::SslRead => ("enter_ssl_call", "leave_ssl_read"),
         CallShape::SslReadEx => ("enter_ssl_call_ex", "leave_ssl_read"),

@@ -115,8 +115,10 @@ fn queue_points<'a>(
     let memory = ProcessMemory::of(&followed.process)?;
     let functions = QueueFunctions::find(&parts, &memory)?;
     let at = |function, shape| point(followed, discovered, function, shape);
-    let taken = functions.take.into_iter();
-    let taken = taken.map(|take| at(take, CallShape::PythonItemTaken));
+    let take = functions.take.into_iter();
+    let take = take.map(|take| at(take, CallShape::PythonItemTaken));
+    let exits = functions.exits.into_iter();
+    let taken = take.chain(exits.map(|exit| at(exit, CallShape::PythonItemReturned)));
     let put = at(functions.put, CallShape::PythonItemPut);
     taken.chain([put]).collect()
 }

@@ -85,6 +85,10 @@ fn what_is_not_sure_is_marked_and_not_suspected() {
         "retained=20.9MB (lineage) | LEAK_SUSPECTED"
     );
     assert_eq!(
+        ending(Binding::Single),
+        "retained=20.9MB (single) | LEAK_SUSPECTED"
+    );
+    assert_eq!(
         ending(Binding::Candidates(3)),
         "retained=~20.9MB (3 candidates)"
     );

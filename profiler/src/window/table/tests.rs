@@ -114,6 +114,8 @@ fn the_least_confidence_is_told() {
     };
     assert_eq!(least(&[Binding::Exact, Binding::Lineage]), "lineage");
     assert_eq!(least(&[Binding::Lineage]), "lineage");
+    assert_eq!(least(&[Binding::Single, Binding::Lineage]), "single");
+    assert_eq!(least(&[Binding::Single, Binding::None]), "none");
     assert_eq!(
         least(&[Binding::Candidates(2), Binding::Exact]),
         "candidates"
@@ -243,7 +245,7 @@ fn the_json_has_the_documented_names() {
                 "alloc_bytes_per_request": 10_000.0, "retained_bytes_per_request": 200.0,
                 "survivor_bytes_per_request": null,
                 "confidence": "exact",
-                "confidences": {"exact": 1, "lineage": 0, "candidates": 0, "none": 0},
+                "confidences": {"exact": 1, "lineage": 0, "single": 0, "candidates": 0, "none": 0},
                 "estimated_bytes_per_request": null, "estimate_standard_error": null, "estimated_from": null,
                 "no_estimate": null,
             }],

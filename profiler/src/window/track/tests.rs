@@ -406,6 +406,45 @@ fn a_window_that_tasks_are_bound_to_has_its_own_amounts_alone() {
 }
 
 #[test]
+fn what_has_escaped_is_said_of_every_window_meanwhile() {
+    for flags in [0, WINDOW_HAS_TASKS | WINDOW_TASKS_INHERITED, 7] {
+        let mut tracker = tracker();
+        let mut state = bound(1);
+        state.bound_and_flags = flags;
+        let mut opened = event(Opened, state, b"");
+        (opened.under_way, opened.opened, opened.escaped) = (2, 10, 3);
+        tracker.take(&opened, b"GET /a HTTP/1.1\r\n\r\n");
+        state.amounts.alloc_bytes = 100;
+        let mut closed = event(Closed, state, b"");
+        (closed.opened, closed.escaped) = (13, 4);
+        closed.ambiguous.alloc_bytes = 500;
+        let record = &tracker.take(&closed, b"")[0];
+        assert_eq!(record.binding, Binding::Candidates(5));
+        assert_eq!(record.allocated.bytes, 600);
+    }
+}
+
+#[test]
+fn what_others_have_allocated_is_the_only_windows() {
+    for (flags, others, binding) in [
+        (0, 0, Binding::Single),
+        (0, 1, Binding::Single),
+        (7, 1, Binding::Single),
+        (7, 0, Binding::Exact),
+        (WINDOW_HAS_TASKS, 1, Binding::Single),
+        (WINDOW_HANDED_OVER, 1, Binding::Single),
+    ] {
+        let mut tracker = tracker();
+        let mut state = bound(1);
+        state.bound_and_flags = flags;
+        tracker.take(&event(Opened, state, b""), b"GET /a HTTP/1.1\r\n\r\n");
+        state.others = others;
+        let record = &tracker.take(&event(Closed, state, b""), b"")[0];
+        assert_eq!(record.binding, binding, "{flags} {others}");
+    }
+}
+
+#[test]
 fn a_window_is_not_over_while_tasks_work_for_it() {
     let is_over =
         |tracker: &mut Tracker, state, now_ns| !tracker.over(now_ns, |_| Some(state)).is_empty();

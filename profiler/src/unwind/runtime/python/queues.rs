@@ -4,6 +4,13 @@
 //! Its module `_queue` exports nothing but its initialization, and may have no symbols. But each of its methods has
 //! a documentation of its own, which its `PyMethodDef` (Include/methodobject.h) points to: name, function, flags,
 //! documentation.
+//!
+//! A thread of a pool waits in `get` for its next item, and does so already when it is first looked at. A return
+//! probe would miss that item, so probes are put on the instructions by which these functions return.
+
+use std::collections::BTreeSet;
+
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl};
 
 use crate::target::{Avma, Memory};
 
@@ -17,14 +24,21 @@ const METHOD_DOCUMENTATION: u64 = 24;
 /// The module takes 40 KiB.
 const MAX_BYTES: u64 = 1 << 20;
 const WORD: usize = size_of::<u64>();
+/// `get` takes 900 bytes at most, in 3.13; it returns in one place.
+const MAX_CODE_BYTES: u64 = 4096;
+const MAX_EXITS: usize = 4;
+/// How much the longest instruction has.
+const MAX_INSTRUCTION: u64 = 15;
 
 /// The functions of `queue.SimpleQueue`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueFunctions {
     /// `PyObject *put(PyObject *self, PyObject *const *args, …)`
     pub put: Avma,
-    /// Those that return an item.
-    pub take: [Avma; 2],
+    /// The instructions by which those return that take an item out.
+    pub exits: Vec<Avma>,
+    /// Those of them that return nobody knows where.
+    pub take: Vec<Avma>,
 }
 
 impl QueueFunctions {
@@ -38,11 +52,58 @@ impl QueueFunctions {
             Some((start.0, bytes))
         };
         let parts: Vec<_> = parts.iter().filter_map(read).collect();
-        Some(Self {
+        let mut found = Self {
             put: function(&parts, PUT)?,
-            take: [function(&parts, TAKE[0])?, function(&parts, TAKE[1])?],
-        })
+            exits: Vec::new(),
+            take: Vec::new(),
+        };
+        for documentation in TAKE {
+            let take = function(&parts, documentation)?;
+            match exits(take, memory) {
+                Some(exits) => found.exits.extend(exits),
+                None => found.take.push(take),
+            }
+        }
+        Some(found)
     }
+}
+
+/// The instructions by which a function returns; `None` if there may be another way out.
+fn exits(function: Avma, memory: &impl Memory) -> Option<BTreeSet<Avma>> {
+    let end = function.0.checked_add(MAX_CODE_BYTES)?;
+    let mut exits = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut starts = vec![function.0];
+    while let Some(mut at) = starts.pop() {
+        while seen.insert(at) {
+            let code: [u8; MAX_INSTRUCTION as usize] = memory.array(Avma(at))?;
+            let instruction = Decoder::with_ip(64, &code, at, DecoderOptions::NONE).decode();
+            let flow = instruction.flow_control();
+            if matches!(
+                flow,
+                FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
+            ) {
+                let target = instruction.near_branch_target();
+                let is_within = (function.0..end).contains(&target);
+                starts.push(is_within.then_some(target)?);
+            }
+            match flow {
+                FlowControl::Return if instruction.code() == Code::Retnq => {
+                    exits.insert(Avma(at));
+                    break;
+                }
+                FlowControl::UnconditionalBranch => break,
+                FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall => {}
+                FlowControl::ConditionalBranch => {}
+                _ => return None,
+            }
+            at = instruction.next_ip();
+            if at >= end {
+                return None;
+            }
+        }
+    }
+    (1..=MAX_EXITS).contains(&exits.len()).then_some(exits)
 }
 
 /// The function of the method whose documentation begins so.
@@ -106,9 +167,37 @@ mod tests {
     fn methods_are_found_by_what_is_said_of_them() {
         let expected = QueueFunctions {
             put: Avma(0x200),
-            take: [Avma(0x300), Avma(0x400)],
+            exits: Vec::new(),
+            take: vec![Avma(0x300), Avma(0x400)],
         };
         assert_eq!(find(&METHODS), Some(expected));
+    }
+
+    fn exits_of(mut code: Vec<u8>) -> Option<Vec<u64>> {
+        code.resize(code.len() + MAX_INSTRUCTION as usize, 0x90);
+        let exits = exits(Avma(TEXT), &memory_of([(TEXT, code)]))?;
+        Some(exits.into_iter().map(|it| it.0).collect())
+    }
+
+    #[test]
+    fn every_return_is_found_that_a_function_can_reach() {
+        // test %edi,%edi; je +2; ret; int3; call +0; jmp -7
+        let code = vec![
+            0x85, 0xff, 0x74, 2, 0xc3, 0xcc, 0xe8, 0, 0, 0, 0, 0xeb, 0xf7,
+        ];
+        assert_eq!(exits_of(code), Some(vec![TEXT + 4]));
+    }
+
+    #[test]
+    fn a_function_with_another_way_out_has_no_exits() {
+        // A jump behind it; one through a register; one without an end.
+        for code in [
+            vec![0xe9, 0, 0x20, 0, 0, 0xc3],
+            vec![0xff, 0xe0],
+            vec![0xeb, 0xfe],
+        ] {
+            assert_eq!(exits_of(code), None);
+        }
     }
 
     #[test]
