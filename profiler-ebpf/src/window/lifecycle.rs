@@ -260,8 +260,9 @@ pub fn thread_exited(thread: &mut ThreadState) {
     turn_away(thread, now());
 }
 
-/// A thread is about to wait. One that waits for connections or for the clock has work of its own ([`nobody`](super::nobody)). For what it waited before its request arrived, it waits between requests;
-/// for anything else, such as a database, within one.
+/// A thread is about to wait. For what it waited before its request arrived, it waits between requests;
+/// for anything else, such as a database, within one. A thread that waits for connections or for the clock has work
+/// of its own ([`nobody`](super::nobody)).
 #[inline(always)]
 pub fn thread_waits(ctx: &TracePointContext) -> Option<()> {
     let thread = thread::existing()?;

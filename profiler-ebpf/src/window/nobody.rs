@@ -11,10 +11,15 @@
 //!   window itself, that waits for connections or for the clock, or that has not waited since it was first seen,
 //!   as a thread has that was just started for a connection. Others wait for somebody who hands them work.
 
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use residue_ebpf::abi::window::{AMBIGUOUS, BACKGROUND, alone_under_way, count_under_way};
 
 use super::{open, socket::waits, tasks};
 use crate::{atomic, maps::PROCESS_WINDOWS, thread::ThreadState};
+
+/// So long after it was first seen, nanoseconds, a thread of Python's may still be starting. It waits meanwhile, for
+/// the interpreter's lock.
+const STARTING_NS: u64 = 1_000_000_000;
 
 /// What a thread of Python's allocates up to this size, bytes, may be the interpreter's own, such as the lock by
 /// which it waits: objects come from the allocator only if they are larger (`SMALL_REQUEST_THRESHOLD`,
@@ -87,7 +92,14 @@ fn may_be_requests(thread: &ThreadState, any_unbound: bool, size: u64) -> bool {
         let is_loop = thread.arrival.is_known();
         // One that has got its work with a context, or from a queue, is done with it.
         let is_over = thread.has_worked != 0 || thread.item.is_known != 0;
-        return any_unbound && !is_loop && !is_over && size > INTERPRETERS_OWN;
+        return any_unbound && !is_loop && !is_over && size > INTERPRETERS_OWN && !is_new(thread);
     }
     any_unbound || thread.has_own_work == 0 && waits() != thread.waits_at_first
+}
+
+#[inline(always)]
+fn is_new(thread: &ThreadState) -> bool {
+    // SAFETY: a plain helper call.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    now_ns.saturating_sub(thread.first_seen_ns) < STARTING_NS
 }
