@@ -174,7 +174,8 @@ fn assert_queued(way: &str) -> Result<()> {
         with(leak, "candidates") * 10 >= leak.requests * 8,
         "{leak:#?}"
     );
-    assert_eq!(with(leak, "exact"), 0, "{leak:#?}");
+    // As above.
+    assert!(with(leak, "exact") <= 4, "{leak:#?}");
     Ok(())
 }
 
