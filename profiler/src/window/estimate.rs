@@ -32,7 +32,7 @@ pub const MAX_ROUTES: usize = 32;
 /// Intervals for each number that is estimated, at least: below three, the noise itself is a guess.
 const INTERVALS_EACH: usize = 3;
 /// Requests of a route, at least, for what one leaves behind to be told.
-pub const MIN_REQUESTS: u64 = 30;
+pub const MIN_REQUESTS: u64 = 20;
 /// Moves of memory that tell how large its steps are, at least.
 const MIN_MOVES: usize = 4;
 
