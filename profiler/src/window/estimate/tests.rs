@@ -266,7 +266,10 @@ fn too_few_requests_and_those_that_come_at_once_give_no_estimate() {
     let series: Vec<_> = series.collect();
     let estimate = by_route(&series, EstimatedFrom::ResidentSet).expect("there is enough data");
     assert!(told(&estimate, 0).1 > 0.0, "{estimate:?}");
-    assert_eq!(estimate.routes[1..], [RouteEstimate::TooFew(8), RouteEstimate::AtOnce]);
+    assert_eq!(
+        estimate.routes[1..],
+        [RouteEstimate::TooFew(8), RouteEstimate::AtOnce]
+    );
 }
 
 proptest! {
