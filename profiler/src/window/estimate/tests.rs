@@ -258,7 +258,13 @@ fn what_cannot_be_estimated_says_why() {
 
 #[test]
 fn too_few_requests_and_those_that_come_at_once_give_no_estimate() {
-    let requests = |at: u64| [at % 3, u64::from(at % 5 == 0), if at == 7 { 50 } else { 0 }];
+    let requests = |at: u64| {
+        [
+            at % 3,
+            u64::from(at.is_multiple_of(5)),
+            if at == 7 { 50 } else { 0 },
+        ]
+    };
     let series = (0..40).map(|at| Interval {
         growth: 1000 * (at % 3) as i64,
         requests: requests(at).to_vec(),
