@@ -36,9 +36,14 @@ pub struct Args {
     /// What to count [default: outstanding; with --route, survivors]
     #[arg(long, value_enum)]
     pub by: Option<Measure>,
-    /// Only what requests of this route left behind, such as `GET /users/{id}`
+    /// Only what requests of this route left behind, such as `GET /users/{id}`, or `/users/{id}` where one method
+    /// has it
     #[arg(long)]
     pub route: Option<String>,
+    /// Tell processes apart; without it, stacks that read the same are one, with how many have it. JSON and pprof
+    /// always do
+    #[arg(long)]
+    pub by_process: bool,
     /// Leave out Python frames, and show all native ones, the interpreter's included
     #[arg(long, conflicts_with = "python_only")]
     pub native_only: bool,
@@ -64,6 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         format,
         by,
         route,
+        by_process,
         native_only,
         python_only,
         tier,
@@ -86,6 +92,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         route: route.as_deref(),
     };
     let options = Options {
+        by_process: *by_process,
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
         ..selection.options(&profile)?
     };

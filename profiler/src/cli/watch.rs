@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write as _},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -14,7 +14,7 @@ use super::{record, requests::RequestArgs};
 use crate::{
     attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
     probes::SitePolicy,
-    report::units::printable,
+    report::units::{printable, wrap},
     session::{Config, Session, Update},
     target::Pid,
     window::{
@@ -33,7 +33,19 @@ Examples:
   For another program, a JSON object a line:
     sudo residue watch -p 4242 --json | jq 'select(.leak_suspected)'
   In production, by the resident set alone, at next to no cost:
-    sudo residue watch -p 4242 --rss-only";
+    sudo residue watch -p 4242 --rss-only
+
+LEAK_SUSPECTED marks a request that grew the process by, or retained, as much as --leak-threshold, and one of a
+route whose survivors go on growing: of its last 15 requests past their grace, the first five, the next and the
+last five each left blocks behind, and the last five at least half of what the first did. The line says how many
+left something, and how much. A cache that still fills, or takes new entries for old ones, looks the same: record
+such a route to see who holds what.
+
+`retained` is blocks of the allocator, outstanding when the request was over. What is `passing` was gone some requests
+later whenever the last requests of the route, 5 to 15, retained as much. Sizes of a line are in MB, 1,000,000 bytes.";
+
+/// Columns that a line of the table's heading may take.
+const COLUMNS: usize = 80;
 
 /// Show each request as it ends, and what it left behind
 #[derive(Debug, clap::Args)]
@@ -57,9 +69,12 @@ pub struct Args {
     /// Only requests during which the process grew by at least this much (1MB)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     min_delta: Option<u64>,
-    /// Growth or retention from which on a request is marked LEAK_SUSPECTED
+    /// Growth or retention from which on a single request is marked LEAK_SUSPECTED
     #[arg(long, value_name = "SIZE", default_value_t = THRESHOLD_BYTES, value_parser = parse_size)]
     leak_threshold: u64,
+    /// How often the table by route is shown, beside at the end; 0s for at the end alone
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    table_every: Duration,
     /// Follow no allocations: `retained` is unknown, and a request costs microseconds
     #[arg(long)]
     rss_only: bool,
@@ -143,8 +158,14 @@ struct Lines<'a> {
     json: bool,
     rules: LineRules,
     table: TableBuilder,
-    background: Unbound,
-    ambiguous: Unbound,
+    /// How often the table is shown; none if only at the end.
+    table_every: Option<Duration>,
+    table_due: Instant,
+    /// Requests since the table was shown.
+    untold: usize,
+    /// What belongs to no single request, which is known at the end; none until then, or if nobody counts it.
+    unbound: Option<[Unbound; 2]>,
+    follows_allocations: bool,
     /// Events that could not be recorded.
     lost: u64,
     /// The first error of standard output: nothing is written after it.
@@ -163,8 +184,11 @@ impl<'a> Lines<'a> {
                 min_delta_bytes: args.min_delta,
             },
             table: TableBuilder::default(),
-            background: Unbound::default(),
-            ambiguous: Unbound::default(),
+            table_every: Some(args.table_every).filter(|it| !it.is_zero()),
+            table_due: Instant::now() + args.table_every,
+            untold: 0,
+            unbound: None,
+            follows_allocations: !args.rss_only,
             lost: 0,
             failed: None,
         }
@@ -173,30 +197,68 @@ impl<'a> Lines<'a> {
     fn show(&mut self, update: Update) {
         match update {
             Update::Started { processes, .. } => {
-                eprintln!(
-                    "watching {}; Ctrl-C ends it",
-                    printable(&processes.join(", "))
-                );
+                let processes = printable(&processes.join(", "));
+                say(&format!("watching {processes}; Ctrl-C ends it"));
+                self.table_due = Instant::now() + self.table_every.unwrap_or_default();
             }
-            Update::Detaching { probes } => eprintln!("taking {probes} probes out"),
-            Update::Note(text) => eprintln!("note: {}", printable(&text)),
+            Update::Detaching { probes } => say(&format!("taking {probes} probes out")),
+            Update::Note(text) => say(&format!("note: {}", printable(&text))),
             Update::Windows(records) => self.write(&records),
             Update::Survivors(survivors) => {
                 for (route, amount) in survivors {
                     self.table.add_survivors(&route, amount);
                 }
             }
-            Update::Unbound(processes) => {
+            Update::Unbound(processes) if self.follows_allocations => {
+                let [mut background, mut ambiguous] = self.unbound.unwrap_or_default();
                 for process in processes {
-                    self.background.add(process.background);
-                    self.ambiguous.add(process.ambiguous);
+                    background.add(process.background);
+                    ambiguous.add(process.ambiguous);
                 }
+                self.unbound = Some([background, ambiguous]);
             }
-            Update::Written(tally) => self.lost = tally.lost,
+            // Zeros would be what nobody counted.
+            Update::Unbound(_) => {}
+            Update::Written(tally) => {
+                self.lost = tally.lost;
+                self.show_table_when_due();
+            }
         }
     }
 
+    /// The table so far. What nobody reads any more is no reason to end.
+    fn show_table_when_due(&mut self) {
+        let now = Instant::now();
+        let Some(every) = self.table_every.filter(|_| now >= self.table_due) else {
+            return;
+        };
+        self.table_due = now + every;
+        if std::mem::take(&mut self.untold) > 0 {
+            let _ = self.write_table();
+        }
+    }
+
+    fn write_table(&self) -> io::Result<()> {
+        let [background, ambiguous] = match self.unbound {
+            Some([background, ambiguous]) => [Some(background), Some(ambiguous)],
+            None => [None, None],
+        };
+        // At once, or the lines of requests would come in between.
+        let mut text = Vec::new();
+        writeln!(text, "\nREQUESTS BY ROUTE, so far")?;
+        let scope = match self.follows_allocations {
+            true => table::SCOPE,
+            false => table::NOTHING_FOLLOWED,
+        };
+        for line in wrap(scope, COLUMNS) {
+            writeln!(text, "{line}")?;
+        }
+        table::write(&self.table.build(background, ambiguous), &mut text)?;
+        io::stderr().lock().write_all(&text)
+    }
+
     fn write(&mut self, records: &[WindowRecord]) {
+        self.untold += records.len();
         for record in records {
             self.table.add(record);
         }
@@ -211,11 +273,12 @@ impl<'a> Lines<'a> {
     fn try_write(&self, records: &[WindowRecord]) -> io::Result<()> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         for record in records.iter().filter(|record| self.rules.shows(record)) {
+            let known = self.table.known(&record.route);
             if self.json {
-                serde_json::to_writer(&mut out, &JsonLine::new(record, &self.rules))?;
+                serde_json::to_writer(&mut out, &JsonLine::new(record, &self.rules, known))?;
                 writeln!(out)?;
             } else {
-                writeln!(out, "{}", TextLine::new(record, &self.rules))?;
+                writeln!(out, "{}", TextLine::new(record, &self.rules, known))?;
             }
         }
         out.flush()
@@ -223,13 +286,13 @@ impl<'a> Lines<'a> {
 
     /// The table by route.
     fn finish(self) -> anyhow::Result<()> {
-        let table = self.table.build(self.background, self.ambiguous);
-        table::write(&table, &mut io::stderr().lock())?;
+        // Who does not read it has the lines.
+        let _ = self.write_table();
         if self.lost > 0 {
-            eprintln!(
+            say(&format!(
                 "LOST {} events: figures may be too low; `residue record` tells which",
                 self.lost
-            );
+            ));
         }
         match self.failed {
             // `residue watch … | head` is no error.
@@ -239,4 +302,9 @@ impl<'a> Lines<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// Says something beside the lines. Whether anybody reads it makes no difference.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }

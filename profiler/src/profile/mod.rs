@@ -8,7 +8,9 @@
 mod apportion;
 mod build;
 mod culprit;
+mod cython;
 mod frames;
+mod interpreters;
 mod merge;
 mod requests;
 mod stacks;
@@ -49,6 +51,8 @@ pub struct Profile {
     pub python_interval: Option<u64>,
     /// Requests, and what they left behind; none if no windows were recorded.
     pub requests: Option<Requests>,
+    /// Whether no allocation was followed (`--rss-only`): what is empty here is then not known to be so.
+    pub rss_only: bool,
 }
 
 /// Whose blocks a report shows. They overlap, so no report adds them up.
@@ -205,6 +209,14 @@ impl Profile {
             .map(|it| it.figures))
     }
 
+    /// All mappings together that are not there to hold an allocator's blocks.
+    #[must_use]
+    pub fn mapped_beside(&self) -> Figures {
+        let mappings = self.mappings.iter();
+        let beside = mappings.filter(|it| it.owner != MappingOwner::Allocator);
+        sum(beside.map(|it| it.figures))
+    }
+
     /// What makes this profile incomplete: the counters of lost things that are above zero.
     pub fn lost(&self) -> impl Iterator<Item = &CounterValue> {
         self.counters
@@ -212,11 +224,18 @@ impl Profile {
             .filter(|it| it.kind == CounterKind::Lost && it.value > 0)
     }
 
-    /// The frame that a person wants to see first, as an index into `frames`: the innermost one
-    /// with a line that is not the runtime's or the allocator's own.
+    /// The frame that a person wants to see first, as an index into `frames`: the innermost one of the
+    /// application; where there is none, of what is nearest to it.
     #[must_use]
     pub fn culprit(&self, frames: &[FrameId]) -> usize {
         culprit::find(frames.iter().map(|id| self.frame(*id)))
+    }
+
+    /// The library's frame by which the application's at `culprit` came to the memory, as an index into
+    /// `frames`; none if that is no application's frame, or called no library.
+    #[must_use]
+    pub fn library(&self, frames: &[FrameId], culprit: usize) -> Option<usize> {
+        culprit::library(frames.iter().map(|id| self.frame(*id)), culprit)
     }
 }
 

@@ -31,9 +31,10 @@ pub(super) fn lines(profile: &Profile, rows: &[Row<'_>]) -> Vec<String> {
 
 fn line(profile: &Profile, frames: &[String], row: &Row<'_>) -> String {
     let mut line = String::new();
-    // With several processes, each is a root of its own; with several routes, each is one below it.
-    if profile.targets.len() > 1 {
-        let target = row.target.and_then(|index| profile.targets.get(index));
+    // Of processes that are told apart, each is a root of its own; with several routes, each is one below it.
+    if row.by_process {
+        let target = row.targets.first().copied().flatten();
+        let target = target.and_then(|index| profile.targets.get(index));
         line.push_str(&target.map_or("[process unknown]".into(), |it| escape(&units::target(it))));
         line.push(';');
     }

@@ -58,6 +58,8 @@ pub struct Options<'a> {
     pub tier: Tier,
     /// Of what requests left behind, those of this route; JSON holds all.
     pub route: Option<&'a Route>,
+    /// Whether stacks of several processes that read the same are told apart; JSON and pprof always do.
+    pub by_process: bool,
     /// Whether to emphasize with terminal colours (text only).
     pub colour: bool,
 }
