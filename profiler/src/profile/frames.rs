@@ -49,10 +49,7 @@ impl Frame {
     /// The frame as one of a library: `package Class.function:12`, or `libxml2.so.2 xmlNewNode`.
     #[must_use]
     pub fn in_library(&self) -> String {
-        let path = match self.kind {
-            FrameKind::Native => self.module.as_deref(),
-            FrameKind::Python => self.file.as_deref(),
-        };
+        let path = self.path();
         let library = path.map_or("", |path| package(path).unwrap_or(base_name(path)));
         let name = cython::plain(&self.name).unwrap_or_else(|| self.name.clone());
         // What has no name is called by its file already.
@@ -62,6 +59,20 @@ impl Frame {
         match (self.kind, self.line) {
             (FrameKind::Python, Some(line)) => format!("{library} {name}:{line}"),
             _ => format!("{library} {name}"),
+        }
+    }
+
+    /// The installed Python package that the frame is of, if it is of one.
+    #[must_use]
+    pub fn package(&self) -> Option<&str> {
+        self.path().and_then(package)
+    }
+
+    /// The file that holds the code.
+    fn path(&self) -> Option<&str> {
+        match self.kind {
+            FrameKind::Native => self.module.as_deref(),
+            FrameKind::Python => self.file.as_deref(),
         }
     }
 }

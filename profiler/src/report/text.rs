@@ -10,7 +10,7 @@ use crate::profile::{Profile, Tier};
 use crate::report::rows::{mapped, rows};
 use crate::report::{Measure, Options, units};
 use crate::window::table;
-use culprits::Culprits;
+use culprits::{Culprits, Listing};
 
 /// Columns that a line may take: those of a terminal that nobody has made wider.
 const COLUMNS: usize = 80;
@@ -78,8 +78,13 @@ fn write_blocks(
     }
     let title = options.by.noun().to_uppercase();
     write_titles(&title, "blocks of the allocator", options, out)?;
-    let more = "; `--format flamegraph -o FILE.svg` shows all";
-    culprits.write(TOP_ROWS, more, "block", options, out)
+    let listing = Listing {
+        top: TOP_ROWS,
+        more: "; `--format flamegraph -o FILE.svg` shows all",
+        noun: "block",
+        ways: true,
+    };
+    culprits.write(listing, options, out)
 }
 
 /// The largest number of a report may be of memory that no allocator has.
@@ -90,8 +95,13 @@ fn write_mappings(
 ) -> io::Result<()> {
     let what = "ranges mapped beside the allocator (mmap)";
     write_titles("MAPPED", what, options, out)?;
-    let more = "; `--format json` has all";
-    culprits.write(TOP_OTHERS, more, "range", options, out)
+    let listing = Listing {
+        top: TOP_OTHERS,
+        more: "; `--format json` has all",
+        noun: "range",
+        ways: true,
+    };
+    culprits.write(listing, options, out)
 }
 
 fn write_titles(
@@ -192,7 +202,13 @@ fn write_python_table(
     writeln!(out)?;
     write_wrapped(heading, Style::bold(options.colour), out)?;
     let (noun, _) = tier.nouns();
-    culprits.write(TOP_OTHERS, "", noun, options, out)
+    let listing = Listing {
+        top: TOP_OTHERS,
+        more: "",
+        noun,
+        ways: false,
+    };
+    culprits.write(listing, options, out)
 }
 
 fn write_wrapped(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {

@@ -142,7 +142,7 @@ mod tests {
     fn what_only_some_requests_leave_is_suspected_as_well() {
         let some = (0..40).map(|it| (2800, if it % 4 == 0 { 64 } else { 0 }));
         let evidence = of(some).evidence.expect("every fourth left something");
-        assert_eq!((evidence.left, evidence.bytes), (4, 256));
+        assert_eq!((evidence.left, evidence.bytes), (3, 192));
     }
 
     #[test]

@@ -210,8 +210,8 @@ fn callers_that_differ_stand_below_as_well() -> TestResult {
     let text = text_of(&capture)?;
     for line in [
         "< pool (app/db.py:9)\n",
-        "< login (app/views.py:7): 2.0 KiB\n",
-        "< logout (app/views.py:7): 1.0 KiB\n",
+        "2.0 KiB < login (app/views.py:7)\n",
+        "1.0 KiB < logout (app/views.py:7)\n",
     ] {
         assert!(text.contains(line), "{line} is missing:\n{text}");
     }

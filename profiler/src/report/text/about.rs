@@ -47,17 +47,18 @@ pub(super) fn write_summary(
     }
     let total = rows::total(&rows(profile, blocks(options)));
     let what = match options.by {
-        Measure::Outstanding => "are outstanding",
-        Measure::Allocated => "were allocated",
-        Measure::Retained => "were retained by requests",
-        Measure::Survivors => "survived requests",
+        Measure::Outstanding => "outstanding",
+        Measure::Allocated => "allocated",
+        Measure::Retained => "retained by requests",
+        Measure::Survivors => "survived of requests",
     };
+    let seconds = profile.span.duration_ns() as f64 / 1e9;
     let text = format!(
-        "{} in {} {what} of {targets}",
+        "{targets}: {} {what} in {} after {seconds:.1} s",
         units::bytes(total.bytes),
         units::counted(total.objects, "block"),
     );
-    write_wrapped(&text, Style::PLAIN, out)
+    write_wrapped(&text, Style::bold(options.colour), out)
 }
 
 /// Who was recorded, when, all sums, and what was remarked.

@@ -21,6 +21,19 @@ const WAYS: usize = 2;
 /// How many callers are listed that all stacks of a row have.
 const CALLERS: usize = 2;
 
+/// How rows are listed.
+#[derive(Clone, Copy)]
+pub(super) struct Listing<'a> {
+    /// How many, at most.
+    pub top: usize,
+    /// Where the others are, as the end of a sentence.
+    pub more: &'a str,
+    /// What is counted.
+    pub noun: &'a str,
+    /// Whether the ways that stacks go are listed as well, and their callers.
+    pub ways: bool,
+}
+
 /// Rows as they are read.
 pub(super) struct Culprits<'a> {
     profile: &'a Profile,
@@ -85,50 +98,49 @@ impl<'a> Culprits<'a> {
         self.all.is_empty()
     }
 
-    /// Writes the first rows, and what the others hold, of which `more` tells where they are.
+    /// Writes the first rows, and what the others hold.
     pub(super) fn write(
         &self,
-        top: usize,
-        more: &str,
-        noun: &str,
+        listing: Listing<'_>,
         options: Options<'_>,
         out: &mut impl Write,
     ) -> io::Result<()> {
         let page = Page {
             profile: self.profile,
             total: self.total.bytes,
-            noun,
+            listing,
             options,
         };
-        for culprit in self.all.iter().take(top) {
+        for culprit in self.all.iter().take(listing.top) {
             page.write(culprit, out)?;
         }
-        let further = self.all.get(top..).unwrap_or_default();
+        let further = self.all.get(listing.top..).unwrap_or_default();
         if further.is_empty() {
             return Ok(());
         }
         let bytes = units::bytes(rows::sum(further.iter().map(|it| it.amount)).bytes);
         let rows = units::counted(further.len() as u64, "further row");
-        let text = format!("{bytes:>11}       {rows}{more}");
+        let text = format!("{bytes:>11}       {rows}{}", listing.more);
         super::write_wrapped(&text, page.dim(), out)
     }
 }
 
-/// The application's frame, and the library's that it called.
+/// The application's frame, and the library's that it called; or a library's frame, and the library.
 fn label(profile: &Profile, frames: &[FrameId], culprit: usize) -> (String, Option<String>) {
-    let library = profile.library(frames, culprit);
-    let library = library.map(|it| units::printable(&profile.frame(frames[it]).in_library()));
-    (
-        units::printable(&profile.frame(frames[culprit]).to_string()),
-        library,
-    )
+    let blamed = profile.frame(frames[culprit]);
+    let library = match profile.library(frames, culprit) {
+        Some(library) => Some(profile.frame(frames[library]).in_library()),
+        None => blamed.package().map(str::to_owned),
+    };
+    let library = library.map(|it| units::printable(&it));
+    (units::printable(&blamed.to_string()), library)
 }
 
 /// What rows are written on.
 struct Page<'a> {
     profile: &'a Profile,
     total: u64,
-    noun: &'a str,
+    listing: Listing<'a>,
     options: Options<'a>,
 }
 
@@ -168,6 +180,9 @@ impl Page<'_> {
     /// What stands below a row.
     fn details(&self, culprit: &Culprit<'_>) -> Vec<String> {
         let mut lines = vec![self.counts(culprit)];
+        if !self.listing.ways {
+            return lines;
+        }
         let inner = |it: &Stack<'_>, depth: usize| {
             let index = it.culprit.checked_sub(depth + 1)?;
             Some(it.row.frames[index])
@@ -177,16 +192,16 @@ impl Page<'_> {
             it.row.frames.get(index).copied()
         };
         let (_, ways) = self.part(&culprit.stacks, usize::MAX, inner);
-        lines.extend(listed(&ways, "in"));
+        lines.extend(listed(&ways, "in", "in itself"));
         let (common, ways) = self.part(&culprit.stacks, CALLERS, outer);
         lines.extend(common.iter().map(|caller| format!("< {caller}")));
-        lines.extend(listed(&ways, "<"));
+        lines.extend(listed(&ways, "<", "without a caller"));
         lines
     }
 
     /// How many blocks, in how many processes, and of which requests.
     fn counts(&self, culprit: &Culprit<'_>) -> String {
-        let mut text = units::counted(culprit.amount.objects, self.noun);
+        let mut text = units::counted(culprit.amount.objects, self.listing.noun);
         let targets = &self.profile.targets;
         let known = culprit.stacks.iter().flat_map(|it| &it.row.targets);
         let known: std::collections::BTreeSet<usize> = known.copied().flatten().collect();
@@ -211,7 +226,7 @@ impl Page<'_> {
         stacks: &[Stack<'_>],
         far: usize,
         frame: impl Fn(&Stack<'_>, usize) -> Option<FrameId>,
-    ) -> (Vec<String>, Vec<(String, u64)>) {
+    ) -> (Vec<String>, Vec<(Option<String>, u64)>) {
         let mut common = Vec::new();
         while common.len() < far {
             let mut ways: HashMap<Option<FrameId>, u64> = HashMap::new();
@@ -225,11 +240,9 @@ impl Page<'_> {
                 [(Some(frame), _)] => common.push(self.name(frame)),
                 _ => {
                     ways.sort_by_key(|(frame, bytes)| (Reverse(*bytes), *frame));
-                    let named = ways.into_iter().map(|(frame, bytes)| {
-                        let name =
-                            frame.map_or_else(|| "nothing further".to_owned(), |it| self.name(it));
-                        (name, bytes)
-                    });
+                    let named = ways
+                        .into_iter()
+                        .map(|(frame, bytes)| (frame.map(|it| self.name(it)), bytes));
                     return (common, named.collect());
                 }
             }
@@ -249,16 +262,25 @@ impl Page<'_> {
 }
 
 /// The first ways, and how many more there are.
-fn listed(ways: &[(String, u64)], how: &str) -> Vec<String> {
-    let shown = ways.iter().take(WAYS);
-    let line = |(name, bytes): &(String, u64)| format!("{how} {name}: {}", units::bytes(*bytes));
-    let mut lines: Vec<_> = shown.map(line).collect();
-    if let Some(more) = ways.get(WAYS..).filter(|more| !more.is_empty()) {
-        let bytes = more
-            .iter()
-            .fold(0u64, |sum, (_, it)| sum.saturating_add(*it));
-        let ways = units::counted(more.len() as u64, "further way");
-        lines.push(format!("{how} {ways}: {}", units::bytes(bytes)));
+fn listed(ways: &[(Option<String>, u64)], how: &str, nowhere: &str) -> Vec<String> {
+    let line = |(name, bytes): &(Option<String>, u64)| {
+        let bytes = units::bytes(*bytes);
+        match name {
+            Some(name) => format!("{bytes} {how} {name}"),
+            None => format!("{bytes} {nowhere}"),
+        }
+    };
+    // One more takes no more room than to say so.
+    let shown = if ways.len() == WAYS + 1 {
+        WAYS + 1
+    } else {
+        WAYS
+    };
+    let mut lines: Vec<_> = ways.iter().take(shown).map(line).collect();
+    if let Some(more) = ways.get(shown..).filter(|more| !more.is_empty()) {
+        let sum = |sum: u64, (_, bytes): &(_, u64)| sum.saturating_add(*bytes);
+        let bytes = units::bytes(more.iter().fold(0, sum));
+        lines.push(format!("{bytes} {how} {} further ones", more.len()));
     }
     lines
 }

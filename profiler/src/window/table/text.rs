@@ -91,8 +91,7 @@ fn suspicion(evidence: Evidence) -> String {
     let Evidence { requests, left, .. } = evidence;
     let each = units::bytes(evidence.bytes_per_request());
     format!(
-        "  LEAK_SUSPECTED  {left} of the last {requests} requests past their grace left blocks behind, {each} a \
-         request"
+        "  LEAK_SUSPECTED  {left} of the last {requests} requests left blocks, {each} a request"
     )
 }
 
@@ -136,7 +135,7 @@ fn write_unbound(
     it: Option<Unbound>,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let Some(it) = it else {
+    let Some(it) = it.filter(|it| it.allocated.objects > 0) else {
         return Ok(());
     };
     let [outstanding, allocated] = [it.outstanding, it.allocated].map(|it| units::bytes(it.bytes));
