@@ -175,6 +175,12 @@ impl Watcher {
         Ok(())
     }
 
+    /// What it has said so far beside its lines.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.stderr.all()
+    }
+
     /// Ends it by SIGINT, as Ctrl-C does.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod policy;
 mod python;
 mod python_inspect;
 mod python_objects;
+mod reading;
 mod redis;
 mod refusals;
 mod stacks;

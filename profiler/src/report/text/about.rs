@@ -52,9 +52,8 @@ pub(super) fn write_summary(
         Measure::Retained => "retained by requests",
         Measure::Survivors => "survived of requests",
     };
-    let seconds = profile.span.duration_ns() as f64 / 1e9;
     let text = format!(
-        "{targets}: {} {what} in {} after {seconds:.1} s",
+        "{targets}: {} {what} in {}",
         units::bytes(total.bytes),
         units::counted(total.objects, "block"),
     );
