@@ -234,18 +234,22 @@ impl<'a> Lines<'a> {
         };
         self.table_due = now + every;
         if std::mem::take(&mut self.untold) > 0 {
-            let _ = self.write_table();
+            let _ = self.write_table("REQUESTS BY ROUTE, so far");
         }
     }
 
-    fn write_table(&self) -> io::Result<()> {
+    fn write_table(&self, title: &str) -> io::Result<()> {
         let [background, ambiguous] = match self.unbound {
             Some([background, ambiguous]) => [Some(background), Some(ambiguous)],
             None => [None, None],
         };
+        let table = self.table.build(background, ambiguous);
+        if table.routes.is_empty() {
+            return writeln!(io::stderr().lock(), "no request was seen");
+        }
         // At once, or the lines of requests would come in between.
         let mut text = Vec::new();
-        writeln!(text, "\nREQUESTS BY ROUTE, so far")?;
+        writeln!(text, "\n{title}")?;
         let scope = match self.follows_allocations {
             true => table::SCOPE,
             false => table::NOTHING_FOLLOWED,
@@ -253,7 +257,7 @@ impl<'a> Lines<'a> {
         for line in wrap(scope, COLUMNS) {
             writeln!(text, "{line}")?;
         }
-        table::write(&self.table.build(background, ambiguous), &mut text)?;
+        table::write(&table, &mut text)?;
         io::stderr().lock().write_all(&text)
     }
 
@@ -287,7 +291,7 @@ impl<'a> Lines<'a> {
     /// The table by route.
     fn finish(self) -> anyhow::Result<()> {
         // Who does not read it has the lines.
-        let _ = self.write_table();
+        let _ = self.write_table("REQUESTS BY ROUTE");
         if self.lost > 0 {
             say(&format!(
                 "LOST {} events: figures may be too low; `residue record` tells which",

@@ -44,10 +44,10 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Mean of all that were looked at.
+    /// Mean of those that left something.
     #[must_use]
-    pub fn bytes_per_request(self) -> u64 {
-        self.bytes / self.requests.max(1)
+    pub fn bytes_each(self) -> u64 {
+        self.bytes / self.left.max(1)
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
             bytes: 1500,
         };
         assert_eq!(of(vec![(100, 100); 15]).evidence, Some(evidence));
-        assert_eq!(evidence.bytes_per_request(), 100);
+        assert_eq!(evidence.bytes_each(), 100);
     }
 
     #[test]

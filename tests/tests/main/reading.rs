@@ -61,7 +61,10 @@ fn watch_suspects_the_route_that_goes_on_growing_and_no_other() -> Result<()> {
     let last = lines_of(&watched.stdout, "/thousand");
     let last = last.last().context("it was asked for")?;
     assert!(last.starts_with("WARNING"), "{last}");
-    assert!(last.contains("(15 of the last 15 left 0.0010MB"), "{last}");
+    assert!(
+        last.contains("(15 of the last 15 left 0.0010MB each"),
+        "{last}"
+    );
     let (_, table) = watched
         .stderr
         .rsplit_once("REQUESTS BY ROUTE")

@@ -267,15 +267,13 @@ fn a_request_of_a_route_that_goes_on_growing_is_marked_with_the_evidence() {
     let evidence = Evidence {
         requests: 15,
         left: 14,
-        bytes: 15 * 98_304,
+        bytes: 14 * 98_304,
     };
     let grows = known(Some(evidence), None);
     let line = TextLine::new(&leaks, &LineRules::default(), grows).to_string();
     assert!(line.starts_with("WARNING"), "{line}");
     assert!(
-        line.ends_with(
-            "retained=0.098MB | LEAK_SUSPECTED (14 of the last 15 left 0.098MB a request)"
-        ),
+        line.ends_with("retained=0.098MB | LEAK_SUSPECTED (14 of the last 15 left 0.098MB each)"),
         "{line}"
     );
     let json = serde_json::to_value(JsonLine::new(&leaks, &LineRules::default(), grows));

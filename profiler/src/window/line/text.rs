@@ -54,8 +54,8 @@ impl fmt::Display for TextLine<'_> {
 
 fn write_evidence(f: &mut fmt::Formatter<'_>, evidence: Evidence) -> fmt::Result {
     let Evidence { requests, left, .. } = evidence;
-    let each = Megabytes(evidence.bytes_per_request());
-    write!(f, " ({left} of the last {requests} left {each} a request)")
+    let each = Megabytes(evidence.bytes_each());
+    write!(f, " ({left} of the last {requests} left {each} each)")
 }
 
 fn write_rss(f: &mut fmt::Formatter<'_>, rss: RssPair) -> fmt::Result {

@@ -279,7 +279,7 @@ fn a_route_whose_survivors_go_on_growing_is_marked_with_its_evidence() {
         text.contains("LEAK_SUSPECTED  15 of the last 15 requests"),
         "{text}"
     );
-    assert!(text.contains("96.0 KiB a request"), "{text}");
+    assert!(text.contains("96.0 KiB each"), "{text}");
 }
 
 #[test]

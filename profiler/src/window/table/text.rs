@@ -89,10 +89,8 @@ fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
 
 fn suspicion(evidence: Evidence) -> String {
     let Evidence { requests, left, .. } = evidence;
-    let each = units::bytes(evidence.bytes_per_request());
-    format!(
-        "  LEAK_SUSPECTED  {left} of the last {requests} requests left blocks, {each} a request"
-    )
+    let each = units::bytes(evidence.bytes_each());
+    format!("  LEAK_SUSPECTED  {left} of the last {requests} requests left blocks, {each} each")
 }
 
 /// Each reason for which there is no estimate, once.
