@@ -255,6 +255,7 @@ struct Progress {
     duration: Option<Duration>,
     bar: ProgressBar,
     last: Tally,
+    follows_allocations: bool,
 }
 
 impl Progress {
@@ -272,6 +273,7 @@ impl Progress {
             duration: config.duration,
             bar,
             last: Tally::default(),
+            follows_allocations: config.tracing.allocations,
         }
     }
 
@@ -301,7 +303,8 @@ impl Progress {
             }
             Update::Written(figures) => {
                 self.last = figures;
-                self.bar.set_message(summary(&figures));
+                self.bar
+                    .set_message(summary(&figures, self.follows_allocations));
             }
             Update::Detaching { probes } => {
                 self.bar.set_message(format!("taking {probes} probes out"));
@@ -318,7 +321,7 @@ impl Progress {
         self.bar.finish_and_clear();
         self.say(&format!(
             "{}\nwrote {path}; next: residue report {path}",
-            summary(&self.last),
+            summary(&self.last, self.follows_allocations),
             path = self.output.display()
         ));
     }
@@ -330,7 +333,7 @@ impl Progress {
     }
 }
 
-fn summary(figures: &Tally) -> String {
+fn summary(figures: &Tally, follows_allocations: bool) -> String {
     let Tally {
         outstanding_bytes,
         outstanding_objects,
@@ -342,6 +345,10 @@ fn summary(figures: &Tally) -> String {
         0 => String::new(),
         lost => format!("; LOST {} events, see the report", HumanCount(lost)),
     };
+    // Zeros would say that there is nothing.
+    if !follows_allocations {
+        return format!("no allocation followed (--rss-only){lost}");
+    }
     format!(
         "{} outstanding in {} allocations, of {} seen from {stacks} stacks{lost}",
         HumanBytes(outstanding_bytes),

@@ -124,14 +124,13 @@ pub(super) fn library<'a>(
     frames: impl DoubleEndedIterator<Item = &'a Frame> + ExactSizeIterator + Clone,
     culprit: usize,
 ) -> Option<usize> {
+    let blamed = frames.clone().nth(culprit);
+    let blamed = blamed.filter(|it| code(it) == Code::Application)?;
     let inner = || frames.clone().enumerate().take(culprit);
-    let mut blamed = frames.clone().skip(culprit);
-    if blamed.next().map(code) != Some(Code::Application) {
-        return None;
-    }
     let in_python = inner().find(|(_, frame)| code(frame) == Code::Library);
     let called = || {
-        let mut called = inner().filter(|(_, frame)| is_native_library(frame));
+        let is_another = |frame: &Frame| frame.module != blamed.module && is_native_library(frame);
+        let mut called = inner().filter(|(_, frame)| is_another(frame));
         called.next_back()
     };
     in_python.or_else(called).map(|(index, _)| index)

@@ -257,6 +257,8 @@ fn text_fits_80_columns_and_carries_no_control_characters() -> TestResult {
     let mut capture = capture();
     capture.frames[1].symbols[0].name = "very::long::".repeat(40);
     capture.processes[0].0.exe = "/opt/with a blank/and more".repeat(9);
+    capture.processes[0].0.comm = "without-a-blank".repeat(9);
+    capture.notes[0].text = "without-a-blank".repeat(19);
     for line in render_text(&capture, Format::Text, Measure::Allocated)?.lines() {
         assert!(line.chars().count() <= 80, "{line}");
         assert!(!line.contains(char::is_control), "{line}");

@@ -211,11 +211,11 @@ fn write_python_table(
     culprits.write(listing, options, out)
 }
 
+/// Breaks a text at blanks; a word that is too long for a line is cut.
 fn write_wrapped(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
-    let lines = units::wrap(text, COLUMNS);
-    lines
-        .iter()
-        .try_for_each(|line| writeln!(out, "{}", style.paint(line)))
+    let lines = units::wrap(text, COLUMNS).into_iter();
+    let mut lines = lines.map(|line| units::fit(&line, COLUMNS));
+    lines.try_for_each(|line| writeln!(out, "{}", style.paint(&line)))
 }
 
 /// An ANSI style (ECMA-48, "Select Graphic Rendition").

@@ -52,11 +52,15 @@ pub(super) fn write_summary(
         Measure::Retained => "retained by requests",
         Measure::Survivors => "survived of requests",
     };
-    let text = format!(
+    let mut text = format!(
         "{targets}: {} {what} in {}",
         units::bytes(total.bytes),
         units::counted(total.objects, "block"),
     );
+    let mapped = options.by.bytes(&profile.mapped_beside());
+    if options.by.stage().is_none() && mapped > 0 {
+        text += &format!(", {} mapped beside them", units::bytes(mapped));
+    }
     write_wrapped(&text, Style::bold(options.colour), out)
 }
 

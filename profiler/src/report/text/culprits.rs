@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::{COLUMNS, Style};
-use crate::profile::{Frame, FrameId, Profile};
+use crate::profile::{FrameId, Profile};
 use crate::report::rows::{self, Row};
 use crate::report::{Options, units};
 use crate::window::record::Amount;
@@ -237,12 +237,12 @@ impl Page<'_> {
             let mut ways: Vec<_> = ways.into_iter().collect();
             match ways[..] {
                 [] | [(None, _)] => break,
-                [(Some(frame), _)] => common.push(self.name(frame)),
+                [(Some(frame), _)] => common.push(self.name(frame, stacks)),
                 _ => {
                     ways.sort_by_key(|(frame, bytes)| (Reverse(*bytes), *frame));
                     let named = ways
                         .into_iter()
-                        .map(|(frame, bytes)| (frame.map(|it| self.name(it)), bytes));
+                        .map(|(frame, bytes)| (frame.map(|it| self.name(it, stacks)), bytes));
                     return (common, named.collect());
                 }
             }
@@ -250,12 +250,15 @@ impl Page<'_> {
         (common, Vec::new())
     }
 
-    /// A frame with its line, or else with its library.
-    fn name(&self, frame: FrameId) -> String {
-        let frame: &Frame = self.profile.frame(frame);
-        let name = match frame.file {
-            Some(_) => frame.to_string(),
-            None => frame.in_library(),
+    /// A frame with its line, or else with its library, if that is not the application itself.
+    fn name(&self, frame: FrameId, stacks: &[Stack<'_>]) -> String {
+        let frame = self.profile.frame(frame);
+        let blamed = stacks.first().map(|it| it.row.frames[it.culprit]);
+        let own = blamed.and_then(|it| self.profile.frame(it).module.as_deref());
+        let is_own = frame.module.is_some() && frame.module.as_deref() == own;
+        let name = match frame.file.is_some() || is_own {
+            true => frame.to_string(),
+            false => frame.in_library(),
         };
         units::printable(&name)
     }

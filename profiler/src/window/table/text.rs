@@ -43,10 +43,15 @@ pub fn write(table: &RouteTable, out: &mut impl Write) -> io::Result<()> {
     for row in &table.routes {
         write_row(row, out)?;
     }
-    writeln!(out)?;
-    write_missing(&table.routes, out)?;
-    write_unbound("background", "no request", table.background, out)?;
-    write_unbound("ambiguous", "one of several requests", table.ambiguous, out)
+    let mut rest = Vec::new();
+    write_missing(&table.routes, &mut rest)?;
+    write_unbound("background", "no request", table.background, &mut rest)?;
+    let whose = "one of several requests";
+    write_unbound("ambiguous", whose, table.ambiguous, &mut rest)?;
+    if !rest.is_empty() {
+        writeln!(out)?;
+    }
+    out.write_all(&rest)
 }
 
 fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
@@ -112,9 +117,11 @@ fn write_missing(rows: &[RouteRow], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
+/// Breaks a text at blanks; a word that is too long for a line is cut.
 fn write_wrapped(text: &str, out: &mut impl Write) -> io::Result<()> {
-    let lines = units::wrap(text, COLUMNS);
-    lines.iter().try_for_each(|line| writeln!(out, "{line}"))
+    let lines = units::wrap(text, COLUMNS).into_iter();
+    let mut lines = lines.map(|line| units::fit(&line, COLUMNS));
+    lines.try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// 78 columns in all.
