@@ -3,6 +3,7 @@
 
 mod about;
 mod culprits;
+mod page;
 
 use std::io::{self, Write};
 
