@@ -94,7 +94,7 @@ fn write_mappings(
     options: Options<'_>,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let what = "ranges mapped beside the allocator (mmap)";
+    let what = "ranges mapped beside the allocator, touched or not";
     write_titles("MAPPED", what, options, out)?;
     let listing = Listing {
         top: TOP_OTHERS,

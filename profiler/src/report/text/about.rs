@@ -50,7 +50,7 @@ pub(super) fn write_summary(
         Measure::Outstanding => "outstanding",
         Measure::Allocated => "allocated",
         Measure::Retained => "retained by requests",
-        Measure::Survivors => "survived of requests",
+        Measure::Survivors => "surviving from requests",
     };
     let mut text = format!(
         "{targets}: {} {what} in {}",
