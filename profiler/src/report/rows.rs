@@ -127,11 +127,11 @@ fn of_requests(it: &LeftProfile, several_routes: bool) -> Row<'_> {
     }
 }
 
-/// One row a stack, most bytes first.
+/// One row a stack, most bytes first. A process that has nothing of what is counted is none of a row's.
 fn merged<'a>(all: impl Iterator<Item = Row<'a>>, by_process: bool) -> Vec<Row<'a>> {
     let mut rows: Vec<Row<'a>> = Vec::new();
     let mut places = HashMap::new();
-    for mut row in all {
+    for mut row in all.filter(|row| row.amount != Amount::default()) {
         let process = by_process.then(|| row.targets.clone());
         let key = (process, row.route, row.frames, row.whole);
         let place = *places.entry(key).or_insert(rows.len());

@@ -112,6 +112,15 @@ const SPLIT: Options<'_> = Options {
 };
 
 #[test]
+fn a_process_that_has_freed_what_others_hold_is_not_counted() -> TestResult {
+    let mut capture = three_workers();
+    capture.totals[2].1 = totals(1, 1, 1000);
+    let text = text_of(&capture)?;
+    assert!(text.contains("2 blocks, in 2 of 3 processes\n"), "{text}");
+    Ok(())
+}
+
+#[test]
 fn stacks_of_several_processes_that_read_the_same_are_one_row() -> TestResult {
     let capture = three_workers();
     let text = text_of(&capture)?;
