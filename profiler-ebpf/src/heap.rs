@@ -8,12 +8,12 @@ use aya_ebpf::{
 use residue_ebpf::abi::{
     call_shape::{CallShape, Cookie},
     counters::Counter,
-    heap::{LiveAllocation, PROCESS_OPEN, StackTotals, live_key},
+    heap::{LiveAllocation, PROCESS_OPEN, PROCESS_UNPROBED, StackTotals, live_key},
 };
 
 use crate::{
     atomic, count, live,
-    maps::PROCESSES,
+    maps::{FUNCTIONS, PROCESSES},
     stack::{python, stack_of_allocation, totals},
     thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
     window,
@@ -83,9 +83,22 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
     }
     match live::take(live_key(cookie.process, block)) {
         Some(allocation) => account_free(cookie.process, &allocation),
-        None => count(Counter::FreeUnmatched, 1),
+        None => count_unmatched(cookie.function),
     }
     Some(())
+}
+
+/// `function` frees a block of which no allocation is known.
+#[inline(always)]
+fn count_unmatched(function: u32) {
+    let unpaired = FUNCTIONS.get(function).is_some_and(|it| it.unpaired != 0);
+    count(
+        match unpaired {
+            true => Counter::FreeUnseen,
+            false => Counter::FreeUnmatched,
+        },
+        1,
+    );
 }
 
 /// A function was entered that makes a memory-mapping syscall: note by whom, because a walk that
@@ -132,7 +145,7 @@ fn commit(
         let kept = block == 0 && (call.size != 0 || call.pointer == 0);
         if call.flags & CALL_HOLDS == 0 {
             if call.pointer != 0 && !kept {
-                count(Counter::FreeUnmatched, 1);
+                count_unmatched(call.function);
             }
         } else if kept {
             restore(process, call.pointer, &call.held);
@@ -172,7 +185,7 @@ fn track(
 ) -> Option<()> {
     let size = call.size;
     let (stack, totals) = stack_of_allocation(thread, process, call.function, size, caller)?;
-    let window = window::of_allocation(thread, process, caller);
+    let window = window::of_allocation(thread, process, size, caller);
     let allocation = LiveAllocation {
         size,
         stack,
@@ -242,11 +255,11 @@ fn account_free(process: u16, allocation: &LiveAllocation) {
 pub fn open_process(ctx: *mut core::ffi::c_void) -> Option<Cookie> {
     let cookie = cookie(ctx);
     let process = PROCESSES.get(u32::from(cookie.process))?;
-    (process.flags & PROCESS_OPEN != 0).then_some(cookie)
+    (process.flags & (PROCESS_OPEN | PROCESS_UNPROBED) == PROCESS_OPEN).then_some(cookie)
 }
 
 #[inline(always)]
-fn cookie(ctx: *mut core::ffi::c_void) -> Cookie {
+pub fn cookie(ctx: *mut core::ffi::c_void) -> Cookie {
     // SAFETY: a plain helper call on the program's own context.
     Cookie::from_bits(unsafe { bpf_get_attach_cookie(ctx) })
 }
@@ -283,6 +296,9 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
         | CallShape::PythonFree
         | CallShape::PythonContextMade
         | CallShape::PythonContextFreed
+        | CallShape::PythonItemPut
+        | CallShape::PythonItemTaken
+        | CallShape::PythonItemReturned
         | CallShape::PythonNewPool
         | CallShape::SslRead
         | CallShape::SslReadEx

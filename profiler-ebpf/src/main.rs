@@ -9,6 +9,8 @@
 )]
 
 mod atomic;
+mod cost;
+mod descendants;
 mod heap;
 mod live;
 mod maps;
@@ -21,9 +23,11 @@ mod verifier;
 mod window;
 
 use aya_ebpf::{
+    EbpfContext as _,
     macros::{tracepoint, uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext, TracePointContext},
 };
+use cost::{Hit, measured};
 use residue_ebpf::abi::{call_shape::CallShape, counters::Counter};
 
 /// One entry and one return program a call shape. `programs::names` in the `residue` crate knows
@@ -32,14 +36,12 @@ macro_rules! call_programs {
     ($($shape:ident: $enter:ident, $leave:ident;)+) => {$(
         #[uprobe]
         pub fn $enter(ctx: ProbeContext) -> u32 {
-            let _ = heap::enter(&ctx, CallShape::$shape);
-            0
+            measured(ctx.as_ptr(), Hit::Entry, || heap::enter(&ctx, CallShape::$shape))
         }
 
         #[uretprobe]
         pub fn $leave(ctx: RetProbeContext) -> u32 {
-            let _ = heap::leave(&ctx, CallShape::$shape);
-            0
+            measured(ctx.as_ptr(), Hit::Return, || heap::leave(&ctx, CallShape::$shape))
         }
     )+};
 }
@@ -57,14 +59,12 @@ call_programs! {
 
 #[uprobe]
 pub fn enter_free(ctx: ProbeContext) -> u32 {
-    let _ = heap::free(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::Entry, || heap::free(&ctx))
 }
 
 #[uprobe]
 pub fn note_caller(ctx: ProbeContext) -> u32 {
-    let _ = heap::note_caller(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::Entry, || heap::note_caller(&ctx))
 }
 
 #[uprobe]
@@ -77,14 +77,12 @@ macro_rules! python_call_programs {
     ($($shape:ident: $enter:ident, $leave:ident;)+) => {$(
         #[uprobe]
         pub fn $enter(ctx: ProbeContext) -> u32 {
-            let _ = python_heap::enter(&ctx, CallShape::$shape);
-            0
+            measured(ctx.as_ptr(), Hit::Entry, || python_heap::enter(&ctx, CallShape::$shape))
         }
 
         #[uretprobe]
         pub fn $leave(ctx: RetProbeContext) -> u32 {
-            let _ = python_heap::leave(&ctx);
-            0
+            measured(ctx.as_ptr(), Hit::Return, || python_heap::leave(&ctx))
         }
     )+};
 }
@@ -97,8 +95,7 @@ python_call_programs! {
 
 #[uprobe]
 pub fn enter_python_free(ctx: ProbeContext) -> u32 {
-    let _ = python_heap::free(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::Entry, || python_heap::free(&ctx))
 }
 
 #[uretprobe]
@@ -110,6 +107,24 @@ pub fn leave_python_new_pool(ctx: RetProbeContext) -> u32 {
 #[uretprobe]
 pub fn python_context_made(ctx: RetProbeContext) -> u32 {
     let _ = window::context_made(&ctx);
+    0
+}
+
+#[uprobe]
+pub fn python_item_put(ctx: ProbeContext) -> u32 {
+    let _ = window::item_put(&ctx);
+    0
+}
+
+#[uretprobe]
+pub fn python_item_taken(ctx: RetProbeContext) -> u32 {
+    let _ = window::item_taken(ctx.as_ptr(), ctx.regs);
+    0
+}
+
+#[uprobe]
+pub fn python_item_returned(ctx: ProbeContext) -> u32 {
+    let _ = window::item_taken(ctx.as_ptr(), ctx.regs);
     0
 }
 
@@ -187,6 +202,8 @@ syscall_programs! {
     enter_mremap;
     leave_mremap;
     leave_brk;
+    leave_shmat;
+    enter_shmdt;
 }
 
 /// Behind read, readv, recvfrom and recvmsg.
@@ -210,7 +227,7 @@ pub fn descriptor_closes(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// Before accept, epoll_wait, poll, select and their variants.
+/// Before accept, epoll_wait, poll, select, nanosleep and their variants.
 #[tracepoint]
 pub fn thread_waits(ctx: TracePointContext) -> u32 {
     let _ = window::thread_waits(&ctx);
@@ -223,9 +240,17 @@ pub fn process_executed(ctx: TracePointContext) -> u32 {
     0
 }
 
+/// Behind fork, vfork and clone.
+#[tracepoint]
+pub fn task_created(ctx: TracePointContext) -> u32 {
+    let _ = descendants::created(&ctx);
+    0
+}
+
 #[tracepoint]
 pub fn thread_exited(_: TracePointContext) -> u32 {
     ranges::thread_exited();
+    descendants::exited();
     0
 }
 

@@ -10,6 +10,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use residue_ebpf::abi::{
+    cost::ProbeTime,
     counters::Counter,
     heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals},
     python::{CODE_KEYS, CodePointers, PythonLayout},
@@ -34,6 +35,15 @@ pub static PROCESSES: Array<ProcessState> = Array::with_max_entries(1024, 0);
 /// exec's closing of the slot.
 #[map]
 pub static TRAMPOLINES: Array<u64> = Array::with_max_entries(1024, 0);
+
+/// Process slot to what its probes have cost it.
+#[map]
+pub static PROBE_TIMES: PerCpuArray<ProbeTime> = PerCpuArray::with_max_entries(1024, 0);
+
+/// Process id of a live descendant that was forked while recording, to the process slot of its ancestor. Full:
+/// nobody says that it was not recorded.
+#[map]
+pub static DESCENDANTS: HashMap<u32, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 /// tgid to process slot, for tracepoints, which have no cookie. Written by user space.
 #[map]
@@ -121,6 +131,11 @@ pub static PYTHON_FREED: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 /// `context_key` of a context of `contextvars` to whom it belongs. Full: to nobody, and counted.
 #[map]
 pub static CONTEXTS: HashMap<u64, Owner> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// `item_key` of what was put into a queue of Python's and not taken out yet to whom it belongs, a window or a
+/// task. Full: to nobody, and counted.
+#[map]
+pub static ITEMS: HashMap<u64, u32> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// The last id that a Python code object was given.
 #[map]
@@ -215,7 +230,7 @@ pub static PROCESS_WINDOWS: Array<ProcessWindows> = Array::with_max_entries(1024
 pub static CONNECTIONS: HashMap<u64, Connection> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// What windows need of the kernel's structures. Set by user space before loading.
+/// What windows and shared mappings need of the kernel's structures. Set by user space before loading.
 #[unsafe(no_mangle)]
 pub static SOCKET_OFFSETS: Global<SocketOffsets> = Global::new(SocketOffsets {
     files: 0,
@@ -224,9 +239,12 @@ pub static SOCKET_OFFSETS: Global<SocketOffsets> = Global::new(SocketOffsets {
     f_flags: 0,
     f_inode: 0,
     i_mode: 0,
+    i_sb: 0,
+    s_magic: 0,
     mm: 0,
     rss: 0,
     rss_stride: 0,
+    nvcsw: 0,
 });
 
 /// What happens to windows, in order. Full: counted.

@@ -13,7 +13,10 @@ use aya_log_ebpf::info;
 use residue_ebpf::abi::{
     UNKNOWN_STACK,
     counters::Counter,
-    event::{Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE},
+    event::{
+        Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE, RANGE_IS_MOVED, RANGE_IS_SHARED,
+        RANGE_STAYS,
+    },
     heap::{PROCESS_LAUNCHING, PROCESS_OPEN, ProcessState},
 };
 
@@ -30,6 +33,12 @@ use crate::{
 const PROT_EXEC: u64 = 4;
 /// asm-generic/mman-common.h
 const MAP_ANONYMOUS: u64 = 0x20;
+/// uapi/linux/mman.h: the bits that say whether a mapping is shared, and the one way in which it is not.
+const MAP_TYPE: u64 = 0x0f;
+/// uapi/linux/mman.h
+const MAP_PRIVATE: u64 = 2;
+/// uapi/linux/mman.h
+const MREMAP_DONTUNMAP: u64 = 4;
 /// asm/signal.h
 const SIGSTOP: u32 = 19;
 
@@ -59,7 +68,6 @@ pub fn leave_mmap(ctx: &TracePointContext) -> Option<()> {
     if process.flags & PROCESS_OPEN == 0 {
         return None;
     }
-    let file = if anonymous { 0 } else { RANGE_IS_FILE };
     send_with_stack(
         thread,
         Event {
@@ -67,17 +75,30 @@ pub fn leave_mmap(ctx: &TracePointContext) -> Option<()> {
             process: slot,
             address,
             length,
-            flags: file,
+            flags: backing(flags),
             ..Event::default()
         },
     )
+}
+
+/// What the mapping that mmap has just made is of, by its flags and, where they do not tell, its descriptor.
+#[inline(always)]
+fn backing(flags: u64) -> u32 {
+    let is_shared = flags & MAP_TYPE != MAP_PRIVATE;
+    match flags & MAP_ANONYMOUS != 0 {
+        true if is_shared => RANGE_IS_SHARED,
+        true => 0,
+        // The fifth argument of a system call is in r8.
+        false if is_shared && window::is_memory(saved_registers().r8 as u32) => RANGE_IS_SHARED,
+        false => RANGE_IS_FILE,
+    }
 }
 
 /// munmap(address, length) begins.
 #[inline(always)]
 pub fn enter_munmap(ctx: &TracePointContext) -> Option<()> {
     let slot = open_target()?;
-    take_range(slot, argument(ctx, 0), argument(ctx, 1));
+    take_range(slot, argument(ctx, 0), argument(ctx, 1), 0);
     Some(())
 }
 
@@ -91,7 +112,7 @@ pub fn leave_munmap(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// mremap(address, old_length, new_length, …) begins.
+/// mremap(address, old_length, new_length, flags, …) begins.
 #[inline(always)]
 pub fn enter_mremap(ctx: &TracePointContext) -> Option<()> {
     let slot = open_target()?;
@@ -100,7 +121,11 @@ pub fn enter_mremap(ctx: &TracePointContext) -> Option<()> {
         length: argument(ctx, 2),
         flags: 0,
     };
-    take_range(slot, argument(ctx, 0), argument(ctx, 1));
+    let stays = match argument(ctx, 3) & MREMAP_DONTUNMAP {
+        0 => 0,
+        _ => RANGE_STAYS,
+    };
+    take_range(slot, argument(ctx, 0), argument(ctx, 1), stays);
     Some(())
 }
 
@@ -121,9 +146,41 @@ pub fn leave_mremap(ctx: &TracePointContext) -> Option<()> {
             process: slot,
             address,
             length,
+            flags: RANGE_IS_MOVED,
             ..Event::default()
         },
     )
+}
+
+/// shmat ends: a segment of shared memory is there.
+#[inline(always)]
+pub fn leave_shmat(ctx: &TracePointContext) -> Option<()> {
+    let slot = open_target()?;
+    let address = result(ctx)?;
+    send_with_stack(
+        thread::current()?,
+        Event {
+            kind: EventKind::SegmentAttached as u32,
+            process: slot,
+            address,
+            flags: RANGE_IS_SHARED,
+            ..Event::default()
+        },
+    )
+}
+
+/// shmdt(address) begins. It fails only where no segment is.
+#[inline(always)]
+pub fn enter_shmdt(ctx: &TracePointContext) -> Option<()> {
+    let process = open_target()?;
+    send(&Event {
+        kind: EventKind::SegmentDetached as u32,
+        process,
+        tid: thread::current_tid(),
+        address: argument(ctx, 0),
+        ..Event::default()
+    });
+    Some(())
 }
 
 /// brk ends. The kernel's brk returns the program break, moved or not.
@@ -189,13 +246,14 @@ fn code_appeared(slot: u32, process: &ProcessState) {
 }
 
 #[inline(always)]
-fn take_range(process: u32, address: u64, length: u64) {
+fn take_range(process: u32, address: u64, length: u64, flags: u32) {
     send(&Event {
         kind: EventKind::RangeTaken as u32,
         process,
         tid: thread::current_tid(),
         address,
         length,
+        flags,
         ..Event::default()
     });
 }

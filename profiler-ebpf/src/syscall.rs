@@ -65,7 +65,7 @@ pub fn raw_result(ctx: &TracePointContext) -> i64 {
 
 /// A plain load: a tenth of what the helper costs that reads any address.
 #[inline(always)]
-fn field<T: Copy>(ctx: &TracePointContext, offset: usize) -> T {
+pub fn field<T: Copy>(ctx: &TracePointContext, offset: usize) -> T {
     // SAFETY: the kernel refuses to attach a program that reads beyond the tracepoint's fields.
     unsafe { ctx.as_ptr().byte_add(offset).cast::<T>().read_volatile() }
 }

@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user},
     programs::ProbeContext,
 };
 use residue_ebpf::abi::{
@@ -19,7 +19,7 @@ use crate::{
     maps::{EMPTY_THREAD, FUNCTIONS, THREADS, TRAMPOLINES},
     stack::native::Walk,
     verifier::element,
-    window::{Stay, TlsCall, WindowCall},
+    window::{Item, Stay, TlsCall, WindowCall, waits},
 };
 
 /// How many allocator calls may be open in a thread at once: an allocator function that calls
@@ -136,6 +136,17 @@ pub struct ThreadState {
     pub last_wait: u64,
     /// The one before the request of `window` arrived.
     pub request_wait: u64,
+    /// Not zero once the thread has shown that it has work of its own: it was bound to a window, or waited for
+    /// connections or for the clock.
+    pub has_own_work: u32,
+    /// Not zero once it has worked in a context that belonged to a window.
+    pub has_worked: u32,
+    /// What it has last taken out of a queue.
+    pub item: Item,
+    /// How often it had waited when it was first seen.
+    pub waits_at_first: u64,
+    /// When that was, nanoseconds of the monotonic clock.
+    pub first_seen_ns: u64,
     /// The window that the thread's own code has open.
     pub call: WindowCall,
     /// The read or write through TLS under way.
@@ -176,6 +187,9 @@ pub fn current() -> Option<&'static mut ThreadState> {
     }
     let thread = state_of(tid)?;
     thread.tid = tid;
+    thread.waits_at_first = waits();
+    // SAFETY: a plain helper call.
+    thread.first_seen_ns = unsafe { bpf_ktime_get_ns() };
     Some(thread)
 }
 

@@ -4,9 +4,11 @@ pub mod attach;
 pub mod capture;
 pub mod cli;
 pub mod drain;
+pub mod error_text;
 pub mod heap;
 #[cfg(test)]
 mod machine;
+mod printable;
 mod private_file;
 pub mod probes;
 pub mod profile;

@@ -2,17 +2,20 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use residue::cli::Cli;
+use residue::{
+    cli::{Cli, messages},
+    error_text::in_full,
+};
 
 fn main() -> ExitCode {
     // For debugging residue itself: RUST_LOG=info shows what the kernel side has to say.
-    env_logger::init();
-    match Cli::parse().run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("residue: {error:#}");
+    messages::log();
+    let code = Cli::from_arguments().and_then(|cli| {
+        cli.run().map_err(|error| {
+            messages::complain(&in_full(&*error));
             ExitCode::from(residue::cli::EXIT_ERROR)
-        }
-    }
+        })
+    });
+    messages::flush();
+    code.unwrap_or_else(|code| code)
 }

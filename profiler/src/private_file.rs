@@ -1,5 +1,8 @@
 //! Files that nobody but their owner may read: what they hold is of processes that others may not look into.
 
+mod new_file;
+mod sudo;
+
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -7,19 +10,21 @@ use std::{
     path::Path,
 };
 
+pub use new_file::NewFile;
+pub use sudo::give_to_sudo_user;
+
 /// How they are made: readable and writable by the owner.
 pub const MODE: u32 = 0o600;
 
-/// Makes such a file; one that exists is emptied, and keeps its mode.
+/// Makes such a file. What exists is left alone, wherever it leads.
 ///
 /// # Errors
 ///
-/// When the file system refuses.
+/// When there is something already, or the file system refuses.
 pub fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(MODE)
         .open(path)
 }

@@ -4,21 +4,28 @@
 mod about;
 mod clock;
 mod code;
+mod cost;
+mod ending;
 mod error;
 mod followed;
 mod frames;
 mod interval;
 mod launch;
+mod limits;
 mod memory;
+mod names;
 mod new_code;
 pub(crate) mod python;
 mod python_heap;
 mod python_probes;
 mod python_tasks;
+mod retiring;
 mod samples;
 mod sources;
+mod starting;
 mod update;
 mod wake;
+mod walkers;
 mod windows;
 
 use std::{
@@ -40,25 +47,29 @@ use crate::{
     drain::Drain,
     heap::Suspects,
     probes::SitePolicy,
-    target::{Pid, Process},
+    target::Pid,
     unwind::TableStore,
     window::record::MemoryAt,
 };
 use about::{describe, row, writer};
 use clock::now;
 use code::Code;
+use cost::Costs;
 use followed::{Discovered, Followed};
 use frames::FrameTable;
-use launch::{Launch, resume};
+use launch::{Launch, Launched, resume};
 use memory::MemoryLog;
 use python::CodeObjects;
 use python_probes::PythonProbes;
 use samples::{SampleFile, sample_file};
 use sources::WindowProbes;
+use starting::{Attached, Found, Probing};
 use wake::{give_way, ticks, watch};
 use windows::Windows;
 
+pub use ending::Finished;
 pub use error::SessionError;
+pub use limits::raise as raise_limits;
 pub use update::{Tables, Tally, Update};
 pub use windows::WindowRules;
 
@@ -80,6 +91,9 @@ const TABLES: Duration = Duration::from_millis(500);
 /// How long everything else waits for the tables of a library that was loaded: it may be at work
 /// already.
 const NEW_TABLES: Duration = Duration::from_millis(20);
+
+/// How long an interval waits for names of frames. Those that come later are written with the next one.
+const NAMES: Duration = Duration::from_millis(50);
 
 /// What to record, and how.
 #[derive(Clone, Debug)]
@@ -110,6 +124,8 @@ pub struct Config {
     pub sites: SitePolicy,
     /// Whether to sample Python objects.
     pub python_objects: bool,
+    /// How many times slower a process may become before its probes are taken out, if at all.
+    pub max_slowdown: Option<f64>,
 }
 
 /// A recording under way.
@@ -132,6 +148,8 @@ pub struct Session<'a> {
     python_stacks: HashSet<u32>,
     python_probes: PythonProbes,
     window_probes: WindowProbes,
+    costs: Costs,
+    command: Option<Launched>,
     tell: &'a mut dyn FnMut(Update),
 }
 
@@ -148,20 +166,7 @@ impl<'a> Session<'a> {
     ) -> Result<Self, SessionError> {
         let began = Instant::now();
         let mut code = Code::new(TableStore::new(config.limits.unwind_store()));
-        let mut found = Vec::new();
-        for &pid in &config.pids {
-            let process = match config.tracing.allocations {
-                true => Process::open(pid)?,
-                false => Process::open_unprobed(pid)?,
-            };
-            // Unwind tables are made while the kernel side is loaded.
-            code.mappings(&process);
-            let discovered = match config.tracing.allocations {
-                true => Discovered::of(&process, config.sites)?,
-                false => Discovered::default(),
-            };
-            found.push((process, discovered));
-        }
+        let mut found = Found::look(config, &mut code)?;
         let launch = match &*config.command {
             [] => None,
             command => Some(Launch::prepare(command)?),
@@ -169,15 +174,21 @@ impl<'a> Session<'a> {
         let (mut kernel, channels) = Kernel::load(config.limits, config.programs, config.stacks)?;
         kernel.attach_tracepoints(config.tracing)?;
         let launched = launch.as_ref().map(Launch::pid);
+        let mut launched_command = None;
         if let Some(launch) = launch {
             let state = ProcessState {
                 tgid: launch.pid().as_raw_nonzero().get().unsigned_abs(),
                 flags: PROCESS_LAUNCHING,
             };
-            kernel.set_process(found.len() as u16, state)?;
-            found.push(launch.run_to_c_library(config.sites)?);
+            kernel.set_process(found.processes.len() as u16, state)?;
+            let (process, command) = launch.run_to_c_library(config.sites)?;
+            found.processes.push(process);
+            launched_command = Some(command);
         }
-        let session = Self::attach(config, tell, (kernel, channels), code, found, began);
+        let mut session = Self::attach(config, tell, (kernel, channels), code, found, began);
+        if let Ok(session) = &mut session {
+            session.command = launched_command;
+        }
         if let Some(pid) = launched {
             resume(pid);
         }
@@ -189,12 +200,9 @@ impl<'a> Session<'a> {
         tell: &'a mut dyn FnMut(Update),
         (mut kernel, channels): (Kernel, Channels),
         code: Code,
-        found: Vec<(Process, Discovered)>,
+        found: Found,
         began: Instant,
     ) -> Result<Self, SessionError> {
-        let mut followed = Vec::new();
-        let mut gaps = Vec::new();
-        let mut functions = 0;
         let mut python_probes = PythonProbes::new(config);
         let mut windows = Windows::new(
             &config.windows,
@@ -202,16 +210,23 @@ impl<'a> Session<'a> {
             config.output.is_some(),
         );
         let mut window_probes = WindowProbes::new(&config.windows.sources, config.sites);
-        for (slot, (process, discovered)) in (0..).zip(found) {
-            gaps.extend(discovered.gaps());
-            let mut process = Followed::new(process, slot);
-            functions += process.attach(&mut kernel, &discovered)?;
-            gaps.extend(process.attach_python(&mut kernel, &discovered)?);
-            gaps.extend(python_probes.attach(&mut kernel, &process, &discovered)?);
-            let to = (&mut kernel, &mut windows);
-            gaps.extend(window_probes.attach(to, &process, &discovered)?);
-            followed.push(process);
+        let mut attached = Attached::default();
+        for process in found.processes {
+            let mut probing = Probing {
+                kernel: &mut kernel,
+                python: &mut python_probes,
+                windows: &mut windows,
+                sources: &mut window_probes,
+            };
+            attached.add(&mut probing, process)?;
         }
+        attached.check()?;
+        let Attached {
+            followed,
+            functions,
+            gaps,
+            ..
+        } = attached;
         window_probes.check()?;
         let mut session = Self {
             writer: writer(config)?,
@@ -231,17 +246,21 @@ impl<'a> Session<'a> {
             python_stacks: HashSet::new(),
             python_probes,
             window_probes,
+            costs: Costs::new(config.max_slowdown),
+            command: None,
             tell,
         };
         let took = began.elapsed();
         let tables = session.prepare_walks()?;
         session.open_all()?;
+        let processes = session.recorded().map(describe).collect();
         (session.tell)(Update::Started {
-            processes: session.followed.iter().map(describe).collect(),
+            processes,
             functions,
             took,
             tables,
         });
+        let gaps = found.left_out.into_iter().chain(gaps);
         gaps.into_iter().try_for_each(|gap| session.note(gap))?;
         session.note_rings()?;
         Ok(session)
@@ -264,6 +283,8 @@ impl<'a> Session<'a> {
         let mut look = ticks(MemoryAt::EVERY);
         let reviews = self.config.stacks.policy == StackPolicy::Auto;
         let mut review = ticks(REVIEW);
+        let costs = self.has_costs();
+        let mut cost = ticks(cost::EVERY);
         let new_code = self.drain.new_code().and_then(watch);
         let new_code = new_code.map_err(SessionError::Watch)?;
         let over = async {
@@ -278,9 +299,10 @@ impl<'a> Session<'a> {
                 biased;
                 () = &mut stop => return Ok(()),
                 () = &mut over => return Ok(()),
-                _ = write.tick() => self.write()?,
+                _ = write.tick() => self.write(Instant::now() + NAMES)?,
                 _ = look.tick(), if looks => self.look_at_memory(),
                 _ = review.tick(), if reviews => self.review()?,
+                _ = cost.tick(), if costs => self.look_at_costs()?,
                 ready = new_code.readable() => {
                     ready.map_err(SessionError::Watch)?.clear_ready();
                     self.poll()?;
@@ -293,42 +315,6 @@ impl<'a> Session<'a> {
                 }
             }
         }
-    }
-
-    /// Stops counting, writes the last figures, and takes the probes out.
-    ///
-    /// # Errors
-    ///
-    /// When the capture cannot be written. The probes are taken out all the same.
-    pub fn finish(mut self) -> Result<(), SessionError> {
-        let written = self.write_last();
-        let probes = self.kernel.probes();
-        (self.tell)(Update::Detaching { probes });
-        self.kernel.detach_all();
-        let ended_ns = written?;
-        match self.writer {
-            Some(writer) => Ok(writer.finish(ended_ns)?),
-            None => Ok(()),
-        }
-    }
-
-    /// Returns when the last event counted.
-    fn write_last(&mut self) -> Result<u64, SessionError> {
-        for followed in self.followed.iter_mut().filter(|followed| followed.open) {
-            followed.close(&mut self.kernel)?;
-        }
-        let ended = now();
-        self.note_children()?;
-        self.note_rings()?;
-        self.poll()?;
-        self.end_windows()?;
-        self.look_at_memory();
-        self.memory.end();
-        self.write()?;
-        if let Some(text) = self.python_probes.heaps.summary() {
-            (self.tell)(Update::Note(text));
-        }
-        Ok(ended)
     }
 
     /// Lets the kernel side know the code of every process, before anything counts.
@@ -353,10 +339,21 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// The processes of which anything was counted.
+    fn recorded(&self) -> impl Iterator<Item = &Followed> {
+        self.followed.iter().filter(|it| it.left_out.is_none())
+    }
+
     fn open_all(&mut self) -> Result<(), SessionError> {
         for followed in &mut self.followed {
             if let Some(writer) = &mut self.writer {
                 writer.add_process(&row(followed))?;
+            }
+            if let Some(why) = &followed.left_out {
+                if let Some(writer) = &mut self.writer {
+                    writer.end_process(followed.slot, now(), &format!("not recorded: {why}"))?;
+                }
+                continue;
             }
             let pid = followed.process.pid().unsigned_abs();
             self.windows.add_process(followed.slot, pid);
@@ -427,7 +424,8 @@ impl<'a> Session<'a> {
                 followed.look_again(&mut self.kernel, &mut self.code)?;
             }
             if followed.open && followed.process.has_exited() {
-                self.end(slot, "ended")?;
+                let how = self.how_it_ended(slot);
+                self.end(slot, &how)?;
             }
         }
         Ok(())
@@ -440,39 +438,6 @@ impl<'a> Session<'a> {
             self.kernel.set_suspected(context, suspected)?;
         }
         Ok(())
-    }
-
-    /// A process's recording is over before ours.
-    fn end(&mut self, slot: usize, how: &str) -> Result<(), SessionError> {
-        let followed = &mut self.followed[slot];
-        if !followed.open {
-            return Ok(());
-        }
-        followed.close(&mut self.kernel)?;
-        let (slot, pid) = (followed.slot, followed.process.pid());
-        let text = format!("pid {pid} ({}) {how}", followed.process.comm());
-        if let Some(writer) = &mut self.writer {
-            writer.end_process(slot, now(), how)?;
-        }
-        self.windows.end(slot, &mut self.drain, None);
-        self.note(format!("{text}; the report shows what it held then"))
-    }
-
-    fn note_children(&mut self) -> Result<(), SessionError> {
-        let followed: Vec<Pid> = self.followed.iter().map(|f| f.process.pid()).collect();
-        let mut unfollowed: Vec<Pid> = followed
-            .iter()
-            .flat_map(|&pid| crate::target::children(pid))
-            .filter(|pid| !followed.contains(pid))
-            .collect();
-        unfollowed.sort_unstable();
-        unfollowed.dedup();
-        if unfollowed.is_empty() {
-            return Ok(());
-        }
-        self.note(format!(
-            "child processes that were not recorded: {unfollowed:?}; give --children or their pids"
-        ))
     }
 
     fn note(&mut self, text: String) -> Result<(), SessionError> {

@@ -43,6 +43,9 @@ pub fn residue() -> Result<PathBuf> {
 /// Unless a test says otherwise, every stack is walked: what it compares is exact then, line by line.
 const EVERY_STACK: [&str; 2] = ["--stacks", "all"];
 
+/// Targets do nothing but allocate, and are to be recorded whatever that costs them.
+const WHATEVER_IT_COSTS: [&str; 2] = ["--max-slowdown", "off"];
+
 /// `residue record -p PID…`, ready to run; `capture` is what it writes.
 ///
 /// # Errors
@@ -87,7 +90,29 @@ impl Recorder {
         if !arguments.contains(&"--stacks") {
             command.args(EVERY_STACK);
         }
+        command.args(WHATEVER_IT_COSTS);
         Self::spawn(command.args(arguments), directory)?.once_recording()
+    }
+
+    /// As [`start`](Self::start), with no arguments but these.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_as_users_do(pids: &[u32], arguments: &[&str]) -> Result<Self> {
+        let directory =
+            tempfile::tempdir().context("failed to make a directory for the capture")?;
+        let mut command = record(pids, &capture_in(&directory))?;
+        Self::spawn(command.args(arguments), directory)?.once_recording()
+    }
+
+    /// Waits for a line of what it says that begins so.
+    ///
+    /// # Errors
+    ///
+    /// When none comes in time.
+    pub fn await_line(&self, start: &str) -> Result<String> {
+        self.stderr.next_starting(start, PATIENCE)
     }
 
     /// `residue record … -- COMMAND`, which starts the process itself, with this input and output.
@@ -163,6 +188,16 @@ impl Recorder {
     pub fn stop(self) -> Result<Recording> {
         self.signal(Signal::INT)?;
         self.wait(PATIENCE)
+    }
+
+    /// As [`stop`](Self::stop), with less patience.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within `limit`.
+    pub fn stop_within(self, limit: Duration) -> Result<Recording> {
+        self.signal(Signal::INT)?;
+        self.wait(limit)
     }
 
     /// Ends it by SIGKILL, in the middle of whatever it does.

@@ -69,7 +69,7 @@ pub struct Stack {
     /// Whether it is the beginning of stacks of which none was walked.
     #[serde(default)]
     pub shallow: bool,
-    /// Of a mapping: `application` or `allocator`.
+    /// Of a mapping: `application`, `allocator` or `shared`.
     #[serde(default)]
     pub owner: Option<String>,
 }
@@ -136,10 +136,10 @@ impl Report {
         sum(self.stacks.iter())
     }
 
-    /// The application's own mappings by site, [`NO_SITE`] included.
+    /// The application's own mappings by site, shared ones and [`NO_SITE`] included.
     #[must_use]
     pub fn mappings_by_site(&self) -> BTreeMap<String, Held> {
-        let own = |stack: &&Stack| stack.owner.as_deref() == Some("application");
+        let own = |stack: &&Stack| stack.owner.as_deref() != Some("allocator");
         sum(self.mappings.iter().filter(own))
     }
 

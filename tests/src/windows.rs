@@ -125,7 +125,7 @@ impl Watcher {
         let mut command = Command::new(residue()?);
         let pid = pid.to_string();
         command
-            .args(["watch", "-p", &pid])
+            .args(["watch", "--max-slowdown", "off", "-p", &pid])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -173,6 +173,12 @@ impl Watcher {
             self.stderr.all(),
         );
         Ok(())
+    }
+
+    /// What it has said so far beside its lines.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.stderr.all()
     }
 
     /// Ends it by SIGINT, as Ctrl-C does.

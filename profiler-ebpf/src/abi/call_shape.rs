@@ -44,6 +44,12 @@ pub enum CallShape {
     PythonContextMade,
     /// `void f(PyContext *context)`: frees one.
     PythonContextFreed,
+    /// `PyObject *f(PyObject *self, PyObject *const *args, …)`: puts the first of `args` into a queue.
+    PythonItemPut,
+    /// `PyObject *f(…)`: takes an item out of one; NULL if there is none.
+    PythonItemTaken,
+    /// No function: an instruction by which such a function returns.
+    PythonItemReturned,
     /// `void *f(…)`: takes a pool for pymalloc, and returns the first block in it.
     PythonNewPool,
     /// `int f(SSL *ssl, void *buf, int num)`: `SSL_read` (openssl/ssl.h). Returns how many bytes were
@@ -89,7 +95,7 @@ pub enum AttachRank {
 
 impl CallShape {
     /// Every shape, in the order of their discriminants.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -107,6 +113,9 @@ impl CallShape {
         Self::PythonFree,
         Self::PythonContextMade,
         Self::PythonContextFreed,
+        Self::PythonItemPut,
+        Self::PythonItemTaken,
+        Self::PythonItemReturned,
         Self::PythonNewPool,
         Self::SslRead,
         Self::SslReadEx,
@@ -127,6 +136,8 @@ impl CallShape {
             Self::Free
             | Self::PythonCodeFreed
             | Self::PythonContextFreed
+            | Self::PythonItemTaken
+            | Self::PythonItemReturned
             | Self::PythonFree
             | Self::SslFree
             | Self::WindowLeave
@@ -146,6 +157,7 @@ impl CallShape {
             | Self::PythonMalloc
             | Self::PythonCalloc
             | Self::PythonContextMade
+            | Self::PythonItemPut
             | Self::PythonNewPool
             | Self::SslRead
             | Self::SslReadEx
@@ -164,6 +176,8 @@ impl CallShape {
                 | Self::NoteCaller
                 | Self::PythonCodeFreed
                 | Self::PythonContextFreed
+                | Self::PythonItemPut
+                | Self::PythonItemReturned
                 | Self::PythonFree
                 | Self::SslFree
                 | Self::WindowEnter
@@ -189,6 +203,7 @@ impl CallShape {
             | Self::ResizeInPlace
             | Self::PythonMalloc
             | Self::PythonFree
+            | Self::PythonItemPut
             | Self::SslRead
             | Self::SslWrite => 2,
             Self::ReallocArray | Self::PosixMemalign | Self::PythonCalloc | Self::PythonRealloc => {
@@ -197,6 +212,8 @@ impl CallShape {
             Self::RustRealloc | Self::SslReadEx | Self::SslWriteEx => 4,
             Self::NoteCaller
             | Self::PythonContextMade
+            | Self::PythonItemTaken
+            | Self::PythonItemReturned
             | Self::PythonNewPool
             | Self::WindowFunction
             | Self::WindowEnter

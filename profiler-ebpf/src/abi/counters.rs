@@ -55,6 +55,8 @@ counters! {
     ThreadTableFull = "thread_table_full", Lost;
     /// allocations found at an address that was already live: their earlier free was not seen
     MissedFree = "missed_free", Lost;
+    /// frees of blocks whose allocation was not seen, as the function that allocates them is not probed
+    FreeUnseen = "free_unseen", Lost;
     /// results of posix_memalign that could not be read from the target
     ResultUnreadable = "result_unreadable", Lost;
     /// live allocations that could not be moved or released because the kernel's map refused
@@ -113,6 +115,8 @@ counters! {
     ContextsFull = "contexts_full", Note;
     /// places in Python code without name because the code was freed, or unreadable, when its name was read
     PythonCodeStale = "python_code_stale", Note;
+    /// places in native code without name because to read the symbols of their file takes too long or too much memory
+    FramesNameless = "frames_nameless", Note;
 }
 
 // `WalkEnd`s are counted by number.

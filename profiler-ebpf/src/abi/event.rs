@@ -142,6 +142,11 @@ pub enum EventKind {
     CodeMapped,
     /// The process replaced its program. Nothing of the old address space is left.
     Executed,
+    /// A System V segment of shared memory was attached at `address`; how long it is, only the process's
+    /// mappings say.
+    SegmentAttached,
+    /// The segment that was attached at `address` is about to be detached.
+    SegmentDetached,
 }
 
 impl EventKind {
@@ -155,6 +160,8 @@ impl EventKind {
             3 => Self::BreakMoved,
             4 => Self::CodeMapped,
             5 => Self::Executed,
+            6 => Self::SegmentAttached,
+            7 => Self::SegmentDetached,
             _ => return None,
         })
     }
@@ -164,6 +171,12 @@ impl EventKind {
 pub const RANGE_IS_FILE: u32 = 1;
 /// The range was mapped by an allocator for its own use.
 pub const RANGE_BACKS_ALLOCATOR: u32 = 2;
+/// The range is memory that other processes may map as well.
+pub const RANGE_IS_SHARED: u32 = 4;
+/// The range was mapped by mremap: what it is, the last `RangeTaken` of the thread says.
+pub const RANGE_IS_MOVED: u32 = 8;
+/// Of a `RangeTaken`: the range stays mapped where it is (`MREMAP_DONTUNMAP`).
+pub const RANGE_STAYS: u32 = 16;
 
 /// See [`EventKind`] for what the fields mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,7 +188,7 @@ pub struct Event {
     pub process: u32,
     /// The thread that did it.
     pub tid: u32,
-    /// The stack that did it, for `RangeMapped` and `BreakMoved`.
+    /// The stack that did it, for `RangeMapped`, `BreakMoved` and `SegmentAttached`.
     pub stack: u32,
     /// AVMA.
     pub address: u64,

@@ -227,6 +227,8 @@ pub const PROCESS_OPEN: u32 = 1;
 /// The process is being started by Residue: stop it (SIGSTOP) at exec and whenever it maps code, so
 /// that its allocator is probed before its first call.
 pub const PROCESS_LAUNCHING: u32 = 2;
+/// What probes see of the process does not count any more: they are being taken out.
+pub const PROCESS_UNPROBED: u32 = 4;
 
 /// A process slot, as the kernel side sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -246,13 +248,15 @@ pub struct FunctionInfo {
     pub text_start: u64,
     /// AVMA just behind that mapping.
     pub text_end: u64,
+    /// Of a function that frees or resizes: not zero if the function that allocates such blocks is not probed.
+    pub unpaired: u64,
 }
 
 const _: () = {
     assert!(size_of::<LiveBucket>() == 128);
     assert!(size_of::<StackTotals>() == 64);
     assert!(size_of::<ProcessState>() == 8);
-    assert!(size_of::<FunctionInfo>() == 16);
+    assert!(size_of::<FunctionInfo>() == 24);
 };
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One module a concern; see the crate documentation.
 
 pub mod call_shape;
+pub mod cost;
 pub mod counters;
 pub mod event;
 pub mod frame;

@@ -1,6 +1,7 @@
 //! Lets aya read and write the ABI's types in maps.
 
 use super::{
+    cost::ProbeTime,
     heap::{FunctionInfo, ProcessState, StackTotals},
     python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
@@ -20,6 +21,7 @@ pod!(
     FunctionInfo,
     ObjectState,
     PageChunk,
+    ProbeTime,
     ProcessState,
     PythonLayout,
     RowChunk,

@@ -106,8 +106,14 @@ pub struct WindowState {
     pub tasks: u64,
     /// One more than the index of the function that makes such windows; zero for a request on a socket.
     pub source: u32,
-    /// Zero. Fills two cache lines.
-    pub reserved: [u32; 5],
+    /// How many windows of the process had opened before, modulo 2^32.
+    pub number: u32,
+    /// How many of its allocations were made by threads that are bound to nothing, while no other window was
+    /// under way.
+    pub others: u64,
+    /// The context of the task that has answered the request and was there before the request, AVMA; zero if
+    /// there is none.
+    pub answerer: u64,
 }
 
 impl WindowState {
@@ -157,8 +163,12 @@ pub struct TaskState {
     pub depth: u32,
     /// The process slot.
     pub process: u32,
-    /// Zero.
-    pub reserved: [u32; 3],
+    /// How many windows of the process had opened when it was told apart, modulo 2^32.
+    pub opened: u32,
+    /// Not zero if the task had been there before it was told apart.
+    pub is_older: u32,
+    /// The number of the task that has made it; zero if there is none.
+    pub parent: u32,
     /// Its allocations, while its window is not known.
     pub amounts: Amounts,
 }
@@ -183,8 +193,40 @@ pub struct ProcessWindows {
     pub ambiguous: Amounts,
     /// `SPEAKS_…` bits.
     pub speaks: u64,
+    /// The windows that are under way: the sum of their [`under_way`] words.
+    pub under_way: u64,
+    /// All windows so far.
+    pub opened: u64,
+    /// Allocations so far of threads that worked for some window, and nobody knows for which.
+    pub escaped: u64,
     /// Zero. Fills two cache lines.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 2],
+}
+
+/// From this bit on, a sum of [`under_way`] words has how many they are; below, the sum of their numbers: at most
+/// 2^16 windows are open, and each number is below 2^31.
+const COUNT_BIT: u32 = 47;
+
+/// A window that is under way, that is, from the head's first byte until its connection is closed or has the
+/// next request, in [`ProcessWindows::under_way`]. One word, so that both parts change at once.
+#[must_use]
+pub const fn under_way(window: u32) -> u64 {
+    1 << COUNT_BIT | window as u64
+}
+
+/// How many windows are under way.
+#[must_use]
+pub const fn count_under_way(sum: u64) -> u64 {
+    sum >> COUNT_BIT
+}
+
+/// The number of the window that alone is under way; zero if there is none, or another one.
+#[must_use]
+pub const fn alone_under_way(sum: u64) -> u32 {
+    match count_under_way(sum) {
+        1 => sum as u32,
+        _ => 0,
+    }
 }
 
 /// What happened to a window.
@@ -235,6 +277,12 @@ pub struct WindowEvent {
     pub unbound_opened: u64,
     /// [`ProcessWindows::ambiguous`] now.
     pub ambiguous: Amounts,
+    /// How many windows are under way now, itself included.
+    pub under_way: u64,
+    /// [`ProcessWindows::opened`] now.
+    pub opened: u64,
+    /// [`ProcessWindows::escaped`] now.
+    pub escaped: u64,
     /// Bytes that were read or sent, of which the fragment has the first.
     pub transferred: u64,
     /// Bytes of the fragment; at most [`HEAD_BYTES`].
@@ -268,12 +316,18 @@ pub struct SocketOffsets {
     pub f_inode: u32,
     /// `inode.i_mode`
     pub i_mode: u32,
+    /// `inode.i_sb`
+    pub i_sb: u32,
+    /// `super_block.s_magic`
+    pub s_magic: u32,
     /// `task_struct.mm`
     pub mm: u32,
     /// The first of the counters of resident pages in `mm_struct.rss_stat`; zero if not known.
     pub rss: u32,
     /// From one counter to the next.
     pub rss_stride: u32,
+    /// `task_struct.nvcsw`
+    pub nvcsw: u32,
 }
 
 const _: () = {
@@ -282,8 +336,32 @@ const _: () = {
     assert!(size_of::<TaskState>() == 64);
     assert!(TASKS.is_power_of_two());
     assert!(size_of::<ProcessWindows>() == 128);
-    assert!(size_of::<SocketOffsets>() == 36);
-    assert!(size_of::<WindowEvent>() == 216);
-    assert!(size_of::<WindowRecord>() == 216 + HEAD_BYTES);
+    assert!(size_of::<SocketOffsets>() == 48);
+    assert!(size_of::<WindowEvent>() == 240);
+    assert!(size_of::<WindowRecord>() == 240 + HEAD_BYTES);
     assert!(WINDOWS.is_power_of_two());
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_that_is_left_alone_is_known() {
+        let (first, last) = (1, TASK - 1);
+        let mut sum = under_way(last);
+        assert_eq!((count_under_way(sum), alone_under_way(sum)), (1, last));
+        sum += under_way(first);
+        assert_eq!((count_under_way(sum), alone_under_way(sum)), (2, 0));
+        sum -= under_way(last);
+        assert_eq!((count_under_way(sum), alone_under_way(sum)), (1, first));
+        assert_eq!(alone_under_way(sum - under_way(first)), 0);
+    }
+
+    #[test]
+    fn as_many_windows_as_there_are_can_be_under_way() {
+        let most = u64::from(WINDOWS);
+        let sum = most * under_way(TASK - 1);
+        assert_eq!(count_under_way(sum), most);
+    }
+}

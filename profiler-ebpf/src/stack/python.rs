@@ -143,6 +143,12 @@ impl PythonWalk {
         Some(())
     }
 
+    /// Whether the thread runs Python; `begin` first.
+    #[inline(always)]
+    pub const fn is_thread(&self) -> bool {
+        self.state_at != 0
+    }
+
     /// The context of `contextvars` that the thread is in, if it runs Python; `begin` first.
     #[inline(always)]
     pub fn context(&mut self) -> Option<Entry> {

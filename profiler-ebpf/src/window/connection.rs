@@ -187,6 +187,7 @@ fn open_window(
     };
     let now = now();
     if let Some(previous) = open(connection.window) {
+        contexts::answers_next(previous);
         let tasks_go_on = previous.bound() == 0 && finish_later(previous);
         if !tasks_go_on {
             close(thread, previous, now);

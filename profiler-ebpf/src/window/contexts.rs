@@ -20,13 +20,13 @@ use aya_ebpf::{
 use residue_ebpf::abi::{
     counters::Counter,
     python::{CONTEXT_PREVIOUS, PythonLayout},
-    window::TASK,
+    window::{TASK, WindowState},
 };
 
 use super::{
     is_any_unbound,
     lifecycle::{task_begins, task_ends},
-    open, tasks,
+    live, open, tasks,
 };
 use crate::{
     count,
@@ -70,22 +70,23 @@ pub struct Stay {
     known: u32,
 }
 
+impl Stay {
+    /// Whether there was one.
+    #[inline(always)]
+    pub const fn is_known(&self) -> bool {
+        self.known != 0
+    }
+}
+
 /// The open window that the current thread works on by its context, or the number of a task whose window
 /// is not known yet; zero if it is in no context that belongs to either. The thread's walk must have begun.
 #[inline(always)]
 pub fn works_for(thread: &mut ThreadState, process: u16) -> u32 {
-    let mut window = last_window(thread, process);
-    if window & TASK != 0 {
-        match tasks::window_of(window) {
-            0 => return window,
-            known => window = known,
-        }
+    let window = live(last_window(thread, process));
+    if window != 0 {
+        thread.has_worked = 1;
     }
-    if window != 0 && open(window).is_some() {
-        window
-    } else {
-        0
-    }
+    window
 }
 
 /// Whom the current context belongs to, whether or not that is over.
@@ -115,7 +116,16 @@ fn look_up(arrival: &Stay, process: u16, entry: &Entry) -> u32 {
     if arrival.known != 0 && is_of_arrival(&arrival.entry, entry) {
         return arrival.window;
     }
-    owner(process, entry.context).map_or(0, |owner| owner.window)
+    let Some(owner) = owner(process, entry.context) else {
+        return 0;
+    };
+    if owner.is_task == 0 || live(owner.window) != 0 || !is_any_unbound(process) {
+        return owner.window;
+    }
+    // It was there before, and what it does now may be for a request that it has yet to answer.
+    let window = tasks::begin(process, 0, true);
+    own(process, entry.context, Owner { window, ..owner });
+    window
 }
 
 /// Whether a thread is where it was when data arrived, or has entered a context from there, as a loop
@@ -171,8 +181,11 @@ pub fn answered(thread: &mut ThreadState, process: u16, window: u32) -> Option<(
     if owner.is_task == 0 || works_for == window {
         return None;
     }
+    let mut is_older = true;
     if works_for & TASK != 0 {
-        let joined = tasks::join_tasks(u64::from(works_for), u64::from(window));
+        is_older = tasks::is_older(works_for, window);
+        let first = tasks::first_of(works_for, window);
+        let joined = tasks::join_tasks(u64::from(first), u64::from(window));
         task_begins(window, joined > 1);
     } else if works_for != 0 {
         count(Counter::TasksDisagree, 1);
@@ -180,6 +193,9 @@ pub fn answered(thread: &mut ThreadState, process: u16, window: u32) -> Option<(
     } else {
         task_ends(owner.window);
         task_begins(window, false);
+    }
+    if is_older && let Some(window) = open(window) {
+        window.answerer = entry.context;
     }
     let owner = Owner { window, ..owner };
     own(process, entry.context, owner);
@@ -202,13 +218,16 @@ pub fn made(ctx: &RetProbeContext) -> Option<()> {
     }
     let thread = thread::current()?;
     thread.walk.python.begin(cookie.process, &mut thread.fsbase);
-    let mut window = works_for(thread, cookie.process);
+    let mut window = match works_for(thread, cookie.process) {
+        0 => live(thread.item.owner),
+        window => window,
+    };
     let is_task = PYTHONS
         .get(u32::from(cookie.process))
         .is_some_and(|layout| makes_tasks(layout, regs.rip));
     if is_task && (window == 0 || window & TASK != 0) {
         window = match is_any_unbound(cookie.process) {
-            true => tasks::begin(cookie.process, window),
+            true => tasks::begin(cookie.process, window, false),
             false => 0,
         };
     }
@@ -224,6 +243,24 @@ pub fn made(ctx: &RetProbeContext) -> Option<()> {
         task_begins(window, is_inherited);
     }
     Some(())
+}
+
+/// The connection of a window has the next request: the task that has answered the first one, and was there before
+/// it, serves one after the other.
+#[inline(always)]
+pub fn answers_next(window: &mut WindowState) {
+    let (context, process) = (window.answerer, window.process as u16);
+    if context == 0 {
+        return;
+    }
+    window.answerer = 0;
+    if let Some(owner) = owner(process, context)
+        && owner.is_task != 0
+        && live(owner.window) == window.id()
+    {
+        own(process, context, Owner { window: 0, ..owner });
+        task_ends(window.id());
+    }
 }
 
 #[inline(always)]

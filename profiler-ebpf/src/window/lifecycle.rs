@@ -5,7 +5,7 @@ use residue_ebpf::abi::{
     counters::Counter,
     window::{
         Amounts, TASK, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS, WINDOW_TASKS_INHERITED,
-        WindowEventKind, WindowStage, WindowState, id_and_stage,
+        WindowEventKind, WindowStage, WindowState, id_and_stage, under_way,
     },
 };
 
@@ -27,6 +27,8 @@ const TRIES: usize = 4;
 mod nr {
     pub const POLL: u32 = 7;
     pub const ACCEPT: u32 = 43;
+    pub const NANOSLEEP: u32 = 35;
+    pub const CLOCK_NANOSLEEP: u32 = 230;
     pub const PPOLL: u32 = 271;
     pub const ACCEPT4: u32 = 288;
 }
@@ -70,7 +72,11 @@ pub fn open(thread: &mut ThreadState, beginning: &Beginning) -> Option<&'static 
     window.source = 0;
     window.amounts = Amounts::default();
     window.tasks = 0;
+    window.others = 0;
+    window.answerer = 0;
+    comes_under_way(window);
     if beginning.binds {
+        thread.has_own_work = 1;
         window.bound_and_flags = u64::from(window.tid);
         thread.window = window.id();
         thread.request_wait = thread.last_wait;
@@ -104,7 +110,32 @@ fn claim() -> Option<&'static mut WindowState> {
 #[inline(always)]
 pub fn advance(window: &mut WindowState, stage: WindowStage) -> bool {
     let before = window.id_and_stage;
-    before >> 32 != 0 && replace(window, before, id_and_stage(before as u32, stage))
+    if before >> 32 == 0 || !replace(window, before, id_and_stage(before as u32, stage)) {
+        return false;
+    }
+    let was_under_way = before >> 32 != WindowStage::Finished as u64;
+    if was_under_way && matches!(stage, WindowStage::Finished | WindowStage::Closed) {
+        add_under_way(window.process, under_way(before as u32).wrapping_neg());
+    }
+    true
+}
+
+/// A window has begun.
+#[inline(always)]
+fn comes_under_way(window: &mut WindowState) {
+    add_under_way(window.process, under_way(window.id()));
+    if let Some(process) = PROCESS_WINDOWS.get_ptr_mut(window.process) {
+        // SAFETY: a field of a map value.
+        window.number = unsafe { atomic::fetch_add(&raw mut (*process).opened, 1) } as u32;
+    }
+}
+
+#[inline(always)]
+fn add_under_way(process: u32, word: u64) {
+    if let Some(process) = PROCESS_WINDOWS.get_ptr_mut(process) {
+        // SAFETY: a field of a map value.
+        unsafe { atomic::add(&raw mut (*process).under_way, word) };
+    }
 }
 
 #[inline(always)]
@@ -230,14 +261,22 @@ pub fn thread_exited(thread: &mut ThreadState) {
 }
 
 /// A thread is about to wait. For what it waited before its request arrived, it waits between requests;
-/// for anything else, such as a database, within one.
+/// for anything else, such as a database, within one. A thread that waits for connections or for the clock has work
+/// of its own ([`nobody`](super::nobody)).
 #[inline(always)]
 pub fn thread_waits(ctx: &TracePointContext) -> Option<()> {
     let thread = thread::existing()?;
     let number = number(ctx);
+    if number == nr::NANOSLEEP || number == nr::CLOCK_NANOSLEEP {
+        thread.has_own_work = 1;
+        return None;
+    }
     let wait = u64::from(number) << 32 | u64::from(waits_for(ctx, number));
+    let accepts = number == nr::ACCEPT || number == nr::ACCEPT4;
+    if accepts {
+        thread.has_own_work = 1;
+    }
     if let Some(window) = bound(thread) {
-        let accepts = number == nr::ACCEPT || number == nr::ACCEPT4;
         let responded = window.stage() != WindowStage::Open as u32;
         let finished = window.stage() == WindowStage::Finished as u32;
         if accepts || finished || responded && wait == thread.request_wait {

@@ -13,7 +13,9 @@
 mod call;
 mod connection;
 mod contexts;
+mod items;
 mod lifecycle;
+mod nobody;
 mod send;
 mod socket;
 mod tasks;
@@ -37,13 +39,27 @@ use crate::{
 pub use call::{WindowCall, closed, entered, opened, returned, returns};
 pub use connection::{Connection, data_read, data_written, descriptor_closes};
 pub use contexts::{Entry, Owner, Stay, freed as context_freed, made as context_made};
+pub use items::{Item, item_put, item_taken};
 pub use lifecycle::{thread_exited, thread_waits};
+pub use socket::{is_memory, waits};
 pub use tls::TlsCall;
 
-/// The window of what a thread has just allocated for `caller`, or the number of the task for which it was.
+/// The window of what a thread has just allocated for `caller`, or the number of the task for which it was:
+/// `size` bytes.
 #[inline(always)]
-pub fn of_allocation(thread: &mut ThreadState, process: u16, caller: Registers) -> u32 {
+pub fn of_allocation(thread: &mut ThreadState, process: u16, size: u64, caller: Registers) -> u32 {
     call::seen_at(thread, process, caller);
+    match works_for(thread, process) {
+        BACKGROUND => nobody::of_allocation(thread, process, size),
+        task if task & TASK != 0 => nobody::of_task(thread, process, task),
+        window => window,
+    }
+}
+
+/// The open window that the current thread works for, or the number of a task whose window is not known yet;
+/// zero if neither is known. The thread's walk must have begun.
+#[inline(always)]
+fn works_for(thread: &mut ThreadState, process: u16) -> u32 {
     if thread.window != BACKGROUND {
         if open(thread.window).is_some_and(|window| window.bound() == thread.tid) {
             return thread.window;
@@ -51,9 +67,27 @@ pub fn of_allocation(thread: &mut ThreadState, process: u16, caller: Registers) 
         thread.window = BACKGROUND;
     }
     match contexts::works_for(thread, process) {
-        BACKGROUND if is_any_unbound(process) => AMBIGUOUS,
-        task if task & TASK != 0 && !is_any_unbound(process) => BACKGROUND,
+        0 => live(thread.item.owner),
         window => window,
+    }
+}
+
+/// The open window that a window or task is or works for, or the task itself while that is not known; zero if
+/// it is over.
+#[inline(always)]
+fn live(owner: u32) -> u32 {
+    let mut window = owner;
+    if owner & TASK != 0 {
+        match tasks::task(owner) {
+            None => return 0,
+            Some(task) if task.window == 0 => return owner,
+            Some(task) => window = task.window,
+        }
+    }
+    if window != 0 && open(window).is_some() {
+        window
+    } else {
+        0
     }
 }
 

@@ -4,7 +4,9 @@ use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::generated::bpf_probe_read_us
 use residue_ebpf::abi::{
     counters::Counter,
     http,
-    window::{HEAD_BYTES, WindowEvent, WindowEventKind, WindowRecord, WindowState},
+    window::{
+        HEAD_BYTES, WindowEvent, WindowEventKind, WindowRecord, WindowState, count_under_way,
+    },
 };
 
 use super::{Moment, transfer::Data};
@@ -140,6 +142,9 @@ pub fn send(
         event.unbound_open = process.unbound_open;
         event.unbound_opened = process.unbound_opened;
         event.ambiguous = process.ambiguous;
+        event.under_way = count_under_way(process.under_way);
+        event.opened = process.opened;
+        event.escaped = process.escaped;
     }
     event.transferred = fragment.transferred;
     event.fragment_len = fragment.len;

@@ -8,6 +8,11 @@ use crate::{maps::SOCKET_OFFSETS, stack::read_kernel};
 const S_IFMT: u64 = 0o170_000;
 /// uapi/linux/stat.h
 const S_IFSOCK: u64 = 0o140_000;
+/// uapi/linux/stat.h
+const S_IFREG: u64 = 0o100_000;
+/// The file systems whose files are memory and nothing else: tmpfs (memfd and POSIX shared memory, too),
+/// hugetlbfs, secretmem (uapi/linux/magic.h).
+const IN_MEMORY: [u64; 3] = [0x0102_1994, 0x9584_58f6, 0x5345_434d];
 /// uapi/asm-generic/fcntl.h
 const O_NONBLOCK: u64 = 0o4_000;
 /// Bytes of a page.
@@ -39,6 +44,22 @@ pub fn socket(descriptor: u32, known: u64) -> Option<Socket> {
         file,
         blocks: flags & O_NONBLOCK == 0,
     })
+}
+
+/// Whether what a descriptor of the current process leads to is a file that is memory and nothing else: a
+/// memfd, POSIX shared memory, any file of a tmpfs. A device is none.
+#[inline(always)]
+pub fn is_memory(descriptor: u32) -> bool {
+    let offsets = SOCKET_OFFSETS.load();
+    let Some(file) = file(descriptor) else {
+        return false;
+    };
+    let inode = read_kernel(file, offsets.f_inode);
+    if read_kernel(inode, offsets.i_mode) & S_IFMT != S_IFREG {
+        return false;
+    }
+    let magic = read_kernel(read_kernel(inode, offsets.i_sb), offsets.s_magic);
+    IN_MEMORY.contains(&magic)
 }
 
 /// The `struct file` behind a descriptor that the current process has just used: it is in the table, which
@@ -88,6 +109,18 @@ pub fn resident_set() -> u64 {
         }
     }
     pages * PAGE
+}
+
+/// How often the current thread has waited so far.
+#[inline(always)]
+pub fn waits() -> u64 {
+    let offsets = SOCKET_OFFSETS.load();
+    if offsets.files == 0 {
+        return 0;
+    }
+    // SAFETY: a plain helper call.
+    let task = unsafe { bpf_get_current_task_btf() };
+    load(task as u64, offsets.nvcsw)
 }
 
 /// A word of a structure that the verifier knows by its type, at an offset that it knows as well: a plain

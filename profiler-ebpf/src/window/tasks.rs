@@ -4,9 +4,12 @@
 //! arrives, its window is known only when it answers. Until then the task has amounts of its own, which
 //! are ambiguous; with the answer they become the window's, and so do those of the tasks that it has made.
 //!
-//! A task that makes others is not bound by what these answer: it may serve one request after the other.
+//! A task that makes others is not bound by what these answer if it was there before the request: it may serve
+//! one after the other.
 
-use residue_ebpf::abi::window::{AMBIGUOUS, Amounts, TASK, TASKS as MAX_TASKS, TaskState};
+use residue_ebpf::abi::window::{
+    AMBIGUOUS, Amounts, ProcessWindows, TASK, TASKS as MAX_TASKS, TaskState, count_under_way,
+};
 
 use super::at;
 use crate::{
@@ -16,6 +19,8 @@ use crate::{
 
 /// So many tasks that one has made, directly or not, follow it. Further ones remain ambiguous.
 const MAX_FOLLOWERS: usize = 48;
+/// And so many tasks that have led to it.
+const MAX_PARENTS: usize = 4;
 
 /// The state of a task by its id, unless another one has taken its place.
 #[inline(always)]
@@ -26,9 +31,10 @@ pub fn task(id: u32) -> Option<&'static mut TaskState> {
     (id & TASK != 0 && state.id == id).then_some(state)
 }
 
-/// A new task's id; zero if there is none. `parent` is the id of the task that has made it, or zero.
+/// A task's new id; zero if there is none. `parent` is the id of the task that has made it, or zero; `is_older`
+/// says whether the task has been there for some time.
 #[inline(always)]
-pub fn begin(process: u16, parent: u32) -> u32 {
+pub fn begin(process: u16, parent: u32, is_older: bool) -> u32 {
     let Some(last) = LAST_TASK.get_ptr_mut(0) else {
         return 0;
     };
@@ -44,6 +50,9 @@ pub fn begin(process: u16, parent: u32) -> u32 {
     let mut new = TaskState {
         id,
         process: u32::from(process),
+        opened: windows_opened(process),
+        is_older: u32::from(is_older),
+        parent,
         ..TaskState::default()
     };
     if let Some(parent) = task(parent) {
@@ -56,10 +65,46 @@ pub fn begin(process: u16, parent: u32) -> u32 {
     id
 }
 
-/// The window that a task's amounts belong to; zero while that is not known.
+/// How many windows of a process have opened so far, modulo 2^32.
 #[inline(always)]
-pub fn window_of(id: u32) -> u32 {
-    task(id).map_or(0, |task| task.window)
+fn windows_opened(process: u16) -> u32 {
+    let process = PROCESS_WINDOWS.get(u32::from(process));
+    process.map_or(0, |process| process.opened as u32)
+}
+
+/// Whether a task was there before a window opened.
+#[inline(always)]
+pub fn is_older(id: u32, window: u32) -> bool {
+    let (Some(task), Some(window)) = (task(id), at(window)) else {
+        return false;
+    };
+    task.is_older != 0 || window.number.wrapping_sub(task.opened) as i32 >= 0
+}
+
+/// Whether a task that was there before it was told apart has let a window go by that opened after that: it
+/// answers no requests, though it may work for them.
+#[inline(always)]
+pub fn serves_several(id: u32, process: &ProcessWindows) -> bool {
+    task(id).is_some_and(|task| {
+        let opened_since = (process.opened as u32).wrapping_sub(task.opened);
+        task.is_older != 0 && u64::from(opened_since) > count_under_way(process.under_way)
+    })
+}
+
+/// The first of the tasks that have made a task one after the other, of those that a window's request has brought
+/// about; the task itself if there is none.
+#[inline(always)]
+pub fn first_of(id: u32, window: u32) -> u32 {
+    let mut first = id;
+    for _ in 0..MAX_PARENTS {
+        let parent = task(first).map_or(0, |task| task.parent);
+        let works_for_none = task(parent).is_some_and(|parent| parent.window == 0);
+        if !works_for_none || is_older(parent, window) {
+            break;
+        }
+        first = parent;
+    }
+    first
 }
 
 /// The task, and those that it has made, work for a window, and always did.

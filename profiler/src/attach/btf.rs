@@ -25,7 +25,7 @@ const MEMBER_BYTES: usize = 12;
 pub(super) struct Offsets {
     /// Without, stacks that pass through a return probe are cut there.
     pub task: TaskOffsets,
-    /// Without, there are no request windows.
+    /// Without, there are no request windows, and shared memory that has a descriptor is not counted.
     pub socket: SocketOffsets,
 }
 
@@ -48,9 +48,12 @@ fn socket_offsets(btf: &[u8]) -> Option<SocketOffsets> {
         f_flags: sections.field("file", "f_flags")?,
         f_inode: sections.field("file", "f_inode")?,
         i_mode: sections.field("inode", "i_mode")?,
+        i_sb: sections.field("inode", "i_sb")?,
+        s_magic: sections.field("super_block", "s_magic")?,
         mm: sections.field("task_struct", "mm")?,
         rss: rss.map_or(0, |(first, _)| first),
         rss_stride: rss.map_or(0, |(_, stride)| stride),
+        nvcsw: sections.field("task_struct", "nvcsw")?,
     })
 }
 

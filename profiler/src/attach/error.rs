@@ -16,9 +16,7 @@ use super::{Limits, ProbePoint};
 #[derive(Debug, Error)]
 pub enum AttachError {
     /// The kernel does not let this user load BPF programs.
-    #[error(
-        "not allowed to load BPF programs: run residue as root (sudo), or give it CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE"
-    )]
+    #[error("not allowed to load BPF programs: {}", remedy())]
     NoPrivileges,
     /// The maps did not fit into memory.
     #[error(
@@ -32,7 +30,10 @@ pub enum AttachError {
     #[error("failed to load the BPF maps: is this kernel at least 6.1, with CONFIG_BPF_SYSCALL?")]
     Load(#[source] Box<EbpfError>),
     /// An array could not be shared with the kernel side.
-    #[error("failed to map the kernel side's figures into memory")]
+    #[error(
+        "failed to map the kernel side's figures into memory: raise the limit on address space (ulimit -v), or give a \
+         lower --max-live"
+    )]
     Share(#[source] io::Error),
     /// The channel for the kernel side's messages could not be opened.
     #[error("failed to open the kernel side's message channel")]
@@ -74,6 +75,12 @@ pub enum AttachError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// Each probe is an open file.
+    #[error(
+        "too many open files, each probe takes two: raise the limit (ulimit -Hn, LimitNOFILE= of systemd), or \
+         record fewer processes at once"
+    )]
+    TooManyFiles,
     /// There are more functions than the kernel side has room for.
     #[error("too many allocator functions to probe: record fewer processes at once")]
     TooManyFunctions,
@@ -95,9 +102,16 @@ impl AttachError {
         matches!(self, Self::Uprobe { .. } | Self::TooManyFunctions)
     }
 
+    /// Whether it is about one process, while all others are recorded.
+    #[must_use]
+    pub const fn is_of_one_process(&self) -> bool {
+        self.is_of_one_probe() || matches!(self, Self::ProcessGone { .. })
+    }
+
     pub(super) fn load(source: EbpfError, limits: Limits) -> Self {
         match os_error(&source) {
             Some(libc::EPERM | libc::EACCES) => Self::NoPrivileges,
+            Some(libc::EMFILE | libc::ENFILE) => Self::TooManyFiles,
             Some(libc::ENOMEM | libc::E2BIG) => Self::NoMemory {
                 max_live: limits.max_live,
             },
@@ -108,6 +122,7 @@ impl AttachError {
     pub(super) fn program(program: &'static str, source: ProgramError) -> Self {
         match os_error(&source) {
             Some(libc::EPERM | libc::EACCES) if !is_verifier_error(&source) => Self::NoPrivileges,
+            Some(libc::EMFILE | libc::ENFILE) => Self::TooManyFiles,
             _ => Self::Program {
                 program,
                 source: Box::new(source),
@@ -116,6 +131,9 @@ impl AttachError {
     }
 
     pub(super) fn tracepoint(category: &str, name: &str, source: ProgramError) -> Self {
+        if is_out_of_files(&source) {
+            return Self::TooManyFiles;
+        }
         Self::Tracepoint {
             name: format!("{category}:{name}"),
             source: Box::new(source),
@@ -123,7 +141,10 @@ impl AttachError {
     }
 
     pub(super) fn uprobe(pid: NonZeroU32, point: &ProbePoint<'_>, source: ProgramError) -> Self {
-        // The object's path goes through /proc/PID, so it vanishes with the process.
+        if is_out_of_files(&source) {
+            return Self::TooManyFiles;
+        }
+        // Of a process that is gone, different kernels miss different things.
         let file_gone = matches!(
             &source,
             ProgramError::UProbeError(UProbeError::FileError { io_error, .. })
@@ -133,10 +154,25 @@ impl AttachError {
             return Self::ProcessGone { pid };
         }
         Self::Uprobe {
-            object: point.object.to_owned(),
+            object: point.name.to_owned(),
             offset: point.file_offset,
             source: Box::new(source),
         }
+    }
+}
+
+fn is_out_of_files(source: &ProgramError) -> bool {
+    matches!(os_error(source), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// What whoever was refused can do.
+fn remedy() -> &'static str {
+    match rustix::process::geteuid().is_root() {
+        true => {
+            "this root may not, as root in a container may not: add CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE, or run \
+             residue on the host, unless that is in lockdown (/sys/kernel/security/lockdown)"
+        }
+        false => "run residue as root (sudo), or give it CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE",
     }
 }
 

@@ -57,6 +57,16 @@ pub fn ensure_tracefs() {
     let _ = mount_tracefs_privately();
 }
 
+/// Whether this kernel has System V shared memory (CONFIG_SYSVIPC).
+pub(super) fn has_segments() -> bool {
+    let exists = |path: &&str| {
+        Path::new(path)
+            .join("events/syscalls/sys_exit_shmat")
+            .is_dir()
+    };
+    TRACEFS.iter().any(exists)
+}
+
 fn has_tracepoints(tracefs: &str) -> bool {
     Path::new(tracefs).join("events/syscalls").is_dir()
 }

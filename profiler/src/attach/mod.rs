@@ -10,6 +10,7 @@ mod btf;
 mod calibrate;
 mod code_lists;
 mod config;
+mod detach;
 mod error;
 mod kernel;
 mod programs;
@@ -32,6 +33,7 @@ use aya_log::EbpfLogger;
 use programs::Tracepoints;
 use residue_ebpf::abi::{
     call_shape::Cookie,
+    cost::ProbeTime,
     heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals, live_buckets},
     python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, TableState},
@@ -43,6 +45,7 @@ use crate::unwind::Update;
 
 pub use calibrate::ProbeCost;
 pub use config::{Limits, Samples, StackConfig, Tracing, Walking};
+pub use detach::{Remaining, leave_probes_behind};
 pub use error::AttachError;
 pub use kernel::ensure_tracefs;
 pub use programs::ProgramSet;
@@ -57,6 +60,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/re
 pub struct ProbePoint<'a> {
     /// A path that opens the object's file.
     pub object: &'a std::path::Path,
+    /// The object as the target names it, for messages.
+    pub name: &'a std::path::Path,
     /// Offset of the probed instruction in that file, bytes.
     pub file_offset: u64,
     /// The function's call shape.
@@ -74,6 +79,10 @@ pub struct Kernel {
     processes: Array<MapData, ProcessState>,
     trampolines: Array<MapData, u64>,
     targets: HashMap<MapData, u32, u32>,
+    descendants: HashMap<MapData, u32, u32>,
+    probe_times: PerCpuArray<MapData, ProbeTime>,
+    /// What an empty probe costs, once it is known.
+    probe_cost: Option<ProbeCost>,
     functions: Array<MapData, FunctionInfo>,
     pythons: Array<MapData, PythonLayout>,
     code_pointers: Array<MapData, CodePointers>,
@@ -187,6 +196,9 @@ impl Kernel {
             processes: take(&mut ebpf, "PROCESSES"),
             trampolines: take(&mut ebpf, "TRAMPOLINES"),
             targets: take(&mut ebpf, "TARGETS"),
+            descendants: take(&mut ebpf, "DESCENDANTS"),
+            probe_times: take(&mut ebpf, "PROBE_TIMES"),
+            probe_cost: None,
             functions: take(&mut ebpf, "FUNCTIONS"),
             pythons: take(&mut ebpf, "PYTHONS"),
             code_pointers: take(&mut ebpf, "PYTHON_CODE_POINTERS"),
@@ -217,8 +229,10 @@ impl Kernel {
             sockets,
         } = tracing;
         let mappings = allocations.then_some(&programs::MAPPINGS);
+        let segments = (allocations && kernel::has_segments()).then_some(&programs::SEGMENTS);
         let sockets = sockets.then_some(&programs::SOCKETS);
         let wanted = mappings.into_iter().flatten();
+        let wanted = wanted.chain(segments.into_iter().flatten());
         let wanted = wanted.chain(sockets.into_iter().flatten());
         programs::PROCESSES
             .iter()
@@ -394,7 +408,7 @@ impl Kernel {
         self.unwind.set_table(object, state, updates)
     }
 
-    /// From here on, nothing that the process does counts. Its probes stay until [`Self::detach`].
+    /// From here on, nothing that the process does counts. Its probes stay in.
     ///
     /// # Errors
     ///
@@ -406,25 +420,32 @@ impl Kernel {
         Ok(())
     }
 
-    /// Takes out the probes of one process, which must be closed.
-    pub fn detach(&mut self, process: u16) {
-        let (gone, kept) = std::mem::take(&mut self.probes)
-            .into_iter()
-            .partition(|probe| probe.process == process);
-        self.probes = kept;
-        drop_in_parallel(gone);
+    /// As [`close_process`](Self::close_process), for one that was never opened.
+    pub fn release_process(&mut self, process: u16) {
+        // Where there is nothing to be changed, the process is not known.
+        let _ = self.close_process(process);
     }
 
-    /// How many are in, those of syscalls included.
-    #[must_use]
-    pub const fn probes(&self) -> usize {
-        self.probes.len() + self.tracepoints.len()
+    /// Processes that were forked by recorded ones, or by their descendants, and live.
+    pub fn descendants(&self) -> impl Iterator<Item = u32> {
+        self.descendants.keys().flatten()
     }
 
-    /// Takes out everything. All processes must be closed.
-    pub fn detach_all(self) {
-        drop_in_parallel(self.probes);
-        drop_in_parallel(self.tracepoints);
+    /// What the probes of a process have done so far, on all CPUs together.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read a map, which it has no reason to.
+    pub fn probe_time(&self, process: u16) -> Result<ProbeTime, AttachError> {
+        let by_cpu = self.probe_times.get(&u32::from(process), 0)?;
+        let mut sum = ProbeTime::default();
+        for time in by_cpu.iter() {
+            sum.entries += time.entries;
+            sum.returns += time.returns;
+            sum.timed += time.timed;
+            sum.timed_ns += time.timed_ns;
+        }
+        Ok(sum)
     }
 
     /// Hands what the kernel side has to say, which is for debugging residue, to the `log` crate.
@@ -441,16 +462,6 @@ impl Kernel {
             .map(|fd| kernel::recursion_misses(fd.as_fd()))
             .sum()
     }
-}
-
-/// Drops each value in a thread of its own: the kernel waits out an RCU grace period for every
-/// probe it removes, tens of milliseconds, and the waits can overlap.
-fn drop_in_parallel<T: Send>(values: Vec<T>) {
-    std::thread::scope(|scope| {
-        for value in values {
-            scope.spawn(move || drop(value));
-        }
-    });
 }
 
 /// A map of the embedded object.

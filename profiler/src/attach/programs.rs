@@ -26,9 +26,14 @@ pub(super) struct Tracepoints {
 }
 
 /// Those by which processes are followed.
-pub(super) const PROCESSES: [Tracepoints; 2] = [
+pub(super) const PROCESSES: [Tracepoints; 3] = [
     sched("process_executed", &["sched_process_exec"]),
     sched("thread_exited", &["sched_process_exit"]),
+    Tracepoints {
+        program: "task_created",
+        category: "task",
+        names: &["task_newtask"],
+    },
 ];
 
 /// Those that follow memory mappings.
@@ -40,6 +45,12 @@ pub(super) const MAPPINGS: [Tracepoints; 7] = [
     syscalls("enter_mremap", &["sys_enter_mremap"]),
     syscalls("leave_mremap", &["sys_exit_mremap"]),
     syscalls("leave_brk", &["sys_exit_brk"]),
+];
+
+/// Those that follow System V shared memory. A kernel may be built without it.
+pub(super) const SEGMENTS: [Tracepoints; 2] = [
+    syscalls("leave_shmat", &["sys_exit_shmat"]),
+    syscalls("enter_shmdt", &["sys_enter_shmdt"]),
 ];
 
 /// Those that follow requests on sockets.
@@ -76,13 +87,16 @@ pub(super) const SOCKETS: [Tracepoints; 4] = [
             "sys_enter_ppoll",
             "sys_enter_select",
             "sys_enter_pselect6",
+            "sys_enter_nanosleep",
+            "sys_enter_clock_nanosleep",
         ],
     ),
 ];
 
 /// All of them.
 pub(super) fn tracepoints() -> impl Iterator<Item = &'static Tracepoints> {
-    PROCESSES.iter().chain(&MAPPINGS).chain(&SOCKETS)
+    let mappings = MAPPINGS.iter().chain(&SEGMENTS);
+    PROCESSES.iter().chain(mappings).chain(&SOCKETS)
 }
 
 const fn sched(program: &'static str, names: &'static [&'static str]) -> Tracepoints {
@@ -121,6 +135,9 @@ pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
         CallShape::PythonFree => ("enter_python_free", ""),
         CallShape::PythonContextMade => ("", "python_context_made"),
         CallShape::PythonContextFreed => ("python_context_freed", ""),
+        CallShape::PythonItemPut => ("python_item_put", ""),
+        CallShape::PythonItemTaken => ("", "python_item_taken"),
+        CallShape::PythonItemReturned => ("python_item_returned", ""),
         CallShape::PythonNewPool => ("", "leave_python_new_pool"),
         CallShape::SslRead => ("enter_ssl_call", "leave_ssl_read"),
         CallShape::SslReadEx => ("enter_ssl_call_ex", "leave_ssl_read"),

@@ -7,6 +7,9 @@ use rusqlite::ErrorCode;
 
 use crate::capture::SCHEMA_VERSION;
 
+/// How much of a reason is shown.
+const MAX_REASON_CHARS: usize = 200;
+
 /// Why a capture could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
@@ -59,13 +62,62 @@ pub enum CaptureError {
         /// What was found.
         reason: String,
     },
-    /// A transaction was cut off, and undoing it needs to write.
-    #[error(
-        "{path} was cut off in mid-write and must be repaired first, which needs write access: \
-         copy it together with {path}-journal into a directory of your own and report on the copy"
-    )]
-    NeedsRepair {
+    /// It has other tables than a capture.
+    #[error("{path} is not as residue wrote it ({what}): give the unchanged file, or record again")]
+    Altered {
         /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
+    /// Reading it would go on for longer than any capture of its length needs.
+    #[error("{path} is damaged, reading it finds no end: copy it again, or record again")]
+    Endless {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is longer than a report reads.
+    #[error(
+        "{path} is larger than {max_gib} GiB: record for a shorter time, or with a longer --interval"
+    )]
+    TooLarge {
+        /// The file, or its journal.
+        path: PathBuf,
+        /// The longest that is read, in GiB.
+        max_gib: u64,
+    },
+    /// It is being written, for longer than an interval takes.
+    #[error(
+        "another program keeps {path} locked: try again when it has ended, or report on a copy"
+    )]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is no regular file.
+    #[error("{path} is {kind}, not a capture: give the file itself that `residue record -o` wrote")]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is, with its article.
+        kind: &'static str,
+    },
+    /// The journal beside it would have SQLite delete a file.
+    #[error(
+        "{path}-journal names another file, to have it deleted, and no residue wrote it: \
+         do not open {path} with other programs, and remove {path}-journal"
+    )]
+    HostileJournal {
+        /// The capture.
+        path: PathBuf,
+    },
+    /// The journal beside it is somebody else's.
+    #[error(
+        "{path}-journal is not by the owner of {path}, and nothing of it is believed: \
+         remove it, and report again"
+    )]
+    ForeignJournal {
+        /// The capture.
         path: PathBuf,
     },
     /// The file system has no room left.
@@ -78,6 +130,22 @@ pub enum CaptureError {
     #[error("{path} exists and is not a residue capture, it is left alone: choose another -o")]
     WouldOverwrite {
         /// The file.
+        path: PathBuf,
+    },
+    /// What is no file at all would be overwritten.
+    #[error("{path} is {kind}, which is left alone: choose another -o")]
+    InTheWay {
+        /// The file.
+        path: PathBuf,
+        /// What it is, with its article.
+        kind: &'static str,
+    },
+    /// A journal would be taken over.
+    #[error(
+        "{path}-journal exists, and is left alone: remove it if it is yours, or choose another -o"
+    )]
+    JournalInTheWay {
+        /// The capture.
         path: PathBuf,
     },
     /// The directory to write into does not exist.
@@ -121,22 +189,36 @@ impl CaptureError {
         }
     }
 
-    /// What an SQLite error on `path` means.
+    /// What SQLite's error at writing `path` means.
     pub(super) fn sqlite(path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::DiskFull { path },
-            Some(ErrorCode::ReadOnly) => Self::NeedsRepair { path },
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged {
-                path,
-                reason: source.to_string(),
-            },
-            Some(_) => Self::Sqlite { path, source },
+            _ => Self::Sqlite { path, source },
+        }
+    }
+
+    /// What SQLite's error at reading the bytes of `path` means.
+    pub(super) fn reading(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => Self::Endless { path },
+            Some(ErrorCode::OutOfMemory) => Self::Sqlite { path, source },
             // Without a code it is rusqlite that complains: a value is not what its column says.
-            None => Self::Damaged {
+            _ => Self::Damaged {
                 path,
-                reason: source.to_string(),
+                reason: quoted(&source.to_string()),
             },
         }
     }
+}
+
+/// The beginning of a text that quotes the capture, without what does something to a terminal.
+fn quoted(text: &str) -> String {
+    let chars = text.chars().take(MAX_REASON_CHARS);
+    let plain = |it: char| match it {
+        '\'' | '"' => it.to_string(),
+        _ => it.escape_debug().to_string(),
+    };
+    chars.map(plain).collect()
 }

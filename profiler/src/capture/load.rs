@@ -1,118 +1,158 @@
-//! Takes rows out of the tables, checking what SQLite does not.
+//! Takes rows out of the tables, checking what SQLite does not. Every table is read by a query of residue's
+//! own: the views are for people.
 
 mod windows;
 
+use std::collections::BTreeMap;
+
 use residue_ebpf::abi::heap::{StackKind, StackTotals};
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::Row;
 
 use crate::capture::schema::walk_end_from_name;
+use crate::capture::tables::Tables;
 use crate::capture::{
     Capture, Ended, Figures, Frame, FrameKind, MappingOwner, MappingTotals, Meta, Module, Note,
     Process, Stack,
 };
 use crate::symbolize::Symbol;
 
+/// How options are called in the table `meta`.
+const OPTION: &str = "option.";
+
 /// Everything, with each figure's latest value, from a capture of this schema version.
-pub(super) fn load(db: &Connection, version: u32) -> rusqlite::Result<Capture> {
-    let started_ns = meta_ns(db, "started_ns")?.unwrap_or(0);
-    let last_ns: Option<u64> =
-        db.query_row("SELECT max(at_ns) FROM snapshot", [], |row| row.get(0))?;
+pub(super) fn load(tables: &Tables<'_>, version: u32) -> rusqlite::Result<Capture> {
+    let mut known = meta(tables)?;
+    let started_ns = ns(&known, "started_ns")?.unwrap_or(0);
+    let ended_ns = ns(&known, "ended_ns")?;
+    let snapshots = tables.all("SELECT id, at_ns FROM snapshot ORDER BY id", |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
+    let snapshots: BTreeMap<i64, u64> = snapshots.into_iter().collect();
     Ok(Capture {
-        meta: Meta {
-            version: meta(db, "residue_version")?.unwrap_or_default(),
-            kernel: meta(db, "kernel")?.unwrap_or_default(),
-            command: meta(db, "command")?.unwrap_or_default(),
-            started_ns,
-            options: all(
-                db,
-                "SELECT substr(key, 8), value FROM meta WHERE key GLOB 'option.*' ORDER BY key",
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?,
-        },
-        ended_ns: meta_ns(db, "ended_ns")?,
-        last_ns: last_ns.unwrap_or(started_ns),
-        processes: all(
-            db,
+        ended_ns,
+        last_ns: snapshots.values().copied().max().unwrap_or(started_ns),
+        processes: tables.all(
             "SELECT id, pid, comm, exe, cmdline, started_ns, ended_ns, end_reason FROM process
              ORDER BY id",
             process,
         )?,
-        modules: all(
-            db,
+        modules: tables.all(
             "SELECT id, path, build_id, interpreter FROM module ORDER BY id",
-            |row| {
-                Ok(Module {
-                    id: row.get(0)?,
-                    path: row.get(1)?,
-                    build_id: row.get(2)?,
-                    interpreter: row.get(3)?,
-                })
-            },
+            module,
         )?,
-        frames: frames(db)?,
-        stacks: all(
-            db,
-            "SELECT id, process_id, frames, left_out, walk_end, kind, context_id FROM stack ORDER BY id",
+        frames: frames(tables)?,
+        stacks: tables.all(
+            "SELECT id, process_id, frames, left_out, walk_end, kind, context_id FROM stack
+             ORDER BY id",
             stack,
         )?,
-        totals: all(
-            db,
-            "SELECT stack_id, alloc_bytes, alloc_objects, freed_bytes, freed_objects, lost_bytes,
-             lost_objects FROM latest_total ORDER BY stack_id",
-            total,
-        )?,
-        mappings: all(
-            db,
-            "SELECT stack_id, owner, inuse_bytes, inuse_objects, alloc_bytes, alloc_objects
-             FROM latest_mapping_total ORDER BY owner, stack_id",
-            mapping,
-        )?,
-        counters: all(
-            db,
-            "SELECT name, value FROM latest_counter ORDER BY name",
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?,
-        notes: all(db, "SELECT at_ns, text FROM note ORDER BY id", |row| {
+        totals: totals(tables)?,
+        mappings: mappings(tables)?,
+        counters: counters(tables)?,
+        notes: tables.all("SELECT at_ns, text FROM note ORDER BY id", |row| {
             Ok(Note {
                 at_ns: row.get(0)?,
                 text: row.get(1)?,
             })
         })?,
-        snapshots: all(db, "SELECT at_ns FROM snapshot ORDER BY id", |row| {
-            row.get(0)
-        })?,
-        windows: windows::load(db, version)?,
+        windows: windows::load(tables, &snapshots, version)?,
+        snapshots: snapshots.into_values().collect(),
+        meta: Meta {
+            started_ns,
+            options: options(&known),
+            version: known.remove("residue_version").unwrap_or_default(),
+            kernel: known.remove("kernel").unwrap_or_default(),
+            command: known.remove("command").unwrap_or_default(),
+        },
     })
 }
 
-fn all<T>(
-    db: &Connection,
-    sql: &str,
-    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<Vec<T>> {
-    db.prepare(sql)?.query_map([], read)?.collect()
+fn meta(tables: &Tables<'_>) -> rusqlite::Result<BTreeMap<String, String>> {
+    let rows = tables.all("SELECT key, value FROM meta ORDER BY key", |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
+    Ok(rows.into_iter().collect())
 }
 
-fn meta(db: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
-    db.query_row("SELECT value FROM meta WHERE key = ?", [key], |row| {
-        row.get(0)
-    })
-    .optional()
+fn ns(meta: &BTreeMap<String, String>, key: &str) -> rusqlite::Result<Option<u64>> {
+    let parse = |text: &String| {
+        let number = text.parse();
+        number.map_err(|_| contradiction(1, format!("`{key}` is `{text}`")))
+    };
+    meta.get(key).map(parse).transpose()
 }
 
-fn meta_ns(db: &Connection, key: &str) -> rusqlite::Result<Option<u64>> {
-    db.query_row(
-        "SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?",
-        [key],
-        |row| row.get(0),
-    )
-    .optional()
+fn options(meta: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let option = |(key, value): (&String, &String)| {
+        let name = key.strip_prefix(OPTION)?;
+        Some((name.to_owned(), value.clone()))
+    };
+    meta.iter().filter_map(option).collect()
+}
+
+/// Goes from stack to stack by the key, so that the cost does not grow with the length of a recording.
+fn totals(tables: &Tables<'_>) -> rusqlite::Result<Vec<(u32, StackTotals)>> {
+    let mut next = tables.prepare(
+        "SELECT stack_id, alloc_bytes, alloc_objects, freed_bytes, freed_objects, lost_bytes,
+         lost_objects FROM total
+         WHERE stack_id = (SELECT min(stack_id) FROM total WHERE stack_id > ?1)
+         ORDER BY snapshot_id DESC LIMIT 1",
+    )?;
+    let mut found = Vec::new();
+    let mut before = -1;
+    while let Some((stack, totals)) = tables.first(&mut next, [before], total)? {
+        before = ascending(before, stack)?;
+        found.push((stack, totals));
+    }
+    Ok(found)
+}
+
+/// As [`totals`], owner by owner.
+fn mappings(tables: &Tables<'_>) -> rusqlite::Result<Vec<MappingTotals>> {
+    let mut next = tables.prepare(
+        "SELECT stack_id, inuse_bytes, inuse_objects, alloc_bytes, alloc_objects FROM mapping_total
+         WHERE owner = ?1
+         AND stack_id = (SELECT min(stack_id) FROM mapping_total WHERE owner = ?1 AND stack_id > ?2)
+         ORDER BY snapshot_id DESC LIMIT 1",
+    )?;
+    let mut found = Vec::new();
+    for owner in MappingOwner::ALL {
+        let mut before = -1;
+        let read = |row: &Row<'_>| mapping(row, owner);
+        while let Some(totals) = tables.first(&mut next, (owner.name(), before), read)? {
+            before = ascending(before, totals.stack)?;
+            found.push(totals);
+        }
+    }
+    Ok(found)
+}
+
+/// In a damaged table, what SQLite takes for the next key may come before.
+fn ascending(before: i64, stack: u32) -> rusqlite::Result<i64> {
+    match i64::from(stack) {
+        stack if stack > before => Ok(stack),
+        _ => Err(contradiction(0, "stacks are out of order".to_owned())),
+    }
+}
+
+/// The last value of each.
+fn counters(tables: &Tables<'_>) -> rusqlite::Result<Vec<(String, u64)>> {
+    let mut found: Vec<(String, u64)> = Vec::new();
+    let sql = "SELECT name, value FROM counter ORDER BY name, snapshot_id";
+    tables.each(sql, |row| {
+        let (name, value) = (row.get_ref(0)?.as_str()?, row.get(1)?);
+        match found.last_mut() {
+            Some(last) if last.0 == name => last.1 = value,
+            _ => found.push((name.to_owned(), value)),
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Frames with their symbols, merged from two tables that are both in the order of frame ids.
-fn frames(db: &Connection) -> rusqlite::Result<Vec<Frame>> {
-    let mut frames = all(
-        db,
+fn frames(tables: &Tables<'_>) -> rusqlite::Result<Vec<Frame>> {
+    let mut frames = tables.all(
         "SELECT id, module_id, file_offset, kind FROM frame ORDER BY id",
         |row| {
             let (id, module, offset) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -127,11 +167,9 @@ fn frames(db: &Connection) -> rusqlite::Result<Vec<Frame>> {
             })
         },
     )?;
-    let sql = "SELECT frame_id, name, file, line FROM symbol ORDER BY frame_id, depth";
-    let mut statement = db.prepare(sql)?;
-    let mut rows = statement.query([])?;
     let mut at = 0;
-    while let Some(row) = rows.next()? {
+    let sql = "SELECT frame_id, name, file, line FROM symbol ORDER BY frame_id, depth";
+    tables.each(sql, |row| {
         let id: u32 = row.get(0)?;
         while frames.get(at).is_some_and(|frame| frame.id < id) {
             at += 1;
@@ -140,8 +178,18 @@ fn frames(db: &Connection) -> rusqlite::Result<Vec<Frame>> {
             let (name, file, line) = (row.get(1)?, row.get(2)?, row.get(3)?);
             frame.symbols.push(Symbol { name, file, line });
         }
-    }
+        Ok(())
+    })?;
     Ok(frames)
+}
+
+fn module(row: &Row<'_>) -> rusqlite::Result<Module> {
+    Ok(Module {
+        id: row.get(0)?,
+        path: row.get(1)?,
+        build_id: row.get(2)?,
+        interpreter: row.get(3)?,
+    })
 }
 
 fn process(row: &Row<'_>) -> rusqlite::Result<(Process, Option<Ended>)> {
@@ -204,22 +252,20 @@ fn total(row: &Row<'_>) -> rusqlite::Result<(u32, StackTotals)> {
     Ok((row.get(0)?, totals))
 }
 
-fn mapping(row: &Row<'_>) -> rusqlite::Result<MappingTotals> {
-    let owner: String = row.get(1)?;
+fn mapping(row: &Row<'_>, owner: MappingOwner) -> rusqlite::Result<MappingTotals> {
     Ok(MappingTotals {
         stack: row.get(0)?,
-        owner: MappingOwner::from_name(&owner)
-            .ok_or_else(|| contradiction(1, format!("a mapping's owner is `{owner}`")))?,
+        owner,
         figures: Figures {
-            inuse_bytes: row.get(2)?,
-            inuse_objects: row.get(3)?,
-            alloc_bytes: row.get(4)?,
-            alloc_objects: row.get(5)?,
+            inuse_bytes: row.get(1)?,
+            inuse_objects: row.get(2)?,
+            alloc_bytes: row.get(3)?,
+            alloc_objects: row.get(4)?,
         },
     })
 }
 
 /// A value of the right type that cannot be.
-fn contradiction(column: usize, what: String) -> rusqlite::Error {
+pub(super) fn contradiction(column: usize, what: String) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
 }

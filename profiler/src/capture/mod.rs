@@ -17,12 +17,19 @@
 //! ```
 
 mod error;
-mod file;
+mod header;
+mod image;
+mod journal;
 mod load;
+mod lock;
+mod place;
 mod reader;
 mod record;
 mod rows;
 mod schema;
+mod snapshot;
+mod tables;
+mod vfs;
 mod writer;
 
 #[cfg(test)]
@@ -30,6 +37,7 @@ mod tests;
 
 pub use crate::heap::{Figures, MappingOwner};
 pub use error::CaptureError;
+pub use place::check_output;
 pub use reader::{Capture, Ended, UnboundAt, Windows, read};
 pub use record::{
     Frame, FrameKind, Interval, MappingTotals, Meta, Module, Note, PYTHON_OBJECTS_OPTION, Process,

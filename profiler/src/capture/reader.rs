@@ -1,14 +1,14 @@
 //! Reads a capture as plain data.
 
-use std::fs::File;
 use std::path::Path;
 
 use residue_ebpf::abi::heap::StackTotals;
-use rusqlite::{Connection, OpenFlags};
 
-use crate::capture::file::{check_header, journal_of};
+use crate::capture::image::Image;
+use crate::capture::tables::Tables;
 use crate::capture::{
-    CaptureError, Frame, MappingTotals, Meta, Module, Note, Process, SCHEMA_VERSION, Stack, load,
+    CaptureError, Frame, MappingTotals, Meta, Module, Note, Process, SCHEMA_VERSION, Stack, header,
+    load, schema, snapshot,
 };
 use crate::window::record::{Amount, LeftBehind, MemoryAt, ProcessUnbound, WindowRecord};
 
@@ -76,48 +76,34 @@ pub struct Ended {
     pub reason: String,
 }
 
-/// Reads the capture at `path`.
+/// Reads the capture at `path`, and writes nothing anywhere.
+///
+/// A recorder that is at work is waited for until it has written its interval, and waits itself while the
+/// bytes are taken.
 ///
 /// # Errors
 ///
 /// Each kind of unfit file has its own [`CaptureError`].
 pub fn read(path: &Path) -> Result<Capture, CaptureError> {
-    let cut_off_in_write = journal_of(path).exists();
-    if !cut_off_in_write {
-        check_header(path)?;
-    }
-    let access = if cut_off_in_write {
-        OpenFlags::SQLITE_OPEN_READ_WRITE
-    } else {
-        OpenFlags::SQLITE_OPEN_READ_ONLY
-    };
-    let mut db = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(|error| opening(path, error))?;
-    if cut_off_in_write {
-        // The first read undoes the transaction that was cut off; the file is whole only then.
-        db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
-            .map_err(|error| CaptureError::sqlite(path, error))?;
-        check_header(path)?;
-    }
-    // One transaction, so that a capture which is still written is seen at one moment.
-    let snapshot = db
-        .transaction()
-        .map_err(|error| CaptureError::sqlite(path, error))?;
-    let version = check_version(path, &snapshot)?;
-    load::load(&snapshot, version).map_err(|error| CaptureError::sqlite(path, error))
+    from_bytes(path, snapshot::take(path)?)
 }
 
-fn opening(path: &Path, error: rusqlite::Error) -> CaptureError {
-    match File::open(path) {
-        Ok(_) => CaptureError::sqlite(path, error),
-        Err(error) => CaptureError::io(path, error),
-    }
+/// Reads a capture of which these are the bytes. `path` is for errors.
+pub(super) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Capture, CaptureError> {
+    header::check(path, &bytes)?;
+    let image = Image::open(path, bytes)?;
+    let version = check_version(path, &image)?;
+    schema::check(path, &image, version)?;
+    load::load(&Tables::of(&image), version).map_err(|error| CaptureError::reading(path, error))
 }
 
-fn check_version(path: &Path, db: &Connection) -> Result<u32, CaptureError> {
-    let found: u32 = db
+fn check_version(path: &Path, image: &Image) -> Result<u32, CaptureError> {
+    let found: i64 = image
+        .db()
         .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(|error| CaptureError::sqlite(path, error))?;
+        .map_err(|error| CaptureError::reading(path, error))?;
+    // SQLite's number is signed; a negative one is of no residue, and `schema::check` says so.
+    let found = u32::try_from(found).unwrap_or(0);
     if found > SCHEMA_VERSION {
         return Err(CaptureError::NewerSchema {
             path: path.to_owned(),

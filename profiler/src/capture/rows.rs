@@ -13,6 +13,15 @@ pub(super) use windows::{
     insert_windows,
 };
 
+/// Bytes of the longest text that is written; what is longer is cut. A row has three of them at most, and a
+/// reader takes a mebibyte for a row.
+pub(super) const MAX_TEXT_BYTES: usize = 256 << 10;
+
+/// The text, or its beginning.
+pub(super) fn bounded(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
+}
+
 /// SQLite's integers are signed. No real figure comes near; a corrupt one must not stop recording.
 pub(super) fn stored(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -25,7 +34,7 @@ pub(super) fn insert_meta(
 ) -> rusqlite::Result<()> {
     transaction
         .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)")?
-        .execute(params![key, value])?;
+        .execute(params![bounded(key), bounded(value)])?;
     Ok(())
 }
 
@@ -43,7 +52,7 @@ pub(super) fn insert_modules(
         interpreter,
     } in modules
     {
-        insert.execute(params![id, path, build_id, interpreter])?;
+        insert.execute(params![id, bounded(path), build_id, interpreter])?;
     }
     Ok(())
 }
@@ -70,7 +79,8 @@ pub(super) fn insert_frames(
         insert.execute(params![id, kind.name(), module, stored(*offset)])?;
         forget.execute(params![id])?;
         for (depth, symbol) in symbols.iter().enumerate() {
-            name.execute(params![id, depth, symbol.name, symbol.file, symbol.line])?;
+            let file = symbol.file.as_deref().map(bounded);
+            name.execute(params![id, depth, bounded(&symbol.name), file, symbol.line])?;
         }
     }
     Ok(())

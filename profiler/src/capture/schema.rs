@@ -1,6 +1,11 @@
 //! The tables, and how a capture is told from other files.
 
+use std::path::Path;
+
 use residue_ebpf::abi::event::WalkEnd;
+
+use crate::capture::CaptureError;
+use crate::capture::image::Image;
 
 /// The schema this residue writes, and the newest it reads (SQLite's `user_version`).
 pub const SCHEMA_VERSION: u32 = 3;
@@ -11,11 +16,8 @@ pub(super) const WITH_WINDOWS: u32 = 3;
 /// SQLite's `application_id`: the letters `Rsdu`.
 pub(super) const APPLICATION_ID: u32 = u32::from_be_bytes(*b"Rsdu");
 
-/// How an SQLite file begins (<https://www.sqlite.org/fileformat.html>, "The Database Header").
-pub(super) const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
-
-/// Bytes of the database header.
-pub(super) const HEADER_BYTES: usize = 100;
+/// The tables and views of the schema before, which is still read.
+pub(super) const DDL_2: &str = include_str!("schema/version_2.sql");
 
 /// `WITHOUT ROWID` tables are stored in the order of their keys: all values of one stack lie
 /// together, the last one at the end, which is what the `latest_…` views jump to. They walk from
@@ -115,4 +117,55 @@ FROM window JOIN route ON route.id = route_id;
 /// The [`WalkEnd`] that the `walk_end` column spells so, if there is one.
 pub(super) fn walk_end_from_name(name: &str) -> Option<WalkEnd> {
     WalkEnd::ALL.iter().copied().find(|end| end.name() == name)
+}
+
+/// Checks that `image` has the tables and views of this schema version, word for word, and nothing else: no
+/// trigger, no generated column, and no view where a table should be.
+pub(super) fn check(path: &Path, image: &Image, version: u32) -> Result<(), CaptureError> {
+    let altered = |what: String| CaptureError::Altered {
+        path: path.to_owned(),
+        what,
+    };
+    let expected = statements(version);
+    if expected.is_empty() {
+        return Err(altered("its schema is of no residue".to_owned()));
+    }
+    match difference(image, &expected).map_err(|error| CaptureError::reading(path, error))? {
+        None => Ok(()),
+        Some(what) => Err(altered(what)),
+    }
+}
+
+/// What makes the tables and views of this version, one by one.
+fn statements(version: u32) -> Vec<&'static str> {
+    let all = match version {
+        2 => DDL_2,
+        SCHEMA_VERSION => DDL,
+        _ => "",
+    };
+    let statements = all.split(';').map(str::trim);
+    statements.filter(|it| !it.is_empty()).collect()
+}
+
+/// The first thing that is not as it should be. Names are those that were expected.
+fn difference(image: &Image, expected: &[&str]) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid";
+    let mut statement = image.db().prepare(sql)?;
+    let mut rows = statement.query([])?;
+    for &sql in expected {
+        let mut words = sql.split_whitespace().skip(1);
+        let (kind, name) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let Some(row) = rows.next()? else {
+            return Ok(Some(format!("it has no `{name}`")));
+        };
+        let is_as_written = row.get_ref(0)?.as_str()?.eq_ignore_ascii_case(kind)
+            && row.get_ref(1)?.as_str()? == name
+            && row.get_ref(2)?.as_str()? == name
+            && row.get_ref(3)?.as_str()? == sql;
+        if !is_as_written {
+            return Ok(Some(format!("its `{name}` differs")));
+        }
+    }
+    let more = rows.next()?.is_some();
+    Ok(more.then(|| "it has more than residue's tables".to_owned()))
 }

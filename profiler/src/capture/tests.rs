@@ -1,5 +1,10 @@
 //! Captures written, cut, damaged and read again, without a target or privileges.
 
+mod crafted;
+mod fuzz;
+mod journals;
+mod places;
+mod samples;
 mod windows;
 
 use std::error::Error;
@@ -251,7 +256,9 @@ fn a_kill_in_mid_interval_loses_that_interval_only() -> TestResult {
     fs::copy(&journal, directory.path().join("killed.residue-journal"))?;
 
     assert_eq!(read(&killed)?.totals, [(1, allocated(100))]);
-    assert!(!directory.path().join("killed.residue-journal").exists());
+    let rolled_back = rusqlite::Connection::open(&killed)?;
+    let rows: u32 = rolled_back.query_row("SELECT count(*) FROM total", [], |row| row.get(0))?;
+    assert_eq!(rows, 1, "SQLite itself finds the same");
     Ok(())
 }
 
@@ -361,10 +368,6 @@ fn other_files_are_refused_and_left_alone() -> TestResult {
     assert!(matches!(
         read(&path).unwrap_err(),
         CaptureError::Missing { .. }
-    ));
-    assert!(matches!(
-        read(directory.path()).unwrap_err(),
-        CaptureError::NotACapture { .. }
     ));
     fs::write(&path, "a text that somebody needs")?;
     assert!(matches!(

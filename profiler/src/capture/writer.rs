@@ -1,17 +1,18 @@
 //! Writes a capture while the recording goes on.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use residue_ebpf::abi::counters::Counter;
 use residue_ebpf::abi::heap::StackTotals;
-use rusqlite::{Connection, OpenFlags, Transaction, params};
+use rusqlite::{Transaction, params};
 
-use crate::capture::file::{create_private, remove_old_capture};
-use crate::capture::rows::{self, RouteIds, stored};
+use crate::capture::lock::Locked;
+use crate::capture::place::Place;
+use crate::capture::rows::{self, RouteIds, bounded, stored};
 use crate::capture::schema::{APPLICATION_ID, DDL, SCHEMA_VERSION};
+use crate::capture::vfs::Database;
 use crate::capture::{CaptureError, Figures, Interval, MappingOwner, MappingTotals, Meta, Process};
 use crate::window::record::{ProcessUnbound, Unbound};
 
@@ -24,16 +25,13 @@ const READER_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Writer {
     path: PathBuf,
-    db: Connection,
+    db: Database,
     snapshot: i64,
     totals: HashMap<u32, StackTotals>,
     mappings: HashMap<(MappingOwner, u32), Figures>,
     counters: HashMap<Counter, u64>,
     routes: RouteIds,
     unbound: HashMap<u16, (Unbound, Unbound)>,
-    /// Tells other recorders that the file is taken. It is dropped after `db`, because closing any
-    /// descriptor of a file gives up SQLite's own (POSIX) locks on it.
-    _taken: File,
 }
 
 impl Writer {
@@ -41,14 +39,16 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// [`CaptureError::WouldOverwrite`] when something else is there, [`CaptureError::InUse`] when
-    /// another recorder writes there.
+    /// [`CaptureError::WouldOverwrite`] or [`CaptureError::InTheWay`] when something else is there,
+    /// [`CaptureError::JournalInTheWay`] when a journal is, [`CaptureError::InUse`] when another recorder
+    /// writes there.
     pub fn create(path: &Path, meta: &Meta) -> Result<Self, CaptureError> {
-        remove_old_capture(path)?;
-        let taken = create_private(path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(path, flags)
-            .map_err(|error| CaptureError::sqlite(path, error))?;
+        let place = Place::open(path)?;
+        place.clear()?;
+        let journal = place.make_journal()?;
+        let capture = Locked::new(place.make_capture()?);
+        let db =
+            Database::open(capture, journal).map_err(|error| CaptureError::sqlite(path, error))?;
         let mut writer = Self {
             path: path.to_owned(),
             db,
@@ -58,7 +58,6 @@ impl Writer {
             counters: HashMap::new(),
             routes: RouteIds::default(),
             unbound: HashMap::new(),
-            _taken: taken,
         };
         writer.begin(meta)?;
         Ok(writer)
@@ -82,7 +81,14 @@ impl Writer {
             transaction.execute(
                 "INSERT INTO process (id, pid, comm, exe, cmdline, started_ns)
                  VALUES (?, ?, ?, ?, ?, ?)",
-                params![slot, pid, comm, exe, cmdline, stored(*started_ns)],
+                params![
+                    slot,
+                    pid,
+                    bounded(comm),
+                    bounded(exe),
+                    bounded(cmdline),
+                    stored(*started_ns)
+                ],
             )?;
             Ok(())
         })
@@ -98,7 +104,7 @@ impl Writer {
         self.in_transaction(|transaction| {
             transaction.execute(
                 "UPDATE process SET ended_ns = ?, end_reason = ? WHERE id = ?",
-                params![stored(at_ns), reason, slot],
+                params![stored(at_ns), bounded(reason), slot],
             )?;
             Ok(())
         })
@@ -113,7 +119,7 @@ impl Writer {
         self.in_transaction(|transaction| {
             transaction.execute(
                 "INSERT INTO note (at_ns, text) VALUES (?, ?)",
-                params![stored(at_ns), text],
+                params![stored(at_ns), bounded(text)],
             )?;
             Ok(())
         })
@@ -187,6 +193,7 @@ impl Writer {
 
     fn begin(&mut self, meta: &Meta) -> Result<(), CaptureError> {
         self.db
+            .connection()
             .busy_timeout(READER_PATIENCE)
             .map_err(|error| CaptureError::sqlite(&self.path, error))?;
         self.in_transaction(|transaction| {
@@ -214,7 +221,7 @@ impl Writer {
         &mut self,
         write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), CaptureError> {
-        let transaction = self.db.transaction();
+        let transaction = self.db.connection().transaction();
         transaction
             .and_then(|transaction| {
                 write(&transaction)?;

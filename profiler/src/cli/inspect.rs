@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use anyhow::Context as _;
 
+use crate::printable::{Notation, Sink, printable};
+
 mod equation;
 mod probes;
 mod programs;
@@ -51,7 +53,7 @@ enum What {
 /// When the process or the object cannot be read, or the kernel refuses a program; the message names
 /// what to do.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let out = &mut io::stdout().lock();
+    let out = &mut Sink::new(io::stdout().lock(), Notation::Text);
     match &args.what {
         What::Probes(args) => written(probes::run(args, out)?),
         What::Unwind(args) => written(unwind::run(args, out)?),
@@ -70,9 +72,13 @@ fn written(result: io::Result<()>) -> anyhow::Result<()> {
 
 /// Columns as wide as their widest cell.
 fn write_table<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io::Result<()> {
+    let rows = rows
+        .iter()
+        .map(|row| row.each_ref().map(|cell| printable(cell)));
+    let rows: Vec<[String; N]> = rows.collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
-    for row in rows {
+    for row in &rows {
         let cells = row
             .iter()
             .zip(&widths)

@@ -1,11 +1,23 @@
 //! The command line: one module a subcommand.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
+use crate::symbolize::helper;
+
+use clap::Parser as _;
+
+use crate::printable::{message, printable};
+
+mod cost;
+mod ending;
 pub mod inspect;
+pub mod messages;
+mod output;
 pub mod record;
 pub mod report;
 mod requests;
+mod shell;
+mod signals;
 pub mod watch;
 
 /// Exit code for usage and environment errors (clap uses the same).
@@ -38,9 +50,28 @@ enum Command {
     Report(report::Args),
     Watch(watch::Args),
     Inspect(inspect::Args),
+    /// What a recorder starts to have names looked up
+    #[command(name = helper::COMMAND, hide = true)]
+    LookUpNames,
 }
 
 impl Cli {
+    /// The command as it was given. Usage errors and help are written here; the error is what to exit with.
+    ///
+    /// # Errors
+    ///
+    /// When the arguments make no command. A shell may have put names of files among them.
+    pub fn from_arguments() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            let text = error.render().to_string();
+            if text.lines().all(|line| printable(line) == line) {
+                error.exit();
+            }
+            messages::say(message(text.trim_end()));
+            ExitCode::from(EXIT_ERROR)
+        })
+    }
+
     /// Runs the command and says what to exit with.
     ///
     /// # Errors
@@ -52,6 +83,7 @@ impl Cli {
             Command::Watch(args) => return watch::run(args),
             Command::Report(args) => report::run(args)?,
             Command::Inspect(args) => inspect::run(args)?,
+            Command::LookUpNames => helper::answer_all(io::stdin().lock(), io::stdout().lock())?,
         }
         Ok(ExitCode::SUCCESS)
     }

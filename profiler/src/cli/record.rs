@@ -2,24 +2,32 @@
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal as _},
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{ExitCode, ExitStatus},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount};
 use residue_ebpf::abi::heap::{MAX_PYTHON_OBJECT, MAX_STACKS, StackPolicy};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::requests::RequestArgs;
+use super::{
+    EXIT_ERROR,
+    cost::MaxSlowdown,
+    ending,
+    messages::{clear_status, say, show_status},
+    requests::RequestArgs,
+    shell::quoted,
+    signals::Signals,
+};
 use crate::{
     attach::{Limits, ProgramSet, Samples, StackConfig, Tracing, Walking, ensure_tracefs},
+    capture,
     probes::SitePolicy,
     report::units::printable,
-    session::{Config, Session, Tally, Update},
-    target::{self, Pid, Process},
+    session::{Config, Finished, Session, Tally, Update, raise_limits},
+    target::{self, Pid, Process, Refusal},
 };
 
 const EXAMPLES: &str = "\
@@ -78,9 +86,16 @@ pub struct Args {
     /// from the resident set. For Go programs, and where a request may cost microseconds only
     #[arg(long, conflicts_with_all = ["command", "python_objects"])]
     rss_only: bool,
+    /// How many times slower a process may become while it is recorded: one that is slower for five seconds has its
+    /// probes taken out, and is followed by its resident set alone; or off [default: 2, and off for a command]
+    #[arg(long, value_name = "N")]
+    max_slowdown: Option<MaxSlowdown>,
     /// How often figures are written; a kill loses at most this much
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     interval: Duration,
+    /// Exit as the command did: with its status, or with 128 and the signal that killed it
+    #[arg(long, requires = "command")]
+    preserve_status: bool,
     /// No progress, only warnings and errors
     #[arg(short, long)]
     quiet: bool,
@@ -122,42 +137,50 @@ enum Stacks {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before any thread is started: it changes what this thread and its children see.
     ensure_tracefs();
+    raise_limits()?;
     let config = config(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start the event loop")?;
-    runtime.block_on(record(&config, args.quiet))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn record(config: &Config, quiet: bool) -> anyhow::Result<()> {
-    let mut progress = Progress::new(config, quiet);
-    // From here on Ctrl-C ends the recording instead of residue.
-    let stop = stop_signals()?;
-    let mut tell = |update| progress.show(update);
-    let mut session = Session::start(config, &mut tell)?;
-    let recorded = session.run(stop).await;
-    let finished = session.finish();
-    recorded.and(finished)?;
-    progress.finish();
-    Ok(())
-}
-
-/// Ready at the first SIGINT or SIGTERM.
-pub(super) fn stop_signals() -> io::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+    let command = runtime.block_on(record(&config, args.quiet))?;
+    Ok(match command.filter(|_| args.preserve_status) {
+        Some(status) => exit_code(status),
+        None => ExitCode::SUCCESS,
     })
 }
 
+/// As shells have it: 128 and the signal, of what a signal killed.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+    let code = code.and_then(|code| u8::try_from(code).ok());
+    ExitCode::from(code.unwrap_or(EXIT_ERROR))
+}
+
+/// Returns how the command ended, if there was one and it has ended.
+async fn record(config: &Config, quiet: bool) -> anyhow::Result<Option<ExitStatus>> {
+    let mut progress = Progress::new(config, quiet);
+    // From here on Ctrl-C ends the recording instead of residue.
+    let signals = Signals::listen().context("failed to listen to signals")?;
+    let mut tell = |update| progress.show(update);
+    let mut session = Session::start(config, &mut tell)?;
+    let recorded = session.run(signals.more_than(0)).await;
+    let Finished {
+        written,
+        command,
+        probes,
+    } = session.finish();
+    let recorded = recorded.and(written);
+    clear_status();
+    if recorded.is_ok() {
+        progress.finish();
+    }
+    ending::take_out(probes, &signals, quiet).await;
+    recorded?;
+    Ok(command)
+}
+
 fn config(args: &Args) -> anyhow::Result<Config> {
-    let pids = with_children(&args.pids, args.children);
     if args.interval.is_zero() {
         bail!("--interval must be above zero, for example 1s");
     }
@@ -165,6 +188,9 @@ fn config(args: &Args) -> anyhow::Result<Config> {
         Some(output) => output.clone(),
         None => default_output(args)?,
     };
+    // Before anything is looked at or attached: that takes its time.
+    capture::check_output(&output)?;
+    let pids = with_children(&args.pids, args.children)?;
     Ok(Config {
         pids,
         command: args.command.clone(),
@@ -187,6 +213,7 @@ fn config(args: &Args) -> anyhow::Result<Config> {
         stacks: stacks(args),
         samples: args.sample_stacks.clone(),
         python_objects: args.python_objects.is_some(),
+        max_slowdown: max_slowdown(args).limit(),
         programs: if args.empty_programs {
             ProgramSet::Empty
         } else {
@@ -201,14 +228,27 @@ fn config(args: &Args) -> anyhow::Result<Config> {
 }
 
 /// The processes, with their descendants if these are wanted, each once.
-pub(super) fn with_children(pids: &[Pid], children: bool) -> Vec<Pid> {
+///
+/// # Errors
+///
+/// When one of those that were given never existed: that is a slip, and nobody's end.
+pub(super) fn with_children(pids: &[Pid], children: bool) -> Result<Vec<Pid>, Refusal> {
+    pids.iter().try_for_each(|&pid| Process::exists(pid))?;
     let mut all = pids.to_vec();
     if children {
         all.extend(pids.iter().flat_map(|&pid| target::children(pid)));
     }
     all.sort_unstable();
     all.dedup();
-    all
+    Ok(all)
+}
+
+/// A command that residue starts serves nobody else.
+fn max_slowdown(args: &Args) -> MaxSlowdown {
+    args.max_slowdown.unwrap_or(match args.command[..] {
+        [] => MaxSlowdown::DEFAULT,
+        _ => MaxSlowdown::OFF,
+    })
 }
 
 fn stacks(args: &Args) -> StackConfig {
@@ -235,10 +275,19 @@ fn default_output(args: &Args) -> anyhow::Result<PathBuf> {
     let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let safe = |name: &str| -> String {
         let chars = name.chars().map(|c| if usable(c) { c } else { '_' });
-        chars.collect()
+        let name: String = chars.collect();
+        // Else it would be hidden, or an option of the next command.
+        match name.starts_with(['.', '-']) {
+            true => format!("_{name}"),
+            false => name,
+        }
     };
     let name = match (args.pids.first(), args.command.first()) {
-        (Some(&pid), _) => format!("{}-{pid}", safe(Process::open_unprobed(pid)?.comm())),
+        (Some(&pid), _) => match Process::open_unprobed(pid) {
+            Ok(process) => format!("{}-{pid}", safe(process.comm())),
+            // What that means for the recording is for the session to say.
+            Err(_) => format!("process-{pid}"),
+        },
         (None, Some(command)) => {
             let program = Path::new(command).file_name().unwrap_or(command);
             safe(&program.to_string_lossy())
@@ -253,25 +302,18 @@ struct Progress {
     quiet: bool,
     output: PathBuf,
     duration: Option<Duration>,
-    bar: ProgressBar,
     last: Tally,
+    follows_allocations: bool,
 }
 
 impl Progress {
     fn new(config: &Config, quiet: bool) -> Self {
-        let bar = if quiet || !io::stderr().is_terminal() {
-            ProgressBar::hidden()
-        } else {
-            let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}")
-                .expect("the template is well formed");
-            ProgressBar::new_spinner().with_style(style)
-        };
         Self {
             quiet,
             output: config.output.clone().unwrap_or_default(),
             duration: config.duration,
-            bar,
             last: Tally::default(),
+            follows_allocations: config.tracing.allocations,
         }
     }
 
@@ -297,40 +339,39 @@ impl Progress {
                     tables.waited.as_millis(),
                     self.output.display()
                 ));
-                self.bar.enable_steady_tick(Duration::from_millis(200));
+                self.show_status("");
             }
             Update::Written(figures) => {
                 self.last = figures;
-                self.bar.set_message(summary(&figures));
+                self.show_status(&summary(&figures, self.follows_allocations));
             }
-            Update::Detaching { probes } => {
-                self.bar.set_message(format!("taking {probes} probes out"));
-            }
-            Update::Note(text) => {
-                let text = printable(&text);
-                self.bar.suspend(|| eprintln!("note: {text}"));
-            }
+            Update::Note(text) => say(format!("note: {}", printable(&text))),
             Update::Windows(_) | Update::Survivors(_) | Update::Unbound(_) => {}
         }
     }
 
     fn finish(&self) {
-        self.bar.finish_and_clear();
         self.say(&format!(
             "{}\nwrote {path}; next: residue report {path}",
-            summary(&self.last),
-            path = self.output.display()
+            summary(&self.last, self.follows_allocations),
+            path = quoted(&self.output)
         ));
     }
 
     fn say(&self, text: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            say(text);
+        }
+    }
+
+    fn show_status(&self, text: &str) {
+        if !self.quiet {
+            show_status(text);
         }
     }
 }
 
-fn summary(figures: &Tally) -> String {
+fn summary(figures: &Tally, follows_allocations: bool) -> String {
     let Tally {
         outstanding_bytes,
         outstanding_objects,
@@ -342,6 +383,10 @@ fn summary(figures: &Tally) -> String {
         0 => String::new(),
         lost => format!("; LOST {} events, see the report", HumanCount(lost)),
     };
+    // Zeros would say that there is nothing.
+    if !follows_allocations {
+        return format!("no allocation followed (--rss-only){lost}");
+    }
     format!(
         "{} outstanding in {} allocations, of {} seen from {stacks} stacks{lost}",
         HumanBytes(outstanding_bytes),

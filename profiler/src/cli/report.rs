@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use crate::capture;
-use crate::private_file;
 use crate::profile::{Languages, Profile, Tier};
-use crate::report::{Format, Measure, Options, Selection};
+use crate::report::{Format, Measure, Options, Selection, why_empty};
+
+use super::{messages, output::Output};
+
+/// Stands for standard output, also where that is a file, which is then not replaced.
+const STDOUT: &str = "/dev/stdout";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,9 +40,14 @@ pub struct Args {
     /// What to count [default: outstanding; with --route, survivors]
     #[arg(long, value_enum)]
     pub by: Option<Measure>,
-    /// Only what requests of this route left behind, such as `GET /users/{id}`
+    /// Only what requests of this route left behind, such as `GET /users/{id}`, or `/users/{id}` where one method
+    /// has it
     #[arg(long)]
     pub route: Option<String>,
+    /// Tell processes apart; without it, stacks that read the same are one, with how many have it. JSON and pprof
+    /// always do
+    #[arg(long)]
+    pub by_process: bool,
     /// Leave out Python frames, and show all native ones, the interpreter's included
     #[arg(long, conflicts_with = "python_only")]
     pub native_only: bool,
@@ -64,6 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         format,
         by,
         route,
+        by_process,
         native_only,
         python_only,
         tier,
@@ -74,10 +84,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         (_, true) => Languages::Python,
         _ => Languages::Both,
     };
+    let output = output.as_deref().filter(|it| *it != Path::new(STDOUT));
     let terminal = output.is_none() && io::stdout().is_terminal();
     if terminal && format.needs_file() {
         bail!("this format is of no use on a terminal: name a file with -o, or pipe it on");
     }
+    let output = output.map(|path| open(path, capture)).transpose()?;
     let profile = Profile::of(&capture::read(capture)?, languages);
     let selection = Selection {
         format: *format,
@@ -86,23 +98,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         route: route.as_deref(),
     };
     let options = Options {
+        by_process: *by_process,
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
         ..selection.options(&profile)?
     };
+    if let Some(why) = why_empty(&profile, options).filter(|_| format.shows_a_selection()) {
+        messages::say(format!("note: the report is empty. {why}"));
+    }
     match output {
-        Some(path) => write_file(&profile, *format, options, capture, path),
+        Some(output) => write_file(&profile, *format, options, output),
         None => tolerate_closed_pipe(write_to(io::stdout().lock(), &profile, *format, options))
             .context("cannot write the report to standard output"),
     }
 }
 
-fn write_file(
-    profile: &Profile,
-    format: Format,
-    options: Options<'_>,
-    capture: &Path,
-    path: &Path,
-) -> anyhow::Result<()> {
+fn open(path: &Path, capture: &Path) -> anyhow::Result<Output> {
     let same = path
         .canonicalize()
         .ok()
@@ -113,9 +123,19 @@ fn write_file(
             path.display()
         );
     }
-    private_file::create(path)
-        .and_then(|file| write_to(file, profile, format, options))
-        .with_context(|| format!("cannot write {}: choose another -o", path.display()))
+    Ok(Output::open(path)?)
+}
+
+fn write_file(
+    profile: &Profile,
+    format: Format,
+    options: Options<'_>,
+    mut output: Output,
+) -> anyhow::Result<()> {
+    match write_to(&mut output, profile, format, options) {
+        Ok(()) => Ok(output.complete()?),
+        Err(error) => Err(output.error(error).into()),
+    }
 }
 
 fn write_to(

@@ -6,7 +6,7 @@ use crate::{
     session::WindowRules,
     window::{
         head::IdHeader,
-        route::{MAX_ROUTES, Pattern, RouteRules},
+        route::{Kept, MAX_ROUTES, Pattern, RouteRules},
         sources::WindowSource,
         survivors::Grace,
     },
@@ -20,9 +20,12 @@ pub struct RequestArgs {
     /// usdt:PROVIDER:OPEN:CLOSE (from one static probe to another); may be given several times
     #[arg(long = "window", value_name = "SOURCE", default_value = "http")]
     sources: Vec<WindowSource>,
-    /// A route by its template, such as `/shop/{name}`; tried before what is made of ids in paths
+    /// A route by its template, such as `/shop/{name}`; tried before what is made of words in paths
     #[arg(long = "route-pattern", value_name = "TEMPLATE")]
     patterns: Vec<Pattern>,
+    /// Which segments of paths are shown as they are, where no pattern matches
+    #[arg(long = "routes", value_enum, value_name = "WHICH", default_value_t = Kept::Words)]
+    kept: Kept,
     /// Routes that are told apart; all others count as `other`
     #[arg(long, value_name = "N", default_value_t = MAX_ROUTES)]
     max_routes: usize,
@@ -49,6 +52,7 @@ impl RequestArgs {
             sources: self.sources.clone(),
             routes: RouteRules {
                 patterns: self.patterns.clone(),
+                kept: self.kept,
                 max_routes: self.max_routes,
             },
             id_header: self.request_id_header.clone(),

@@ -3,19 +3,22 @@
 use std::{
     io::{self, Write as _},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use residue_ebpf::abi::heap::StackPolicy;
 use tokio::sync::Notify;
 
-use super::{record, requests::RequestArgs};
+use super::{
+    cost::MaxSlowdown, ending, messages::say, record, requests::RequestArgs, signals::Signals,
+};
 use crate::{
     attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
+    printable::{Notation, Sink},
     probes::SitePolicy,
-    report::units::printable,
-    session::{Config, Session, Update},
+    report::units::{printable, wrap},
+    session::{Config, Finished, Session, Update, raise_limits},
     target::Pid,
     window::{
         line::{JsonLine, LineRules, THRESHOLD_BYTES, TextLine},
@@ -33,7 +36,19 @@ Examples:
   For another program, a JSON object a line:
     sudo residue watch -p 4242 --json | jq 'select(.leak_suspected)'
   In production, by the resident set alone, at next to no cost:
-    sudo residue watch -p 4242 --rss-only";
+    sudo residue watch -p 4242 --rss-only
+
+LEAK_SUSPECTED marks a request that grew the process by, or retained, as much as --leak-threshold, and one of a
+route whose survivors go on growing: of its last 15 requests past their grace, the first five, the next and the
+last five each left blocks behind, and the last five at least half of what the first did. The line says how many
+left something, and how much. A cache that still fills, or takes new entries for old ones, looks the same: record
+such a route to see who holds what.
+
+`retained` is blocks of the allocator, outstanding when the request was over. What is `passing` was gone some requests
+later whenever the last requests of the route, 5 to 15, retained as much. Sizes of a line are in MB, 1,000,000 bytes.";
+
+/// Columns that a line of the table's heading may take.
+const COLUMNS: usize = 80;
 
 /// Show each request as it ends, and what it left behind
 #[derive(Debug, clap::Args)]
@@ -57,12 +72,19 @@ pub struct Args {
     /// Only requests during which the process grew by at least this much (1MB)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     min_delta: Option<u64>,
-    /// Growth or retention from which on a request is marked LEAK_SUSPECTED
+    /// Growth or retention from which on a single request is marked LEAK_SUSPECTED
     #[arg(long, value_name = "SIZE", default_value_t = THRESHOLD_BYTES, value_parser = parse_size)]
     leak_threshold: u64,
+    /// How often the table by route is shown, beside at the end; 0s for at the end alone
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    table_every: Duration,
     /// Follow no allocations: `retained` is unknown, and a request costs microseconds
     #[arg(long)]
     rss_only: bool,
+    /// How many times slower a process may become while it is watched: one that is slower for five seconds has its
+    /// probes taken out, and is followed by its resident set alone; or off [default: 2]
+    #[arg(long, value_name = "N")]
+    max_slowdown: Option<MaxSlowdown>,
     /// Live allocations that can be tracked at least, each 43 bytes of kernel memory
     #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.max_live, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     max_live: u32,
@@ -82,7 +104,8 @@ fn parse_size(text: &str) -> Result<u64, parse_size::Error> {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before any thread is started: it changes what this thread and its children see.
     ensure_tracefs();
-    let config = config(args);
+    raise_limits()?;
+    let config = config(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -92,11 +115,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
-    let signals = record::stop_signals()?;
+    let signals = Signals::listen().context("failed to listen to signals")?;
     let nobody_reads = Notify::new();
     let stop = async {
         tokio::select! {
-            () = signals => {}
+            () = signals.more_than(0) => {}
             () = nobody_reads.notified() => {}
         }
     };
@@ -104,14 +127,20 @@ async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
     let mut tell = |update| lines.show(update);
     let mut session = Session::start(config, &mut tell)?;
     let watched = session.run(stop).await;
-    let finished = session.finish();
-    watched.and(finished)?;
-    lines.finish()
+    let Finished {
+        written, probes, ..
+    } = session.finish();
+    let shown = match watched.and(written) {
+        Ok(()) => lines.finish(),
+        Err(error) => Err(error.into()),
+    };
+    ending::take_out(probes, &signals, false).await;
+    shown
 }
 
-fn config(args: &Args) -> Config {
-    Config {
-        pids: record::with_children(&args.pids, args.children),
+fn config(args: &Args) -> anyhow::Result<Config> {
+    Ok(Config {
+        pids: record::with_children(&args.pids, args.children)?,
         command: Vec::new(),
         output: None,
         duration: args.duration,
@@ -133,7 +162,8 @@ fn config(args: &Args) -> Config {
         samples: None,
         sites: SitePolicy::Cheapest,
         python_objects: false,
-    }
+        max_slowdown: args.max_slowdown.unwrap_or(MaxSlowdown::DEFAULT).limit(),
+    })
 }
 
 /// Writes the lines to standard output, and everything else to standard error.
@@ -143,8 +173,14 @@ struct Lines<'a> {
     json: bool,
     rules: LineRules,
     table: TableBuilder,
-    background: Unbound,
-    ambiguous: Unbound,
+    /// How often the table is shown; none if only at the end.
+    table_every: Option<Duration>,
+    table_due: Instant,
+    /// Requests since the table was shown.
+    untold: usize,
+    /// What belongs to no single request, which is known at the end; none until then, or if nobody counts it.
+    unbound: Option<[Unbound; 2]>,
+    follows_allocations: bool,
     /// Events that could not be recorded.
     lost: u64,
     /// The first error of standard output: nothing is written after it.
@@ -163,8 +199,11 @@ impl<'a> Lines<'a> {
                 min_delta_bytes: args.min_delta,
             },
             table: TableBuilder::default(),
-            background: Unbound::default(),
-            ambiguous: Unbound::default(),
+            table_every: Some(args.table_every).filter(|it| !it.is_zero()),
+            table_due: Instant::now() + args.table_every,
+            untold: 0,
+            unbound: None,
+            follows_allocations: !args.rss_only,
             lost: 0,
             failed: None,
         }
@@ -173,30 +212,72 @@ impl<'a> Lines<'a> {
     fn show(&mut self, update: Update) {
         match update {
             Update::Started { processes, .. } => {
-                eprintln!(
-                    "watching {}; Ctrl-C ends it",
-                    printable(&processes.join(", "))
-                );
+                let processes = printable(&processes.join(", "));
+                say(format!("watching {processes}; Ctrl-C ends it"));
+                self.table_due = Instant::now() + self.table_every.unwrap_or_default();
             }
-            Update::Detaching { probes } => eprintln!("taking {probes} probes out"),
-            Update::Note(text) => eprintln!("note: {}", printable(&text)),
+            Update::Note(text) => say(format!("note: {}", printable(&text))),
             Update::Windows(records) => self.write(&records),
             Update::Survivors(survivors) => {
                 for (route, amount) in survivors {
                     self.table.add_survivors(&route, amount);
                 }
             }
-            Update::Unbound(processes) => {
+            Update::Unbound(processes) if self.follows_allocations => {
+                let [mut background, mut ambiguous] = self.unbound.unwrap_or_default();
                 for process in processes {
-                    self.background.add(process.background);
-                    self.ambiguous.add(process.ambiguous);
+                    background.add(process.background);
+                    ambiguous.add(process.ambiguous);
                 }
+                self.unbound = Some([background, ambiguous]);
             }
-            Update::Written(tally) => self.lost = tally.lost,
+            // Zeros would be what nobody counted.
+            Update::Unbound(_) => {}
+            Update::Written(tally) => {
+                self.lost = tally.lost;
+                self.show_table_when_due();
+            }
         }
     }
 
+    /// The table so far. What nobody reads any more is no reason to end.
+    fn show_table_when_due(&mut self) {
+        let now = Instant::now();
+        let Some(every) = self.table_every.filter(|_| now >= self.table_due) else {
+            return;
+        };
+        self.table_due = now + every;
+        if std::mem::take(&mut self.untold) > 0 {
+            let _ = self.write_table("REQUESTS BY ROUTE, so far");
+        }
+    }
+
+    fn write_table(&self, title: &str) -> io::Result<()> {
+        let [background, ambiguous] = match self.unbound {
+            Some([background, ambiguous]) => [Some(background), Some(ambiguous)],
+            None => [None, None],
+        };
+        let table = self.table.build(background, ambiguous);
+        if table.routes.is_empty() {
+            return writeln!(io::stderr().lock(), "no request was seen");
+        }
+        // At once, or the lines of requests would come in between.
+        let mut text = Vec::new();
+        writeln!(text, "\n{title}")?;
+        let scope = match self.follows_allocations {
+            true => table::SCOPE,
+            false => table::NOTHING_FOLLOWED,
+        };
+        for line in wrap(scope, COLUMNS) {
+            writeln!(text, "{line}")?;
+        }
+        table::write(&table, &mut text)?;
+        say(String::from_utf8_lossy(&text).trim_end());
+        Ok(())
+    }
+
     fn write(&mut self, records: &[WindowRecord]) {
+        self.untold += records.len();
         for record in records {
             self.table.add(record);
         }
@@ -209,13 +290,18 @@ impl<'a> Lines<'a> {
     }
 
     fn try_write(&self, records: &[WindowRecord]) -> io::Result<()> {
-        let mut out = io::BufWriter::new(io::stdout().lock());
+        let notation = match self.json {
+            true => Notation::Json,
+            false => Notation::Text,
+        };
+        let mut out = Sink::new(io::BufWriter::new(io::stdout().lock()), notation);
         for record in records.iter().filter(|record| self.rules.shows(record)) {
+            let known = self.table.known(&record.route);
             if self.json {
-                serde_json::to_writer(&mut out, &JsonLine::new(record, &self.rules))?;
+                serde_json::to_writer(&mut out, &JsonLine::new(record, &self.rules, known))?;
                 writeln!(out)?;
             } else {
-                writeln!(out, "{}", TextLine::new(record, &self.rules))?;
+                writeln!(out, "{}", TextLine::new(record, &self.rules, known))?;
             }
         }
         out.flush()
@@ -223,13 +309,13 @@ impl<'a> Lines<'a> {
 
     /// The table by route.
     fn finish(self) -> anyhow::Result<()> {
-        let table = self.table.build(self.background, self.ambiguous);
-        table::write(&table, &mut io::stderr().lock())?;
+        // Who does not read it has the lines.
+        let _ = self.write_table("REQUESTS BY ROUTE");
         if self.lost > 0 {
-            eprintln!(
+            say(format!(
                 "LOST {} events: figures may be too low; `residue record` tells which",
                 self.lost
-            );
+            ));
         }
         match self.failed {
             // `residue watch … | head` is no error.

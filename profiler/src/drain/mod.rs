@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    mem::offset_of,
     os::fd::{AsFd as _, OwnedFd},
     sync::atomic::Ordering,
 };
@@ -19,7 +20,7 @@ use residue_ebpf::abi::{
     python::{CODE_IS_READ, CODE_KEYS, FreedCode},
     window::{
         AMBIGUOUS, BACKGROUND, ProcessWindows, TASK, TASKS, WINDOWS, WindowEvent, WindowStage,
-        WindowState, id_and_stage,
+        WindowState, id_and_stage, under_way,
     },
 };
 
@@ -182,6 +183,13 @@ impl Drain {
             )
             .is_ok()
         });
+        let was_under_way = state.stage() != WindowStage::Finished as u32;
+        if was_open && was_under_way {
+            let at = offset_of!(ProcessWindows, under_way) / size_of::<u64>();
+            if let Some(sum) = self.channels.process_windows.word(state.process, at) {
+                sum.fetch_sub(under_way(state.id()), Ordering::Relaxed);
+            }
+        }
         if was_open && state.bound() == 0 {
             // The first word: how many are open that no thread is bound to.
             if let Some(unbound) = self.channels.process_windows.word(state.process, 0) {

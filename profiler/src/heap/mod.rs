@@ -17,24 +17,29 @@ pub enum MappingOwner {
     /// Mapped by an allocator as the backing of its blocks: counting it beside the blocks would
     /// count the same memory twice.
     Allocator,
+    /// Mapped by the application, and other processes may have the same memory: a memfd, POSIX or
+    /// System V shared memory, `MAP_SHARED` without a file.
+    Shared,
 }
 
 impl MappingOwner {
+    /// Every owner, in the order of their names.
+    pub const ALL: [Self; 3] = [Self::Allocator, Self::Application, Self::Shared];
+
     /// The name in captures and reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Application => "application",
             Self::Allocator => "allocator",
+            Self::Shared => "shared",
         }
     }
 
     /// From its name, if there is such an owner.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Application, Self::Allocator]
-            .into_iter()
-            .find(|owner| owner.name() == name)
+        Self::ALL.into_iter().find(|owner| owner.name() == name)
     }
 }
 

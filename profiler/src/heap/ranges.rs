@@ -1,4 +1,5 @@
-//! The anonymous memory mappings of one process that were made while it was recorded.
+//! The memory mappings of one process that were made while it was recorded and are memory of their own: no
+//! files.
 //!
 //! Ranges, not addresses: an munmap can take the middle out of a range, an mmap with `MAP_FIXED`
 //! can cover parts of several. Addresses are AVMAs, lengths bytes.
@@ -21,12 +22,27 @@ struct Range {
 pub struct Ranges {
     /// By start; they never overlap.
     live: BTreeMap<u64, Range>,
-    /// By thread: what its last munmap or mremap took, until that is known to have succeeded.
-    taken: HashMap<u32, Vec<(u64, Range)>>,
+    /// By thread: what its last munmap or mremap was about.
+    taken: HashMap<u32, Taken>,
+    /// System V segments by start, each with its end and who attached it.
+    segments: HashMap<u64, Range>,
+    /// When there are more, it is looked for those that are gone: twice as many as were left then.
+    most_segments: usize,
     totals: HashMap<Origin, Figures>,
     /// The end of the program break's last page, once known.
     break_end: Option<u64>,
 }
+
+/// What a thread was about to unmap or to move away.
+#[derive(Debug)]
+struct Taken {
+    parts: Vec<(u64, Range)>,
+    /// It is mapped where it was all the same.
+    stays: bool,
+}
+
+/// So many segments are kept without a look.
+const MIN_SEGMENTS: usize = 1024;
 
 /// Memory is mapped in whole pages.
 const PAGE: u64 = 4096;
@@ -57,17 +73,68 @@ impl Ranges {
 
     /// A thread is about to unmap `[start, start + length)`, or to move it away.
     pub fn take(&mut self, tid: u32, start: u64, length: u64) {
-        let removed = if start.is_multiple_of(PAGE) {
+        let parts = if start.is_multiple_of(PAGE) {
             self.unmap(start, start.saturating_add(round_up(length)))
         } else {
             Vec::new()
         };
-        self.taken.insert(tid, removed);
+        let stays = false;
+        self.taken.insert(tid, Taken { parts, stays });
+    }
+
+    /// A thread is about to move the content of `[start, start + length)` away, which stays mapped.
+    pub fn empty(&mut self, tid: u32, start: u64, length: u64) {
+        let parts = self.overlapping(start, start.saturating_add(round_up(length)));
+        let stays = true;
+        self.taken.insert(tid, Taken { parts, stays });
+    }
+
+    /// Whose the memory was that the thread's last [`take`](Self::take) or [`empty`](Self::empty) was about;
+    /// none if nothing is known of it.
+    #[must_use]
+    pub fn taken_from(&self, tid: u32) -> Option<MappingOwner> {
+        let (_, range) = self.taken.get(&tid)?.parts.first()?;
+        Some(range.origin.1)
+    }
+
+    /// A System V segment is at `[start, end)` now.
+    pub fn attach(&mut self, start: u64, end: u64, origin: Origin) {
+        self.map(start, end.saturating_sub(start), Some(origin));
+        self.segments.insert(start, Range { end, origin });
+        if self.segments.len() > self.most_segments.max(MIN_SEGMENTS) {
+            self.forget_segments();
+        }
+    }
+
+    /// Forgets those that went by munmap.
+    fn forget_segments(&mut self) {
+        let mut segments = std::mem::take(&mut self.segments);
+        segments.retain(|start, segment| {
+            let parts = self.overlapping(*start, segment.end);
+            parts
+                .iter()
+                .any(|(_, range)| range.origin == segment.origin)
+        });
+        self.most_segments = 2 * segments.len();
+        self.segments = segments;
+    }
+
+    /// The System V segment at `start` is about to go. What was mapped over a part of it meanwhile stays.
+    pub fn detach(&mut self, start: u64) {
+        let Some(segment) = self.segments.remove(&start) else {
+            return;
+        };
+        for (at, range) in self.overlapping(start, segment.end) {
+            if range.origin == segment.origin {
+                self.unmap(at.max(start), range.end.min(segment.end));
+            }
+        }
     }
 
     /// The thread's last [`take`](Self::take) did not happen.
     pub fn restore(&mut self, tid: u32) {
-        for (start, range) in self.taken.remove(&tid).unwrap_or_default() {
+        let taken = self.taken.remove(&tid).filter(|taken| !taken.stays);
+        for (start, range) in taken.map_or(Vec::new(), |taken| taken.parts) {
             self.unmap(start, range.end);
             self.insert(start, range);
         }
@@ -126,7 +193,7 @@ impl Ranges {
             .next_back()
             .filter(|(_, range)| range.end > start)
             .map_or(start, |(&at, _)| at);
-        if first >= end {
+        if start >= end {
             return Vec::new();
         }
         self.live
@@ -160,6 +227,7 @@ mod tests {
 
     const A: Origin = (1, MappingOwner::Application);
     const B: Origin = (2, MappingOwner::Application);
+    const SHARED: Origin = (3, MappingOwner::Shared);
 
     fn inuse(ranges: &Ranges, origin: Origin) -> (u64, u64) {
         let totals = ranges.totals.get(&origin).copied().unwrap_or_default();
@@ -218,6 +286,59 @@ mod tests {
     }
 
     #[test]
+    fn a_range_that_stays_when_its_content_moves_is_one_of_two() {
+        let mut ranges = Ranges::default();
+        ranges.map(10 * PAGE, 2 * PAGE, Some(SHARED));
+        ranges.empty(1, 10 * PAGE, 2 * PAGE);
+        assert_eq!(ranges.taken_from(1), Some(MappingOwner::Shared));
+        ranges.map(50 * PAGE, 2 * PAGE, Some(SHARED));
+        assert_eq!(inuse(&ranges, SHARED), (4, 2));
+        ranges.empty(1, 11 * PAGE, PAGE);
+        ranges.restore(1);
+        assert_eq!(inuse(&ranges, SHARED), (4, 2), "a move that failed");
+    }
+
+    /// `mremap` with an old length of zero maps the same shared memory a second time.
+    #[test]
+    fn to_take_nothing_changes_nothing() {
+        let mut ranges = Ranges::default();
+        ranges.map(10 * PAGE, 10 * PAGE, Some(A));
+        ranges.take(1, 15 * PAGE, 0);
+        assert_eq!(inuse(&ranges, A), (10, 1));
+        assert_eq!(ranges.taken_from(1), None);
+        assert_eq!(ranges.taken_from(2), None);
+    }
+
+    #[test]
+    fn a_segment_goes_as_a_whole_but_for_what_was_mapped_over_it() {
+        let mut ranges = Ranges::default();
+        ranges.attach(10 * PAGE, 20 * PAGE, SHARED);
+        ranges.take(1, 12 * PAGE, PAGE);
+        ranges.map(15 * PAGE, PAGE, Some(A));
+        assert_eq!(inuse(&ranges, SHARED), (8, 3));
+        ranges.detach(11 * PAGE);
+        assert_eq!(inuse(&ranges, SHARED), (8, 3), "no segment begins there");
+        ranges.detach(10 * PAGE);
+        assert_eq!(inuse(&ranges, SHARED), (0, 0));
+        assert_eq!(inuse(&ranges, A), (1, 1));
+    }
+
+    #[test]
+    fn segments_that_were_unmapped_are_forgotten() {
+        let mut ranges = Ranges::default();
+        for _ in 0..10 {
+            for page in 1..1000 {
+                ranges.attach(page * PAGE, (page + 1) * PAGE, SHARED);
+                ranges.attach((page + 5000) * PAGE, (page + 5001) * PAGE, SHARED);
+            }
+            ranges.take(1, 0, 2000 * PAGE);
+        }
+        assert!(ranges.segments.len() <= 2048);
+        ranges.detach(5001 * PAGE);
+        assert_eq!(inuse(&ranges, SHARED), (998, 998));
+    }
+
+    #[test]
     fn the_break_grows_and_shrinks_by_pages() {
         let mut ranges = Ranges::new(Some(100 * PAGE));
         ranges.move_break(100 * PAGE, A);
@@ -234,6 +355,10 @@ mod tests {
         let mut ranges = Ranges::default();
         ranges.map(u64::MAX - 5, u64::MAX, Some(A));
         ranges.take(1, PAGE, u64::MAX);
+        ranges.attach(PAGE, u64::MAX, SHARED);
+        ranges.empty(1, PAGE, u64::MAX);
+        ranges.detach(PAGE);
+        ranges.attach(u64::MAX, 0, SHARED);
         ranges.move_break(u64::MAX, A);
         assert_eq!(inuse(&ranges, A).1, 0);
     }

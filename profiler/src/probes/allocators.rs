@@ -327,6 +327,34 @@ pub fn find(symbol: &str) -> Option<Known> {
     BY_NAME.get(unmangled(symbol)).copied()
 }
 
+/// The function that allocates what the function with this symbol frees or resizes.
+#[must_use]
+pub fn partner(symbol: &str) -> Option<String> {
+    let symbol = unmangled(symbol);
+    let releases = |shape: &CallShape| {
+        matches!(
+            shape,
+            Free | Realloc | ReallocArray | ResizeInPlace | RustRealloc
+        )
+    };
+    let spec = find(symbol).filter(|known| releases(&known.shape))?.spec;
+    spec.prefixes.iter().find_map(|prefix| {
+        let own = symbol.strip_prefix(prefix)?;
+        let mut functions = spec.functions.iter().copied().flatten();
+        functions.find(|it| it.symbol == own)?;
+        let partner = match own {
+            "dallocx" | "sdallocx" | "rallocx" | "xallocx" => "mallocx",
+            "__rust_dealloc" | "__rust_realloc" => "__rust_alloc",
+            _ if own.starts_with("_Zdl") => "_Znwm",
+            _ if own.starts_with("_Zda") => "_Znam",
+            _ if own.starts_with("deletearray") => "newarray",
+            _ if own.starts_with("delete") => "new",
+            _ => "malloc",
+        };
+        Some(format!("{prefix}{partner}"))
+    })
+}
+
 /// The name inside `_RNvCs…_7___rustc12___rust_alloc` (Rust 1.86 and later; RFC 2603 mangling puts
 /// an underscore between a length and a name that itself begins with one). Any other symbol as it
 /// is.
@@ -362,6 +390,32 @@ mod tests {
         );
         assert_eq!(shape("reallocarray"), None);
         assert_eq!(shape("mi_mmap"), None);
+    }
+
+    #[test]
+    fn whatever_frees_has_a_partner_that_allocates() {
+        let partners = [
+            ("free", "malloc"),
+            ("_rjem_je_sdallocx", "_rjem_je_mallocx"),
+            ("mi_free_size", "mi_malloc"),
+            ("tc_deletearray_sized", "tc_newarray"),
+            ("_ZdaPvm", "_Znam"),
+            (
+                "_RNvCsdBezzDwma51_7___rustc14___rust_dealloc",
+                "__rust_alloc",
+            ),
+        ];
+        for (frees, allocates) in partners {
+            assert_eq!(partner(frees).as_deref(), Some(allocates));
+        }
+        assert_eq!(partner("realloc").as_deref(), Some("malloc"));
+        assert_eq!(partner("malloc"), None);
+        for (name, known) in BY_NAME.iter() {
+            let partner = partner(name);
+            assert!(known.shape != Free || partner.is_some(), "{name}");
+            let partner = partner.as_deref();
+            assert!(partner.is_none_or(|it| find(it).is_some()), "{name}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //!
 //! Windows open and close at functions of the program's own: `functions` finds those by name, `demangle`
 //! knows what the source calls them, `exits` where they return, and `sdt` reads static probes.
+//!
+//! `walkers` knows what else in a process takes stacks, which return probes cut.
 
 pub mod allocators;
 pub mod demangle;
@@ -19,6 +21,7 @@ pub mod python;
 mod sdt;
 mod site;
 mod symbols;
+pub mod walkers;
 
 pub use functions::{FunctionSymbol, SymbolName, functions};
 pub use plan::{Plan, PlanError, PlannedFunction, ScopeObject, Skipped, plan};

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use residue_ebpf::abi::call_shape::{AttachRank, CallShape};
 
-use super::allocators::{Found, PROVIDER};
+use super::allocators::{Found, PROVIDER, partner, unmangled};
 use super::site::{ProbeSite, SitePolicy};
 use super::symbols::{AllocatorSymbol, Forward, ObjectSymbols};
+use super::walkers::sanitizer;
 use crate::target::{FileKey, FileOffset, Load};
 
 /// An object of a process, as planning sees it.
@@ -42,6 +43,8 @@ pub struct PlannedFunction {
     pub file_offset: FileOffset,
     /// Where to probe it.
     pub site: ProbeSite,
+    /// What allocates the blocks that it frees or resizes is not probed.
+    pub unpaired: bool,
 }
 
 /// A function that calls go to, and that cannot be probed.
@@ -87,6 +90,18 @@ pub enum PlanError {
         /// The program.
         executable: PathBuf,
     },
+    /// It runs with a sanitizer.
+    #[error(
+        "{executable} runs with {sanitizer}, which notes the caller of every allocation; a return probe would \
+         have it note an address of nobody: run a build without, or have it report leaks by itself \
+         (ASAN_OPTIONS=detect_leaks=1); or follow requests alone, by --rss-only"
+    )]
+    Sanitizer {
+        /// The program.
+        executable: PathBuf,
+        /// Its name.
+        sanitizer: &'static str,
+    },
     /// There is nothing to look into.
     #[error("the process has no code that residue can read: check that it still runs")]
     NoObjects,
@@ -95,11 +110,19 @@ pub enum PlanError {
 /// Plans for the objects of a process, given in search order.
 ///
 /// # Errors
-/// When no function that allocates, or none that frees, can be probed.
+/// When no function that allocates, or none that frees, can be probed, or none must be.
 pub fn plan(objects: &[ScopeObject], policy: SitePolicy) -> Result<Plan, PlanError> {
     let executable = objects.first().ok_or(PlanError::NoObjects)?;
+    if let Some(sanitizer) = sanitizer(objects) {
+        let executable = executable.path.clone();
+        return Err(PlanError::Sanitizer {
+            executable,
+            sanitizer,
+        });
+    }
     let mut plan = Plan::default();
-    for candidate in without_aliases(choose(objects)) {
+    let chosen = choose(objects);
+    for candidate in without_aliases(chosen.clone()) {
         match candidate.planned(policy) {
             Ok(function) => plan.functions.push(function),
             Err(skipped) => plan.skipped.push(skipped),
@@ -107,6 +130,8 @@ pub fn plan(objects: &[ScopeObject], policy: SitePolicy) -> Result<Plan, PlanErr
     }
     plan.functions
         .sort_by_key(|f| (f.shape.attach_rank(), f.object, f.file_offset));
+    plan.mark_unpaired(&chosen);
+    plan.name_changed(objects);
     let has = |rank| {
         plan.functions
             .iter()
@@ -130,6 +155,52 @@ pub fn plan(objects: &[ScopeObject], policy: SitePolicy) -> Result<Plan, PlanErr
             executable: executable_path,
         },
     })
+}
+
+impl Plan {
+    fn name_changed(&mut self, objects: &[ScopeObject]) {
+        let of_object = |(object, it): (usize, &ScopeObject)| {
+            let changed = it.symbols.changed.clone();
+            changed.into_iter().map(move |symbol| Skipped {
+                symbol,
+                object,
+                reason: "the compiler has changed this copy of it; what is allocated or freed by it is not \
+                         counted",
+            })
+        };
+        self.skipped
+            .extend(objects.iter().enumerate().flat_map(of_object));
+    }
+
+    /// Finds what frees blocks of which nobody sees the allocation, and names what is missing.
+    fn mark_unpaired(&mut self, chosen: &[Candidate<'_>]) {
+        for function in &mut self.functions {
+            let Some(partner) = partner(&function.symbol) else {
+                continue;
+            };
+            // A program may take one from one object, and the other from another.
+            let exported = |it: &Candidate<'_>| it.symbol.exported;
+            let is_of_all = chosen.iter().any(|it| {
+                (it.index, &it.symbol.name) == (function.object, &function.symbol) && exported(it)
+            });
+            let is_partner = |it: &&Candidate<'_>| {
+                unmangled(&it.symbol.name) == partner
+                    && (it.index == function.object || is_of_all && exported(it))
+            };
+            let skipped = |it: &Skipped| it.symbol == partner && it.object == function.object;
+            let is_chosen = chosen.iter().any(|it| is_partner(&it));
+            let is_skipped = self.skipped.iter().any(skipped);
+            function.unpaired = is_skipped || !is_chosen;
+            if !is_chosen && !is_skipped {
+                self.skipped.push(Skipped {
+                    symbol: partner,
+                    object: function.object,
+                    reason: "no function of that name was found, though what frees its blocks was; its \
+                             allocations are not counted",
+                });
+            }
+        }
+    }
 }
 
 impl PlannedFunction {
@@ -194,6 +265,7 @@ impl Candidate<'_> {
             file: object.file,
             file_offset,
             site: site.map_err(skipped)?,
+            unpaired: false,
         })
     }
 }
@@ -201,7 +273,7 @@ impl Candidate<'_> {
 impl ScopeObject {
     /// The allocator that this object brings under the C names: whose prefixed `malloc` is the same
     /// function, or what other symbols tell.
-    fn provider(&self) -> &'static str {
+    pub(super) fn provider(&self) -> &'static str {
         let functions = &self.symbols.functions;
         let malloc = functions.iter().find(|function| function.name == "malloc");
         let same = malloc.and_then(|malloc| {
@@ -251,6 +323,10 @@ fn choose(objects: &[ScopeObject]) -> Vec<Candidate<'_>> {
         }
     }
     let is_resolved = |candidate: &Candidate<'_>| match candidate.object.load {
+        // Who maps memory is noted for unwinding, which only static programs need.
+        _ if candidate.symbol.localized => {
+            is_heap(candidate.symbol.known.shape) || !candidate.object.is_dynamic
+        }
         Load::Executable if !candidate.symbol.exported => candidate.symbol.global,
         Load::Later => candidate.symbol.exported,
         _ => resolved.get(&*candidate.symbol.name) == Some(&candidate.index),

@@ -15,6 +15,9 @@ const ENDIAN: LittleEndian = LittleEndian;
 /// The longest stub: `endbr64`, then the jump, padded.
 const STUB_BYTES: u64 = 16;
 
+/// A linked object has two tables of relocations.
+const MAX_TABLES: usize = 8;
+
 /// The relocations of an object that name a symbol, and its code.
 pub(super) struct Plt<'a, 'data, R: ReadRef<'data>> {
     data: R,
@@ -38,10 +41,10 @@ impl<'a, 'data, R: ReadRef<'data>> Plt<'a, 'data, R> {
     /// The symbol that a jump to `stub` ends at; `None` if that is no stub.
     pub fn symbol(&self, stub: Svma) -> Option<String> {
         let slot = self.slot(stub)?;
-        self.sections.iter().find_map(|section| {
-            let is_rela = section.sh_type(ENDIAN) == elf::SHT_RELA;
-            let relocations = is_rela.then(|| array(section, self.data).ok())?;
-            let relocations: &[Rela64<LittleEndian>] = relocations?;
+        let sections = self.sections.iter();
+        let tables = sections.filter(|section| section.sh_type(ENDIAN) == elf::SHT_RELA);
+        tables.take(MAX_TABLES).find_map(|section| {
+            let relocations: &[Rela64<LittleEndian>] = array(section, self.data).ok()?;
             let relocation = relocations
                 .iter()
                 .find(|r| r.r_offset.get(ENDIAN) == slot)?;

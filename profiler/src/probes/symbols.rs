@@ -1,6 +1,6 @@
 //! The allocator functions that one object defines, with their code.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use object::LittleEndian;
 use object::elf::{self, FileHeader64, SectionHeader64, Sym64, Versym};
@@ -9,7 +9,7 @@ use object::read::elf::{FileHeader as _, SectionHeader as _, SectionTable, Sym a
 
 use super::allocators::{self, Known, MARKERS, RUST_CUSTOM, RUST_DEFAULT};
 use super::plt::Plt;
-use super::site;
+use super::{site, walkers};
 use crate::target::address::TextSegments;
 use crate::target::{FileOffset, Svma};
 
@@ -19,16 +19,36 @@ const MAX_CODE_BYTES: u64 = 64 << 10;
 /// What to read of a function whose symbol has no size: enough for a first instruction.
 const UNSIZED_CODE_BYTES: u64 = 16;
 /// Above any real symbol table: a larger one is not read.
-const MAX_TABLE_BYTES: u64 = 1 << 30;
+const MAX_TABLE_BYTES: u64 = 256 << 20;
+/// There is one table of each kind.
+const MAX_TABLES: usize = 4;
+/// No symbol of interest has a longer name, bytes; of a longer one, this much is looked at.
+const MAX_NAME_BYTES: usize = 16 << 10;
+/// All names of a file together, bytes. Real ones share little with each other; those that all begin in one
+/// place were made to be read for ever.
+const MAX_NAMES_BYTES: usize = 1 << 30;
 /// `VERSYM_HIDDEN` (elf.h): not the default version of its symbol.
 const VERSYM_HIDDEN: u16 = 0x8000;
+/// What glibc's dynamic linker exports. Its own small allocator serves nobody but itself, before the C
+/// library is there.
+const LINKER_MARK: &str = "_rtld_global";
+/// How many local functions of one name are kept. Several come of libraries that were linked into one, each
+/// with an allocator of its own.
+const MAX_LOCAL: usize = 8;
+/// What the compiler (GCC) adds to the name of a function that takes its arguments in another way, or is the
+/// rest of one that became part of its callers.
+const CHANGES: [&str; 3] = ["constprop", "isra", "part"];
+/// More copies than a link makes of all functions together.
+const MAX_CHANGED: usize = 64;
+/// There are two dozen names, most of them in one or two tables.
+const MAX_MARKS: usize = 128;
 
 const ENDIAN: LittleEndian = LittleEndian;
 type Section = SectionHeader64<LittleEndian>;
 
 /// The object's symbol tables cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("its symbol tables are damaged")]
+#[error("its symbol tables are damaged, or too large")]
 pub struct DamagedSymbols;
 
 /// The machine code of a function.
@@ -51,6 +71,8 @@ pub struct AllocatorSymbol {
     pub exported: bool,
     /// Not local to one compilation unit (or made local by the linker).
     pub global: bool,
+    /// Local, and yet what calls in this object go to: see [`ObjectSymbols::read`].
+    pub localized: bool,
     /// `STT_GNU_IFUNC`: it only returns the address of the real function.
     pub indirect: bool,
     /// Where it is, in the file's terms.
@@ -83,10 +105,22 @@ pub struct ObjectSymbols {
     pub has_rust_allocator: bool,
     /// Whether it has any symbols at all.
     pub has_symbols: bool,
+    /// Copies of allocator functions that the compiler has changed, where no other object can call the
+    /// function itself: what goes to them is not seen.
+    pub changed: Vec<String>,
+    /// Symbols that tell of what [takes stacks](walkers), and where those are that it defines.
+    pub marks: Vec<(&'static str, Option<Svma>)>,
 }
 
 impl ObjectSymbols {
     /// Reads the dynamic and the full symbol table of an ELF file with these text segments.
+    ///
+    /// The linker makes functions local that nobody outside may call: in a static position-independent
+    /// executable, by a version script, in link-time optimization. All calls in the object go to such a
+    /// function. A `static` function of one source file that happens to have its name looks the same; what
+    /// tells them apart is that the linker would have bound the object's other calls to the former. So a
+    /// local function counts where the object has both `malloc` and `free`, and imports neither these nor
+    /// a function of its name.
     ///
     /// # Errors
     /// When the section headers or a table contradict themselves.
@@ -100,23 +134,36 @@ impl ObjectSymbols {
         each_symbol(data, &sections, |symbol, name, exported| {
             found.read_symbol(symbol, name, exported);
         })?;
+        found.mark_localized();
+        found.sort_out_changed();
         let mut symbols = found.symbols;
         symbols.has_symbols = found.any;
         symbols.has_rust_allocator = found.rust_custom || !found.rust_default;
-        symbols.functions = found.by_name.into_values().collect();
-        symbols
-            .functions
-            .sort_by(|a, b| (a.known.rank, &a.name).cmp(&(b.known.rank, &b.name)));
+        let mut functions = found.functions;
+        functions.sort_by(|(a, _), (b, _)| {
+            let key = |it: &AllocatorSymbol| (it.known.rank, !it.global, it.address);
+            key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
+        });
         let plt = Plt::new(data, &sections, text);
-        for function in &mut symbols.functions {
-            function.locate(
-                data,
-                text,
-                found.sizes.get(&function.name).copied().unwrap_or(0),
-            );
-            function.forwards = forward(function, &plt);
+        for (mut function, size) in functions {
+            function.locate(data, text, size);
+            function.forwards = forward(&function, &plt);
+            symbols.functions.push(function);
         }
         Ok(symbols)
+    }
+
+    /// Whether the object defines or imports a symbol that tells of what takes stacks.
+    #[must_use]
+    pub fn mentions(&self, mark: &str) -> bool {
+        self.marks.iter().any(|(name, _)| *name == mark)
+    }
+
+    /// Where the object has what such a symbol names.
+    #[must_use]
+    pub fn place_of(&self, mark: &str) -> Option<Svma> {
+        let mut marks = self.marks.iter().filter(|(name, _)| *name == mark);
+        marks.find_map(|(_, place)| *place)
     }
 }
 
@@ -163,8 +210,11 @@ fn forward<'data, R: ReadRef<'data>>(
 #[derive(Default)]
 struct Found {
     symbols: ObjectSymbols,
-    by_name: HashMap<String, AllocatorSymbol>,
-    sizes: HashMap<String, u64>,
+    /// Each with the size that its symbol states, bytes.
+    functions: Vec<(AllocatorSymbol, u64)>,
+    /// Allocator functions that other objects have.
+    imports: HashSet<String>,
+    is_linker: bool,
     rust_custom: bool,
     rust_default: bool,
     any: bool,
@@ -173,9 +223,15 @@ struct Found {
 impl Found {
     fn read_symbol(&mut self, symbol: &Sym64<LittleEndian>, name: &str, exported: bool) {
         self.any = true;
-        if symbol.is_undefined(ENDIAN) {
+        let is_undefined = symbol.is_undefined(ENDIAN);
+        self.read_mark(name, (!is_undefined).then(|| Svma(symbol.st_value(ENDIAN))));
+        if is_undefined {
+            if exported && allocators::find(name).is_some() {
+                self.imports.insert(name.to_owned());
+            }
             return;
         }
+        self.is_linker |= exported && name == LINKER_MARK;
         if let Some((_, allocator)) = MARKERS.iter().find(|(marker, _)| *marker == name) {
             self.symbols.marked.get_or_insert(allocator);
         }
@@ -188,6 +244,7 @@ impl Found {
         if !(indirect || symbol.st_type() == elf::STT_FUNC) {
             return;
         }
+        self.read_change(name);
         let Some(known) = allocators::find(name) else {
             return;
         };
@@ -197,20 +254,76 @@ impl Found {
             known,
             exported: exported && global,
             global,
+            localized: false,
             indirect,
             address: Svma(symbol.st_value(ENDIAN)),
             file_offset: None,
             code: FunctionCode::default(),
             forwards: None,
         };
-        let rank = |symbol: &AllocatorSymbol| (symbol.exported, symbol.global);
-        if self
-            .by_name
-            .get(name)
-            .is_none_or(|known| rank(known) < rank(&found))
-        {
-            self.sizes.insert(name.to_owned(), symbol.st_size(ENDIAN));
-            self.by_name.insert(name.to_owned(), found);
+        self.keep(found, symbol.st_size(ENDIAN));
+    }
+
+    /// Of global functions of one name, the one that others would resolve to is kept; of local ones, each.
+    fn keep(&mut self, found: AllocatorSymbol, size: u64) {
+        let alike =
+            |known: &AllocatorSymbol| known.name == found.name && known.global == found.global;
+        let mut alike = self.functions.iter_mut().filter(|(it, _)| alike(it));
+        if found.global {
+            match alike.next() {
+                Some(known) if !known.0.exported && found.exported => *known = (found, size),
+                Some(_) => {}
+                None => self.functions.push((found, size)),
+            }
+            return;
+        }
+        let addresses: Vec<_> = alike.map(|(it, _)| it.address).collect();
+        if !addresses.contains(&found.address) && addresses.len() < MAX_LOCAL {
+            self.functions.push((found, size));
+        }
+    }
+
+    fn read_mark(&mut self, name: &str, place: Option<Svma>) {
+        if let Some(mark) = walkers::known(name) {
+            let marks = &mut self.symbols.marks;
+            if !marks.contains(&(mark, place)) && marks.len() < MAX_MARKS {
+                marks.push((mark, place));
+            }
+        }
+    }
+
+    fn read_change(&mut self, name: &str) {
+        let changed = &mut self.symbols.changed;
+        let change = name.split_once('.').filter(|(function, change)| {
+            CHANGES.iter().any(|known| change.starts_with(known))
+                && allocators::find(function).is_some()
+        });
+        if change.is_some() && changed.len() < MAX_CHANGED {
+            changed.push(name.to_owned());
+        }
+    }
+
+    /// Leaves out copies of functions that are there as well, for everybody else, or are another object's.
+    fn sort_out_changed(&mut self) {
+        let (functions, imports) = (&self.functions, &self.imports);
+        self.symbols.changed.retain(|name| {
+            let function = name.split('.').next().unwrap_or_default();
+            let is_it = |(it, _): &(AllocatorSymbol, u64)| it.global && it.name == function;
+            !imports.contains(function) && !functions.iter().any(is_it)
+        });
+    }
+
+    /// See [`ObjectSymbols::read`].
+    fn mark_localized(&mut self) {
+        let has_own = |name: &str| {
+            let mut functions = self.functions.iter();
+            functions.any(|(it, _)| it.name == name) && !self.imports.contains(name)
+        };
+        if self.is_linker || !has_own("malloc") || !has_own("free") {
+            return;
+        }
+        for (function, _) in &mut self.functions {
+            function.localized = !function.global && !self.imports.contains(&function.name);
         }
     }
 }
@@ -222,11 +335,11 @@ pub(super) fn each_symbol<'data, R: ReadRef<'data>>(
     sections: &SectionTable<'data, FileHeader64<LittleEndian>, R>,
     mut show: impl FnMut(&Sym64<LittleEndian>, &'data str, bool),
 ) -> Result<(), DamagedSymbols> {
-    for section in sections.iter() {
+    let mut left = MAX_NAMES_BYTES;
+    let is_table =
+        |section: &&Section| matches!(section.sh_type(ENDIAN), elf::SHT_DYNSYM | elf::SHT_SYMTAB);
+    for section in sections.iter().filter(is_table).take(MAX_TABLES) {
         let dynamic = section.sh_type(ENDIAN) == elf::SHT_DYNSYM;
-        if !dynamic && section.sh_type(ENDIAN) != elf::SHT_SYMTAB {
-            continue;
-        }
         let link = object::SectionIndex(section.sh_link(ENDIAN) as usize);
         let strings = sections.section(link).map_err(|_| DamagedSymbols)?;
         let table: &[Sym64<LittleEndian>] = array(section, data)?;
@@ -242,6 +355,7 @@ pub(super) fn each_symbol<'data, R: ReadRef<'data>>(
                 .get(index)
                 .is_some_and(|v| v.0.get(ENDIAN) & VERSYM_HIDDEN != 0);
             if let Some(name) = name(symbol, strings) {
+                left = left.checked_sub(name.len()).ok_or(DamagedSymbols)?;
                 show(symbol, name, dynamic && !hidden);
             }
         }
@@ -279,6 +393,7 @@ pub(super) fn name<'data>(
     strings: &'data [u8],
 ) -> Option<&'data str> {
     let rest = strings.get(usize::try_from(symbol.st_name(ENDIAN)).ok()?..)?;
+    let rest = &rest[..rest.len().min(MAX_NAME_BYTES)];
     str::from_utf8(rest.split(|byte| *byte == 0).next()?).ok()
 }
 
@@ -304,7 +419,7 @@ mod tests {
             .iter()
             .find(defines)
             .expect("something defines malloc");
-        std::fs::read(&libc.open_path).expect("its path opens it")
+        libc.opened.read_whole(1 << 30).expect("nobody cuts it off")
     }
 
     fn read(bytes: &[u8]) -> Result<ObjectSymbols, DamagedSymbols> {

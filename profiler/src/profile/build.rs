@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use residue_ebpf::abi::counters::{Counter, CounterKind};
 use residue_ebpf::abi::heap::StackKind;
 
-use crate::capture::{self, Capture, Figures, MappingOwner, PYTHON_OBJECTS_OPTION};
+use crate::capture::{self, Capture, Figures, MappingOwner, Note, PYTHON_OBJECTS_OPTION};
 use crate::profile::apportion::{Counted, apportion};
+use crate::profile::clean;
+use crate::profile::interpreters;
 use crate::profile::merge::Languages;
 use crate::profile::requests;
 use crate::profile::stacks::{Row, Stacks};
@@ -33,11 +35,11 @@ impl Profile {
         let python_pools = python(StackKind::PythonPools);
         let mapped = mapped(capture, &mut stacks);
         let requests = requests::build(capture, &mut stacks);
-        Self {
+        clean::all_text(Self {
             targets: capture.processes.iter().map(target).collect(),
             span: span(capture),
             counters: counters(&capture.counters),
-            notes: capture.notes.clone(),
+            notes: notes(capture),
             frames: stacks.into_frames(),
             stacks: blocks,
             python_objects,
@@ -45,8 +47,26 @@ impl Profile {
             python_interval: python_interval(capture),
             mappings: mapped,
             requests,
-        }
+            rss_only: is_rss_only(capture),
+        })
     }
+}
+
+/// What was remarked, and what a reader has to know of the programs.
+fn notes(capture: &Capture) -> Vec<Note> {
+    let unseen = interpreters::unseen(capture).into_iter();
+    let unseen = unseen.map(|text| Note {
+        at_ns: capture.meta.started_ns,
+        text,
+    });
+    capture.notes.iter().cloned().chain(unseen).collect()
+}
+
+/// Whether no allocation was followed: memory was looked at, and never that of blocks.
+pub(super) fn is_rss_only(capture: &Capture) -> bool {
+    let memory = &capture.windows.memory;
+    let counts_blocks = memory.iter().any(|it| it.unbound_bytes.is_some());
+    !memory.is_empty() && !counts_blocks && capture.totals.is_empty()
 }
 
 /// How far apart samples of Python objects are, bytes.

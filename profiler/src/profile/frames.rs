@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use crate::capture::FrameKind;
+use crate::profile::cython;
 
 /// A symbolized frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -38,6 +39,51 @@ impl fmt::Display for Frame {
             Some(line) => write!(out, " ({file}:{line})"),
             None => write!(out, " ({file})"),
         }
+    }
+}
+
+/// Directories of installed Python packages.
+const PACKAGES: [&str; 2] = ["/site-packages/", "/dist-packages/"];
+
+impl Frame {
+    /// The frame as one of a library: `package Class.function:12`, or `libxml2.so.2 xmlNewNode`.
+    #[must_use]
+    pub fn in_library(&self) -> String {
+        let path = self.path();
+        let library = path.map_or("", |path| package(path).unwrap_or(base_name(path)));
+        let name = cython::plain(&self.name).unwrap_or_else(|| self.name.clone());
+        // What has no name is called by its file already.
+        if library.is_empty() || name.starts_with(library) {
+            return name;
+        }
+        match (self.kind, self.line) {
+            (FrameKind::Python, Some(line)) => format!("{library} {name}:{line}"),
+            _ => format!("{library} {name}"),
+        }
+    }
+
+    /// The installed Python package that the frame is of, if it is of one.
+    #[must_use]
+    pub fn package(&self) -> Option<&str> {
+        self.path().and_then(package)
+    }
+
+    /// The file that holds the code.
+    fn path(&self) -> Option<&str> {
+        match self.kind {
+            FrameKind::Native => self.module.as_deref(),
+            FrameKind::Python => self.file.as_deref(),
+        }
+    }
+}
+
+/// The installed package that a file belongs to; of one that is a single file, its name without suffixes.
+fn package(path: &str) -> Option<&str> {
+    let inside = PACKAGES.iter().find_map(|it| path.rsplit_once(it));
+    let (_, inside) = inside?;
+    match inside.split_once('/') {
+        Some((package, _)) => Some(package),
+        None => inside.split('.').next(),
     }
 }
 

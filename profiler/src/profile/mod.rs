@@ -2,14 +2,18 @@
 //!
 //! A [`Profile`] is a recording's end state: who was recorded, for how long, what was lost, and
 //! each distinct symbolized stack with its figures. Building it is pure; it never symbolizes and
-//! knows nothing of files. Stacks of one process whose frames read the same are one row, although
+//! knows nothing of files. All its text is printable, whoever chose it. Stacks of one process whose frames read the same are one row, although
 //! their addresses differ.
 
 mod apportion;
 mod build;
+mod clean;
 mod culprit;
+mod cython;
 mod frames;
+mod interpreters;
 mod merge;
+mod origin;
 mod requests;
 mod stacks;
 
@@ -21,6 +25,7 @@ use residue_ebpf::abi::counters::CounterKind;
 pub use crate::capture::{Figures, MappingOwner, Note};
 pub use frames::{Frame, FrameId};
 pub use merge::Languages;
+pub use origin::Origin;
 pub use requests::{LeftProfile, Requests, Walk};
 
 /// A recording as reports show it.
@@ -49,6 +54,8 @@ pub struct Profile {
     pub python_interval: Option<u64>,
     /// Requests, and what they left behind; none if no windows were recorded.
     pub requests: Option<Requests>,
+    /// Whether no allocation was followed (`--rss-only`): what is empty here is then not known to be so.
+    pub rss_only: bool,
 }
 
 /// Whose blocks a report shows. They overlap, so no report adds them up.
@@ -159,6 +166,12 @@ impl Profile {
         &self.frames[id.index()]
     }
 
+    /// Whose code a frame is.
+    #[must_use]
+    pub fn origin(&self, id: FrameId) -> Origin {
+        origin::of(self.frame(id), &self.targets)
+    }
+
     /// All blocks together.
     #[must_use]
     pub fn total(&self) -> Figures {
@@ -205,6 +218,14 @@ impl Profile {
             .map(|it| it.figures))
     }
 
+    /// All mappings together that are not there to hold an allocator's blocks.
+    #[must_use]
+    pub fn mapped_beside(&self) -> Figures {
+        let mappings = self.mappings.iter();
+        let beside = mappings.filter(|it| it.owner != MappingOwner::Allocator);
+        sum(beside.map(|it| it.figures))
+    }
+
     /// What makes this profile incomplete: the counters of lost things that are above zero.
     pub fn lost(&self) -> impl Iterator<Item = &CounterValue> {
         self.counters
@@ -212,11 +233,18 @@ impl Profile {
             .filter(|it| it.kind == CounterKind::Lost && it.value > 0)
     }
 
-    /// The frame that a person wants to see first, as an index into `frames`: the innermost one
-    /// with a line that is not the runtime's or the allocator's own.
+    /// The frame that a person wants to see first, as an index into `frames`: the innermost one of the
+    /// application; where there is none, of what is nearest to it.
     #[must_use]
     pub fn culprit(&self, frames: &[FrameId]) -> usize {
         culprit::find(frames.iter().map(|id| self.frame(*id)))
+    }
+
+    /// The library's frame by which the application's at `culprit` came to the memory, as an index into
+    /// `frames`; none if that is no application's frame, or called no library.
+    #[must_use]
+    pub fn library(&self, frames: &[FrameId], culprit: usize) -> Option<usize> {
+        culprit::library(frames.iter().map(|id| self.frame(*id)), culprit)
     }
 }
 

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use crate::capture::{Capture, UnboundAt};
 use crate::profile::FrameId;
+use crate::profile::build::is_rss_only;
 use crate::profile::stacks::Stacks;
 use crate::window::record::{Amount, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord};
 use crate::window::route::Route;
@@ -71,7 +72,9 @@ pub(super) fn build(capture: &Capture, stacks: &mut Stacks<'_>) -> Option<Reques
             builder.add_survivors(&record.route, survived);
         }
     }
-    let [background, ambiguous] = unbound(&windows.unbound);
+    // Nobody counted what nobody followed.
+    let counted = !is_rss_only(capture);
+    let [background, ambiguous] = unbound(&windows.unbound).map(|it| counted.then_some(it));
     let mut table = builder.build(background, ambiguous);
     estimate::fill_in(capture, &mut table);
     Some(Requests {

@@ -1,17 +1,19 @@
 //! The flamegraph, drawn by inferno.
 
+mod colours;
+mod page;
+
 use std::io::{self, Write};
 
-use inferno::flamegraph::color::{BasicPalette, Palette};
+use inferno::flamegraph::color::{BackgroundColor, StrokeColor};
 use inferno::flamegraph::{self, TextTruncateDirection};
 
 use crate::profile::Profile;
 use crate::report::rows::{self, Row, rows};
-use crate::report::{Measure, Options, folded, units};
+use crate::report::{Measure, Options, empty, folded, units};
 use crate::window::route::Route;
-
-/// Pixels. Wide enough for names to be read in a picture; a browser scales it to its window.
-const WIDTH: usize = 1600;
+use colours::Colours;
+use page::Page;
 
 /// The width of a monospaced letter as a part of the font size, a little above the 0.602 of DejaVu
 /// Sans Mono and Courier: names are cut so that they stay inside their box.
@@ -23,26 +25,52 @@ const MIN_WIDTH: f64 = 0.06;
 /// Letters that the title has room for beside the name of a route.
 const ROUTE_COLUMNS: usize = 80;
 
+/// Counters of what was lost that are named, and the letters of each. A capture may hold any number of them.
+const MAX_LOST: usize = 8;
+const LOST_COLUMNS: usize = 40;
+
 pub(super) fn write(profile: &Profile, shown: Options<'_>, out: &mut impl Write) -> io::Result<()> {
     let rows = rows(profile, shown);
-    let lines = folded::lines(profile, &rows);
-    let [title, subtitle] = [title(profile, shown), subtitle(profile, shown, &rows)];
-    if lines.is_empty() {
-        return write_empty(&title, &subtitle, out);
+    let mut page = Page {
+        title: title(profile, shown),
+        remarks: remarks(profile, shown, &rows),
+        colours: Colours::default(),
+    };
+    if let Some(why) = why_not_drawn(profile, shown, &rows) {
+        page.remarks.insert(0, why.to_owned());
+        return page.write_empty(out);
     }
+    let lines = folded::lines(profile, &rows);
+    page.colours = Colours::of(profile, &rows, &lines);
+    let drawn = draw(&lines, &mut page.colours)?;
+    page.write(&drawn, out)
+}
+
+fn why_not_drawn(profile: &Profile, shown: Options<'_>, rows: &[Row<'_>]) -> Option<&'static str> {
+    let mut bytes = rows.iter().map(|row| row.amount.bytes);
+    // inferno adds them up in as many bits.
+    match bytes.try_fold(0, u64::checked_add) {
+        None => Some("These figures are larger than any memory: the capture is damaged."),
+        Some(_) => empty::why_empty(profile, shown),
+    }
+}
+
+/// As wide as the window, but for the parts around the frames, which [`Page`] makes.
+fn draw(lines: &[String], colours: &mut Colours) -> io::Result<Vec<u8>> {
     let mut options = flamegraph::Options::default();
-    options.colors = Palette::Basic(BasicPalette::Mem);
-    options.deterministic = true;
-    options.title = title;
-    options.subtitle = Some(subtitle);
+    options.bgcolors = Some(BackgroundColor::Flat(colours::BACKGROUND));
+    options.stroke_color = StrokeColor::Color(colours::BACKGROUND);
+    options.palette_map = Some(&mut colours.by_name);
     options.count_name = "bytes".to_owned();
-    options.name_type = "Function:".to_owned();
-    options.image_width = Some(WIDTH);
+    options.name_type = String::new();
+    options.image_width = None;
     options.font_width = FONT_WIDTH;
     options.min_width = MIN_WIDTH;
     options.text_truncate_direction = TextTruncateDirection::Right;
     options.no_sort = true;
-    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out)
+    let mut svg = Vec::new();
+    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)?;
+    Ok(svg)
 }
 
 fn title(profile: &Profile, shown: Options<'_>) -> String {
@@ -64,7 +92,7 @@ fn requests(shown: Options<'_>) -> String {
 }
 
 /// What is counted, when, and what is missing.
-fn subtitle(profile: &Profile, shown: Options<'_>, rows: &[Row<'_>]) -> String {
+fn remarks(profile: &Profile, shown: Options<'_>, rows: &[Row<'_>]) -> Vec<String> {
     let total = rows::total(rows);
     let (block, _) = shown.tier.nouns();
     let counted = match shown.by {
@@ -78,42 +106,34 @@ fn subtitle(profile: &Profile, shown: Options<'_>, rows: &[Row<'_>]) -> String {
         None => ", the rest apportioned",
         Some(_) => "",
     };
-    let mut lost: Vec<String> = profile
-        .lost()
-        .map(|counter| format!("{} {}", units::number(counter.value), counter.name))
-        .collect();
-    if lost.is_empty() {
-        lost.push("nothing".to_owned());
-    }
-    format!(
-        "{} in {} {counted} · {}{} · lost: {}",
+    let (bytes, blocks) = (
         units::bytes(total.bytes),
         units::counted(total.objects, block),
-        units::span(profile.span),
-        rows::walked_share(rows).map_or(String::new(), |share| format!(
-            " · {share} by their own stack{rest}"
-        )),
-        lost.join(", "),
-    )
+    );
+    let share = rows::walked_share(rows);
+    [
+        Some(format!("{bytes} in {blocks} {counted}")),
+        Some(units::span(profile.span)),
+        share.map(|share| format!("{share} by their own stack{rest}")),
+        Some(lost(profile)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-/// inferno draws nothing without a stack; this says so in its place.
-fn write_empty(title: &str, subtitle: &str, out: &mut impl Write) -> io::Result<()> {
-    let [title, subtitle] = [title, subtitle].map(xml);
-    writeln!(
-        out,
-        r##"<?xml version="1.0" standalone="no"?>
-<svg version="1.1" width="{WIDTH}" height="96" viewBox="0 0 {WIDTH} 96" xmlns="http://www.w3.org/2000/svg" font-family="monospace" text-anchor="middle">
-<rect width="100%" height="100%" fill="#eef2ee"/>
-<text x="50%" y="32" font-size="17">{title}</text>
-<text x="50%" y="56" font-size="12">{subtitle}</text>
-<text x="50%" y="80" font-size="12">There is nothing to draw.</text>
-</svg>"##
-    )
-}
-
-fn xml(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+fn lost(profile: &Profile) -> String {
+    let all = profile.lost().count();
+    let named = profile.lost().take(MAX_LOST).map(|counter| {
+        let name = units::fit(&counter.name, LOST_COLUMNS);
+        format!("{} {name}", units::number(counter.value))
+    });
+    let mut lost: Vec<String> = named.collect();
+    if let Some(more @ 1..) = all.checked_sub(MAX_LOST) {
+        lost.push(format!("and {} more", units::number(more as u64)));
+    }
+    match lost.is_empty() {
+        true => "lost: nothing".to_owned(),
+        false => format!("lost: {}", lost.join(", ")),
+    }
 }

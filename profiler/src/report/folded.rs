@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use crate::printable::printable;
 use crate::profile::Profile;
 use crate::report::rows::{Row, rows};
 use crate::report::{Options, units};
@@ -31,9 +32,10 @@ pub(super) fn lines(profile: &Profile, rows: &[Row<'_>]) -> Vec<String> {
 
 fn line(profile: &Profile, frames: &[String], row: &Row<'_>) -> String {
     let mut line = String::new();
-    // With several processes, each is a root of its own; with several routes, each is one below it.
-    if profile.targets.len() > 1 {
-        let target = row.target.and_then(|index| profile.targets.get(index));
+    // Of processes that are told apart, each is a root of its own; with several routes, each is one below it.
+    if row.by_process {
+        let target = row.targets.first().copied().flatten();
+        let target = target.and_then(|index| profile.targets.get(index));
         line.push_str(&target.map_or("[process unknown]".into(), |it| escape(&units::target(it))));
         line.push(';');
     }
@@ -52,11 +54,22 @@ fn line(profile: &Profile, frames: &[String], row: &Row<'_>) -> String {
 }
 
 /// The format separates frames by `;` and counts by a blank, without a way to quote. A name whose
-/// last word is a number would read as a count: its blank becomes `_`.
-fn escape(name: &str) -> String {
-    let name = units::printable(name).replace(';', ":");
+/// last word is a number would read as a count: its blank becomes `_`. So do blanks around a name, which
+/// readers take off, and what begins with `#`, which they skip, has a `_` before. No name is empty.
+pub(super) fn escape(name: &str) -> String {
+    let mut name = printable(name).replace(';', ":");
+    if name.starts_with('#') {
+        name.insert(0, '_');
+    }
+    if name.starts_with(' ') {
+        name.replace_range(..1, "_");
+    }
+    if name.ends_with(' ') {
+        name.replace_range(name.len() - 1.., "_");
+    }
     match name.rsplit_once(' ') {
         Some((rest, last)) if last.parse::<f64>().is_ok() => format!("{rest}_{last}"),
+        _ if name.is_empty() => "[no name]".to_owned(),
         _ => name,
     }
 }

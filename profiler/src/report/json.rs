@@ -33,6 +33,7 @@ struct Report<'a> {
     routes: Vec<RouteObject<'a>>,
     background: Option<Unbound>,
     ambiguous: Option<Unbound>,
+    allocations_followed: bool,
 }
 
 /// The first process, flattened, and all of them.
@@ -151,8 +152,9 @@ fn report(profile: &Profile) -> Report<'_> {
         python_objects_interval: profile.python_interval,
         python_pools: stacks(profile, &profile.python_pools),
         routes: requests::routes(profile),
-        background: table.map(|table| table.background),
-        ambiguous: table.map(|table| table.ambiguous),
+        background: table.and_then(|table| table.background),
+        ambiguous: table.and_then(|table| table.ambiguous),
+        allocations_followed: !profile.rss_only,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reports: one file a format. Each is pure: a [`Profile`] in, bytes out.
 
+mod empty;
 mod flamegraph;
 mod folded;
 mod json;
@@ -14,10 +15,12 @@ mod tests;
 
 use std::io::{self, Write};
 
+use crate::printable::{Notation, Sink};
 use crate::profile::{Figures, Profile, Tier};
 use crate::window::record::Stage;
 use crate::window::route::Route;
 
+pub use empty::why_empty;
 pub use selection::{Refusal, Selection};
 
 /// What a report is rendered as.
@@ -58,6 +61,8 @@ pub struct Options<'a> {
     pub tier: Tier,
     /// Of what requests left behind, those of this route; JSON holds all.
     pub route: Option<&'a Route>,
+    /// Whether stacks of several processes that read the same are told apart; JSON and pprof always do.
+    pub by_process: bool,
     /// Whether to emphasize with terminal colours (text only).
     pub colour: bool,
 }
@@ -67,6 +72,12 @@ impl Format {
     #[must_use]
     pub const fn needs_file(self) -> bool {
         matches!(self, Self::Flamegraph | Self::Pprof)
+    }
+
+    /// Whether the output is of what was selected alone, and so may be empty.
+    #[must_use]
+    pub const fn shows_a_selection(self) -> bool {
+        matches!(self, Self::Flamegraph | Self::Folded | Self::Pprof)
     }
 
     /// Writes the report.
@@ -80,12 +91,20 @@ impl Format {
         options: Options<'_>,
         out: &mut impl Write,
     ) -> io::Result<()> {
+        let notation = match self {
+            // Its table of strings is its sink.
+            Self::Pprof => return pprof::write(profile, options, out),
+            Self::Json => Notation::Json,
+            Self::Text if options.colour => Notation::Coloured,
+            Self::Flamegraph | Self::Folded | Self::Text => Notation::Text,
+        };
+        // Nothing that is not printable gets past the sink, whatever a profile holds.
+        let out = &mut Sink::new(out, notation);
         match self {
             Self::Flamegraph => flamegraph::write(profile, options, out),
             Self::Folded => folded::write(profile, options, out),
-            Self::Pprof => pprof::write(profile, options, out),
             Self::Json => json::write(profile, out),
-            Self::Text => text::write(profile, options, out),
+            Self::Pprof | Self::Text => text::write(profile, options, out),
         }
     }
 }

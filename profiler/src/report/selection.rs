@@ -39,6 +39,20 @@ pub enum Refusal {
         /// Those that are there, one a line.
         known: String,
     },
+    /// Several requests are, by a path alone.
+    #[error("`{path}` is the path of several routes: name one of{routes}")]
+    SeveralRoutes {
+        /// What was asked for.
+        path: String,
+        /// Those that have it, one a line.
+        routes: String,
+    },
+    /// Nobody followed what is to be drawn.
+    #[error(
+        "no allocation was followed (record --rss-only), so there are no stacks: `--format text` shows estimates by \
+         route"
+    )]
+    NotFollowed,
     /// Outstanding and allocated memory is not kept by route.
     #[error("what is {0} is not kept by route: with --route, use --by retained or --by survivors")]
     NotByRoute(&'static str),
@@ -72,6 +86,9 @@ impl Selection<'_> {
     ///
     /// If this profile has no such thing.
     pub fn options(self, profile: &Profile) -> Result<Options<'_>, Refusal> {
+        if profile.rss_only && !matches!(self.format, Format::Json | Format::Text) {
+            return Err(Refusal::NotFollowed);
+        }
         let by = self.by.unwrap_or(match self.route {
             Some(_) => Measure::Survivors,
             None => Measure::default(),
@@ -90,6 +107,7 @@ impl Selection<'_> {
             by,
             tier: self.tier,
             route: route.map(|row| &row.route),
+            by_process: false,
             colour: false,
         })
     }
@@ -105,19 +123,33 @@ fn find<'a>(profile: &'a Profile, name: &str) -> Result<&'a RouteRow, Refusal> {
     if rows.is_empty() {
         return Err(Refusal::NoRequests("--route".to_owned()));
     }
-    let found = rows.iter().find(|row| row.route.to_string() == name);
-    found.ok_or_else(|| {
-        let named = rows.iter().take(MAX_NAMED);
-        let mut known: String = named.map(|row| format!("\n  {}", row.route)).collect();
-        if let Some(more @ 1..) = rows.len().checked_sub(MAX_NAMED) {
-            let more = units::counted(more as u64, "further route");
-            known += &format!("\n  and {more} (--format json has all)");
-        }
-        Refusal::NoSuchRoute {
-            route: name.to_owned(),
-            known,
-        }
-    })
+    if let Some(row) = rows.iter().find(|row| row.route.to_string() == name) {
+        return Ok(row);
+    }
+    let with_path = rows.iter().filter(|row| row.route.template() == name);
+    match with_path.collect::<Vec<_>>()[..] {
+        [row] => Ok(row),
+        [] => Err(Refusal::NoSuchRoute {
+            route: units::printable(name),
+            known: named(&rows.iter().collect::<Vec<_>>()),
+        }),
+        ref several => Err(Refusal::SeveralRoutes {
+            path: units::printable(name),
+            routes: named(several),
+        }),
+    }
+}
+
+/// Routes, one a line, as far as a message has room for them.
+fn named(rows: &[&RouteRow]) -> String {
+    let shown = rows.iter().take(MAX_NAMED);
+    let line = |row: &&RouteRow| format!("\n  {}", units::printable(&row.route.to_string()));
+    let mut lines: String = shown.map(line).collect();
+    if let Some(more @ 1..) = rows.len().checked_sub(MAX_NAMED) {
+        let more = units::counted(more as u64, "further route");
+        lines += &format!("\n  and {more} (--format json has all)");
+    }
+    lines
 }
 
 /// Whether anything is known of what requests left behind.
@@ -132,7 +164,9 @@ fn check(profile: &Profile, by: Measure, route: Option<&RouteRow>) -> Result<(),
         None => rows.iter().any(is_known),
     };
     if !any(|row| row.retained_bytes_per_request.is_some()) {
-        let is_bound = |row: &RouteRow| row.confidences.exact + row.confidences.lineage > 0;
+        let is_bound = |row: &RouteRow| {
+            row.confidences.exact + row.confidences.lineage + row.confidences.single > 0
+        };
         return Err(match any(is_bound) {
             true => Refusal::UnderWay(name()),
             false => Refusal::NotBound(name()),

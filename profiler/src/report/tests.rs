@@ -1,5 +1,8 @@
 //! Every format, from one small recording that holds what is hard to print.
 
+mod hostile;
+mod picture;
+mod reading;
 mod requests;
 mod wire;
 
@@ -219,7 +222,7 @@ fn folded() -> TestResult {
 }
 
 #[test]
-fn folded_has_a_root_for_each_of_several_processes() -> TestResult {
+fn folded_has_a_root_for_each_of_several_processes_that_are_told_apart() -> TestResult {
     let mut capture = capture();
     capture.processes.push((
         Process {
@@ -231,7 +234,13 @@ fn folded_has_a_root_for_each_of_several_processes() -> TestResult {
         None,
     ));
     capture.stacks[2].process = 1;
-    insta::assert_snapshot!(render_text(&capture, Format::Folded, Measure::Outstanding)?);
+    let mut out = Vec::new();
+    let options = Options {
+        by_process: true,
+        ..Options::default()
+    };
+    Format::Folded.write(&Profile::from(&capture), options, &mut out)?;
+    insta::assert_snapshot!(String::from_utf8(out)?);
     Ok(())
 }
 
@@ -246,12 +255,14 @@ fn what_was_lost_is_the_first_line() -> TestResult {
 }
 
 #[test]
-fn text_fits_100_columns_and_carries_no_control_characters() -> TestResult {
+fn text_fits_80_columns_and_carries_no_control_characters() -> TestResult {
     let mut capture = capture();
     capture.frames[1].symbols[0].name = "very::long::".repeat(40);
     capture.processes[0].0.exe = "/opt/with a blank/and more".repeat(9);
+    capture.processes[0].0.comm = "without-a-blank".repeat(9);
+    capture.notes[0].text = "without-a-blank".repeat(19);
     for line in render_text(&capture, Format::Text, Measure::Allocated)?.lines() {
-        assert!(line.chars().count() <= 100, "{line}");
+        assert!(line.chars().count() <= 80, "{line}");
         assert!(!line.contains(char::is_control), "{line}");
     }
     Ok(())

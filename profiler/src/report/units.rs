@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+pub(crate) use crate::printable::printable;
 use crate::profile::{Profile, Span, Target};
 
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -68,14 +69,6 @@ pub(super) fn span(span: Span) -> String {
     format!("{seconds:.1} s from {start}{cut_off}")
 }
 
-/// Names come from a target: a control character could drive the reader's terminal, a line break
-/// could forge a line of the report.
-pub(crate) fn printable(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
-}
-
 /// Cuts what is too long in its middle: a name begins with its place and ends with its line.
 pub(crate) fn fit(text: &str, columns: usize) -> String {
     let length = text.chars().count();
@@ -94,7 +87,9 @@ pub(crate) fn fit(text: &str, columns: usize) -> String {
 pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let indent = text
         .find("  ")
-        .map_or(0, |at| text.len() - text[at..].trim_start().len());
+        .map(|at| text.len() - text[at..].trim_start().len());
+    // A wider gap further right is in a name, and would leave no room beside it.
+    let indent = indent.filter(|it| *it < columns / 2).unwrap_or(0);
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split(' ') {

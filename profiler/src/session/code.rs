@@ -5,8 +5,8 @@ mod loader;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    fs::File,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use residue_ebpf::abi::{
 use super::Tables;
 use crate::{
     attach::{AttachError, Kernel},
-    target::{FileKey, Mapping, Process},
+    target::{FileKey, Mapping, Process, Root, TargetFile},
     unwind::{StoreUsage, TableStore},
 };
 use loader::{Loader, Source};
@@ -40,9 +40,9 @@ pub struct Object {
     /// Its path as the target names it.
     pub path: PathBuf,
     /// Held open: the target, and the path through it, may be gone when it is read.
-    pub file: Option<File>,
-    /// The target's root directory as we see it.
-    pub root: PathBuf,
+    pub file: Option<Arc<TargetFile>>,
+    /// The target's root directory.
+    pub root: Arc<Root>,
     /// The GNU build id, if it has one.
     pub build_id: Option<Vec<u8>>,
     /// Whether it holds a language's interpreter.
@@ -196,7 +196,7 @@ fn open(process: &Process, mapping: &Mapping) -> (Object, Option<Source>) {
     let mut object = Object {
         path: mapping.path.clone(),
         file: None,
-        root: process.root(),
+        root: Arc::clone(process.root()),
         build_id: None,
         interpreter: false,
     };
@@ -209,7 +209,6 @@ fn open(process: &Process, mapping: &Mapping) -> (Object, Option<Source>) {
         return (object, None);
     };
     object.build_id = loaded.facts.build_id;
-    object.file = File::open(&loaded.open_path).ok();
-    let source = object.file.as_ref().and_then(|file| file.try_clone().ok());
-    (object, source.map(Source::File))
+    object.file = Some(Arc::clone(&loaded.opened));
+    (object, Some(Source::File(loaded.opened)))
 }

@@ -8,25 +8,33 @@ use std::{
 
 use residue_ebpf::abi::{
     call_shape::CallShape,
-    event::{Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE, WalkEnd},
+    event::{
+        Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE, RANGE_IS_MOVED, RANGE_IS_SHARED,
+        RANGE_STAYS, WalkEnd,
+    },
     frame::NO_OBJECT,
-    heap::{FunctionInfo, PROCESS_OPEN, ProcessState},
+    heap::{FunctionInfo, PROCESS_OPEN, PROCESS_UNPROBED, ProcessState},
     unwind::CodeMapping,
 };
 
-use super::{code::Code, python::Python};
+use super::{code::Code, python::Python, walkers};
 
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
     drain::RawStack,
     heap::{MappingOwner, Ranges},
     probes::{Plan, PlanError, PlannedFunction, ScopeObject, SitePolicy, plan},
-    target::{FileKey, FileOffset, Load, LoadedObject, Process, UnreadableObject},
+    target::{
+        Avma, Backing, FileKey, FileOffset, Load, LoadedObject, Mappings, Process, UnreadableObject,
+    },
 };
 
 /// How far the last function of an allocator may reach, bytes. Beyond it the executable's own code
 /// may begin.
 const MAX_FUNCTION_BYTES: u64 = 4 << 10;
+
+/// How much is said at most of what is not seen of one process.
+const MAX_GAPS: usize = 200;
 
 /// How long to wait at most before reading the mappings again, for the trampoline or for new code.
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
@@ -40,6 +48,8 @@ pub struct Discovered {
     pub plan: Plan,
     /// Files that could not be read: an allocator in one of them is not seen.
     pub unreadable: Vec<UnreadableObject>,
+    /// What takes stacks by itself, and would see them cut: a sentence each.
+    pub walkers: Vec<String>,
 }
 
 impl Discovered {
@@ -64,12 +74,13 @@ impl Discovered {
         }
         Ok(Self {
             plan: plan(&scope, sites)?,
+            walkers: walkers::notes(process, &objects, &scope),
             objects,
             unreadable,
         })
     }
 
-    /// What will not be seen, one sentence each.
+    /// What will not be seen, by residue or by others, one sentence each.
     pub fn gaps(&self) -> impl Iterator<Item = String> {
         let unreadable = self.unreadable.iter().map(ToString::to_string);
         let skipped = self.plan.skipped.iter().map(|skipped| {
@@ -79,7 +90,9 @@ impl Discovered {
                 skipped.symbol, skipped.reason
             )
         });
-        unreadable.chain(skipped)
+        unreadable
+            .chain(skipped)
+            .chain(self.walkers.iter().cloned())
     }
 }
 
@@ -95,8 +108,16 @@ pub struct Followed {
     pub python: Option<Python>,
     /// Whether its events still count.
     pub open: bool,
+    /// Why nothing of it was ever counted, if so.
+    pub left_out: Option<String>,
+    /// Why its allocations no longer count while it runs on, if so.
+    pub retired: Option<String>,
     probed: HashSet<(FileKey, FileOffset)>,
+    /// What was said of it already.
+    gaps: HashSet<String>,
     trampoline_known: bool,
+    /// The mappings were read for the events that are being applied.
+    snapshot_is_new: bool,
     /// A stack led to code that is not known: a JIT's, or a library's that appeared a moment ago.
     code_is_outdated: bool,
     code: Vec<CodeMapping>,
@@ -116,8 +137,12 @@ impl Followed {
             process,
             slot,
             open: false,
+            left_out: None,
+            retired: None,
             probed: HashSet::new(),
+            gaps: HashSet::new(),
             trampoline_known: false,
+            snapshot_is_new: false,
             code_is_outdated: false,
             code: Vec::new(),
             look_again_at: Instant::now(),
@@ -147,6 +172,18 @@ impl Followed {
         Ok(added)
     }
 
+    /// What will not be seen and was not said before. A process that never ends to load libraries is not listened
+    /// to for ever.
+    pub fn new_gaps(&mut self, discovered: &Discovered) -> Vec<String> {
+        let mut new = Vec::new();
+        for gap in discovered.gaps() {
+            if self.gaps.len() < MAX_GAPS && self.gaps.insert(gap.clone()) {
+                new.push(gap);
+            }
+        }
+        new
+    }
+
     /// Where calls come from that an allocator makes to itself: its library, or, in an executable,
     /// which holds everything, the neighbourhood of its functions.
     fn allocator_code(&self, discovered: &Discovered, function: &PlannedFunction) -> FunctionInfo {
@@ -168,6 +205,7 @@ impl Followed {
         FunctionInfo {
             text_start: start,
             text_end: end,
+            unpaired: function.unpaired.into(),
         }
     }
 
@@ -179,7 +217,8 @@ impl Followed {
         code: FunctionInfo,
     ) -> Result<(), AttachError> {
         let point = ProbePoint {
-            object: &object.open_path,
+            object: object.opened.path(),
+            name: &object.path,
             file_offset: function.site.file_offset.0,
             shape: function.shape,
         };
@@ -219,7 +258,8 @@ impl Followed {
             ));
         };
         let point = ProbePoint {
-            object: &object.open_path,
+            object: object.opened.path(),
+            name: &object.path,
             file_offset: offset.0,
             shape: CallShape::PythonCodeFreed,
         };
@@ -229,6 +269,23 @@ impl Followed {
         let caveat = python.interpreter.caveat();
         self.python = Some(python);
         Ok(caveat)
+    }
+
+    /// Whether what it allocates counts.
+    pub fn is_counted(&self) -> bool {
+        self.open && self.retired.is_none()
+    }
+
+    /// From here on its allocations do not count, although its requests do.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn retire(&mut self, kernel: &mut Kernel, why: String) -> Result<(), AttachError> {
+        self.retired = Some(why);
+        let mut state = self.state();
+        state.flags |= PROCESS_UNPROBED;
+        kernel.set_process(self.slot, state)
     }
 
     /// From here on its events count.
@@ -259,7 +316,12 @@ impl Followed {
     pub fn set_code(&mut self, kernel: &mut Kernel, code: &mut Code) -> Result<(), AttachError> {
         let mappings = code.mappings(&self.process);
         if mappings != self.code {
-            kernel.set_code(self.slot, &mappings)?;
+            match kernel.set_code(self.slot, &mappings) {
+                // It keeps its last list: stacks are cut where that ends, and counted. One process must not
+                // end the recording of others.
+                Err(AttachError::TooMuchCode) if self.open => {}
+                set => set?,
+            }
             self.code = mappings;
         }
         if let Some(python) = &self.python {
@@ -297,8 +359,9 @@ impl Followed {
     ///
     /// When the kernel refuses a map update.
     pub fn look_again(&mut self, kernel: &mut Kernel, code: &mut Code) -> Result<(), AttachError> {
+        self.snapshot_is_new = false;
         let complete = self.trampoline_known && !self.code_is_outdated;
-        if complete || !self.open || Instant::now() < self.look_again_at {
+        if complete || !self.is_counted() || Instant::now() < self.look_again_at {
             return Ok(());
         }
         self.look_again_at = Instant::now() + self.patience;
@@ -320,23 +383,72 @@ impl Followed {
 
     /// Applies a range event.
     pub fn apply(&mut self, kind: EventKind, event: &Event) {
-        let owner = if event.flags & RANGE_BACKS_ALLOCATOR == 0 {
-            MappingOwner::Application
-        } else {
-            MappingOwner::Allocator
-        };
-        let origin = (event.stack, owner);
+        if self.retired.is_some() {
+            return;
+        }
+        let Event {
+            tid,
+            address,
+            length,
+            flags,
+            ..
+        } = *event;
         match kind {
             EventKind::RangeMapped => {
-                let own_memory = event.flags & RANGE_IS_FILE == 0;
-                self.ranges
-                    .map(event.address, event.length, own_memory.then_some(origin));
+                let origin = self.owner(event).map(|owner| (event.stack, owner));
+                self.ranges.map(address, length, origin);
             }
-            EventKind::RangeTaken => self.ranges.take(event.tid, event.address, event.length),
-            EventKind::RangeRestored => self.ranges.restore(event.tid),
-            EventKind::BreakMoved => self.ranges.move_break(event.address, origin),
+            EventKind::RangeTaken if flags & RANGE_STAYS != 0 => {
+                self.ranges.empty(tid, address, length);
+            }
+            EventKind::RangeTaken => self.ranges.take(tid, address, length),
+            EventKind::RangeRestored => self.ranges.restore(tid),
+            EventKind::BreakMoved => {
+                let origin = (event.stack, stated_owner(flags));
+                self.ranges.move_break(address, origin);
+            }
+            EventKind::SegmentAttached => {
+                let origin = (event.stack, stated_owner(flags));
+                // One that is gone again has no range to be found.
+                if let Some(end) = self.snapshot().segment_end(Avma(address)) {
+                    self.ranges.attach(address, end.0, origin);
+                }
+            }
+            EventKind::SegmentDetached => self.ranges.detach(address),
             EventKind::CodeMapped | EventKind::Executed => {}
         }
+    }
+
+    /// Whose memory a range is that was mapped; none if it is no memory of its own.
+    fn owner(&mut self, event: &Event) -> Option<MappingOwner> {
+        let stated = stated_owner(event.flags);
+        if event.flags & RANGE_IS_FILE != 0 {
+            return None;
+        }
+        if event.flags & RANGE_IS_MOVED == 0 || stated == MappingOwner::Allocator {
+            return Some(stated);
+        }
+        // What was mapped before the recording began may be anything.
+        let before = self.ranges.taken_from(event.tid);
+        let backing = match before {
+            Some(MappingOwner::Shared) => Backing::SharedMemory,
+            Some(_) => Backing::Memory,
+            None => self.snapshot().backing(Avma(event.address)),
+        };
+        match backing {
+            Backing::Memory => Some(MappingOwner::Application),
+            Backing::SharedMemory => Some(MappingOwner::Shared),
+            Backing::File => None,
+        }
+    }
+
+    /// The mappings as of now, which is after all events that are being applied: read once for all of them.
+    fn snapshot(&mut self) -> &Mappings {
+        if !std::mem::replace(&mut self.snapshot_is_new, true) {
+            // Where the process is gone, what it had does not matter.
+            let _ = self.process.refresh();
+        }
+        self.process.mappings()
     }
 
     fn state(&self) -> ProcessState {
@@ -352,5 +464,16 @@ impl Followed {
             .ok()
             .and_then(NonZeroU32::new)
             .expect("Process::open refuses pids below 1")
+    }
+}
+
+/// Whose memory a range is, as far as its event says.
+const fn stated_owner(flags: u32) -> MappingOwner {
+    if flags & RANGE_BACKS_ALLOCATOR != 0 {
+        return MappingOwner::Allocator;
+    }
+    match flags & RANGE_IS_SHARED {
+        0 => MappingOwner::Application,
+        _ => MappingOwner::Shared,
     }
 }

@@ -1,17 +1,20 @@
 //! From frames as the kernel side takes them to frames with names, each looked up once.
 
-use std::{collections::HashMap, os::fd::AsRawFd as _, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Instant,
+};
 
 use residue_ebpf::abi::frame::{NO_OBJECT, PythonFrame, RawFrame};
 
 use super::{
-    code::{Code, Object},
+    code::Code,
+    names::{Named, Names, Places},
     python::CodeObjects,
 };
 use crate::{
     capture::{Frame, FrameKind, Module, Stack},
     drain::RawStack,
-    symbolize::{CodeAddress, ModuleFile, Symbol, Symbolizer},
 };
 
 /// How many places in Python code are told apart. More than any application has: a target can make up
@@ -26,7 +29,12 @@ const NO_ROOM: PythonFrame = PythonFrame {
 /// Every frame of a recording. A module is an object that a frame may lie in, and has its id.
 #[derive(Default)]
 pub struct FrameTable {
-    symbolizer: Symbolizer,
+    names: Names,
+    /// Objects whose symbols take too much to read.
+    hopeless: HashSet<u16>,
+    /// Frames in them.
+    given_up: u64,
+    notes: Vec<String>,
     frame_ids: HashMap<RawFrame, u32>,
     new_frames: Vec<(u32, RawFrame)>,
     modules_taken: usize,
@@ -69,41 +77,78 @@ impl FrameTable {
         })
     }
 
-    /// The modules and frames that were not asked for before, with their symbols.
-    pub fn take_new(&mut self, code: &Code, python: &mut CodeObjects) -> (Vec<Module>, Vec<Frame>) {
+    /// The modules and frames that are new, and those whose names have come since. A frame without names yet
+    /// is there all the same, for the stacks that it is in, and once more when its names have come. They are
+    /// waited for until `deadline`.
+    pub fn take_new(
+        &mut self,
+        code: &Code,
+        python: &mut CodeObjects,
+        deadline: Instant,
+    ) -> (Vec<Module>, Vec<Frame>) {
         let mut frames = Vec::with_capacity(self.new_frames.len());
-        let mut by_object: HashMap<u16, Vec<(u32, u64)>> = HashMap::new();
+        let mut by_object: BTreeMap<u16, Vec<(u32, u64)>> = BTreeMap::new();
         for (id, frame) in self.new_frames.drain(..) {
-            if let Some(place) = PythonFrame::from_raw(frame) {
-                frames.push(Frame {
-                    id,
-                    kind: FrameKind::Python,
-                    module: None,
-                    offset: place.instruction.into(),
-                    symbols: vec![python.symbol(place)],
-                });
-                continue;
+            match PythonFrame::from_raw(frame) {
+                Some(place) => frames.push(python_frame(id, place, python)),
+                None => {
+                    frames.push(native_frame(id, frame.object, frame.offset));
+                    let places = by_object.entry(frame.object).or_default();
+                    places.push((id, frame.offset));
+                }
             }
-            let places = by_object.entry(frame.object).or_default();
-            places.push((id, frame.offset));
         }
-        for (id, places) in by_object {
-            let symbols = self.symbols(code.object(id), &places);
-            let module = (id != NO_OBJECT).then_some(u32::from(id));
-            frames.extend(
-                places
-                    .into_iter()
-                    .zip(symbols)
-                    .map(|((id, offset), symbols)| Frame {
-                        id,
-                        kind: FrameKind::Native,
-                        module,
-                        offset,
-                        symbols,
-                    }),
-            );
+        for (object, frames) in by_object {
+            if let Some(known) = code.object(object) {
+                self.names.ask(known, Places { object, frames });
+            }
         }
+        self.name(&mut frames, deadline);
         (self.new_modules(code), frames)
+    }
+
+    /// What whoever records should know of files whose symbols could not be read.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// How many frames have no name because to look it up takes too much, or has taken too long so far.
+    pub fn nameless(&self) -> u64 {
+        self.given_up + self.names.unanswered() as u64
+    }
+
+    /// Puts the names that have come into frames, and adds the frames that are there already.
+    fn name(&mut self, frames: &mut Vec<Frame>, deadline: Instant) {
+        let new: HashMap<u32, usize> = frames.iter().map(|it| it.id).zip(0..).collect();
+        for named in self.names.answered(deadline) {
+            let Named {
+                places:
+                    Places {
+                        object,
+                        frames: places,
+                    },
+                symbols,
+                note,
+                hopeless,
+            } = named;
+            self.notes.extend(note);
+            if hopeless {
+                self.hopeless.insert(object);
+            }
+            if self.hopeless.contains(&object) {
+                self.given_up += places.len() as u64;
+            }
+            for ((id, offset), symbols) in places.into_iter().zip(symbols) {
+                match new.get(&id).and_then(|&at| frames.get_mut(at)) {
+                    Some(frame) => frame.symbols = symbols,
+                    None if symbols.is_empty() => {}
+                    None => frames.push(Frame {
+                        symbols,
+                        ..native_frame(id, object, offset)
+                    }),
+                }
+            }
+        }
     }
 
     fn new_modules(&mut self, code: &Code) -> Vec<Module> {
@@ -118,28 +163,25 @@ impl FrameTable {
         self.modules_taken = objects.len();
         modules.collect()
     }
+}
 
-    fn symbols(&mut self, object: Option<&Object>, places: &[(u32, u64)]) -> Vec<Vec<Symbol>> {
-        let nothing = || vec![Vec::new(); places.len()];
-        let Some((object, file)) = object.and_then(|object| Some((object, object.file.as_ref()?)))
-        else {
-            return nothing();
-        };
-        let open = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let module = ModuleFile {
-            path: &object.path,
-            open: &open,
-            root: Some(&object.root),
-            build_id: object.build_id.as_deref(),
-        };
-        let addresses: Vec<_> = places
-            .iter()
-            .map(|&(_, offset)| CodeAddress::Return(offset))
-            .collect();
-        // A file that cannot be read leaves its frames named by offset.
-        self.symbolizer
-            .symbolize(module, &addresses)
-            .unwrap_or_else(|_| nothing())
+fn python_frame(id: u32, place: PythonFrame, python: &mut CodeObjects) -> Frame {
+    Frame {
+        id,
+        kind: FrameKind::Python,
+        module: None,
+        offset: place.instruction.into(),
+        symbols: vec![python.symbol(place)],
+    }
+}
+
+fn native_frame(id: u32, object: u16, offset: u64) -> Frame {
+    Frame {
+        id,
+        kind: FrameKind::Native,
+        module: (object != NO_OBJECT).then_some(u32::from(object)),
+        offset,
+        symbols: Vec::new(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a recording writes at each interval.
 
+use std::time::Instant;
+
 use residue_ebpf::abi::counters::Counter;
 
 use super::{
@@ -14,16 +16,23 @@ use crate::{
 
 impl Session<'_> {
     /// Writes what is new since the last time, and the figures as they are now.
-    pub(super) fn write(&mut self) -> Result<(), SessionError> {
+    /// Names of frames are waited for until `names`; those that come later are written the next time.
+    pub(super) fn write(&mut self, names: Instant) -> Result<(), SessionError> {
         let totals = self.drain.totals()?;
         let mut counters = self.drain.counters()?;
         self.python_probes.heaps.seen(&counters);
-        let (modules, frames) = (self.frames).take_new(&self.code, &mut self.code_objects);
+        let (modules, frames) = self
+            .frames
+            .take_new(&self.code, &mut self.code_objects, names);
+        for note in self.frames.take_notes() {
+            self.note(note)?;
+        }
         for (counter, more) in [
             (Counter::StacksUndelivered, self.drain.undelivered()),
             (Counter::KernelSkipped, self.kernel.skipped()),
             (Counter::PythonCodeStale, self.code_objects.stale()),
             (Counter::PythonCodeTableFull, self.frames.unnamed()),
+            (Counter::FramesNameless, self.frames.nameless()),
             (Counter::SurvivorsUnknown, self.windows.forgotten()),
             (Counter::WindowsFull, self.windows.crowded_out()),
             (Counter::NotHttp, self.windows.not_http()),

@@ -9,10 +9,10 @@ use std::{
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::process::CommandExt as _,
+        unix::process::{CommandExt as _, ExitStatusExt as _},
     },
-    process::{Child, Command},
-    thread::JoinHandle,
+    process::{Child, Command, ExitStatus},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, waitid},
 };
 
-use super::{SessionError, followed::Discovered};
+use super::{SessionError, followed::Discovered, limits};
 use crate::{probes::SitePolicy, target::Process};
 
 /// How long a program may take from exec until its C library is mapped. Loading hundreds of
@@ -60,6 +60,7 @@ impl Launch {
         let mut command = Command::new(program);
         command.args(arguments);
         let tell_and_wait = move || {
+            limits::restore()?;
             rustix::io::write(&pid_in, &getpid().as_raw_nonzero().get().to_ne_bytes())?;
             match rustix::io::read(&wait, &mut [0])? {
                 0 => Err(io::ErrorKind::Interrupted.into()),
@@ -68,7 +69,10 @@ impl Launch {
         };
         // SAFETY: only system calls on descriptors that the child has inherited.
         unsafe { command.pre_exec(tell_and_wait) };
-        let spawned = std::thread::spawn(move || command.spawn());
+        let spawned = thread::Builder::new()
+            .name("launch".to_owned())
+            .spawn(move || command.spawn())
+            .map_err(failed)?;
         let mut pid = [0; 4];
         let read = rustix::io::read(&pid_out, &mut pid).map_err(|error| failed(error.into()))?;
         let pid = Pid::from_raw(i32::from_ne_bytes(pid)).filter(|_| read == pid.len());
@@ -95,7 +99,7 @@ impl Launch {
     pub fn run_to_c_library(
         self,
         sites: SitePolicy,
-    ) -> Result<(Process, Discovered), SessionError> {
+    ) -> Result<((Process, Discovered), Launched), SessionError> {
         let failed = |source: io::Error| SessionError::Launch {
             name: self.name.clone(),
             source,
@@ -115,21 +119,74 @@ impl Launch {
                 Ok(false) => {}
                 Err(gone) => break Err(failed(gone)),
             }
-            std::thread::sleep(POLL);
+            thread::sleep(POLL);
         };
         if ready.is_err() {
             // It is ours, has not begun its work, and would stand still for ever.
             let _ = kill_process(self.pid, Signal::KILL);
         }
         match self.spawned.join() {
+            Ok(Ok(child)) => {
+                let status = None;
+                Ok((ready?, Launched { child, status }))
+            }
             Ok(Err(source)) => Err(SessionError::Launch {
                 name: self.name,
                 source,
             }),
-            _ => ready,
+            Err(_) => Err(failed(io::ErrorKind::Other.into())),
         }
     }
 }
+
+/// A command that runs its program.
+pub struct Launched {
+    child: Child,
+    status: Option<ExitStatus>,
+}
+
+impl Launched {
+    /// How it ended; none while it runs.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().ok().flatten();
+        }
+        self.status
+    }
+
+    /// Whether it is this process.
+    pub fn is(&self, pid: i32) -> bool {
+        self.child.id().cast_signed() == pid
+    }
+}
+
+/// How a process ended, for a person.
+pub fn describe_status(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with status {code}"),
+        (None, Some(signal)) => match SIGNALS.iter().find(|(number, _)| *number == signal) {
+            Some((_, name)) => format!("was killed by signal {signal} ({name})"),
+            None => format!("was killed by signal {signal}"),
+        },
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// Those that programs are usually killed by.
+const SIGNALS: [(i32, &str); 12] = [
+    (libc::SIGHUP, "SIGHUP"),
+    (libc::SIGINT, "SIGINT"),
+    (libc::SIGQUIT, "SIGQUIT"),
+    (libc::SIGILL, "SIGILL"),
+    (libc::SIGTRAP, "SIGTRAP"),
+    (libc::SIGABRT, "SIGABRT"),
+    (libc::SIGBUS, "SIGBUS"),
+    (libc::SIGFPE, "SIGFPE"),
+    (libc::SIGKILL, "SIGKILL"),
+    (libc::SIGSEGV, "SIGSEGV"),
+    (libc::SIGPIPE, "SIGPIPE"),
+    (libc::SIGTERM, "SIGTERM"),
+];
 
 /// Lets a stopped child go on.
 pub fn resume(pid: Pid) {
@@ -158,7 +215,7 @@ fn look(pid: Pid, sites: SitePolicy) -> Result<Option<(Process, Discovered)>, Se
     let objects = process.loaded_objects().objects;
     let is_static = objects
         .first()
-        .is_some_and(|executable| executable.facts.dynamic.is_none());
+        .is_some_and(|executable| executable.facts.is_static());
     let has_c_library = objects.iter().any(|object| {
         let name = object.path.file_name().map(|name| name.to_string_lossy());
         name.is_some_and(|name| C_LIBRARIES.iter().any(|library| name.starts_with(library)))

@@ -59,7 +59,8 @@ impl Session<'_> {
             self.memory.add(MemoryAt {
                 process: followed.slot,
                 at_ns,
-                unbound_bytes: self.config.tracing.allocations.then(unbound),
+                unbound_bytes: (self.config.tracing.allocations && followed.retired.is_none())
+                    .then(unbound),
                 resident_bytes: Some(resident),
             });
         }

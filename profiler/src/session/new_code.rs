@@ -3,13 +3,24 @@
 use std::time::Instant;
 
 use super::{Discovered, NEW_TABLES, Session, SessionError};
-use crate::attach::AttachError;
+use crate::{attach::AttachError, error_text::in_full};
 
 impl Session<'_> {
     /// It may hold an allocator, or what opens windows, and frames will lie in it.
     pub(super) fn attach_new_code(&mut self, slot: usize) -> Result<(), SessionError> {
+        match self.try_attach_new_code(slot) {
+            // It ended meanwhile; the next poll sees that.
+            Err(SessionError::Attach(AttachError::ProcessGone { .. })) => Ok(()),
+            Err(SessionError::Attach(error)) if error.is_of_one_process() => {
+                self.note_refusal(slot, &error)
+            }
+            attached => attached,
+        }
+    }
+
+    fn try_attach_new_code(&mut self, slot: usize) -> Result<(), SessionError> {
         let followed = &mut self.followed[slot];
-        if !followed.open || followed.process.refresh().is_err() {
+        if !followed.is_counted() || followed.process.refresh().is_err() {
             return Ok(());
         }
         let discovered = match self.config.tracing.allocations {
@@ -23,9 +34,6 @@ impl Session<'_> {
         let followed = &self.followed[slot];
         match self.window_probes.attach(to, followed, &discovered) {
             Ok(gaps) => gaps.into_iter().try_for_each(|gap| self.note(gap)),
-            // It ended meanwhile; the next poll sees that.
-            Err(AttachError::ProcessGone { .. }) => Ok(()),
-            Err(error) if error.is_of_one_probe() => self.note_refusal(slot, &error),
             Err(error) => Err(error.into()),
         }
     }
@@ -41,9 +49,11 @@ impl Session<'_> {
         let Ok(discovered) = Discovered::of(&followed.process, self.config.sites) else {
             return Ok(None);
         };
-        if let Some(gap) = followed.attach_python(&mut self.kernel, &discovered)? {
-            self.note(gap)?;
-        }
+        let gaps = followed.new_gaps(&discovered);
+        let gap = followed.attach_python(&mut self.kernel, &discovered)?;
+        gaps.into_iter()
+            .chain(gap)
+            .try_for_each(|gap| self.note(gap))?;
         let followed = &self.followed[slot];
         let gaps = self
             .python_probes
@@ -68,9 +78,9 @@ impl Session<'_> {
     /// What one process loads must not end the recording of all.
     fn note_refusal(&mut self, slot: usize, error: &AttachError) -> Result<(), SessionError> {
         let pid = self.followed[slot].process.pid();
-        let source = std::error::Error::source(error).map_or(String::new(), |it| format!(": {it}"));
+        let error = in_full(error);
         self.note(format!(
-            "pid {pid} loaded a library that could not be probed: {error}{source}. What it does is not seen, or \
+            "pid {pid} loaded a library that could not be probed: {error}. What it does is not seen, or \
              only in part"
         ))
     }

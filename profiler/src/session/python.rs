@@ -7,12 +7,10 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use object::read::ReadCache;
 use residue_ebpf::abi::{
     frame::PythonFrame,
     python::{CodePointers, FreedCode},
@@ -141,8 +139,7 @@ fn settled<T>(mut look: impl FnMut() -> Result<T, PythonRefusal>) -> Result<T, P
 }
 
 fn symbols(object: &LoadedObject) -> Option<PythonSymbols> {
-    let file = ReadCache::new(File::open(&object.open_path).ok()?);
-    PythonSymbols::read(&file)
+    PythonSymbols::read(&object.opened.data())
 }
 
 /// The code objects of a recording, by id: those that were of use last. One that is forgotten is read

@@ -1,12 +1,9 @@
 //! Probes on Python's own allocator: on the function that takes pools, wherever it can be found, and
 //! on those that serve objects, if they are to be sampled.
 
-use std::{collections::HashSet, fs::File, io::Read as _, num::NonZeroU32, time::Duration};
+use std::{collections::HashSet, num::NonZeroU32, time::Duration};
 
-use object::{
-    Object as _, ObjectSection as _, ObjectSymbol as _, ReadRef as _,
-    read::{ReadCache, Symbol},
-};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, ReadRef as _, read::Symbol};
 use residue_ebpf::abi::{call_shape::CallShape, counters::Counter, heap::FunctionInfo};
 
 use super::{Config, followed::Discovered, followed::Followed, python::Python};
@@ -34,7 +31,7 @@ const UNSIZED_CODE_BYTES: u64 = 256;
 /// No function that is looked at is longer.
 const MAX_CODE_BYTES: u64 = 64 << 10;
 /// No interpreter's file is larger, debug information included.
-const MAX_FILE_BYTES: u64 = 1 << 30;
+const MAX_FILE_BYTES: u64 = 512 << 20;
 /// No interpreter has more code.
 const MAX_TEXT_BYTES: u64 = 256 << 20;
 
@@ -185,9 +182,7 @@ impl<'a> Heap<'a> {
         let mut objects = discovered.objects.iter();
         let interpreter = objects.find(|object| object.file == python.file)?;
         // In one read: a symbol's name alone would take a system call each.
-        let mut data = Vec::new();
-        let opened = File::open(&interpreter.open_path).ok()?;
-        opened.take(MAX_FILE_BYTES).read_to_end(&mut data).ok()?;
+        let data = interpreter.opened.read_whole(MAX_FILE_BYTES).ok()?;
         let data = &*data;
         let file = object::File::parse(data).ok()?;
         let memory = ProcessMemory::of(&followed.process)?;
@@ -271,7 +266,7 @@ impl<'a> Heap<'a> {
             .iter()
             .find(|(it, size)| *it == function && *size > 0);
         let length = known.map_or(UNSIZED_CODE_BYTES, |(_, size)| (*size).min(MAX_CODE_BYTES));
-        let data = ReadCache::new(File::open(&holder.open_path).ok()?);
+        let data = holder.opened.data();
         let bytes = data.read_bytes_at(offset.0, length).ok()?.to_vec();
         let complete = known.is_some();
         Some((holder, offset, FunctionCode { bytes, complete }))
@@ -279,7 +274,7 @@ impl<'a> Heap<'a> {
 
     /// How often the allocator's functions are inlined in the interpreter.
     fn inlined(&self) -> Option<usize> {
-        let data = ReadCache::new(File::open(&self.interpreter.open_path).ok()?);
+        let data = self.interpreter.opened.data();
         // Which malloc is in use, the interpreter asks in other places, too.
         let functions = &self.behind.table.functions[1..];
         let mut found = 0;
@@ -321,7 +316,8 @@ impl<'a> Heap<'a> {
         };
         let into = site_offset(&code, shape, sites).unwrap_or(0);
         let point = ProbePoint {
-            object: &holder.open_path,
+            object: holder.opened.path(),
+            name: &holder.path,
             file_offset: start.0.saturating_add(into),
             shape,
         };

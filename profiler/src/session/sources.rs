@@ -118,8 +118,10 @@ impl WindowProbes {
         if !self.probed.insert((followed.slot, probe.key())) {
             return Ok(None);
         }
+        let object = objects[probe.object];
         let point = ProbePoint {
-            object: &objects[probe.object].open_path,
+            object: object.opened.path(),
+            name: &object.path,
             file_offset: probe.site.file_offset.0,
             shape: probe.shape,
         };

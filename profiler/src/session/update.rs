@@ -28,11 +28,6 @@ pub enum Update {
     },
     /// Tally were written.
     Written(Tally),
-    /// Nothing counts any more. The kernel takes out so many probes, one after the other.
-    Detaching {
-        /// Of functions and of tracepoints.
-        probes: usize,
-    },
     /// Something that whoever records should know.
     Note(String),
     /// Request windows that are over.

@@ -174,6 +174,17 @@ impl Windows {
         self.look(drain);
     }
 
+    /// Nobody counts any more what the process in a slot allocates and frees: what its windows will have left
+    /// behind, nobody can tell.
+    pub fn no_longer_counts(&mut self, slot: u16, drain: &mut Drain) {
+        self.poll(drain);
+        self.look(drain);
+        self.tracker.no_longer_counts(u32::from(slot));
+        let waiting = self.waiting.remove(&slot).unwrap_or_default();
+        self.forgotten += waiting.len() as u64;
+        self.keys.retain(|_, key| key.process != slot);
+    }
+
     fn add(&mut self, finished: Vec<WindowRecord>) {
         // Without allocations there is nothing to survive.
         let waits = |record: &&WindowRecord| record.binding != Binding::None;

@@ -1,113 +1,210 @@
-//! Finds separate debug files by build id.
+//! Finds the separate debug file of a module, and the file that several of those share.
 //!
-//! blazesym looks into `.build-id` directories only for a file that also has a `.gnu_debuglink`
-//! section, which distributions such as Fedora and images built with `strip` leave out.
+//! Where one lies is what a target says: in its root, in the name that a module states (`.gnu_debuglink`), in
+//! the build id that it states. So names are followed inside a root only, a stated name is that of a file and
+//! of no directory, and a file counts only if it is of the same build: it has the module's build id, or the
+//! checksum that the module states.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
-use object::read::ReadCache;
 use object::{Object, ObjectSegment};
 
-use crate::symbolize::ModuleFile;
+use crate::{
+    symbolize::ModuleFile,
+    target::{FileData, Root, TargetFile},
+};
 
 /// Where distributions install debug files (GDB manual, "Separate Debug Files").
 const DEBUG_DIRECTORIES: [&str; 2] = ["usr/lib/debug", "lib/debug"];
-
 /// Build ids are 16 bytes (MD5, UUID) or 20 (SHA-1); shorter ones are no identity.
 const MIN_BUILD_ID_BYTES: usize = 8;
+/// The largest file whose checksum is taken, bytes: all of it has to be read for that.
+const MAX_CHECKED: u64 = 1 << 30;
+/// How much is read at a time for a checksum, bytes.
+const PIECE: u64 = 1 << 20;
 
-/// A debug file that has the build id of its module.
-#[derive(Debug)]
-pub(super) struct DebugFile {
-    /// Where to open it.
-    pub(super) path: PathBuf,
-    segments: Vec<Segment>,
+/// A file that was found, and where.
+pub(super) struct Found<'a> {
+    /// It.
+    pub(super) file: TargetFile,
+    root: &'a Root,
+    /// Its name in that root.
+    path: PathBuf,
 }
 
-/// A loaded part of the module: `svma = offset - file_offset + svma`.
+/// A loaded part of a module: `svma = offset - file_offset + svma`.
 #[derive(Debug)]
-struct Segment {
+pub(super) struct Segment {
     file_offset: u64,
     bytes: u64,
     svma: u64,
 }
 
-impl DebugFile {
-    /// The module's debug file, when there is one that truly has its build id.
-    pub(super) fn find(module: ModuleFile<'_>) -> Option<Self> {
-        let build_id = module
-            .build_id
-            .filter(|id| id.len() >= MIN_BUILD_ID_BYTES)?;
-        let name = build_id_name(build_id);
-        let path = directories(module.root)
-            .into_iter()
-            .map(|directory| directory.join(&name))
-            .find(|path| has_build_id(path, build_id))?;
-        Some(Self {
-            path,
-            segments: segments(module.open)?,
-        })
+/// The parts of a module that lie in its file.
+pub(super) fn segments(module: &TargetFile) -> Option<Vec<Segment>> {
+    with_elf(module, |elf| {
+        let segments = elf.segments().map(|segment| {
+            let (file_offset, bytes) = segment.file_range();
+            Segment {
+                file_offset,
+                bytes,
+                svma: segment.address(),
+            }
+        });
+        segments.collect()
+    })
+}
+
+/// The address, in the file's own terms, of what lies at `offset` in the module. Offsets in no segment become
+/// an address where nothing is.
+pub(super) fn svma(segments: &[Segment], offset: u64) -> u64 {
+    let found = segments.iter().find_map(|segment| {
+        let within = offset.checked_sub(segment.file_offset)?;
+        (within < segment.bytes).then(|| segment.svma.wrapping_add(within))
+    });
+    found.unwrap_or(u64::MAX)
+}
+
+/// Looks for what belongs to one module: in the target's root, and in ours.
+pub(super) struct Search<'a> {
+    module: ModuleFile<'a>,
+    roots: Vec<&'a Root>,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(module: ModuleFile<'a>, host: Option<&'a Root>) -> Self {
+        let roots = module.root.into_iter().chain(host).collect();
+        Self { module, roots }
     }
 
-    /// The address, in the file's own terms, of what lies at `offset` in the module. Offsets in no
-    /// segment become an address where nothing is.
-    pub(super) fn svma(&self, offset: u64) -> u64 {
-        self.segments
-            .iter()
-            .find_map(|segment| {
-                let within = offset.checked_sub(segment.file_offset)?;
-                (within < segment.bytes).then(|| segment.svma.wrapping_add(within))
-            })
-            .unwrap_or(u64::MAX)
+    /// The module's debug file.
+    pub(super) fn debug_file(&self) -> Option<Found<'a>> {
+        let build_id = self.module.build_id;
+        let found = build_id.and_then(|id| by_build_id(&self.roots, id));
+        found.or_else(|| self.by_link())
+    }
+
+    /// What the module, or its debug file, has in common with others, and its build id. It is looked for where
+    /// that was found and nowhere else: whose file it is decides what it may refer to.
+    pub(super) fn shared(&self, debug: Option<&Found<'a>>) -> Option<(TargetFile, Vec<u8>)> {
+        let of = debug.map_or(self.module.file, |found| &found.file);
+        let (name, build_id) = with_elf(of, |elf| {
+            let (name, build_id) = elf.gnu_debugaltlink().ok()??;
+            Some((name.to_vec(), build_id.to_vec()))
+        })??;
+        let (root, path) = match debug {
+            Some(found) => (found.root, &*found.path),
+            None => (self.module.root?, self.path()),
+        };
+        let beside = || {
+            let file = root.open(&path.parent()?.join(OsStr::from_bytes(&name)));
+            file.ok().filter(|file| has_build_id(file, &build_id))
+        };
+        let found = by_build_id(&[root], &build_id).map(|found| found.file);
+        let file = found.or_else(beside)?;
+        Some((file, build_id))
+    }
+
+    /// The module's name in the target's root.
+    fn path(&self) -> &'a Path {
+        let path = self.module.path;
+        self.module.root.map_or(path, |root| root.inside(path))
+    }
+
+    fn by_link(&self) -> Option<Found<'a>> {
+        let (name, checksum) = with_elf(self.module.file, |elf| {
+            let (name, checksum) = elf.gnu_debuglink().ok()??;
+            Some((file_name(name)?.to_owned(), checksum))
+        })??;
+        let places = self.roots.iter().enumerate().flat_map(|(index, &root)| {
+            let is_targets = index == 0 && self.module.root.is_some();
+            let paths = linked(self.path(), &name, is_targets);
+            paths.into_iter().filter_map(|path| open(root, path))
+        });
+        let mut others = places.filter(|found| found.file.key() != self.module.file.key());
+        others.find(|found| has_checksum(&found.file, checksum))
     }
 }
 
-/// Where to look for debug files, the target's own first.
-pub(super) fn directories(root: Option<&Path>) -> Vec<PathBuf> {
-    [root, Some(Path::new("/"))]
-        .into_iter()
-        .flatten()
-        .flat_map(|root| DEBUG_DIRECTORIES.map(|directory| root.join(directory)))
-        .collect()
+fn by_build_id<'a>(roots: &[&'a Root], build_id: &[u8]) -> Option<Found<'a>> {
+    let name = build_id_name(build_id)?;
+    let mut found = roots.iter().flat_map(|&root| {
+        let paths = DEBUG_DIRECTORIES.map(|directory| Path::new(directory).join(&name));
+        paths.into_iter().filter_map(|path| open(root, path))
+    });
+    found.find(|found| has_build_id(&found.file, build_id))
+}
+
+fn open(root: &Root, path: PathBuf) -> Option<Found<'_>> {
+    let file = root.open(&path).ok()?;
+    Some(Found { file, root, path })
+}
+
+/// The places of a debug file that a module names (GDB manual, "Separate Debug Files"). Those beside the module
+/// are in the target's root only.
+fn linked(module: &Path, name: &OsStr, is_targets: bool) -> Vec<PathBuf> {
+    let directory = module.parent().unwrap_or(Path::new("/"));
+    let below = directory.strip_prefix("/").unwrap_or(directory);
+    let mut places = Vec::new();
+    if is_targets {
+        places.push(directory.join(name));
+        places.push(directory.join(".debug").join(name));
+    }
+    for debug in DEBUG_DIRECTORIES {
+        places.push(Path::new(debug).join(below).join(name));
+        places.push(Path::new(debug).join(name));
+    }
+    places
+}
+
+/// The name of a file, and of nothing that lies elsewhere.
+fn file_name(name: &[u8]) -> Option<&OsStr> {
+    let name = OsStr::from_bytes(name);
+    (Path::new(name).file_name() == Some(name)).then_some(name)
 }
 
 /// `.build-id/xx/yyyy.debug`.
-fn build_id_name(build_id: &[u8]) -> PathBuf {
+fn build_id_name(build_id: &[u8]) -> Option<PathBuf> {
     let hex: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (first, rest) = hex.split_at(2);
-    Path::new(".build-id")
-        .join(first)
-        .join(format!("{rest}.debug"))
+    let is_identity = build_id.len() >= MIN_BUILD_ID_BYTES;
+    let (first, rest) = hex.split_at_checked(2).filter(|_| is_identity)?;
+    Some(
+        Path::new(".build-id")
+            .join(first)
+            .join(format!("{rest}.debug")),
+    )
 }
 
-fn has_build_id(path: &Path, build_id: &[u8]) -> bool {
-    with_elf(path, |elf| elf.build_id().ok().flatten() == Some(build_id)).unwrap_or(false)
+pub(super) fn has_build_id(file: &TargetFile, build_id: &[u8]) -> bool {
+    with_elf(file, |elf| elf.build_id().ok().flatten() == Some(build_id)).unwrap_or(false)
 }
 
-fn segments(path: &Path) -> Option<Vec<Segment>> {
-    with_elf(path, |elf| {
-        elf.segments()
-            .map(|segment| {
-                let (file_offset, bytes) = segment.file_range();
-                Segment {
-                    file_offset,
-                    bytes,
-                    svma: segment.address(),
-                }
-            })
-            .collect()
-    })
+/// CRC-32, which a debug link states.
+fn has_checksum(file: &TargetFile, stated: u32) -> bool {
+    let mut checksum = flate2::Crc::new();
+    let mut piece = vec![0; PIECE.min(file.bytes()) as usize];
+    let mut at = 0;
+    while file.bytes() <= MAX_CHECKED && at < file.bytes() {
+        let length = PIECE.min(file.bytes() - at);
+        let piece = &mut piece[..length as usize];
+        if file.read_exact_at(piece, at).is_err() {
+            return false;
+        }
+        checksum.update(piece);
+        at += length;
+    }
+    at == file.bytes() && checksum.sum() == stated
 }
 
 /// Reads only what is asked for: debug files are large.
 fn with_elf<T>(
-    path: &Path,
-    read: impl FnOnce(&object::File<'_, &ReadCache<File>>) -> T,
+    file: &TargetFile,
+    read: impl FnOnce(&object::File<'_, &FileData<'_>>) -> T,
 ) -> Option<T> {
-    let file = File::open(path)
-        .ok()
-        .filter(|file| file.metadata().is_ok_and(|m| m.is_file()))?;
-    let cache = ReadCache::new(file);
-    object::File::parse(&cache).ok().map(|elf| read(&elf))
+    let data = file.data();
+    object::File::parse(&data).ok().map(|elf| read(&elf))
 }

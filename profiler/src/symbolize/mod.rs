@@ -1,11 +1,14 @@
 //! Names for code: from a place in an ELF file to functions and lines.
 //!
-//! blazesym does the reading of symbol tables and DWARF. Two things are added here: separate debug
-//! files are also found by build id alone, in the target's root as well as in ours, and nothing
-//! that a damaged file does (an error, a panic) reaches the recorder. A place without a name gets
-//! an empty list; the report then prints `module+0xoffset`.
+//! blazesym does the reading of symbol tables and DWARF: in copies of them (`image`), and in a process of its
+//! own ([`helper`]), so that nothing that a file does to whoever reads it reaches the recorder. Separate debug
+//! files are found here (`debug_file`), in the target's root and in ours. A place without a name gets an
+//! empty list; the report then prints `module+0xoffset`.
 
 mod debug_file;
+pub mod helper;
+mod image;
+mod look_up;
 mod python;
 
 #[cfg(test)]
@@ -13,24 +16,23 @@ mod tests;
 
 pub use python::{CodeObject, CodeOffsets};
 
-use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{CodeInfo, Input, Reason, Sym, Symbolized};
+use serde::{Deserialize, Serialize};
 
-use crate::symbolize::debug_file::DebugFile;
+use crate::target::{FileKey, Root, TargetFile};
+use debug_file::{Found, Search, Segment};
+use helper::Helper;
+use image::{Budget, Image, Shared};
+use look_up::{LookUp, NoAnswer, Places, Question};
 
-/// The longest name that is kept, in bytes. Real C++ template names reach some thousands; a hostile
-/// symbol table may hold one of the size of the file, for every frame.
-const MAX_NAME_BYTES: usize = 4096;
-
-/// The most functions that are reported for one address. Compilers inline a few dozen levels.
-const MAX_INLINED: usize = 64;
+/// The most that copies of symbol tables and debug information take, bytes, for all modules of a recording.
+const MAX_COPIED: u64 = 1 << 30;
 
 /// A function at an address, and the line in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Symbol {
     /// Demangled name.
     pub name: String,
@@ -66,10 +68,10 @@ impl CodeAddress {
 pub struct ModuleFile<'a> {
     /// Its path as the target sees it; separate debug files are named after it.
     pub path: &'a Path,
-    /// Where we can open it, such as `/proc/PID/root/usr/lib/libc.so.6` or `/proc/PID/map_files/…`.
-    pub open: &'a Path,
-    /// The target's root directory as we see it, such as `/proc/PID/root`.
-    pub root: Option<&'a Path>,
+    /// It.
+    pub file: &'a TargetFile,
+    /// The target's root directory.
+    pub root: Option<&'a Root>,
     /// The GNU build id, if it has one.
     pub build_id: Option<&'a [u8]>,
 }
@@ -78,38 +80,89 @@ pub struct ModuleFile<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum SymbolizeError {
     /// The file cannot be read, or is not what it claims to be.
-    #[error("cannot read the symbols of {path}: its frames are named by offset; check the file")]
+    #[error(
+        "cannot read the symbols of {path}: {reason}; its frames are named by offset, check the file"
+    )]
     Unreadable {
         /// The file as the target sees it.
         path: PathBuf,
         /// What was found.
-        source: blazesym::Error,
+        reason: String,
     },
-    /// Reading the file made the symbolizer panic.
-    #[error("{path} confuses the symbolizer: its frames are named by offset; check the file")]
-    Hostile {
+    /// It is another file by now.
+    #[error(
+        "{path} was written over since it was loaded: its frames are named by offset; restart the process"
+    )]
+    Changed {
         /// The file as the target sees it.
         path: PathBuf,
     },
+    /// Reading the file takes more time or memory than there is, or ends the process that does it.
+    #[error(
+        "the debug information of {path} cannot be read: {reason}; frames are named by offset, check the file"
+    )]
+    Hostile {
+        /// The file as the target sees it.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
 }
 
-/// Symbolizes native code. Opened files stay open and parsed, so ask one `Symbolizer` for
+impl ModuleFile<'_> {
+    fn error(&self, why: NoAnswer) -> SymbolizeError {
+        let (path, reason) = (self.path.to_owned(), why.to_string());
+        match why {
+            NoAnswer::Unreadable(_) => SymbolizeError::Unreadable { path, reason },
+            NoAnswer::Lost | NoAnswer::TooSlow | NoAnswer::Nobody(_) => {
+                SymbolizeError::Hostile { path, reason }
+            }
+        }
+    }
+}
+
+/// Symbolizes native code. What was read stays in memory and parsed, so ask one `Symbolizer` for
 /// everything; ask for each address once, answers are not kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Symbolizer {
-    /// One for each root, because each looks for debug files in its own directories.
-    by_root: HashMap<Option<PathBuf>, blazesym::symbolize::Symbolizer>,
-    /// By the path opened: the separate debug file, if there is one.
-    debug_files: HashMap<PathBuf, Option<DebugFile>>,
-    /// Files that failed once, and are not tried again.
-    unreadable: HashSet<PathBuf>,
+    look_up: Box<dyn LookUp>,
+    budget: Budget,
+    host: Option<Root>,
+    /// By the file; nothing where one failed, which is not tried again.
+    modules: HashMap<FileKey, Option<Sources>>,
+}
+
+/// Where the names of a module come from.
+#[derive(Debug)]
+struct Sources {
+    /// A copy of the separate debug file, if there is one, and where the module's parts are.
+    debug: Option<(Image, Vec<Segment>)>,
+    /// A copy of the module's own symbols, made when it is needed.
+    own: OnceCell<Image>,
 }
 
 impl Symbolizer {
-    /// Nothing is opened yet.
+    /// One that has a process of residue's own read what targets may have made. To be used by the program
+    /// residue only.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn with_helper() -> Self {
+        Self::new(Box::new(Helper::default()))
+    }
+
+    fn new(look_up: Box<dyn LookUp>) -> Self {
+        Self {
+            look_up,
+            budget: Budget::new(MAX_COPIED),
+            host: Root::host().ok(),
+            modules: HashMap::new(),
+        }
+    }
+
+    /// How many files have debug information that found no room so far. Their functions are named by their
+    /// symbols alone.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.budget.left_out
     }
 
     /// The functions at each address, innermost inlined function first; none where nothing is
@@ -123,24 +176,10 @@ impl Symbolizer {
         module: ModuleFile<'_>,
         addresses: &[CodeAddress],
     ) -> Result<Vec<Vec<Symbol>>, SymbolizeError> {
-        if self.unreadable.contains(module.open) {
-            return Ok(vec![Vec::new(); addresses.len()]);
-        }
-        let path = || module.path.to_owned();
-        let found = catch_unwind(AssertUnwindSafe(|| self.look_up(module, addresses)))
-            .map_err(|_| {
-                // Whatever it was doing is half done.
-                self.by_root.remove(&module.root.map(Path::to_owned));
-                SymbolizeError::Hostile { path: path() }
-            })
-            .and_then(|found| {
-                found.map_err(|source| SymbolizeError::Unreadable {
-                    path: path(),
-                    source,
-                })
-            });
+        let key = module.file.key();
+        let found = self.look_up(module, addresses);
         if found.is_err() {
-            self.unreadable.insert(module.open.to_owned());
+            self.modules.insert(key, None);
         }
         found
     }
@@ -149,107 +188,91 @@ impl Symbolizer {
         &mut self,
         module: ModuleFile<'_>,
         addresses: &[CodeAddress],
-    ) -> blazesym::Result<Vec<Vec<Symbol>>> {
-        let offsets: Vec<u64> = addresses
-            .iter()
-            .map(|address| address.lookup_offset())
-            .collect();
-        let debug_file = self
-            .debug_files
-            .entry(module.open.to_owned())
-            .or_insert_with(|| DebugFile::find(module))
-            .as_ref();
-        let symbolizer = self
-            .by_root
-            .entry(module.root.map(Path::to_owned))
-            .or_insert_with(|| symbolizer_for(module.root));
-        if let Some(found) = debug_file.and_then(|file| in_debug_file(symbolizer, file, &offsets)) {
+    ) -> Result<Vec<Vec<Symbol>>, SymbolizeError> {
+        let mut found = vec![Vec::new(); addresses.len()];
+        let host = self.host.as_ref();
+        let sources = self.modules.entry(module.file.key());
+        let sources = sources.or_insert_with(|| Some(Sources::of(module, host, &mut self.budget)));
+        let Some(sources) = sources else {
+            return Ok(found);
+        };
+        let offsets: Vec<u64> = addresses.iter().map(|it| it.lookup_offset()).collect();
+        if let Some(question) = sources.of_debug_file(&offsets) {
+            match self.look_up.look_up(&question) {
+                Err(NoAnswer::Unreadable(_)) => {}
+                answer => found = answer.map_err(|error| module.error(error))?,
+            }
+        }
+        if found.iter().all(|names| !names.is_empty()) {
             return Ok(found);
         }
-        in_module(symbolizer, module.open, &offsets)
+        let own = match sources.own(module, host, &mut self.budget) {
+            // The debug file has told some.
+            Err(_) if found.iter().any(|names| !names.is_empty()) => return Ok(found),
+            own => own?,
+        };
+        let question = own.question(Places::Offsets(offsets));
+        let answer = self.look_up.look_up(&question);
+        let answer = answer.map_err(|error| module.error(error))?;
+        for (found, own) in found.iter_mut().zip(answer) {
+            if found.is_empty() {
+                *found = own;
+            }
+        }
+        Ok(found)
     }
 }
 
-fn symbolizer_for(root: Option<&Path>) -> blazesym::symbolize::Symbolizer {
-    blazesym::symbolize::Symbolizer::builder()
-        .enable_code_info(true)
-        .enable_inlined_fns(true)
-        .enable_demangling(true)
-        .set_debug_dirs(Some(debug_file::directories(root)))
-        .build()
-}
-
-/// In the module itself, or what its debug link names. Where the debug information is unfit (a
-/// debug file of another build, DWARF that is damaged) the symbol table alone may still do.
-fn in_module(
-    symbolizer: &blazesym::symbolize::Symbolizer,
-    open: &Path,
-    offsets: &[u64],
-) -> blazesym::Result<Vec<Vec<Symbol>>> {
-    let mut elf = Elf::new(open);
-    let with_lines = symbolizer
-        .symbolize(&Source::Elf(elf.clone()), Input::FileOffset(offsets))
-        .unwrap_or_else(|_| vec![Symbolized::Unknown(Reason::IgnoredError); offsets.len()]);
-    if !with_lines.iter().any(failed) {
-        return Ok(with_lines.iter().map(functions).collect());
+impl Sources {
+    fn of(module: ModuleFile<'_>, host: Option<&Root>, budget: &mut Budget) -> Self {
+        let search = Search::new(module, host);
+        let debug = search.debug_file().and_then(|found| {
+            let shared = shared(&search, Some(&found), budget);
+            let image = Image::of(&found.file, shared, budget).ok()?;
+            Some((image, debug_file::segments(module.file)?))
+        });
+        Self {
+            debug,
+            own: OnceCell::new(),
+        }
     }
-    elf.debug_syms = false;
-    let plain = symbolizer.symbolize(&Source::Elf(elf), Input::FileOffset(offsets))?;
-    let better = with_lines.iter().zip(&plain);
-    Ok(better
-        .map(|(lines, plain)| functions(if failed(lines) { plain } else { lines }))
-        .collect())
-}
 
-/// Whether there may be a name that could not be read, as opposed to none.
-fn failed(symbolized: &Symbolized<'_>) -> bool {
-    matches!(symbolized, Symbolized::Unknown(Reason::IgnoredError))
-}
+    /// Segments of a separate debug file keep their addresses but not their file offsets, so the module's own
+    /// headers translate.
+    fn of_debug_file(&self, offsets: &[u64]) -> Option<Question> {
+        let (image, segments) = self.debug.as_ref()?;
+        let svmas = offsets.iter().map(|at| debug_file::svma(segments, *at));
+        Some(image.question(Places::Svmas(svmas.collect())))
+    }
 
-/// In a separate debug file. Its segments keep their addresses but not their file offsets, so the
-/// module's own headers translate.
-fn in_debug_file(
-    symbolizer: &blazesym::symbolize::Symbolizer,
-    file: &DebugFile,
-    offsets: &[u64],
-) -> Option<Vec<Vec<Symbol>>> {
-    let svmas: Vec<u64> = offsets.iter().map(|offset| file.svma(*offset)).collect();
-    let source = Source::Elf(Elf::new(&file.path));
-    let found = symbolizer
-        .symbolize(&source, Input::VirtOffset(&svmas))
-        .ok()?;
-    Some(found.iter().map(functions).collect())
-}
-
-/// blazesym lists inlined functions outermost first, after the function that holds them.
-fn functions(symbolized: &Symbolized<'_>) -> Vec<Symbol> {
-    let Symbolized::Sym(Sym {
-        name,
-        code_info,
-        inlined,
-        ..
-    }) = symbolized
-    else {
-        return Vec::new();
-    };
-    let inner = inlined
-        .iter()
-        .rev()
-        .map(|inlined| symbol(&inlined.name, inlined.code_info.as_ref()));
-    inner
-        .take(MAX_INLINED)
-        .chain([symbol(name, code_info.as_deref())])
-        .collect()
-}
-
-fn symbol(name: &str, code: Option<&CodeInfo<'_>>) -> Symbol {
-    Symbol {
-        name: bounded(name),
-        file: code.map(|code| bounded(&code.to_path().to_string_lossy())),
-        line: code.and_then(|code| code.line),
+    fn own(
+        &self,
+        module: ModuleFile<'_>,
+        host: Option<&Root>,
+        budget: &mut Budget,
+    ) -> Result<&Image, SymbolizeError> {
+        if let Some(own) = self.own.get() {
+            return Ok(own);
+        }
+        let shared = shared(&Search::new(module, host), None, budget);
+        let own = Image::of(module.file, shared, budget);
+        let own = own.map_err(|error| module.error(NoAnswer::Unreadable(error.to_string())))?;
+        if !is_same(module) {
+            let path = module.path.to_owned();
+            return Err(SymbolizeError::Changed { path });
+        }
+        Ok(self.own.get_or_init(|| own))
     }
 }
 
-fn bounded(name: &str) -> String {
-    name[..name.floor_char_boundary(MAX_NAME_BYTES)].to_owned()
+fn shared(search: &Search<'_>, debug: Option<&Found<'_>>, budget: &mut Budget) -> Option<Shared> {
+    let (file, build_id) = search.shared(debug)?;
+    let image = Image::of(&file, None, budget).ok()?;
+    Some(Shared { image, build_id })
+}
+
+/// Whether a module is still the file that was loaded. One that was only touched has its build id still.
+fn is_same(module: ModuleFile<'_>) -> bool {
+    let has_its_build_id = |id| debug_file::has_build_id(module.file, id);
+    module.file.is_as_opened() || module.build_id.is_some_and(has_its_build_id)
 }

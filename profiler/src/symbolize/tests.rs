@@ -8,7 +8,10 @@ use std::process::Command;
 use object::{Object, ObjectSegment, ObjectSymbol};
 use tempfile::TempDir;
 
+use super::debug_file::Search;
+use super::look_up::Here;
 use super::{CodeAddress, ModuleFile, Symbol, SymbolizeError, Symbolizer};
+use crate::target::{Root, TargetFile};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -63,17 +66,41 @@ impl Program {
         run(Command::new("strip").arg("--strip-all").arg(&self.path))
     }
 
+    /// Found by a symbolizer that knows nothing yet. The program is `/srv/app` in its root.
     fn functions(&self, root: Option<&Path>) -> Outcome<Vec<Symbol>> {
-        let (path, build_id) = (Path::new("/srv/app"), Some(&BUILD_ID[..]));
+        self.functions_of(Path::new("/srv/app"), root)
+    }
+
+    fn functions_of(&self, path: &Path, root: Option<&Path>) -> Outcome<Vec<Symbol>> {
+        let root = root.map(Root::at).transpose()?;
         let module = ModuleFile {
             path,
-            open: &self.path,
-            root,
-            build_id,
+            file: &TargetFile::behind(&self.path)?,
+            root: root.as_ref(),
+            build_id: Some(&BUILD_ID[..]),
         };
         let addresses = [CodeAddress::Return(self.returns_to)];
-        Ok(Symbolizer::new().symbolize(module, &addresses)?.remove(0))
+        Ok(symbolizer().symbolize(module, &addresses)?.remove(0))
     }
+
+    /// Strips it, with a debug file of this name beside it, to which it links.
+    fn link(&self, strip: &str, name: &str) -> Outcome<PathBuf> {
+        let debug = self.directory.path().join(name);
+        run(Command::new("objcopy")
+            .arg("--only-keep-debug")
+            .arg(&self.path)
+            .arg(&debug))?;
+        run(Command::new("objcopy")
+            .arg(strip)
+            .arg(format!("--add-gnu-debuglink={}", debug.display()))
+            .arg(&self.path))?;
+        Ok(debug)
+    }
+}
+
+/// In this process: there is no helper to start from a test.
+fn symbolizer() -> Symbolizer {
+    Symbolizer::new(Box::new(Here::new()))
 }
 
 fn run(command: &mut Command) -> Outcome<()> {
@@ -140,35 +167,24 @@ fn a_debug_file_is_found_by_build_id_alone_under_the_targets_root() -> Outcome<(
 #[test]
 fn a_debug_file_is_found_by_debug_link() -> Outcome<()> {
     let program = Program::compile()?;
-    let debug = program.directory.path().join("app.debug");
-    run(Command::new("objcopy")
-        .arg("--only-keep-debug")
-        .arg(&program.path)
-        .arg(&debug))?;
-    run(Command::new("objcopy")
-        .arg("--strip-all")
-        .arg(format!("--add-gnu-debuglink={}", debug.display()))
-        .arg(&program.path))?;
-    assert_inner_then_outer(&program.functions(None)?);
+    program.link("--strip-all", "app.debug")?;
+    let root = program.directory.path();
+    assert_inner_then_outer(&program.functions_of(Path::new("/app"), Some(root))?);
+    // Without a root nobody knows what is beside it.
+    assert_eq!(program.functions(None)?, []);
     Ok(())
 }
 
 #[test]
 fn a_debug_file_of_another_build_leaves_the_symbol_table() -> Outcome<()> {
     let program = Program::compile()?;
-    let debug = program.directory.path().join("app.debug");
-    run(Command::new("objcopy")
-        .arg("--only-keep-debug")
-        .arg(&program.path)
-        .arg(&debug))?;
-    run(Command::new("objcopy")
-        .arg("--strip-debug")
-        .arg(format!("--add-gnu-debuglink={}", debug.display()))
-        .arg(&program.path))?;
+    let debug = program.link("--strip-debug", "app.debug")?;
     let mut other = fs::read(&debug)?;
     other.push(0);
     fs::write(&debug, other)?;
-    assert_eq!(names(&program.functions(None)?), ["outer"]);
+    let root = program.directory.path();
+    let found = program.functions_of(Path::new("/app"), Some(root))?;
+    assert_eq!(names(&found), ["outer"]);
     Ok(())
 }
 
@@ -181,14 +197,16 @@ fn a_return_address_names_the_call_before_it() {
 
 #[test]
 fn an_unreadable_module_is_told_once_and_then_has_no_names() -> Outcome<()> {
-    let open = Path::new("/nonexistent/libgone.so");
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("libgone.so");
+    fs::write(&path, [0; 4096])?;
     let module = ModuleFile {
         path: Path::new("/libgone.so"),
-        open,
+        file: &TargetFile::behind(&path)?,
         root: None,
         build_id: None,
     };
-    let mut symbolizer = Symbolizer::new();
+    let mut symbolizer = symbolizer();
     let error = symbolizer
         .symbolize(module, &[CodeAddress::Exact(64)])
         .unwrap_err();
@@ -225,5 +243,135 @@ fn a_damaged_module_never_stops_the_symbolizer() -> Outcome<()> {
         // Any answer will do, as long as one comes back.
         let _ = program.functions(None);
     }
+    Ok(())
+}
+
+/// A package upgrade writes over a file that is mapped, or cuts it off.
+#[test]
+fn a_module_that_was_cut_off_or_written_over_has_no_names() -> Outcome<()> {
+    let program = Program::compile()?;
+    let whole = fs::read(&program.path)?;
+    let file = TargetFile::behind(&program.path)?;
+    let module = ModuleFile {
+        path: Path::new("/srv/app"),
+        file: &file,
+        root: None,
+        build_id: None,
+    };
+    let addresses = [CodeAddress::Return(program.returns_to)];
+    fs::write(&program.path, &whole[..whole.len() / 2])?;
+    let cut_off = symbolizer().symbolize(module, &addresses);
+    assert!(matches!(cut_off, Err(SymbolizeError::Unreadable { .. })));
+    fs::write(&program.path, &whole)?;
+    let written_over = symbolizer().symbolize(module, &addresses);
+    assert!(matches!(written_over, Err(SymbolizeError::Changed { .. })));
+    let of_the_same_build = ModuleFile {
+        build_id: Some(&BUILD_ID),
+        ..module
+    };
+    let found = symbolizer().symbolize(of_the_same_build, &addresses)?;
+    assert_inner_then_outer(&found[0]);
+    Ok(())
+}
+
+/// What was copied is read, whatever becomes of the file.
+#[test]
+fn a_module_that_is_cut_off_later_keeps_its_names() -> Outcome<()> {
+    let program = Program::compile()?;
+    let module = ModuleFile {
+        path: Path::new("/srv/app"),
+        file: &TargetFile::behind(&program.path)?,
+        root: None,
+        build_id: None,
+    };
+    let mut symbolizer = symbolizer();
+    let addresses = [CodeAddress::Return(program.returns_to)];
+    let before = symbolizer.symbolize(module, &addresses)?;
+    fs::File::options()
+        .write(true)
+        .open(&program.path)?
+        .set_len(0)?;
+    assert_eq!(symbolizer.symbolize(module, &addresses)?, before);
+    Ok(())
+}
+
+/// `../secret/app.debug` beside `/app`, `/app.debug -> /secret/app.debug` in the root: both are outside.
+#[test]
+fn a_debug_link_does_not_lead_out_of_the_root() -> Outcome<()> {
+    let program = Program::compile()?;
+    let debug = program.link("--strip-all", "app.debug")?;
+    let (secret, root) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let hidden = secret.path().join("app.debug");
+    fs::rename(&debug, &hidden)?;
+    std::os::unix::fs::symlink(&hidden, root.path().join("app.debug"))?;
+    assert_eq!(
+        program.functions_of(Path::new("/app"), Some(root.path()))?,
+        []
+    );
+    // The link as objcopy does not write it, of the same length.
+    let up = format!(
+        "../{}/app.debug",
+        secret.path().file_name().ok_or("a name")?.display()
+    );
+    let mut link = up.into_bytes();
+    link.resize(
+        link.len()
+            .next_multiple_of(4)
+            .max(link.len() + 1)
+            .next_multiple_of(4),
+        0,
+    );
+    let mut checksum = flate2::Crc::new();
+    checksum.update(&fs::read(&hidden)?);
+    link.extend_from_slice(&checksum.sum().to_le_bytes());
+    let section = program.directory.path().join("link");
+    fs::write(&section, link)?;
+    run(Command::new("objcopy")
+        .arg(format!(
+            "--update-section=.gnu_debuglink={}",
+            section.display()
+        ))
+        .arg(&program.path))?;
+    assert_eq!(
+        program.functions_of(Path::new("/app"), Some(root.path()))?,
+        []
+    );
+    Ok(())
+}
+
+/// Compressed debug information is unpacked when it is copied, and only if it is what it claims to be.
+#[test]
+fn compressed_debug_information_is_read() -> Outcome<()> {
+    let program = Program::compile()?;
+    run(Command::new("objcopy")
+        .arg("--compress-debug-sections=zlib")
+        .arg(&program.path))?;
+    assert_inner_then_outer(&program.functions(None)?);
+    Ok(())
+}
+
+/// What debug files share is found in the root, and blazesym takes the copy of it.
+#[test]
+fn a_link_to_a_shared_debug_file_is_followed_in_the_root() -> Outcome<()> {
+    let program = Program::compile()?;
+    let root = program.directory.path().join("root");
+    fs::create_dir(&root)?;
+    fs::copy(&program.path, root.join("shared.debug"))?;
+    let link = program.directory.path().join("link");
+    fs::write(&link, [&b"/shared.debug\0"[..], &BUILD_ID].concat())?;
+    run(Command::new("objcopy")
+        .arg(format!(
+            "--add-section=.gnu_debugaltlink={}",
+            link.display()
+        ))
+        .arg(&program.path))?;
+    let module = ModuleFile {
+        path: Path::new("/srv/app"),
+        file: &TargetFile::behind(&program.path)?,
+        root: Some(&Root::at(&root)?),
+        build_id: Some(&BUILD_ID),
+    };
+    assert!(Search::new(module, None).shared(None).is_some());
+    assert_inner_then_outer(&program.functions(Some(&root))?);
     Ok(())
 }

@@ -15,6 +15,13 @@ const EI_CLASS: usize = 4;
 /// More dynamic entries than any linker writes.
 const MAX_DYNAMIC_ENTRIES: usize = 4096;
 
+/// A linked object has some ten.
+const MAX_SEGMENTS: usize = 4096;
+/// Notes take some hundred bytes, bytes.
+const MAX_NOTE_BYTES: u64 = 1 << 20;
+/// A linked object has some forty. Those with one a function are not linked yet.
+const MAX_SECTIONS: usize = 4096;
+
 /// Why a file is none that residue can look into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotUsable {
@@ -41,6 +48,8 @@ pub struct ElfFacts {
     pub build_id: Option<Vec<u8>>,
     /// Where the `PT_DYNAMIC` segment goes; `None` in a static executable.
     pub dynamic: Option<Svma>,
+    /// Whether it asks for a dynamic linker (`PT_INTERP`).
+    pub has_interpreter: bool,
     /// `DT_NEEDED`, in order.
     pub needed: Vec<Vec<u8>>,
     /// `DT_SONAME`.
@@ -65,10 +74,20 @@ impl ElfFacts {
             ..Self::default()
         };
         for segment in segments {
+            facts.has_interpreter |= segment.p_type(ENDIAN) == elf::PT_INTERP;
             facts.read_notes(segment, data);
             facts.read_dynamic(segment, segments, data);
         }
         Ok(facts)
+    }
+
+    /// Whether a program with these headers brings all of its code: it has no dynamic section, or, where it
+    /// can be loaded anywhere (static-pie), one that asks for nobody. The dynamic linker, which is such a
+    /// program as well when it is run by its name, has a name to be loaded by.
+    #[must_use]
+    pub fn is_static(&self) -> bool {
+        let asks_for_nobody = !self.has_interpreter && self.needed.is_empty();
+        self.dynamic.is_none() || (asks_for_nobody && self.soname.is_none())
     }
 
     fn read_notes<'data>(
@@ -76,6 +95,9 @@ impl ElfFacts {
         segment: &elf::ProgramHeader64<LittleEndian>,
         data: impl ReadRef<'data>,
     ) {
+        if segment.p_filesz(ENDIAN) > MAX_NOTE_BYTES {
+            return;
+        }
         let Ok(Some(mut notes)) = segment.notes(ENDIAN, data) else {
             return;
         };
@@ -96,6 +118,10 @@ impl ElfFacts {
         segments: &[elf::ProgramHeader64<LittleEndian>],
         data: impl ReadRef<'data>,
     ) {
+        // There is one.
+        if self.dynamic.is_some() {
+            return;
+        }
         let Ok(Some(entries)) = segment.dynamic(ENDIAN, data) else {
             return;
         };
@@ -140,7 +166,8 @@ fn headers<'data>(data: impl ReadRef<'data>) -> Result<Headers<'data>, NotUsable
     check_kind(data)?;
     let header = Header::parse(data).map_err(|_| NotUsable::Damaged)?;
     let segments = header.program_headers(ENDIAN, data);
-    Ok((header, segments.map_err(|_| NotUsable::Damaged)?))
+    let segments = segments.map_err(|_| NotUsable::Damaged)?;
+    Ok((header, &segments[..segments.len().min(MAX_SEGMENTS)]))
 }
 
 /// `e_ident` and `e_machine`, before anything that depends on the class is read.
@@ -180,7 +207,7 @@ fn file_offset(segments: &[elf::ProgramHeader64<LittleEndian>], address: u64) ->
 
 fn has_go_section<'data>(header: &Header, data: impl ReadRef<'data>) -> bool {
     header.sections(ENDIAN, data).is_ok_and(|sections| {
-        sections.iter().any(|section| {
+        sections.iter().take(MAX_SECTIONS).any(|section| {
             let name = sections.section_name(ENDIAN, section);
             name.is_ok_and(|name| GO_SECTIONS.contains(&name)) && section.sh_size(ENDIAN) > 0
         })
@@ -205,7 +232,7 @@ mod tests {
         let bytes = std::fs::read("/proc/self/exe").expect("a program can read itself");
         let facts = ElfFacts::read(&bytes[..]).expect("a program that runs is whole");
         assert!(facts.needed.iter().any(|name| name.starts_with(b"libc.so")));
-        assert!(facts.dynamic.is_some() && !facts.is_go);
+        assert!(facts.dynamic.is_some() && !facts.is_go && !facts.is_static());
     }
 
     #[test]

@@ -29,6 +29,18 @@ pub trait Memory {
         self.array(address).map(u32::from_le_bytes)
     }
 
+    /// Text that ends in a zero byte or after `most` bytes; `None` unless it can be read and is UTF-8.
+    fn text(&self, address: Avma, most: usize) -> Option<String> {
+        let mut bytes = Vec::new();
+        for at in 0..most as u64 {
+            match self.array(address.checked_add(at)?)? {
+                [0] => break,
+                [byte] => bytes.push(byte),
+            }
+        }
+        String::from_utf8(bytes).ok()
+    }
+
     /// A pointer.
     fn pointer(&self, address: Avma) -> Option<Avma> {
         self.u64(address).map(Avma)

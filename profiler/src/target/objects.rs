@@ -1,17 +1,15 @@
 //! The files that a process runs code from, in the order in which its symbols resolve.
 
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-
-use object::read::ReadCache;
-use rustix::fs::OFlags;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::elf::{ElfFacts, NotUsable};
+use super::file::map_file;
 use super::search_order::{Linkage, loaded_at_startup};
-use super::{Avma, FileKey, LoadBias, Mapping, Pid, Process, link_map};
+use super::{Avma, FileKey, LoadBias, Mapping, Process, TargetFile, link_map};
 use crate::probes::{ObjectSymbols, ScopeObject};
 use crate::window::sources::{SourceObject, WindowSource};
 
@@ -31,9 +29,9 @@ pub enum Load {
 pub struct LoadedObject {
     /// As the target names it.
     pub path: PathBuf,
-    /// A path that opens the very file that the process has, from residue's own mount namespace.
-    pub open_path: PathBuf,
-    /// Which file it is.
+    /// The very file that the process has mapped, held open.
+    pub opened: Arc<TargetFile>,
+    /// Which file it is, as the process's mappings state it.
     pub file: FileKey,
     /// When it was loaded.
     pub load: Load,
@@ -68,7 +66,7 @@ impl Process {
     pub fn loaded_objects(&self) -> LoadedObjects {
         let mut found = LoadedObjects::default();
         for mapping in self.text_mappings() {
-            match LoadedObject::open(self.pid(), mapping) {
+            match LoadedObject::open(self, mapping) {
                 Ok(Some(object)) => found.objects.push(object),
                 Ok(None) => {}
                 Err(reason) => {
@@ -87,7 +85,7 @@ impl Process {
     ///
     /// When the file is gone or damaged.
     pub fn object_at(&self, mapping: &Mapping) -> io::Result<Option<LoadedObject>> {
-        LoadedObject::open(self.pid(), mapping)
+        LoadedObject::open(self, mapping)
     }
 
     /// The first executable mapping of each file.
@@ -150,12 +148,12 @@ impl Process {
 
 impl LoadedObject {
     /// `Ok(None)` for a file that is no ELF file, such as a mapped heap of a just-in-time compiler.
-    fn open(pid: Pid, mapping: &Mapping) -> io::Result<Option<Self>> {
+    fn open(process: &Process, mapping: &Mapping) -> io::Result<Option<Self>> {
         let Some(file) = mapping.file else {
             return Ok(None);
         };
-        let (open_path, opened) = open_same_file(pid, mapping, file)?;
-        let facts = match ElfFacts::read(&ReadCache::new(opened)) {
+        let opened = open_same_file(process, mapping, file)?;
+        let facts = match ElfFacts::read(&opened.data()) {
             Ok(facts) => facts,
             Err(NotUsable::NotElf) => return Ok(None),
             Err(reason) => return Err(io::Error::other(reason)),
@@ -166,7 +164,7 @@ impl LoadedObject {
         let path = mapping.path.clone();
         Ok(Some(Self {
             path,
-            open_path,
+            opened: Arc::new(opened),
             file,
             load: Load::Later,
             facts,
@@ -195,14 +193,13 @@ impl LoadedObject {
             path: self.path.clone(),
             reason,
         };
-        let file = open_read_only(&self.open_path).map_err(unreadable)?;
-        let symbols = ObjectSymbols::read(&ReadCache::new(file), &self.facts.text)
+        let symbols = ObjectSymbols::read(&self.opened.data(), &self.facts.text)
             .map_err(|damaged| unreadable(io::Error::other(damaged)))?;
         Ok(ScopeObject {
             path: self.path.clone(),
             file: self.file,
             load: self.load,
-            is_dynamic: self.facts.dynamic.is_some(),
+            is_dynamic: self.load != Load::Executable || !self.facts.is_static(),
             symbols,
         })
     }
@@ -219,47 +216,26 @@ impl LoadedObject {
             path: self.path.clone(),
             reason,
         };
-        let file = open_read_only(&self.open_path).map_err(unreadable)?;
         let identity = (&*self.path, self.file);
-        SourceObject::read(identity, &ReadCache::new(file), &self.facts, sources)
+        SourceObject::read(identity, &self.opened.data(), &self.facts, sources)
             .map_err(|damaged| unreadable(io::Error::other(damaged)))
     }
 }
 
 /// Opens the file that is mapped: by its name as the target's root has it, or, when another file
 /// has that name by now (or none), through the mapping itself.
-fn open_same_file(pid: Pid, mapping: &Mapping, key: FileKey) -> io::Result<(PathBuf, File)> {
-    let name = mapping.path.strip_prefix("/").unwrap_or(&mapping.path);
-    let by_name = Path::new("/proc")
-        .join(pid.to_string())
-        .join("root")
-        .join(name);
-    let named = open_read_only(&by_name).and_then(|file| Ok((file.metadata()?, file)));
-    let same_inode = named
-        .as_ref()
-        .is_ok_and(|(meta, _)| meta.ino() == key.inode);
-    let same_device = named
-        .as_ref()
-        .is_ok_and(|(meta, _)| meta.dev() == key.device);
-    if same_inode && same_device {
-        return named.map(|(_, file)| (by_name, file));
+fn open_same_file(process: &Process, mapping: &Mapping, mapped: FileKey) -> io::Result<TargetFile> {
+    let named = process.root().open_if(&mapping.path, mapped);
+    match named {
+        Ok(Some(file)) if file.key() == mapped => return Ok(file),
+        _ => {}
     }
-    let range = format!("{:x}-{:x}", mapping.start.0, mapping.end.0);
-    let by_range = Path::new("/proc")
-        .join(pid.to_string())
-        .join("map_files")
-        .join(range);
-    match open_read_only(&by_range) {
-        Ok(file) => Ok((by_range, file)),
+    let link = map_file(process.pid(), mapping.start.0, mapping.end.0);
+    match (TargetFile::behind(&link), named) {
+        (Ok(file), _) => Ok(file),
         // btrfs and overlayfs state one device in maps and another in stat; map_files asks for
         // more privileges than the name does.
-        Err(_) if same_inode => named.map(|(_, file)| (by_name, file)),
-        Err(error) => Err(error),
+        (Err(_), Ok(Some(file))) => Ok(file),
+        (Err(error), _) => Err(error),
     }
-}
-
-/// Never waits, whatever the target has put there.
-fn open_read_only(path: &Path) -> io::Result<File> {
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }

@@ -5,15 +5,16 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use object::read::ReadCache;
 use procfs::ProcResult;
 use procfs::process::{FDTarget, Stat};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::elf::{ElfFacts, NotUsable};
-use super::{Mapping, Mappings, Refusal, sandbox};
+use super::{Mapping, Mappings, Refusal, Root, TargetFile, sandbox};
 
 /// A process id in residue's own PID namespace.
 pub type Pid = i32;
@@ -34,7 +35,8 @@ const MAX_CMDLINE_BYTES: u64 = 64 << 10;
 pub struct Process {
     pid: Pid,
     pidfd: OwnedFd,
-    proc: procfs::process::Process,
+    pub(super) proc: procfs::process::Process,
+    root: Arc<Root>,
     comm: String,
     exe: PathBuf,
     executable: ElfFacts,
@@ -44,6 +46,18 @@ pub struct Process {
 }
 
 impl Process {
+    /// Whether there is such a process at all.
+    ///
+    /// # Errors
+    /// When there is none, or when the number is a thread's.
+    pub fn exists(pid: Pid) -> Result<(), Refusal> {
+        match open_proc(pid) {
+            Err(wrong @ (Refusal::NoSuchProcess { .. } | Refusal::Thread { .. })) => Err(wrong),
+            // What else there is to say of it is said where it is opened.
+            _ => Ok(()),
+        }
+    }
+
     /// Opens a process and takes a snapshot of it.
     ///
     /// # Errors
@@ -67,7 +81,8 @@ impl Process {
         let pidfd = open_pidfd(pid)?;
         let stat = refuse_by_state(pid, &proc)?;
         let exe = proc.exe().map_err(|error| Refusal::from_proc(pid, error))?;
-        let executable = refuse_by_executable(pid, &proc, &exe)?;
+        let executable = refuse_by_executable(pid, &exe)?;
+        let root = Root::of(pid).map_err(|error| Refusal::from_io(pid, error))?;
         let mut process = Self {
             cmdline: read_cmdline(&proc).map_err(|error| Refusal::from_proc(pid, error))?,
             comm: stat.comm,
@@ -76,6 +91,7 @@ impl Process {
             pid,
             pidfd,
             proc,
+            root: Arc::new(root),
             exe,
             executable,
         };
@@ -157,6 +173,16 @@ impl Process {
         (pages != 0).then(|| pages.saturating_mul(procfs::page_size()))
     }
 
+    /// The processor time that all its threads have used so far, those included that have ended; none once it has
+    /// exited. It comes in steps of 10 ms.
+    #[must_use]
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let stat = self.proc.stat().ok()?;
+        let ticks = stat.utime.saturating_add(stat.stime);
+        let seconds = ticks as f64 / procfs::ticks_per_second() as f64;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+
     /// Whether it has an io_uring, by which it may read and send without syscalls.
     #[must_use]
     pub fn has_io_uring(&self) -> bool {
@@ -170,10 +196,10 @@ impl Process {
         &self.executable
     }
 
-    /// Its root directory, as we see it.
+    /// Its root directory.
     #[must_use]
-    pub fn root(&self) -> PathBuf {
-        Path::new("/proc").join(self.pid.to_string()).join("root")
+    pub fn root(&self) -> &Arc<Root> {
+        &self.root
     }
 
     /// The memory of a mapping that holds an ELF file without having one behind it: the vDSO.
@@ -254,16 +280,11 @@ fn refuse_by_sandbox(pid: Pid, proc: &procfs::process::Process, comm: &str) -> R
     Ok(())
 }
 
-fn refuse_by_executable(
-    pid: Pid,
-    proc: &procfs::process::Process,
-    exe: &Path,
-) -> Result<ElfFacts, Refusal> {
-    let file = proc
-        .open_relative("exe")
-        .map_err(|error| Refusal::from_proc(pid, error))?;
+fn refuse_by_executable(pid: Pid, exe: &Path) -> Result<ElfFacts, Refusal> {
+    let link = Path::new("/proc").join(pid.to_string()).join("exe");
+    let file = TargetFile::behind(&link).map_err(|error| Refusal::from_io(pid, error))?;
     let exe = exe.to_path_buf();
-    match ElfFacts::read(&ReadCache::new(file)) {
+    match ElfFacts::read(&file.data()) {
         Ok(facts) => Ok(facts),
         Err(NotUsable::ThirtyTwoBit) => Err(Refusal::ThirtyTwoBit { pid, exe }),
         Err(reason) => Err(Refusal::Unsupported { pid, exe, reason }),
@@ -280,7 +301,11 @@ fn read_cmdline(proc: &procfs::process::Process) -> ProcResult<Vec<String>> {
     Ok(arguments)
 }
 
-fn read_bounded(proc: &procfs::process::Process, name: &str, most: u64) -> ProcResult<Vec<u8>> {
+pub(super) fn read_bounded(
+    proc: &procfs::process::Process,
+    name: &str,
+    most: u64,
+) -> ProcResult<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = proc.open_relative(name)?;
     file.take(most).read_to_end(&mut bytes)?;

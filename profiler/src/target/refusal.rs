@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 
 use procfs::ProcError;
+use rustix::{
+    process::geteuid,
+    thread::{CapabilitySet, capabilities},
+};
 
 /// One reason a variant.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,24 @@ pub enum Refusal {
          capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE"
     )]
     NoPrivileges {
+        /// As given.
+        pid: i32,
+    },
+    /// The kernel will not let us look, although we have what that takes.
+    #[error(
+        "process {pid} is protected here, even from who has CAP_SYS_PTRACE: a security module, or the machine that this \
+         system is a part of, keeps it to itself; give another process"
+    )]
+    Protected {
+        /// As given.
+        pid: i32,
+    },
+    /// Root is not what it seems.
+    #[error(
+        "no permission to look into process {pid}: this root lacks CAP_SYS_PTRACE, as root in a container does; add \
+         the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE, or run residue on the host"
+    )]
+    LesserRoot {
         /// As given.
         pid: i32,
     },
@@ -113,17 +135,27 @@ impl Refusal {
     pub(super) fn from_proc(pid: i32, error: ProcError) -> Self {
         use rustix::io::Errno;
         match error {
-            ProcError::PermissionDenied(_) => Self::NoPrivileges { pid },
+            ProcError::PermissionDenied(_) => Self::denied(pid),
             ProcError::NotFound(_) => Self::Vanished { pid },
             ProcError::Io(io, path) => match Errno::from_io_error(&io) {
                 Some(Errno::SRCH | Errno::NOENT) => Self::Vanished { pid },
-                Some(Errno::ACCESS | Errno::PERM) => Self::NoPrivileges { pid },
+                Some(Errno::ACCESS | Errno::PERM) => Self::denied(pid),
                 _ => Self::Unreadable {
                     pid,
                     source: ProcError::Io(io, path),
                 },
             },
             source => Self::Unreadable { pid, source },
+        }
+    }
+
+    fn denied(pid: i32) -> Self {
+        let may_trace =
+            capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_PTRACE));
+        match (may_trace, geteuid().is_root()) {
+            (true, _) => Self::Protected { pid },
+            (false, true) => Self::LesserRoot { pid },
+            (false, false) => Self::NoPrivileges { pid },
         }
     }
 

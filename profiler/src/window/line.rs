@@ -5,12 +5,15 @@
 //! WARNING [def456] [pid-12345] POST /api/chat | duration=980ms | memory=128MB->144MB | delta=+16.0MB | retained=15.8MB | LEAK_SUSPECTED
 //! ```
 //!
-//! MB is 1,000,000 bytes and kB 1,000, as the letters say; reports, which count in KiB and MiB, say so
-//! as well. What is not known is `?`, what is not sure has a `~` and says why.
+//! All sizes are in MB, 1,000,000 bytes, small ones with as many decimals as they need: what stands in one line, or
+//! below it, compares at a glance. What is not known is `?`, what is not sure has a `~` and says why. What is retained
+//! and was gone some requests later whenever the route's last requests retained as much is not called retained:
+//! `retained=0.0MB (+0.0028MB passing)`.
 
 mod json;
 mod text;
 
+use super::growth::{Evidence, Known};
 use super::record::WindowRecord;
 
 pub use json::JsonLine;
@@ -55,10 +58,23 @@ impl LineRules {
     /// Whether the window's delta or retention passes the threshold. Retention counts only where it is
     /// the window's for sure; the delta counts always.
     #[must_use]
-    pub fn suspects(&self, record: &WindowRecord) -> bool {
+    pub fn passes_threshold(&self, record: &WindowRecord) -> bool {
         let retained = record.binding.is_bound() && record.retained.bytes >= self.threshold_bytes;
         retained || grew_by(record, self.threshold_bytes)
     }
+}
+
+/// Why the window's route is suspected, if it is, and if this one retained anything.
+fn evidence(record: &WindowRecord, known: Known) -> Option<Evidence> {
+    let retains = record.binding.is_bound() && record.retained.bytes > 0;
+    known.evidence.filter(|_| retains)
+}
+
+/// What of the window's retention will pass, as it did with all of the last requests of its route; bytes.
+fn passing(record: &WindowRecord, known: Known) -> Option<u64> {
+    let retained = record.retained.bytes;
+    let passes = |most: &u64| record.binding.is_bound() && (1..=*most).contains(&retained);
+    known.passing.filter(passes).map(|_| retained)
 }
 
 fn grew_by(record: &WindowRecord, bytes: u64) -> bool {

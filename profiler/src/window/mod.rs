@@ -8,12 +8,14 @@
 //! fragments of heads ─▶ head ─▶ route ─▶ record ─▶ line   one line a request
 //!                                           │  └───▶ table  one row a route
 //!                                           └──────▶ survivors: whose retained bytes are final by now
+//!                                                        └──▶ growth: by route, whether they go on growing
 //! growth by interval ──────────────────────────────▶ estimate: by route, where nothing could be bound
 //! ```
 //!
 //! Nothing secret gets further than [`head`]: no query, no body, and no header but the request id.
 
 pub mod estimate;
+pub mod growth;
 pub mod head;
 pub mod line;
 pub mod record;

@@ -194,6 +194,9 @@ pub enum Binding {
     Exact,
     /// A task or thread that was started by one which was bound exactly.
     Lineage,
+    /// Some of it was allocated by threads of which nobody knows for whom they work, while no other window of the
+    /// process was under way.
+    Single,
     /// So many windows were open that could have been meant. If it is one, it may be the background that
     /// was meant.
     Candidates(u8),
@@ -205,7 +208,7 @@ impl Binding {
     /// Whether the amounts are this window's, so that they may be added up.
     #[must_use]
     pub const fn is_bound(self) -> bool {
-        matches!(self, Self::Exact | Self::Lineage)
+        matches!(self, Self::Exact | Self::Lineage | Self::Single)
     }
 
     /// How many windows could have been meant.
@@ -217,12 +220,13 @@ impl Binding {
         }
     }
 
-    /// `exact`, `lineage`, `candidates` or `none`: part of the capture's and the JSON's vocabulary.
+    /// `exact`, `lineage`, `single`, `candidates` or `none`: part of the capture's and the JSON's vocabulary.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Exact => "exact",
             Self::Lineage => "lineage",
+            Self::Single => "single",
             Self::Candidates(_) => "candidates",
             Self::None => "none",
         }
@@ -234,6 +238,7 @@ impl Binding {
         let all = [
             Some(Self::Exact),
             Some(Self::Lineage),
+            Some(Self::Single),
             several,
             Some(Self::None),
         ];

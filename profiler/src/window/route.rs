@@ -4,6 +4,7 @@
 //! bounded number of routes, in the order in which they came, and one `other` for the rest.
 
 mod pattern;
+mod repeated;
 mod segment;
 
 use std::collections::HashSet;
@@ -15,6 +16,8 @@ use serde::{Serialize, Serializer};
 pub use pattern::{Pattern, PatternError};
 
 use super::head::{Method, Target};
+use crate::printable::printable;
+use repeated::Repeated;
 
 /// Distinct routes that are told apart unless told otherwise: more than a large application has, and
 /// some 100 kB of names.
@@ -37,8 +40,7 @@ enum Template {
 }
 
 impl Route {
-    /// A window that is no HTTP request: a job's function, say. It is shown by this name, in which control
-    /// characters, that could drive a terminal or forge a line, become `?`.
+    /// A window that is no HTTP request: a job's function, say. It is shown by this name, made printable.
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self::stored(None, Some(name))
@@ -46,8 +48,7 @@ impl Route {
 
     /// A route as a capture holds it: no template is what had no place in the table of routes.
     pub(crate) fn stored(method: Option<Method>, template: Option<&str>) -> Self {
-        let printable = |it: char| if it.is_control() { '?' } else { it };
-        let text = template.map(|text| text.chars().map(printable).collect::<String>());
+        let text = template.map(printable);
         Self {
             method,
             template: text.map_or(Template::Other, |text| Template::Known(text.into())),
@@ -109,11 +110,23 @@ impl Serialize for Route {
     }
 }
 
+/// Which segments of a path a route shows. All others are masked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kept {
+    /// Words of lower-case letters, versions such as `v2`, and types of files
+    #[default]
+    Words,
+    /// Of those, what has been in a hundred requests, at the same place; until then it is masked
+    Strict,
+}
+
 /// How paths become routes.
 #[derive(Clone, Debug)]
 pub struct RouteRules {
     /// Tried first, in this order.
     pub patterns: Vec<Pattern>,
+    /// What is shown where no pattern matches.
+    pub kept: Kept,
     /// Distinct routes that are told apart.
     pub max_routes: usize,
 }
@@ -122,6 +135,7 @@ impl Default for RouteRules {
     fn default() -> Self {
         Self {
             patterns: Vec::new(),
+            kept: Kept::default(),
             max_routes: MAX_ROUTES,
         }
     }
@@ -132,6 +146,7 @@ impl Default for RouteRules {
 pub struct Routes {
     rules: RouteRules,
     known: HashSet<Route>,
+    repeated: Repeated,
     /// Requests that are `other`.
     overflowed: u64,
 }
@@ -173,7 +188,7 @@ impl Routes {
         self.overflowed
     }
 
-    fn template(&self, target: &Target) -> String {
+    fn template(&mut self, target: &Target) -> String {
         let (path, cut) = match target {
             Target::Path { text, cut } => (text, *cut),
             Target::Asterisk => return "*".to_owned(),
@@ -184,18 +199,31 @@ impl Routes {
         let mut patterns = self.rules.patterns.iter().filter(|_| !cut);
         match patterns.find(|pattern| pattern.matches(path)) {
             Some(pattern) => pattern.to_string(),
-            None => template(path, cut),
+            None => {
+                let (kept, repeated) = (self.rules.kept, &mut self.repeated);
+                template(path, cut, |place, segment| {
+                    kept == Kept::Words || repeated.count(place, segment)
+                })
+            }
         }
     }
 }
 
-/// Each segment by itself. Of a path that is cut, the last segment is not whole.
-fn template(path: &str, cut: bool) -> String {
+/// Each segment by itself, if it may be shown at its place. Of a path that is cut, the last segment is not whole.
+fn template(path: &str, cut: bool, mut may_show: impl FnMut(usize, &str) -> bool) -> String {
     let (path, cut_end) = match (cut, path.rfind('/')) {
         (true, slash) => (&path[..slash.map_or(0, |at| at + 1)], Some(CUT)),
         (false, _) => (path, None),
     };
-    let segments: Vec<_> = path.split('/').map(segment::generalize).collect();
+    let generalized = path.split('/').map(segment::generalize).enumerate();
+    let shown = generalized.map(|(place, segment)| {
+        let is_masked = segment.is_empty() || segment.starts_with('{');
+        match is_masked || may_show(place, &segment) {
+            true => segment,
+            false => segment::MASK.into(),
+        }
+    });
+    let segments: Vec<_> = shown.collect();
     let mut template = segments.join("/");
     template.extend(cut_end);
     template

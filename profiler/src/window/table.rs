@@ -11,21 +11,22 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
+use super::growth::{Evidence, Growth, Known};
 use super::record::{Amount, Binding, Unbound, WindowEnd, WindowRecord};
 use super::route::Route;
 use quantiles::Quantiles;
 
-pub use text::write;
+pub use text::{NOTHING_FOLLOWED, SCOPE, write};
 
 /// The table, complete. As JSON, names and meanings stay as they are; new names may be added.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RouteTable {
     /// Those first whose requests left the most behind, all together.
     pub routes: Vec<RouteRow>,
-    /// Allocations of no window.
-    pub background: Unbound,
-    /// Allocations of one of several windows.
-    pub ambiguous: Unbound,
+    /// Allocations of no window; `None` where nobody counted them.
+    pub background: Option<Unbound>,
+    /// Allocations of one of several windows; `None` where nobody counted them.
+    pub ambiguous: Option<Unbound>,
 }
 
 /// What the requests of one route did. Durations are in nanoseconds, sizes in bytes; `None` is what is
@@ -52,10 +53,15 @@ pub struct RouteRow {
     pub retained_bytes_per_request: Option<f64>,
     /// Mean of those whose grace is over.
     pub survivor_bytes_per_request: Option<f64>,
-    /// The least of any request: `exact`, `lineage`, `candidates` or `none`.
+    /// The least of any request: `exact`, `lineage`, `single`, `candidates` or `none`.
     pub confidence: &'static str,
     /// How many requests have which.
     pub confidences: Confidences,
+    /// Which memory the means are of, `blocks`: Python's small objects, mappings and other heaps are in none of
+    /// them. `None` where nothing was bound.
+    pub scope: Option<&'static str>,
+    /// Why the route is suspected of leaving more and more behind, if it is.
+    pub suspected: Option<Evidence>,
     /// What growth alone says, where allocations could not be bound.
     #[serde(flatten)]
     pub estimate: RowEstimate,
@@ -132,6 +138,8 @@ pub struct Confidences {
     pub exact: u64,
     /// [`Binding::Lineage`].
     pub lineage: u64,
+    /// [`Binding::Single`].
+    pub single: u64,
     /// [`Binding::Candidates`].
     pub candidates: u64,
     /// [`Binding::None`].
@@ -157,6 +165,7 @@ struct Row {
     /// Windows past their grace.
     past_grace: u64,
     survivors: Amount,
+    growth: Growth,
 }
 
 impl TableBuilder {
@@ -176,6 +185,7 @@ impl TableBuilder {
             row.bound += 1;
             row.allocated.add(record.allocated);
             row.retained.add(record.retained);
+            row.growth.closed(record.retained.bytes);
         }
     }
 
@@ -185,11 +195,19 @@ impl TableBuilder {
         let row = self.rows.entry(route.row()).or_default();
         row.past_grace += 1;
         row.survivors.add(survived);
+        row.growth.past_grace(survived.bytes);
     }
 
-    /// The table so far, with what could not be bound.
+    /// What is known of a route so far.
     #[must_use]
-    pub fn build(&self, background: Unbound, ambiguous: Unbound) -> RouteTable {
+    pub fn known(&self, route: &Route) -> Known {
+        let row = self.rows.get(&route.row());
+        row.map(|row| row.growth.known()).unwrap_or_default()
+    }
+
+    /// The table so far, with what could not be bound, if anybody counted that.
+    #[must_use]
+    pub fn build(&self, background: Option<Unbound>, ambiguous: Option<Unbound>) -> RouteTable {
         let rows = self.rows.iter().map(|(route, row)| row.build(route));
         let mut routes: Vec<_> = rows.collect();
         sort(&mut routes);
@@ -244,6 +262,8 @@ impl Row {
             survivor_bytes_per_request: mean(self.survivors.bytes, self.past_grace),
             confidence: self.confidences.least().name(),
             confidences: self.confidences,
+            scope: (self.bound > 0).then_some("blocks"),
+            suspected: self.growth.known().evidence,
             estimate: RowEstimate::None,
             left_behind: match self.past_grace {
                 0 => self.retained.bytes,
@@ -262,6 +282,7 @@ impl Confidences {
         match binding {
             Binding::Exact => self.exact += 1,
             Binding::Lineage => self.lineage += 1,
+            Binding::Single => self.single += 1,
             Binding::Candidates(_) => self.candidates += 1,
             Binding::None => self.none += 1,
         }
@@ -272,12 +293,14 @@ impl Confidences {
         let Self {
             exact,
             lineage,
+            single,
             candidates,
             none,
         } = self;
-        match (none, candidates, lineage, exact) {
-            (0, 0, 0, 1..) => Binding::Exact,
-            (0, 0, 1.., _) => Binding::Lineage,
+        match (none, candidates, single, lineage, exact) {
+            (0, 0, 0, 0, 1..) => Binding::Exact,
+            (0, 0, 0, 1.., _) => Binding::Lineage,
+            (0, 0, 1.., ..) => Binding::Single,
             // How many does not matter to the name.
             (0, 1.., ..) => Binding::Candidates(0),
             _ => Binding::None,

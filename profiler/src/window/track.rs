@@ -6,7 +6,7 @@
 
 mod exchange;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use residue_ebpf::abi::window::{
     Amounts, ProcessWindows, WINDOW_CHUNKS_ENDED, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS,
@@ -40,6 +40,8 @@ pub struct Tracker {
     clock_offset_ns: i64,
     /// Whether allocations are followed.
     allocations: bool,
+    /// Processes whose allocations are not, although others' are.
+    uncounted: HashSet<u32>,
     not_http: u64,
     crowded_out: u64,
     pids: HashMap<u32, u32>,
@@ -74,6 +76,10 @@ pub struct Last {
     pub unbound_opened: u64,
     /// What the process has allocated that is ambiguous.
     pub ambiguous: Amounts,
+    /// All windows of the process so far.
+    pub opened: u64,
+    /// Its allocations so far that some window's must be, and nobody knows which one's.
+    pub escaped: u64,
 }
 
 impl From<&WindowEvent> for Last {
@@ -84,6 +90,8 @@ impl From<&WindowEvent> for Last {
             rss: event.rss,
             unbound_opened: event.unbound_opened,
             ambiguous: event.ambiguous,
+            opened: event.opened,
+            escaped: event.escaped,
         }
     }
 }
@@ -103,6 +111,8 @@ impl Last {
             },
             unbound_opened: process.unbound_opened,
             ambiguous: process.ambiguous,
+            opened: process.opened,
+            escaped: process.escaped,
         }
     }
 }
@@ -122,6 +132,7 @@ impl Tracker {
             routes,
             clock_offset_ns,
             allocations,
+            uncounted: HashSet::new(),
             not_http: 0,
             crowded_out: 0,
             pids: HashMap::new(),
@@ -223,6 +234,11 @@ impl Tracker {
             .collect()
     }
 
+    /// From here on nobody counts what a process allocates.
+    pub fn no_longer_counts(&mut self, process: u32) {
+        self.uncounted.insert(process);
+    }
+
     /// A window is over, for the given reason or for the one that it shows itself: its record, and those
     /// of requests that arrived together with it.
     pub fn finish(&mut self, id: u32, last: &Last, end: Option<WindowEnd>) -> Vec<WindowRecord> {
@@ -235,7 +251,7 @@ impl Tracker {
             return Vec::new();
         };
         let unix = |ns: u64| ns.saturating_add_signed(self.clock_offset_ns);
-        let binding = match self.allocations {
+        let binding = match self.allocations && !self.uncounted.contains(&process) {
             true => open.binding(last),
             false => Binding::None,
         };
@@ -380,21 +396,42 @@ impl Open {
     fn binding(&self, last: &Last) -> Binding {
         let was_bound = last.state.bound() != 0 && !last.state.has(WINDOW_HANDED_OVER);
         let has_tasks = last.state.bound() == 0 && last.state.has(WINDOW_HAS_TASKS);
-        let candidates = match was_bound || has_tasks {
-            true => self.exchanges.len() as u64,
-            false => {
-                let since = last
-                    .unbound_opened
-                    .saturating_sub(self.opened.unbound_opened);
-                self.opened.unbound_open.saturating_add(since)
-            }
-        };
-        match (was_bound, has_tasks, candidates) {
-            (true, _, 1) => Binding::Exact,
-            (_, true, 1) if last.state.has(WINDOW_TASKS_INHERITED) => Binding::Lineage,
-            (_, true, 1) => Binding::Exact,
-            _ => Binding::Candidates(u8::try_from(candidates).unwrap_or(u8::MAX)),
+        let together = self.exchanges.len() as u64;
+        let may_be_others =
+            self.is_incomplete(last) || !was_bound && !has_tasks && self.is_any_ambiguous(last);
+        if may_be_others || together > 1 {
+            let candidates = self.candidates(last).max(together);
+            return Binding::Candidates(u8::try_from(candidates).unwrap_or(u8::MAX));
         }
+        if !was_bound && !has_tasks || last.state.others != 0 {
+            Binding::Single
+        } else if has_tasks && last.state.has(WINDOW_TASKS_INHERITED) {
+            Binding::Lineage
+        } else {
+            Binding::Exact
+        }
+    }
+
+    /// How many windows were open meanwhile that could have been meant.
+    fn candidates(&self, last: &Last) -> u64 {
+        let (at_first, opened) = if self.is_incomplete(last) {
+            (self.opened.under_way, [self.opened.opened, last.opened])
+        } else {
+            let opened = [self.opened.unbound_opened, last.unbound_opened];
+            (self.opened.unbound_open, opened)
+        };
+        at_first.saturating_add(opened[1].saturating_sub(opened[0]))
+    }
+
+    /// Whether something was allocated meanwhile that may be the window's and is not known to be: `true` even if
+    /// whatever is bound to the window has amounts of its own.
+    const fn is_incomplete(&self, last: &Last) -> bool {
+        last.escaped != self.opened.escaped
+    }
+
+    /// Whether something was allocated meanwhile that is no single window's.
+    fn is_any_ambiguous(&self, last: &Last) -> bool {
+        last.ambiguous.alloc_objects != self.opened.ambiguous.alloc_objects
     }
 
     /// What was allocated, and what is retained; of an unbound window what may have been.
@@ -403,7 +440,8 @@ impl Open {
             allocated(&last.state.amounts),
             outstanding(&last.state.amounts),
         );
-        if last.state.bound() == 0 && !last.state.has(WINDOW_HAS_TASKS) {
+        let is_unbound = last.state.bound() == 0 && !last.state.has(WINDOW_HAS_TASKS);
+        if is_unbound || self.is_incomplete(last) {
             let (before, now) = (&self.opened.ambiguous, &last.ambiguous);
             allocated.add(minus(self::allocated(now), self::allocated(before)));
             retained.add(minus(outstanding(now), outstanding(before)));

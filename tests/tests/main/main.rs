@@ -5,16 +5,26 @@
 //! knobs are in `residue_tests::machine`.
 
 mod bounded;
+mod captures;
+mod cost;
+mod endings;
 mod exactness;
+mod files;
 mod harmless;
 mod kernel;
+mod localized;
 mod oracle;
+mod outputs;
 mod policy;
 mod python;
 mod python_inspect;
 mod python_objects;
+mod reading;
 mod redis;
 mod refusals;
+mod several;
+mod shared_maps;
+mod stack_walkers;
 mod stacks;
 mod targets;
 mod window_sites;

@@ -43,7 +43,14 @@ impl Watcher {
     fn start(pid: u32, sources: &[&str]) -> Result<Self> {
         let mut command = Command::new(residue()?);
         command
-            .args(["watch", "--json", "--children", "-p"])
+            .args([
+                "watch",
+                "--max-slowdown",
+                "off",
+                "--json",
+                "--children",
+                "-p",
+            ])
             .arg(pid.to_string());
         for source in sources {
             command.args(["--window", source]);

@@ -103,6 +103,12 @@ fn assert_estimated(recording: &Recording, leak: f64, from: &str) -> Result<()> 
     }
     let text = recording.render("text")?;
     assert!(text.contains("left behind a request"), "{text}");
+    let scope = match from {
+        "blocks" => "from blocks of no single request",
+        _ => "from the resident set",
+    };
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(scope), "{text}");
     Ok(())
 }
 

@@ -116,7 +116,9 @@ fn record(workers: &[u32], capture: &Path) -> Result<()> {
     for worker in workers {
         residue.args(["-p", &worker.to_string()]);
     }
+    // The load is ours, and is to be seen to its end.
     residue
+        .args(["--max-slowdown", "off"])
         .args(["-d", &format!("{}s", RECORD.as_secs())])
         .arg("-o")
         .arg(capture);

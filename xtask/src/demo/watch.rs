@@ -25,6 +25,7 @@ pub fn requests(workers: &[u32], paths: &[&str]) -> Result<()> {
     for worker in workers {
         residue.args(["-p", &worker.to_string()]);
     }
+    residue.args(["--max-slowdown", "off"]);
     residue.args(["-d", &format!("{}s", WATCH.as_secs())]);
     println!("    {}", command::line(&residue));
     let mut child = residue

@@ -87,7 +87,11 @@ pub fn every_counter_reaches_the_profile(source: &Source) -> Vec<Finding> {
     )]
 }
 
-fn mentions(source: &Source, words: &[&str], message: impl Fn(&str) -> String) -> Vec<Finding> {
+pub(super) fn mentions(
+    source: &Source,
+    words: &[&str],
+    message: impl Fn(&str) -> String,
+) -> Vec<Finding> {
     let code = source.code().filter(|_| source.is_rust());
     code.flat_map(|(number, line)| words.iter().map(move |word| (number, line, *word)))
         .filter(|(_, line, word)| has_word(line, word))

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{command, workspace};
 
 mod architecture;
+mod files;
 mod readme;
 mod source;
 mod text;
@@ -41,6 +42,7 @@ const RULES: &[Rule] = &[
     architecture::reports_are_made_from_the_profile_alone,
     architecture::recording_and_reporting_meet_in_the_capture,
     architecture::every_counter_reaches_the_profile,
+    files::files_of_targets_are_opened_in_one_way,
     text::every_unsafe_has_its_safety,
     text::no_unwrap_in_the_profiler,
     text::nothing_is_left_for_later,

@@ -1,11 +1,12 @@
 //! Takes rows of request windows out of their tables.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{Connection, Row};
+use rusqlite::Row;
 
-use super::{all, contradiction};
+use super::contradiction;
 use crate::capture::schema::WITH_WINDOWS;
+use crate::capture::tables::Tables;
 use crate::capture::{UnboundAt, Windows};
 use crate::window::head::Method;
 use crate::window::record::{
@@ -16,53 +17,76 @@ use crate::window::route::Route;
 
 type Routes = HashMap<i64, Route>;
 
-/// Everything of windows; nothing from a capture that is older than they are.
-pub(super) fn load(db: &Connection, version: u32) -> rusqlite::Result<Windows> {
+/// Everything of windows; nothing from a capture that is older than they are. `snapshots` says when each
+/// was, in nanoseconds since 1970 UTC.
+pub(super) fn load(
+    tables: &Tables<'_>,
+    snapshots: &BTreeMap<i64, u64>,
+    version: u32,
+) -> rusqlite::Result<Windows> {
     if version < WITH_WINDOWS {
         return Ok(Windows::default());
     }
-    let routes = all(db, "SELECT id, method, template FROM route", |row| {
+    let routes = tables.all("SELECT id, method, template FROM route", |row| {
         Ok((row.get(0)?, route(row)?))
     })?;
     let routes: Routes = routes.into_iter().collect();
     Ok(Windows {
-        records: all(
-            db,
+        records: tables.all(
             "SELECT route_id, id, process_id, pid, tid, opened_ns, closed_ns, duration_ns, status,
              request_id, rss_open_bytes, rss_close_bytes, alloc_bytes, alloc_objects,
              retained_bytes, retained_objects, confidence, candidates, ended, survivor_bytes,
              survivor_objects FROM window ORDER BY id",
             |row| Ok((record(row, &routes)?, optional_amount(row, 19)?)),
         )?,
-        left_behind: all(
-            db,
-            "SELECT route_id, process_id, status, stage, stack_id, bytes, objects FROM left_behind
-             ORDER BY process_id, route_id, status, stage, stack_id",
-            |row| left_behind(row, &routes),
-        )?,
-        unbound: all(
-            db,
-            "SELECT at_ns, process_id, background_alloc_bytes, background_alloc_objects,
-             background_inuse_bytes, background_inuse_objects, ambiguous_alloc_bytes,
-             ambiguous_alloc_objects, ambiguous_inuse_bytes, ambiguous_inuse_objects
-             FROM unbound JOIN snapshot ON snapshot.id = snapshot_id
-             ORDER BY snapshot_id, process_id",
-            unbound,
-        )?,
-        memory: all(
-            db,
-            "SELECT process_id, at_ns, unbound_bytes, resident_bytes FROM memory
-             ORDER BY at_ns, process_id",
-            |row| {
-                Ok(MemoryAt {
-                    process: row.get(0)?,
-                    at_ns: row.get(1)?,
-                    unbound_bytes: row.get(2)?,
-                    resident_bytes: row.get(3)?,
-                })
-            },
-        )?,
+        left_behind: all_left_behind(tables, &routes)?,
+        unbound: all_unbound(tables, snapshots)?,
+        memory: memory(tables)?,
     })
+}
+
+/// Sorted here, as all that is not stored in the order that is wanted: SQLite would need room for it.
+fn all_left_behind(tables: &Tables<'_>, routes: &Routes) -> rusqlite::Result<Vec<LeftBehind>> {
+    let mut found = tables.all(
+        "SELECT route_id, process_id, status, stage, stack_id, bytes, objects FROM left_behind",
+        |row| Ok((row.get(0)?, left_behind(row, routes)?)),
+    )?;
+    found.sort_by_key(|(route, it): &(i64, LeftBehind)| {
+        (it.process, *route, it.status, it.stage.name(), it.stack)
+    });
+    Ok(found.into_iter().map(|(_, it)| it).collect())
+}
+
+fn all_unbound(
+    tables: &Tables<'_>,
+    snapshots: &BTreeMap<i64, u64>,
+) -> rusqlite::Result<Vec<UnboundAt>> {
+    let mut found = tables.all(
+        "SELECT snapshot_id, process_id, background_alloc_bytes, background_alloc_objects,
+         background_inuse_bytes, background_inuse_objects, ambiguous_alloc_bytes,
+         ambiguous_alloc_objects, ambiguous_inuse_bytes, ambiguous_inuse_objects FROM unbound",
+        |row| Ok((row.get(0)?, unbound(row)?)),
+    )?;
+    found.sort_by_key(|(snapshot, it): &(i64, ProcessUnbound)| (*snapshot, it.process));
+    let dated = |(snapshot, unbound)| {
+        let at_ns = *snapshots.get(&snapshot)?;
+        Some(UnboundAt { at_ns, unbound })
+    };
+    Ok(found.into_iter().filter_map(dated).collect())
+}
+
+fn memory(tables: &Tables<'_>) -> rusqlite::Result<Vec<MemoryAt>> {
+    let sql = "SELECT process_id, at_ns, unbound_bytes, resident_bytes FROM memory";
+    let mut found = tables.all(sql, |row| {
+        Ok(MemoryAt {
+            process: row.get(0)?,
+            at_ns: row.get(1)?,
+            unbound_bytes: row.get(2)?,
+            resident_bytes: row.get(3)?,
+        })
+    })?;
+    found.sort_by_key(|it: &MemoryAt| (it.at_ns, it.process));
+    Ok(found)
 }
 
 fn route(row: &Row<'_>) -> rusqlite::Result<Route> {
@@ -119,20 +143,17 @@ fn left_behind(row: &Row<'_>, routes: &Routes) -> rusqlite::Result<LeftBehind> {
     })
 }
 
-fn unbound(row: &Row<'_>) -> rusqlite::Result<UnboundAt> {
+fn unbound(row: &Row<'_>) -> rusqlite::Result<ProcessUnbound> {
     let pair = |at| -> rusqlite::Result<Unbound> {
         Ok(Unbound {
             allocated: amount(row, at)?,
             outstanding: amount(row, at + 2)?,
         })
     };
-    Ok(UnboundAt {
-        at_ns: row.get(0)?,
-        unbound: ProcessUnbound {
-            process: row.get(1)?,
-            background: pair(2)?,
-            ambiguous: pair(6)?,
-        },
+    Ok(ProcessUnbound {
+        process: row.get(1)?,
+        background: pair(2)?,
+        ambiguous: pair(6)?,
     })
 }
 

@@ -202,17 +202,43 @@ fn memory_of_no_window_is_written_when_it_changes() -> TestResult {
     Ok(())
 }
 
+/// Something in every table of windows.
+pub(super) fn everything(at_ns: u64) -> Interval {
+    let of_process = |bytes| ProcessUnbound {
+        process: 3,
+        background: Unbound {
+            allocated: amount(bytes),
+            outstanding: amount(bytes),
+        },
+        ambiguous: Unbound::default(),
+    };
+    Interval {
+        windows: vec![record(1), bare(2), record(3)],
+        survivors: vec![(1, amount(9))],
+        left_behind: vec![
+            left(Some(200), Stage::Retained, 90),
+            left(None, Stage::Survivors, 9),
+        ],
+        unbound: vec![of_process(5)],
+        memory: (0..20)
+            .map(|it| MemoryAt {
+                process: 3,
+                at_ns: 1_000 + it,
+                unbound_bytes: Some(7 * it),
+                resident_bytes: Some(4096 * it),
+            })
+            .collect(),
+        ..interval(at_ns)
+    }
+}
+
 #[test]
 fn a_capture_from_before_windows_is_read_without_them() -> TestResult {
     let (_directory, path) = place()?;
-    write_complete(&path)?;
-    let db = rusqlite::Connection::open(&path)?;
-    db.execute_batch(
-        "DROP VIEW request; DROP VIEW latest_unbound; DROP TABLE route; DROP TABLE window;
-         DROP TABLE left_behind; DROP TABLE unbound; PRAGMA user_version = 2",
-    )?;
+    samples::write_version_2(&path)?;
     let capture = read(&path)?;
     assert_eq!(capture.totals, [(1, allocated(3900))]);
+    assert_eq!(capture.ended_ns, Some(50));
     assert!(capture.windows.records.is_empty());
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use residue_ebpf::abi::call_shape::CallShape;
 
 use super::write_table;
+use crate::cli::messages;
 use crate::probes::{Plan, PlannedFunction, ScopeObject, SiteCost, SitePolicy, plan};
 use crate::target::{LoadedObject, Pid, Process, UnreadableObject};
 use crate::window::sources::{SourceObject, WindowProbe, WindowSource, plan_tls};
@@ -65,7 +66,7 @@ fn read_all<T>(
 }
 
 fn warn(unreadable: UnreadableObject) {
-    eprintln!("residue: {unreadable}");
+    messages::complain(&unreadable.to_string());
 }
 
 const HEADER: [&str; 7] = [

@@ -8,6 +8,7 @@ use super::write_table;
 use crate::attach::{
     Accepted, Kernel, Limits, ProgramSet, StackConfig, VERIFIER_LIMIT, Verification,
 };
+use crate::cli::messages;
 
 /// How much of the verifier's log is shown; its end says what was refused.
 const LOG_LINES: usize = 30;
@@ -32,10 +33,10 @@ pub fn run(out: &mut impl Write) -> anyhow::Result<()> {
         .filter_map(|one| Some((&one.program, one.outcome.as_ref().err()?)));
     let mut count = 0;
     for (program, error) in refused {
-        eprintln!(
+        messages::say(format!(
             "residue: refused: {program}: {}",
             end_of(&error.to_string())
-        );
+        ));
         count += 1;
     }
     ensure!(

@@ -1,18 +1,16 @@
 //! `residue inspect unwind`: how stacks are walked through an object.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use object::read::ReadCache;
 use residue_ebpf::abi::unwind::{Page, Row, Rule, RuleKind};
 
 use super::equation::Equation;
 use super::write_table;
 use crate::target::address::TextSegments;
 use crate::target::elf::text_segments;
-use crate::target::{FileOffset, Svma};
+use crate::target::{FileOffset, Svma, TargetFile};
 use crate::unwind::{NoRoom, StoreLimits, StoreUsage, TableStore, UnwindTable};
 
 const EXAMPLES: &str = "\
@@ -43,8 +41,8 @@ fn address(text: &str) -> Result<Svma, std::num::ParseIntError> {
 /// Writes what is known of the object, unless it has no table.
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<io::Result<()>> {
     let name = args.object.display();
-    let file = File::open(&args.object).with_context(|| format!("cannot open {name}"))?;
-    let data = &ReadCache::new(file);
+    let file = TargetFile::behind(&args.object).with_context(|| format!("cannot open {name}"))?;
+    let data = &file.data();
     let no_table = || format!("{name} has no unwind table");
     let table = UnwindTable::read(data).with_context(no_table)?;
     let Some(at) = args.at else {

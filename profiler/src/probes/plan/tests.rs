@@ -12,6 +12,7 @@ fn function(name: &str, address: u64) -> AllocatorSymbol {
         known: find(name).expect("residue knows it"),
         exported: true,
         global: true,
+        localized: false,
         indirect: false,
         address: Svma(address),
         file_offset: Some(FileOffset(address)),
@@ -254,4 +255,143 @@ fn a_program_without_a_visible_allocator_is_refused_with_what_to_do() {
     let refused = plan(&[only_maps], SitePolicy::Cheapest);
     assert_eq!(refused, Err(PlanError::NoAllocator { executable }));
     assert_eq!(plan(&[], SitePolicy::Cheapest), Err(PlanError::NoObjects));
+}
+
+/// As the linker does in static-pie programs and behind version scripts.
+fn localized(mut object: ScopeObject) -> ScopeObject {
+    for function in &mut object.symbols.functions {
+        (function.exported, function.global) = (false, false);
+        function.localized = true;
+    }
+    object
+}
+
+#[test]
+fn what_the_linker_made_local_is_probed_wherever_it_is() {
+    let functions = [("malloc", 0x10), ("free", 0x20), ("mmap", 0x30)];
+    for load in [Load::Executable, Load::Startup, Load::Later] {
+        let mut private = localized(object("private", load, &functions));
+        let objects = [
+            object("app", Load::Executable, &[]),
+            private.clone(),
+            libc(),
+        ];
+        let expected = [
+            "private:free",
+            "libc.so.6:free",
+            "private:malloc",
+            "libc.so.6:malloc",
+            "libc.so.6:calloc",
+            "libc.so.6:mmap",
+        ];
+        assert_eq!(planned(&objects), expected, "{load:?}");
+        private.is_dynamic = false;
+        assert!(planned(&[private]).contains(&"private:mmap".to_owned()));
+    }
+}
+
+#[test]
+fn a_local_function_that_calls_do_not_go_to_is_left_alone() {
+    let mut library = localized(object("lib", Load::Startup, &[("malloc", 1), ("free", 2)]));
+    for function in &mut library.symbols.functions {
+        function.localized = false;
+    }
+    let objects = [object("app", Load::Executable, &[]), library, libc()];
+    assert!(
+        !planned(&objects)
+            .iter()
+            .any(|name| name.starts_with("lib:"))
+    );
+}
+
+#[test]
+fn what_frees_blocks_of_which_nobody_sees_the_allocation_is_marked() {
+    let functions = [("free", 1), ("realloc", 2), ("calloc", 3)];
+    let app = localized(object("app", Load::Executable, &functions));
+    let marks = |objects: &[ScopeObject]| {
+        let plan = plan(objects, SitePolicy::Cheapest).expect("there is an allocator");
+        let marked = plan.functions.into_iter().filter(|it| it.unpaired);
+        let skipped: Vec<_> = plan.skipped.into_iter().map(|it| it.symbol).collect();
+        (marked.map(|it| it.symbol).collect::<Vec<_>>(), skipped)
+    };
+    let (marked, skipped) = marks(std::slice::from_ref(&app));
+    assert_eq!(marked, ["free", "realloc"]);
+    assert_eq!(skipped, ["malloc"]);
+    // That of the C library is another one.
+    assert_eq!(marks(&[app, libc()]).1, ["malloc"]);
+    // But a preloaded library may well replace one function of two.
+    let preloaded = object("lib", Load::Startup, &[("free", 1)]);
+    let objects = [object("app", Load::Executable, &[]), preloaded, libc()];
+    assert_eq!(marks(&objects), (Vec::new(), Vec::new()));
+    // What is named already is not named again.
+    let operators = [("malloc", 1), ("free", 2), ("_Znwm", 3), ("_ZdlPv", 4)];
+    let mut jemalloc = object("libjemalloc.so", Load::Startup, &operators);
+    jemalloc.symbols.marked = Some("jemalloc");
+    let objects = [object("app", Load::Executable, &[]), jemalloc, libc()];
+    let (marked, skipped) = marks(&objects);
+    assert_eq!(
+        (marked, skipped),
+        (vec!["_ZdlPv".to_owned()], vec!["_Znwm".to_owned()])
+    );
+}
+
+#[test]
+fn what_the_compiler_has_changed_is_named() {
+    let mut library = object("lib", Load::Later, &[]);
+    library.symbols.changed = vec!["free.constprop.0".to_owned()];
+    let objects = [object("app", Load::Executable, &[]), libc(), library];
+    let plan = plan(&objects, SitePolicy::Cheapest).expect("there is an allocator");
+    assert_eq!(plan.skipped.len(), 1);
+    assert_eq!(
+        (&*plan.skipped[0].symbol, plan.skipped[0].object),
+        ("free.constprop.0", 2)
+    );
+}
+
+fn with_mark(mut object: ScopeObject, mark: &'static str, place: Option<u64>) -> ScopeObject {
+    object.symbols.marks.push((mark, place.map(Svma)));
+    object
+}
+
+#[test]
+fn a_program_that_a_sanitizer_watches_is_refused() {
+    let app = with_mark(object("app", Load::Executable, &[]), "__asan_init", None);
+    let run_time = with_mark(
+        object("libasan.so", Load::Startup, &[]),
+        "__asan_init",
+        Some(1),
+    );
+    let refused = plan(&[app.clone(), run_time, libc()], SitePolicy::Cheapest);
+    let sanitizer = "AddressSanitizer";
+    assert!(matches!(refused, Err(PlanError::Sanitizer { sanitizer: it, .. }) if it == sanitizer));
+    // What only mentions it is none.
+    assert!(plan(&[app, libc()], SitePolicy::Cheapest).is_ok());
+}
+
+#[test]
+fn whatever_takes_stacks_by_itself_is_named() {
+    use super::super::walkers::{Settings, walkers};
+    let functions = [("malloc", 1), ("free", 2)];
+    let app = object("app", Load::Executable, &[]);
+    let names = |library: &ScopeObject, settings| {
+        let notes = walkers(&[app.clone(), library.clone(), libc()], settings);
+        notes.join("\n")
+    };
+    let none = Settings::default();
+    let library = object("libheap.so", Load::Startup, &functions);
+    assert_eq!(names(&library, none), "");
+    let taker = with_mark(library.clone(), "unw_backtrace", None);
+    assert!(names(&taker, none).contains("libheap.so may take stacks of its own"));
+
+    let mut jemalloc = with_mark(library, "_Unwind_Backtrace", None);
+    jemalloc.symbols.marked = Some("jemalloc");
+    assert_eq!(names(&jemalloc, none), "");
+    let profiling = Settings {
+        jemalloc_profiles: true,
+        ..none
+    };
+    assert!(names(&jemalloc, profiling).contains("prof:true"));
+
+    let libunwind = object("libunwind.so.8", Load::Startup, &[]);
+    assert!(names(&libunwind, none).contains("libunwind"));
 }

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use crate::capture::Capture;
-use crate::window::estimate::{self, Interval, RouteEstimate};
+use crate::window::estimate::{self, Interval, MIN_REQUESTS, RouteEstimate};
 use crate::window::record::{MemoryAt, WindowRecord};
 use crate::window::route::Route;
 use crate::window::table::{EstimatedFrom, RouteTable, RowEstimate};
@@ -20,6 +20,9 @@ const TOO_FEW: &str = "its requests are too few among those of the others";
 const TOGETHER: &str = "its requests arrived together with others";
 /// As it says.
 const NOT_SEEN: &str = "none of its requests ended in a whole interval";
+/// As it says.
+const AT_ONCE: &str =
+    "its requests came within too short a part of the recording: record while they come again";
 /// As it says.
 const STEADY: &str = "its requests came as evenly as time";
 
@@ -54,7 +57,7 @@ fn estimates(capture: &Capture, unbound: &[&WindowRecord]) -> HashMap<Route, Row
     let intervals = levels.len().saturating_sub(1);
     let columns = Columns::new(&routes, estimate::told_apart(intervals, routes.len()));
     let series = series(&levels, unbound, &columns);
-    let estimate = estimate::by_route(&series);
+    let estimate = estimate::by_route(&series, from);
     let of_route = |route: &Route| match &estimate {
         Ok(estimate) => columns.explain(route, &estimate.routes, from),
         Err(error) => RowEstimate::Missing(error.to_string()),
@@ -87,7 +90,7 @@ struct Level {
 /// end only where something is left behind would say that all of them leave something.
 fn levels(memory: &[MemoryAt], processes: &HashSet<u16>) -> (Vec<Level>, EstimatedFrom) {
     let of_processes = memory.iter().filter(|it| processes.contains(&it.process));
-    let from = match of_processes.clone().any(|it| it.unbound_bytes.is_some()) {
+    let from = match of_processes.clone().all(|it| it.unbound_bytes.is_some()) {
         true => EstimatedFrom::Blocks,
         false => EstimatedFrom::ResidentSet,
     };
@@ -215,6 +218,10 @@ impl<'a> Columns<'a> {
                     "its requests came along with, or in the stead of, {names}"
                 ))
             }
+            RouteEstimate::TooFew(requests) => missing(&format!(
+                "{requests} requests are too few to tell what one leaves behind, which takes {MIN_REQUESTS}: record longer"
+            )),
+            RouteEstimate::AtOnce => missing(AT_ONCE),
             RouteEstimate::NotSeen => missing(NOT_SEEN),
         }
     }

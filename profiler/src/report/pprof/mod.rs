@@ -10,9 +10,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message;
 
+use crate::printable::printable;
 use crate::profile::{Figures, Frame, FrameId, LeftProfile, Profile, StackProfile};
 use crate::report::rows::{left_behind, rows, walked_share};
-use crate::report::{Measure, Options, units};
+use crate::report::{Measure, Options, units, why_empty};
 use crate::window::record::Stage;
 
 /// Type and unit of each value of a sample.
@@ -155,6 +156,7 @@ fn comments(profile: &Profile, shown: Options<'_>) -> Vec<String> {
             ));
         }
     }
+    comments.extend(why_empty(profile, shown).map(str::to_owned));
     comments.extend(profile.notes.iter().map(|note| note.text.clone()));
     comments
 }
@@ -185,7 +187,9 @@ impl<'a> Tables<'a> {
         }
     }
 
+    /// Every text of the profile comes through here.
     fn string(&mut self, text: &str) -> i64 {
+        let text = &*printable(text);
         if let Some(id) = self.string_ids.get(text) {
             return *id as i64;
         }

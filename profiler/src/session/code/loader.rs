@@ -1,21 +1,21 @@
 //! Makes unwind tables in a thread of its own, so that recording need not wait for them.
 
 use std::{
-    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SendError, Sender, TryRecvError, channel},
+    },
     thread,
     time::Instant,
 };
 
-use object::read::ReadCache;
-
-use crate::unwind::UnwindTable;
+use crate::{target::TargetFile, unwind::UnwindTable};
 
 /// Where an object can be read.
 pub enum Source {
     /// An ELF file.
-    File(File),
+    File(Arc<TargetFile>),
     /// An ELF file as it lies in memory.
     Image(Vec<u8>),
 }
@@ -37,7 +37,9 @@ impl Default for Loader {
         let (jobs, work) = channel::<(u16, Source)>();
         let (done, loaded) = channel();
         // Ends when this loader is dropped, and with it the last sender of jobs.
-        thread::spawn(move || {
+        let reader = thread::Builder::new().name("tables".to_owned());
+        // Without room for a thread nobody takes jobs, and each is done where it is given.
+        let _ = reader.spawn(move || {
             for (object, source) in work {
                 if done.send((object, read(source))).is_err() {
                     return;
@@ -56,8 +58,9 @@ impl Default for Loader {
 impl Loader {
     /// Begins to read an object.
     pub fn start(&mut self, object: u16, source: Source) {
-        if self.jobs.send((object, source)).is_ok() {
-            self.under_way += 1;
+        match self.jobs.send((object, source)) {
+            Ok(()) => self.under_way += 1,
+            Err(SendError((object, source))) => self.ready.push((object, read(source))),
         }
     }
 
@@ -93,7 +96,7 @@ impl Loader {
 /// A damaged object must not end the recording, even if it finds a defect of ours.
 fn read(source: Source) -> Option<UnwindTable> {
     let read = || match source {
-        Source::File(file) => UnwindTable::read(&ReadCache::new(file)),
+        Source::File(file) => UnwindTable::read(&file.data()),
         Source::Image(bytes) => UnwindTable::read(&bytes[..]),
     };
     catch_unwind(AssertUnwindSafe(read)).ok()?.ok()

@@ -12,8 +12,8 @@ const PARTNER: f64 = 0.5;
 /// for itself.
 pub(super) fn ties(columns: &[Vec<f64>]) -> Vec<Option<Vec<usize>>> {
     let intervals = columns.first().map_or(0, Vec::len);
-    let moments = Moments::of(columns, &vec![1.0; intervals]);
-    let inverse = moments.inverse_correlations(intervals as f64);
+    let moments = Moments::of(columns);
+    let inverse = moments.inverse_correlations(intervals);
     let inflation = |it: usize| inverse[it].as_ref().map_or(0.0, |row| row[it]);
     let partners = |column: usize, row: &Vec<f64>| -> Vec<usize> {
         let is_partner = |other: &usize| {

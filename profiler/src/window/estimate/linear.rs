@@ -1,4 +1,4 @@
-//! Least squares with weights, coefficients that are not negative, and an intercept that may be.
+//! Least squares, with coefficients that are not negative or may be, and an intercept that may be.
 
 /// Rounds for each coefficient, at most; one is typical.
 const ROUNDS_EACH: usize = 3;
@@ -7,7 +7,7 @@ const TOLERANCE: f64 = 1e-10;
 /// Variance, relative to the mean's square, below which a column is constant but for rounding.
 const CONSTANT: f64 = 1e-18;
 /// Added to the diagonal of a correlation matrix, so that ties give it a large inverse and not none.
-pub(super) const RIDGE: f64 = 1e-9;
+const RIDGE: f64 = 1e-9;
 
 /// Columns of equal length: what is known of each interval.
 #[derive(Debug)]
@@ -27,25 +27,68 @@ impl Design {
         Self { columns }
     }
 
-    /// The solution with the least weighted squares.
-    pub(super) fn solve(&self, values: &[f64], weights: &[f64]) -> Solution {
-        let moments = Moments::of(&self.columns, weights);
-        let value_mean = mean(values, weights);
-        let with_values: Vec<_> = moments
-            .centred(&self.columns)
-            .map(|column| {
-                let deviations = values.iter().map(|value| value - value_mean);
-                let products = column.zip(deviations).zip(weights);
-                products.map(|((x, y), weight)| weight * x * y).sum::<f64>()
-            })
-            .collect();
-        let coefficients = not_negative(&moments, &with_values);
+    /// Of these intervals alone.
+    pub(super) fn only(&self, intervals: &[usize]) -> Self {
+        let columns = self.columns.iter().map(|it| picked(it, intervals));
+        Self::new(columns.collect())
+    }
+
+    /// The solution with the least squares of those without a negative coefficient.
+    pub(super) fn solve(&self, values: &[f64]) -> Solution {
+        let moments = Moments::of(&self.columns);
+        let value_mean = mean(values);
+        let coefficients = not_negative(&moments, &self.products_with(values, &moments));
         let explained = coefficients.iter().zip(&moments.means);
         let explained: f64 = explained.map(|(it, mean)| it * mean).sum();
         Solution {
             coefficients,
             intercept: value_mean - explained,
         }
+    }
+
+    /// The coefficients with the least squares, whatever their sign; zero of a column that is constant.
+    pub(super) fn solve_freely(&self, values: &[f64]) -> Vec<f64> {
+        let moments = Moments::of(&self.columns);
+        let products = self.products_with(values, &moments);
+        let scale = |it: usize| moments.products[it][it].sqrt();
+        let coefficient = |(column, row): (usize, Option<Vec<f64>>)| {
+            let row = row.into_iter().flatten().enumerate();
+            let terms = row
+                .filter(|(_, it)| *it != 0.0)
+                .map(|(other, it)| it * products[other] / scale(other) / scale(column));
+            terms.sum()
+        };
+        let inverse = moments.inverse_correlations(values.len());
+        inverse.into_iter().enumerate().map(coefficient).collect()
+    }
+
+    /// What of a column the others and the intercept do not explain, but for a factor.
+    pub(super) fn unexplained(&self, column: usize) -> Vec<f64> {
+        let moments = Moments::of(&self.columns);
+        let values = self.columns.first().map_or(0, Vec::len);
+        let row = moments.inverse_correlations(values).swap_remove(column);
+        let mut unexplained = vec![0.0; values];
+        for (other, factor) in row.into_iter().flatten().enumerate() {
+            let factor = factor / moments.products[other][other].sqrt();
+            for (it, x) in unexplained.iter_mut().zip(&self.columns[other]) {
+                *it += if factor.is_finite() {
+                    factor * (x - moments.means[other])
+                } else {
+                    0.0
+                };
+            }
+        }
+        unexplained
+    }
+
+    fn products_with(&self, values: &[f64], moments: &Moments) -> Vec<f64> {
+        let value_mean = mean(values);
+        let columns = self.columns.iter().zip(&moments.means);
+        let product = columns.map(|(column, mean)| {
+            let pairs = column.iter().zip(values);
+            pairs.map(|(x, y)| (x - mean) * (y - value_mean)).sum()
+        });
+        product.collect()
     }
 
     /// What `solution` leaves of the values.
@@ -64,19 +107,17 @@ impl Design {
 #[derive(Debug)]
 pub(super) struct Moments {
     pub means: Vec<f64>,
-    /// Symmetric: sums of weighted products of deviations.
+    /// Symmetric: sums of products of deviations.
     pub products: Vec<Vec<f64>>,
 }
 
 impl Moments {
-    pub(super) fn of(columns: &[Vec<f64>], weights: &[f64]) -> Self {
-        let means: Vec<_> = columns.iter().map(|column| mean(column, weights)).collect();
+    pub(super) fn of(columns: &[Vec<f64>]) -> Self {
+        let means: Vec<_> = columns.iter().map(|column| mean(column)).collect();
         let products = columns.iter().zip(&means).map(|(a, a_mean)| {
             let row = columns.iter().zip(&means).map(|(b, b_mean)| {
-                let terms = a.iter().zip(b).zip(weights);
-                terms
-                    .map(|((x, y), weight)| weight * (x - a_mean) * (y - b_mean))
-                    .sum()
+                let terms = a.iter().zip(b);
+                terms.map(|(x, y)| (x - a_mean) * (y - b_mean)).sum()
             });
             row.collect()
         });
@@ -85,16 +126,16 @@ impl Moments {
     }
 
     /// Whether a column says nothing that the intercept does not.
-    pub(super) fn is_constant(&self, column: usize, weight: f64) -> bool {
-        self.products[column][column] <= CONSTANT * weight * self.means[column].powi(2)
+    fn is_constant(&self, column: usize, values: usize) -> bool {
+        self.products[column][column] <= CONSTANT * values as f64 * self.means[column].powi(2)
     }
 
     /// The inverse of the correlation matrix, `None` for constant columns' rows: its diagonal is by how
     /// much ties among the columns inflate each coefficient's variance.
-    pub(super) fn inverse_correlations(&self, weight: f64) -> Vec<Option<Vec<f64>>> {
+    pub(super) fn inverse_correlations(&self, values: usize) -> Vec<Option<Vec<f64>>> {
         let count = self.means.len();
         let varied: Vec<usize> = (0..count)
-            .filter(|it| !self.is_constant(*it, weight))
+            .filter(|it| !self.is_constant(*it, values))
             .collect();
         let scale = |it: usize| self.products[it][it].sqrt();
         let correlations = varied.iter().map(|a| {
@@ -116,23 +157,15 @@ impl Moments {
         }
         rows
     }
-
-    fn centred<'a>(
-        &'a self,
-        columns: &'a [Vec<f64>],
-    ) -> impl Iterator<Item = impl Iterator<Item = f64> + 'a> + 'a {
-        let columns = columns.iter().zip(&self.means);
-        columns.map(|(column, mean)| column.iter().map(move |it| it - mean))
-    }
 }
 
-pub(super) fn mean(values: &[f64], weights: &[f64]) -> f64 {
-    let sum: f64 = values
-        .iter()
-        .zip(weights)
-        .map(|(value, weight)| value * weight)
-        .sum();
-    sum / weights.iter().sum::<f64>()
+/// The values of these intervals.
+pub(super) fn picked(values: &[f64], intervals: &[usize]) -> Vec<f64> {
+    intervals.iter().map(|it| values[*it]).collect()
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// The coefficients with the least squares of all that are not negative, by Lawson and Hanson ("Solving Least
@@ -277,13 +310,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_solved_freely_may_be_negative() {
+        let columns = vec![
+            vec![0.0, 1.0, 2.0, 3.0],
+            vec![1.0, 0.0, 0.0, 1.0],
+            vec![7.0; 4],
+        ];
+        let values = [3.0, 4.0, 6.0, 9.0];
+        let [rises, falls, constant] = Design::new(columns).solve_freely(&values)[..] else {
+            panic!("one a column");
+        };
+        assert!((rises - 2.0).abs() < 1e-6 && (falls - 1.0).abs() < 1e-6 && constant == 0.0);
+        let columns = vec![vec![0.0, 1.0, 2.0, 3.0]];
+        let falling = Design::new(columns).solve_freely(&values.map(|it| -it));
+        assert!((falling[0] + 2.0).abs() < 1e-6, "{falling:?}");
+    }
+
+    #[test]
     fn a_coefficient_that_would_be_negative_is_zero_and_the_others_make_up_for_it() {
         let columns = vec![vec![0.0, 1.0, 2.0, 3.0], vec![1.0, 0.0, 0.0, 1.0]];
         let values = [5.0, 7.0, 9.0, 11.0];
-        let solution = Design::new(columns.clone()).solve(&values, &[1.0; 4]);
+        let solution = Design::new(columns.clone()).solve(&values);
         assert!((solution.coefficients[0] - 2.0).abs() < 1e-9 && solution.coefficients[1] < 1e-9);
         assert!((solution.intercept - 5.0).abs() < 1e-9);
-        let falling = Design::new(columns).solve(&values.map(|it| -it), &[1.0; 4]);
+        let falling = Design::new(columns).solve(&values.map(|it| -it));
         assert_eq!(falling.coefficients, [0.0, 0.0]);
         assert!((falling.intercept + 8.0).abs() < 1e-9);
     }

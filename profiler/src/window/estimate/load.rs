@@ -2,37 +2,20 @@
 //! alike cannot be told from the background; but neither of the two is negative. So if one route leaves
 //! nothing even when all growth is blamed on requests, there is no background, and all can be told.
 
-use super::{
-    collinear,
-    linear::Design,
-    robust::{self, Fit},
-};
+use super::{collinear, model::Model};
 
 /// What counts as nothing, as a part of what the route with the most leaves.
 const NOTHING: f64 = 0.05;
 
-/// None if the background may be something.
-pub(super) fn fit(design: &Design, growth: &[f64]) -> Option<Fit> {
-    // Of a series and its mirror image, all means are zero, and so is the intercept.
-    let mirrored = |it: &[f64]| it.iter().copied().chain(it.iter().map(|it| -it)).collect();
-    let columns: Vec<Vec<f64>> = design.columns.iter().map(|it| mirrored(it)).collect();
-    if collinear::ties(&columns).iter().any(Option::is_some) {
+/// What the route with the least would leave without any background, bytes: in each route's estimate, as much may
+/// be background. None if more may be.
+pub(super) fn least(columns: &[Vec<f64>], growth: &[f64]) -> Option<f64> {
+    let (design, _) = Model::Load.of(columns, growth);
+    if collinear::ties(&design.columns).iter().any(Option::is_some) {
         return None;
     }
-    let mut fit = robust::fit(&Design::new(columns), &mirrored(growth));
-    let least = fit
-        .coefficients
-        .iter()
-        .copied()
-        .fold(f64::INFINITY, f64::min);
-    let most = fit.coefficients.iter().copied().fold(0.0, f64::max);
-    if least > NOTHING * most {
-        return None;
-    }
-    fit.residuals.truncate(growth.len());
-    // The image tells nothing new; and what the least leaves may be background, in all of them.
-    fit.standard_errors
-        .iter_mut()
-        .for_each(|it| *it = (*it * 2.0_f64.sqrt()).hypot(least));
-    Some(fit)
+    let left = Model::Load.fit(columns, growth).coefficients;
+    let least = left.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = left.iter().copied().fold(0.0, f64::max);
+    (least <= NOTHING * most).then_some(least)
 }

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::LineRules;
+use super::{LineRules, evidence, passing};
+use crate::window::growth::{Evidence, Known};
 use crate::window::head::Method;
 use crate::window::record::{Binding, WindowRecord};
 
@@ -27,16 +28,19 @@ pub struct JsonLine<'a> {
     alloc_objects: Option<u64>,
     retained_bytes: Option<u64>,
     retained_objects: Option<u64>,
+    passing_bytes: Option<u64>,
+    scope: Option<&'static str>,
     confidence: &'static str,
     candidates: Option<u8>,
     ended: &'static str,
     leak_suspected: bool,
+    survivors_grow: Option<Evidence>,
 }
 
 impl<'a> JsonLine<'a> {
-    /// The line of this window.
+    /// The line of this window, of whose route so much is known.
     #[must_use]
-    pub fn new(record: &'a WindowRecord, rules: &LineRules) -> Self {
+    pub fn new(record: &'a WindowRecord, rules: &LineRules, of_route: Known) -> Self {
         let WindowRecord {
             window,
             process: _,
@@ -54,6 +58,7 @@ impl<'a> JsonLine<'a> {
             binding,
             end,
         } = record;
+        let grow = evidence(record, of_route);
         let known = |figure| (*binding != Binding::None).then_some(figure);
         Self {
             window: *window,
@@ -73,10 +78,13 @@ impl<'a> JsonLine<'a> {
             alloc_objects: known(allocated.objects),
             retained_bytes: known(retained.bytes),
             retained_objects: known(retained.objects),
+            passing_bytes: passing(record, of_route),
+            scope: (*binding != Binding::None).then_some("blocks"),
             confidence: binding.name(),
             candidates: binding.candidates(),
             ended: end.name(),
-            leak_suspected: rules.suspects(record),
+            leak_suspected: grow.is_some() || rules.passes_threshold(record),
+            survivors_grow: grow,
         }
     }
 }

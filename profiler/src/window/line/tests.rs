@@ -1,6 +1,7 @@
 //! Records in, lines out.
 
 use super::*;
+use crate::window::growth::{Evidence, Known};
 use crate::window::head::{Method, Target};
 use crate::window::record::{Amount, Binding, RssPair, WindowEnd};
 use crate::window::route::Routes;
@@ -39,7 +40,7 @@ fn record() -> WindowRecord {
 }
 
 fn line(record: &WindowRecord) -> String {
-    TextLine::new(record, &LineRules::default()).to_string()
+    TextLine::new(record, &LineRules::default(), Known::default()).to_string()
 }
 
 #[test]
@@ -85,6 +86,10 @@ fn what_is_not_sure_is_marked_and_not_suspected() {
         "retained=20.9MB (lineage) | LEAK_SUSPECTED"
     );
     assert_eq!(
+        ending(Binding::Single),
+        "retained=20.9MB (single) | LEAK_SUSPECTED"
+    );
+    assert_eq!(
         ending(Binding::Candidates(3)),
         "retained=~20.9MB (3 candidates)"
     );
@@ -116,8 +121,10 @@ fn small_amounts_do_not_read_as_none() {
         line[at..].to_owned()
     };
     assert_eq!(shown(0, 0, 0), "delta=+0.0MB | retained=0.0MB");
-    assert_eq!(shown(999, 4096, 0), "delta=-4.1kB | retained=999B");
-    assert_eq!(shown(99_999, 0, 100_000), "delta=+0.1MB | retained=100.0kB");
+    assert_eq!(shown(999, 4096, 0), "delta=-0.0041MB | retained=0.00100MB");
+    assert_eq!(shown(104, 0, 0), "delta=+0.0MB | retained=0.00010MB");
+    assert_eq!(shown(8, 0, 0), "delta=+0.0MB | retained=0.000008MB");
+    assert_eq!(shown(49_200, 0, 100_000), "delta=+0.1MB | retained=0.049MB");
     assert_eq!(
         shown(1_500_000_000, 0, u64::MAX).split(' ').next_back(),
         Some("LEAK_SUSPECTED")
@@ -154,15 +161,20 @@ fn slow_and_grown_requests_can_be_shown_alone() {
 fn the_json_line_says_the_same() {
     let mut record = record();
     record.binding = Binding::Candidates(3);
-    let json = serde_json::to_string(&JsonLine::new(&record, &LineRules::default()));
+    let json = serde_json::to_string(&JsonLine::new(
+        &record,
+        &LineRules::default(),
+        Known::default(),
+    ));
     assert_eq!(
         json.expect("it is plain data"),
         r#"{"window":9,"pid":12345,"tid":12346,"request_id":"abc123","method":"POST","#.to_owned()
             + r#""route":"/api/chat","status":200,"opened_ns":1000000000,"closed_ns":2300000000,"#
             + r#""duration_ns":1234000000,"rss_open_bytes":125000000,"rss_close_bytes":128000000,"#
             + r#""delta_bytes":3000000,"alloc_bytes":9000000,"alloc_objects":70,"#
-            + r#""retained_bytes":2900000,"retained_objects":5,"confidence":"candidates","#
-            + r#""candidates":3,"ended":"done","leak_suspected":false}"#
+            + r#""retained_bytes":2900000,"retained_objects":5,"passing_bytes":null,"scope":"blocks","#
+            + r#""confidence":"candidates","candidates":3,"ended":"done","leak_suspected":false,"#
+            + r#""survivors_grow":null}"#
     );
 }
 
@@ -170,7 +182,11 @@ fn the_json_line_says_the_same() {
 fn nothing_that_nobody_counted_reads_as_zero() {
     let mut record = record();
     record.binding = Binding::None;
-    let json = serde_json::to_value(JsonLine::new(&record, &LineRules::default()));
+    let json = serde_json::to_value(JsonLine::new(
+        &record,
+        &LineRules::default(),
+        Known::default(),
+    ));
     let json = json.expect("it is plain data");
     for figure in [
         "alloc_bytes",
@@ -180,4 +196,95 @@ fn nothing_that_nobody_counted_reads_as_zero() {
     ] {
         assert!(json[figure].is_null(), "{json}");
     }
+}
+
+#[test]
+fn the_sizes_of_a_line_have_one_unit() {
+    let mut sizes = record();
+    for bytes in [
+        0,
+        8,
+        104,
+        2_800,
+        49_200,
+        99_999,
+        2_900_000,
+        16_000_000,
+        u64::MAX,
+    ] {
+        sizes.retained.bytes = bytes;
+        sizes.rss = Some(RssPair {
+            open: 0,
+            close: bytes / 3,
+        });
+        let line = line(&sizes);
+        let mut sizes = line
+            .split(['=', '>', '|', ' '])
+            .filter(|it| it.ends_with('B'));
+        assert!(sizes.all(|it| it.ends_with("MB")), "{line}");
+        assert!(!line.contains("kB"), "{line}");
+    }
+}
+
+fn known(evidence: Option<Evidence>, passing: Option<u64>) -> Known {
+    Known { evidence, passing }
+}
+
+fn retained(record: &WindowRecord, known: Known) -> String {
+    let line = TextLine::new(record, &LineRules::default(), known).to_string();
+    let at = line.find("retained").expect("it is there");
+    line[at..].to_owned()
+}
+
+#[test]
+fn what_passes_whenever_it_is_retained_is_not_called_retained() {
+    let mut passes = record();
+    passes.retained.bytes = 2_800;
+    let usual = known(None, Some(2_800));
+    assert_eq!(
+        retained(&passes, usual),
+        "retained=0.0MB (+0.0028MB passing)"
+    );
+    let json = serde_json::to_value(JsonLine::new(&passes, &LineRules::default(), usual));
+    let json = json.expect("it is plain data");
+    assert_eq!(
+        (&json["retained_bytes"], &json["passing_bytes"]),
+        (&2_800.into(), &2_800.into())
+    );
+    passes.retained.bytes = 2_801;
+    assert_eq!(
+        retained(&passes, usual),
+        "retained=0.0028MB",
+        "more than ever"
+    );
+    passes.binding = Binding::Candidates(2);
+    assert!(!retained(&passes, usual).contains("passing"));
+    passes.binding = Binding::Exact;
+    passes.retained.bytes = 0;
+    assert_eq!(retained(&passes, usual), "retained=0.0MB");
+}
+
+#[test]
+fn a_request_of_a_route_that_goes_on_growing_is_marked_with_the_evidence() {
+    let mut leaks = record();
+    leaks.retained.bytes = 98_304;
+    let evidence = Evidence {
+        requests: 15,
+        left: 14,
+        bytes: 14 * 98_304,
+    };
+    let grows = known(Some(evidence), None);
+    let line = TextLine::new(&leaks, &LineRules::default(), grows).to_string();
+    assert!(line.starts_with("WARNING"), "{line}");
+    assert!(
+        line.ends_with("retained=0.098MB | LEAK_SUSPECTED (14 of the last 15 left 0.098MB each)"),
+        "{line}"
+    );
+    let json = serde_json::to_value(JsonLine::new(&leaks, &LineRules::default(), grows));
+    let json = json.expect("it is plain data");
+    assert_eq!(json["leak_suspected"], true);
+    assert_eq!(json["survivors_grow"]["left"], 14);
+    // One that has kept nothing is none of those.
+    leaks.retained.bytes = 0;
+    assert_eq!(retained(&leaks, grows), "retained=0.0MB");
 }

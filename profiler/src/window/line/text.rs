@@ -2,31 +2,37 @@
 
 use std::fmt;
 
-use super::LineRules;
+use super::{LineRules, evidence, passing};
+use crate::window::growth::{Evidence, Known};
 use crate::window::record::{Binding, RssPair, WindowEnd, WindowRecord};
 
 /// Displays a window as one line, without its end.
 #[derive(Clone, Copy, Debug)]
 pub struct TextLine<'a> {
     record: &'a WindowRecord,
+    passing: Option<u64>,
     suspected: bool,
+    evidence: Option<Evidence>,
 }
 
 impl<'a> TextLine<'a> {
-    /// The line of this window.
+    /// The line of this window, of whose route so much is known.
     #[must_use]
-    pub fn new(record: &'a WindowRecord, rules: &LineRules) -> Self {
+    pub fn new(record: &'a WindowRecord, rules: &LineRules, of_route: Known) -> Self {
+        let evidence = evidence(record, of_route);
         Self {
             record,
-            suspected: rules.suspects(record),
+            passing: passing(record, of_route),
+            suspected: evidence.is_some() || rules.passes_threshold(record),
+            evidence,
         }
     }
 }
 
 impl fmt::Display for TextLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { record, suspected } = self;
-        let level = if *suspected { "WARNING" } else { "INFO" };
+        let record = self.record;
+        let level = if self.suspected { "WARNING" } else { "INFO" };
         let id = record.request_id.as_deref().unwrap_or("-");
         write!(f, "{level} [{id}] [pid-{}] {}", record.pid, record.route)?;
         write!(f, " | duration={}", Milliseconds(record.duration_ns))?;
@@ -34,16 +40,22 @@ impl fmt::Display for TextLine<'_> {
             Some(rss) => write_rss(f, rss)?,
             None => f.write_str(" | memory=? | delta=?")?,
         }
-        write_retained(f, record)?;
+        write_retained(f, record, self.passing)?;
         match record.end {
             WindowEnd::Done => {}
             end => write!(f, " | ended={}", end.name())?,
         }
-        match suspected {
-            true => f.write_str(" | LEAK_SUSPECTED"),
-            false => Ok(()),
+        if self.suspected {
+            f.write_str(" | LEAK_SUSPECTED")?;
         }
+        self.evidence.map_or(Ok(()), |it| write_evidence(f, it))
     }
+}
+
+fn write_evidence(f: &mut fmt::Formatter<'_>, evidence: Evidence) -> fmt::Result {
+    let Evidence { requests, left, .. } = evidence;
+    let each = Megabytes(evidence.bytes_each());
+    write!(f, " ({left} of the last {requests} left {each} each)")
 }
 
 fn write_rss(f: &mut fmt::Formatter<'_>, rss: RssPair) -> fmt::Result {
@@ -51,16 +63,26 @@ fn write_rss(f: &mut fmt::Formatter<'_>, rss: RssPair) -> fmt::Result {
     write!(f, " | memory={open:.0}MB->{close:.0}MB")?;
     let delta = rss.delta();
     let sign = if delta < 0 { '-' } else { '+' };
-    write!(f, " | delta={sign}{}", Decimal(delta.unsigned_abs()))
+    write!(f, " | delta={sign}{}", Megabytes(delta.unsigned_abs()))
 }
 
-fn write_retained(f: &mut fmt::Formatter<'_>, record: &WindowRecord) -> fmt::Result {
-    let bytes = Decimal(record.retained.bytes);
+fn write_retained(
+    f: &mut fmt::Formatter<'_>,
+    record: &WindowRecord,
+    passing: Option<u64>,
+) -> fmt::Result {
+    let bytes = record.retained.bytes;
+    let stays = Megabytes(bytes.saturating_sub(passing.unwrap_or_default()));
     match record.binding {
-        Binding::Exact => write!(f, " | retained={bytes}"),
-        Binding::Lineage => write!(f, " | retained={bytes} (lineage)"),
-        Binding::Candidates(count) => write!(f, " | retained=~{bytes} ({count} candidates)"),
-        Binding::None => f.write_str(" | retained=?"),
+        Binding::Exact => write!(f, " | retained={stays}")?,
+        Binding::Lineage => write!(f, " | retained={stays} (lineage)")?,
+        Binding::Single => write!(f, " | retained={stays} (single)")?,
+        Binding::Candidates(count) => write!(f, " | retained=~{stays} ({count} candidates)")?,
+        Binding::None => f.write_str(" | retained=?")?,
+    }
+    match passing {
+        Some(bytes) => write!(f, " (+{} passing)", Megabytes(bytes)),
+        None => Ok(()),
     }
 }
 
@@ -75,17 +97,19 @@ impl fmt::Display for Milliseconds {
     }
 }
 
-/// Bytes in MB with one decimal; below a tenth of one in kB or B, where a leak of a few hundred bytes
-/// a request would read as none.
-struct Decimal(u64);
+/// Bytes in MB with one decimal; below a tenth of one with two digits, since a leak of a few hundred bytes a
+/// request would read as none.
+struct Megabytes(u64);
 
-impl fmt::Display for Decimal {
+impl fmt::Display for Megabytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str("0.0MB"),
-            bytes @ ..1_000 => write!(f, "{bytes}B"),
-            bytes @ ..100_000 => write!(f, "{:.1}kB", bytes as f64 / 1e3),
-            bytes => write!(f, "{:.1}MB", bytes as f64 / 1e6),
-        }
+        let decimals = match self.0 {
+            0 | 100_000.. => 1,
+            10_000.. => 3,
+            1_000.. => 4,
+            100.. => 5,
+            _ => 6,
+        };
+        write!(f, "{:.decimals$}MB", self.0 as f64 / 1e6)
     }
 }

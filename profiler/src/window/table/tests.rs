@@ -48,7 +48,7 @@ fn table(builder: &TableBuilder) -> RouteTable {
         allocated: amount(5 << 20),
         outstanding: amount(3 << 10),
     };
-    builder.build(background, Unbound::default())
+    builder.build(Some(background), Some(Unbound::default()))
 }
 
 fn text(table: &RouteTable) -> String {
@@ -114,6 +114,8 @@ fn the_least_confidence_is_told() {
     };
     assert_eq!(least(&[Binding::Exact, Binding::Lineage]), "lineage");
     assert_eq!(least(&[Binding::Lineage]), "lineage");
+    assert_eq!(least(&[Binding::Single, Binding::Lineage]), "single");
+    assert_eq!(least(&[Binding::Single, Binding::None]), "none");
     assert_eq!(
         least(&[Binding::Candidates(2), Binding::Exact]),
         "candidates"
@@ -162,7 +164,7 @@ fn the_text_fits_its_columns_and_the_worst_comes_first() {
     builder.add_survivors(&get("/users/1"), amount(3));
     let text = text(&table(&builder));
     assert!(
-        text.lines().all(|line| line.chars().count() <= 100),
+        text.lines().all(|line| line.chars().count() <= 80),
         "{text}"
     );
     insta::assert_snapshot!(text);
@@ -199,7 +201,7 @@ fn estimates_stand_below_their_route_and_each_reason_for_none_once() {
     table.estimate(&routes.into_iter().zip(estimates).collect());
     let text = text(&table);
     assert!(
-        text.lines().all(|line| line.chars().count() <= 100),
+        text.lines().all(|line| line.chars().count() <= 80),
         "{text}"
     );
     insta::assert_snapshot!(text);
@@ -243,7 +245,8 @@ fn the_json_has_the_documented_names() {
                 "alloc_bytes_per_request": 10_000.0, "retained_bytes_per_request": 200.0,
                 "survivor_bytes_per_request": null,
                 "confidence": "exact",
-                "confidences": {"exact": 1, "lineage": 0, "candidates": 0, "none": 0},
+                "confidences": {"exact": 1, "lineage": 0, "single": 0, "candidates": 0, "none": 0},
+                "scope": "blocks", "suspected": null,
                 "estimated_bytes_per_request": null, "estimate_standard_error": null, "estimated_from": null,
                 "no_estimate": null,
             }],
@@ -256,5 +259,66 @@ fn the_json_has_the_documented_names() {
                 "outstanding": {"bytes": 0, "objects": 0},
             },
         })
+    );
+}
+
+#[test]
+fn a_route_whose_survivors_go_on_growing_is_marked_with_its_evidence() {
+    let mut builder = TableBuilder::default();
+    for number in 1..=20 {
+        for path in ["/leak", "/clean"] {
+            builder.add(&record(&get(path), number));
+            let survived = if path == "/leak" { 98_304 } else { 0 };
+            builder.add_survivors(&get(path), amount(survived));
+        }
+    }
+    let table = table(&builder);
+    let suspected = table.routes.iter().map(|it| it.suspected.is_some());
+    assert_eq!(suspected.collect::<Vec<_>>(), [true, false]);
+    let text = text(&table);
+    assert_eq!(text.matches("LEAK_SUSPECTED").count(), 1, "{text}");
+    assert!(
+        text.contains("LEAK_SUSPECTED  15 of the last 15 requests"),
+        "{text}"
+    );
+    assert!(text.contains("96.0 KiB each"), "{text}");
+}
+
+#[test]
+fn nothing_in_the_text_is_exact_since_there_is_more_than_blocks() {
+    let mut builder = TableBuilder::default();
+    builder.add(&record(&get("/bound"), 1));
+    let mut mixed = record(&get("/mixed"), 1);
+    builder.add(&mixed);
+    mixed.binding = Binding::None;
+    builder.add(&mixed);
+    let mut none = record(&get("/none"), 1);
+    none.binding = Binding::None;
+    builder.add(&none);
+    let table = table(&builder);
+    let text = text(&table);
+    assert!(!text.contains("exact"), "{text}");
+    for scope in [
+        "  blocks only\n",
+        "  blocks only; bound 50%, not bound 50%\n",
+        "  nothing bound\n",
+    ] {
+        assert!(text.contains(scope), "{scope:?} is missing:\n{text}");
+    }
+    let scopes = table
+        .routes
+        .iter()
+        .map(|it| (it.route.template(), it.scope));
+    let scopes: HashMap<_, _> = scopes.collect();
+    assert_eq!((scopes["/bound"], scopes["/none"]), (Some("blocks"), None));
+}
+
+#[test]
+fn what_nobody_counted_has_no_row() {
+    let table = TableBuilder::default().build(None, None);
+    let text = text(&table);
+    assert!(
+        !text.contains("background") && !text.contains("0 B"),
+        "{text}"
     );
 }

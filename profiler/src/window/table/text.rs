@@ -5,15 +5,24 @@ use std::io::{self, Write};
 
 use super::{Confidences, EstimatedFrom, RouteRow, RouteTable, RowEstimate};
 use crate::report::units;
+use crate::window::growth::Evidence;
 use crate::window::record::Unbound;
 
-/// Columns that a line may take; a terminal half as wide as a screen shows it.
-const COLUMNS: usize = 100;
+/// Columns that a line may take: those of a terminal that nobody has made wider.
+const COLUMNS: usize = 80;
 /// Columns that the name of a route has for sure.
-const ROUTE_COLUMNS: usize = 40;
+const ROUTE_COLUMNS: usize = 30;
 
 /// What is not known.
 const UNKNOWN: &str = "?";
+
+/// What figures of a request are of, and what is in none of them.
+pub const SCOPE: &str = "SURVIVED, RETAINED and ALLOCATED are what a request did with blocks of the allocator. \
+                         Python's objects of up to 512 bytes, mappings and other heaps are not in them.";
+
+/// The same where no allocation is followed.
+pub const NOTHING_FOLLOWED: &str = "No allocation is followed (--rss-only): SURVIVED, RETAINED and ALLOCATED are not \
+                                    known. RSS is the resident set of the whole process.";
 
 /// Writes the table.
 ///
@@ -22,48 +31,47 @@ const UNKNOWN: &str = "?";
 /// Those of `out`.
 pub fn write(table: &RouteTable, out: &mut impl Write) -> io::Result<()> {
     let titles = [
+        "SURVIVED",
+        "RETAINED",
+        "ALLOCATED",
         "REQUESTS",
         "TIME p50",
         "p95",
-        "DELTA p50",
-        "p95",
-        "max",
-        "ALLOC/REQ",
-        "RETAINED/REQ",
-        "SURVIVED/REQ",
+        "RSS +max",
     ];
     write_columns(titles, out)?;
     for row in &table.routes {
         write_row(row, out)?;
     }
-    writeln!(out)?;
-    write_missing(&table.routes, out)?;
-    write_unbound("background", "of no request", table.background, out)?;
-    write_unbound(
-        "ambiguous",
-        "of one of several requests",
-        table.ambiguous,
-        out,
-    )
+    let mut rest = Vec::new();
+    write_missing(&table.routes, &mut rest)?;
+    write_unbound("background", "no request", table.background, &mut rest)?;
+    let whose = "one of several requests";
+    write_unbound("ambiguous", whose, table.ambiguous, &mut rest)?;
+    if !rest.is_empty() {
+        writeln!(out)?;
+    }
+    out.write_all(&rest)
 }
 
 fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
-    let confidence = shares(row.confidences);
-    let room = COLUMNS - 2 - confidence.chars().count().min(COLUMNS - 2 - ROUTE_COLUMNS);
-    let route = units::fit(&row.route.to_string(), room);
-    writeln!(out, "{route:room$}  {confidence}")?;
+    let scope = scope(row.confidences);
+    let room = COLUMNS - 2 - scope.chars().count().min(COLUMNS - 2 - ROUTE_COLUMNS);
+    let route = units::fit(&units::printable(&row.route.to_string()), room);
+    writeln!(out, "{route:room$}  {scope}")?;
     let columns = [
+        or_unknown(row.survivor_bytes_per_request, mean),
+        or_unknown(row.retained_bytes_per_request, mean),
+        or_unknown(row.alloc_bytes_per_request, mean),
         units::number(row.requests),
         or_unknown(row.duration_p50, duration),
         or_unknown(row.duration_p95, duration),
-        or_unknown(row.delta_p50, signed),
-        or_unknown(row.delta_p95, signed),
         or_unknown(row.delta_max, signed),
-        or_unknown(row.alloc_bytes_per_request, mean),
-        or_unknown(row.retained_bytes_per_request, mean),
-        or_unknown(row.survivor_bytes_per_request, mean),
     ];
     write_columns(columns.each_ref().map(String::as_str), out)?;
+    if let Some(evidence) = row.suspected {
+        write_wrapped(&suspicion(evidence), out)?;
+    }
     match row.estimate {
         RowEstimate::None | RowEstimate::Missing(_) => Ok(()),
         RowEstimate::Told {
@@ -71,16 +79,24 @@ fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
             standard_error,
             from,
         } => {
-            let [bytes, error] = [bytes_per_request, standard_error].map(mean);
+            // Two standard errors hold the truth so often (`estimate`).
+            let [bytes, within] = [bytes_per_request, 2.0 * standard_error].map(mean);
             let from = match from {
-                EstimatedFrom::Blocks => "",
-                EstimatedFrom::ResidentSet => " from the resident set",
+                EstimatedFrom::Blocks => "blocks of no single request; no mappings, no other heaps",
+                EstimatedFrom::ResidentSet => "the resident set, garbage included",
             };
-            let left =
-                format!("estimate{from}: ~{bytes} left behind a request, give or take {error}");
-            writeln!(out, "{left:>COLUMNS$}")
+            let text = format!(
+                "  estimate  ~{bytes} left behind a request, give or take {within} (19 times of 20), from {from}"
+            );
+            write_wrapped(&text, out)
         }
     }
+}
+
+fn suspicion(evidence: Evidence) -> String {
+    let Evidence { requests, left, .. } = evidence;
+    let each = units::bytes(evidence.bytes_each());
+    format!("  LEAK_SUSPECTED  {left} of the last {requests} requests left blocks, {each} each")
 }
 
 /// Each reason for which there is no estimate, once.
@@ -97,15 +113,21 @@ fn write_missing(rows: &[RouteRow], out: &mut impl Write) -> io::Result<()> {
             _ => units::counted(rows.len() as u64, "route"),
         };
         let text = format!("no estimate  of {of}: {why}");
-        let lines = units::wrap(&text, COLUMNS);
-        lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        write_wrapped(&units::printable(&text), out)?;
     }
     Ok(())
 }
 
-/// 100 columns in all.
-fn write_columns(texts: [&str; 9], out: &mut impl Write) -> io::Result<()> {
-    const WIDTHS: [usize; 9] = [8, 9, 8, 11, 10, 10, 11, 12, 12];
+/// Breaks a text at blanks; a word that is too long for a line is cut.
+fn write_wrapped(text: &str, out: &mut impl Write) -> io::Result<()> {
+    let lines = units::wrap(text, COLUMNS).into_iter();
+    let mut lines = lines.map(|line| units::fit(&line, COLUMNS));
+    lines.try_for_each(|line| writeln!(out, "{line}"))
+}
+
+/// 78 columns in all.
+fn write_columns(texts: [&str; 7], out: &mut impl Write) -> io::Result<()> {
+    const WIDTHS: [usize; 7] = [11, 11, 11, 10, 9, 8, 11];
     let cells = texts.iter().zip(WIDTHS);
     let line: String = cells
         .map(|(text, width)| format!(" {text:>width$}"))
@@ -113,31 +135,41 @@ fn write_columns(texts: [&str; 9], out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{line}")
 }
 
-fn write_unbound(name: &str, what: &str, it: Unbound, out: &mut impl Write) -> io::Result<()> {
+fn write_unbound(
+    name: &str,
+    whose: &str,
+    it: Option<Unbound>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let Some(it) = it.filter(|it| it.allocated.objects > 0) else {
+        return Ok(());
+    };
     let [outstanding, allocated] = [it.outstanding, it.allocated].map(|it| units::bytes(it.bytes));
-    writeln!(
-        out,
-        "{name:<12} {outstanding} outstanding of {allocated} allocated: {what}"
-    )
+    let text =
+        format!("{name:<12} {outstanding} outstanding of {allocated} allocated by {whose}: blocks");
+    write_wrapped(&text, out)
 }
 
 fn or_unknown<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
     value.map_or_else(|| UNKNOWN.to_owned(), text)
 }
 
-/// `exact`, or `exact 97%, candidates 3%`.
-fn shares(confidences: Confidences) -> String {
+/// What the figures of a row are of: `blocks only`, or `blocks only; bound 97%, candidates 3%`. Never that they
+/// are exact, since there is more than blocks.
+fn scope(confidences: Confidences) -> String {
     let Confidences {
         exact,
         lineage,
+        single,
         candidates,
         none,
     } = confidences;
     let named = [
-        (exact, "exact"),
-        (lineage, "lineage"),
+        (exact, "bound"),
+        (lineage, "by lineage"),
+        (single, "single"),
         (candidates, "candidates"),
-        (none, "none"),
+        (none, "not bound"),
     ];
     let all: u64 = named.iter().map(|(count, _)| count).sum();
     let share = |(count, name): &(u64, &str)| match *count {
@@ -150,7 +182,13 @@ fn shares(confidences: Confidences) -> String {
         )),
     };
     let shares: Vec<_> = named.iter().filter_map(share).collect();
-    shares.join(", ")
+    let shares = shares.join(", ");
+    match (exact == all, exact + lineage) {
+        (_, 0) if none == all => "nothing bound".to_owned(),
+        (_, 0) => format!("nothing bound: {shares}"),
+        (true, _) => "blocks only".to_owned(),
+        (false, _) => format!("blocks only; {shares}"),
+    }
 }
 
 fn duration(ns: u64) -> String {

@@ -344,7 +344,7 @@ proptest! {
         steps in vec((0..4_u32, 1..6_u32, any::<u64>(), fragments()), 0..60),
     ) {
         let mut tracker = tracker();
-        let mut open = std::collections::HashSet::new();
+        let mut open = HashSet::new();
         for (kind, id, bits, fragment) in steps {
             let mut state = bound(id);
             state.bound_and_flags = bits;
@@ -402,6 +402,40 @@ fn a_window_that_tasks_are_bound_to_has_its_own_amounts_alone() {
             panic!("one request: {records:?}");
         };
         assert_eq!((record.binding, record.allocated.bytes), (binding, 100));
+    }
+}
+
+#[test]
+fn what_has_escaped_is_said_of_every_window_meanwhile() {
+    for flags in [0, WINDOW_HAS_TASKS, 7] {
+        let (mut tracker, mut state) = (tracker(), bound(1));
+        state.bound_and_flags = flags;
+        let mut opened = event(Opened, state, b"");
+        (opened.under_way, opened.opened, opened.escaped) = (2, 10, 3);
+        tracker.take(&opened, b"GET /a HTTP/1.1\r\n\r\n");
+        state.amounts.alloc_bytes = 100;
+        let mut closed = event(Closed, state, b"");
+        (closed.opened, closed.escaped) = (13, 4);
+        closed.ambiguous.alloc_bytes = 500;
+        let record = &tracker.take(&closed, b"")[0];
+        let found = (record.binding, record.allocated.bytes);
+        assert_eq!(found, (Binding::Candidates(5), 600));
+    }
+}
+
+#[test]
+fn what_others_have_allocated_is_the_only_windows() {
+    for (flags, others, binding) in [
+        (0, 0, Binding::Single),
+        (7, 1, Binding::Single),
+        (WINDOW_HAS_TASKS, 1, Binding::Single),
+    ] {
+        let (mut tracker, mut state) = (tracker(), bound(1));
+        state.bound_and_flags = flags;
+        tracker.take(&event(Opened, state, b""), b"GET /a HTTP/1.1\r\n\r\n");
+        state.others = others;
+        let record = &tracker.take(&event(Closed, state, b""), b"")[0];
+        assert_eq!(record.binding, binding, "{flags} {others}");
     }
 }
 

@@ -29,7 +29,15 @@ fn requests() -> Vec<Request> {
     let cookie = format!("session={SECRET}");
     let body = format!("{SECRET} and {}", SECRET.repeat(100));
     let like_a_head = format!("GET /{SECRET} HTTP/1.1\r\nX-Request-ID: {SECRET}\r\n\r\n");
-    vec![
+    let in_paths = [
+        format!("/{}", SECRET.to_uppercase()),
+        format!("/reset/{SECRET}-1"),
+        format!("/reset/{SECRET}.token"),
+        format!("/reset/{SECRET}%21"),
+        format!("/{SECRET}@example.com/reset"),
+    ];
+    let in_paths = in_paths.iter().map(|it| Request::get(it, "path"));
+    let elsewhere = vec![
         Request::get(&query, "query"),
         Request::get(&long_query, "long-query"),
         Request::get(&format!("http://{SECRET}@127.0.0.1/thousand"), "user"),
@@ -41,15 +49,20 @@ fn requests() -> Vec<Request> {
         Request::new("POST", "/echo", "chunks").chunked(body.as_bytes(), 40),
         Request::new("POST", "/echo", "hidden").body(like_a_head.as_bytes()),
         Request::new("POST", "/echo", "hidden-chunk").chunked(like_a_head.as_bytes(), 500),
-    ]
+    ];
+    in_paths.chain(elsewhere).collect()
+}
+
+/// What only the strict rule leaves out: what reads like a word of the route.
+fn a_word() -> Request {
+    Request::get(&format!("/reset/{SECRET}"), "word")
 }
 
 /// Sends each request at once, and again with its body, or the second half of its head, as a piece of its
 /// own.
-fn tell_secrets(port: u16) -> Result<usize> {
+fn tell_secrets(port: u16, requests: &[Request]) -> Result<usize> {
     let mut connection = Connection::open(port)?;
-    let requests = requests();
-    for request in &requests {
+    for request in requests {
         connection.ask(request)?;
         let (head, all) = (request.head(), request.bytes());
         let secret = head
@@ -78,10 +91,14 @@ fn assert_silent(what: &str, bytes: &[u8]) {
 #[test]
 fn no_secret_of_a_request_is_in_what_watch_says() -> Result<()> {
     let _turn = machine::alone();
-    for arguments in [&[][..], &["--json"]] {
+    let strictly = [requests(), vec![a_word()]].concat();
+    for (arguments, requests) in [
+        (&["--json"][..], requests()),
+        (&["--routes", "strict"], strictly),
+    ] {
         let server = Server::thread_per_connection(&[])?;
         let watcher = Watcher::start(server.pid, arguments)?;
-        let requests = tell_secrets(server.port)?;
+        let requests = tell_secrets(server.port, &requests)?;
         watcher.await_lines(requests)?;
         let watched = watcher.stop()?;
         assert_eq!(
@@ -113,7 +130,7 @@ fn no_secret_of_a_request_is_in_a_capture_or_a_report() -> Result<()> {
     let _turn = machine::alone();
     let server = Server::thread_per_connection(&[])?;
     let recorder = Recorder::start(&[server.pid], &["--interval", "200ms"])?;
-    let requests = tell_secrets(server.port)?;
+    let requests = tell_secrets(server.port, &requests())?;
     std::thread::sleep(super::protocol::A_MOMENT * 500);
     assert_files_silent(&recorder.capture())?;
     let recording = recorder.stop()?;

@@ -1,0 +1,105 @@
+//! Whose an allocation is whose thread works for no window as far as is known.
+//!
+//! While a single window is under way, it is that one's: there is no other for which it could be. While several
+//! are, it is *ambiguous*, and where the thread must have worked for one of them it has *escaped* from it: no
+//! window that was under way meanwhile is known to have all of its allocations.
+//!
+//! Two kinds of threads are known to work for no request:
+//!
+//! - The thread of an event loop of asyncio, outside of the contexts of requests' tasks.
+//! - Where each request has a thread that is bound to it, a thread with work of its own: one that was bound to a
+//!   window itself, that waits for connections or for the clock, or that has not waited since it was first seen,
+//!   as a thread has that was just started for a connection. Others wait for somebody who hands them work.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use residue_ebpf::abi::window::{AMBIGUOUS, BACKGROUND, alone_under_way, count_under_way};
+
+use super::{open, socket::waits, tasks};
+use crate::{atomic, maps::PROCESS_WINDOWS, thread::ThreadState};
+
+/// So long after it was first seen, nanoseconds, a thread of Python's may still be starting. It waits meanwhile, for
+/// the interpreter's lock.
+const STARTING_NS: u64 = 1_000_000_000;
+
+/// What a thread of Python's allocates up to this size, bytes, may be the interpreter's own, such as the lock by
+/// which it waits: objects come from the allocator only if they are larger (`SMALL_REQUEST_THRESHOLD`,
+/// Objects/obmalloc.c).
+const INTERPRETERS_OWN: u64 = 512;
+
+/// The window of an allocation of `size` bytes; [`AMBIGUOUS`] or [`BACKGROUND`] if it is no single one's.
+#[inline(always)]
+pub fn of_allocation(thread: &ThreadState, process: u16, size: u64) -> u32 {
+    let Some(process) = PROCESS_WINDOWS.get_ptr_mut(u32::from(process)) else {
+        return BACKGROUND;
+    };
+    // SAFETY: a map value; its fields are only changed atomically.
+    let process = unsafe { &mut *process };
+    let any_unbound = process.unbound_open != 0;
+    let at_worst = if any_unbound { AMBIGUOUS } else { BACKGROUND };
+    let under_way = process.under_way;
+    if count_under_way(under_way) == 0 {
+        return at_worst;
+    }
+    if let Some(window) = open(alone_under_way(under_way)) {
+        if !may_be_requests(thread, window.bound() == 0, size) {
+            return at_worst;
+        }
+        // SAFETY: a field of a map value.
+        unsafe { atomic::add(&raw mut window.others, 1) };
+        return window.id();
+    }
+    if !may_be_requests(thread, any_unbound, size) {
+        return at_worst;
+    }
+    // SAFETY: a field of a map value.
+    unsafe { atomic::add(&raw mut process.escaped, 1) };
+    AMBIGUOUS
+}
+
+/// The same, of a thread that works for a task whose window is not known: it is the task's.
+#[inline(always)]
+pub fn of_task(thread: &ThreadState, process: u16, task: u32) -> u32 {
+    let Some(process) = PROCESS_WINDOWS.get_ptr_mut(u32::from(process)) else {
+        return BACKGROUND;
+    };
+    // SAFETY: as above.
+    let process = unsafe { &mut *process };
+    if process.unbound_open == 0 {
+        return BACKGROUND;
+    }
+    if thread.arrival.is_known() || !tasks::serves_several(task, process) {
+        return task;
+    }
+    match open(alone_under_way(process.under_way)) {
+        Some(window) => {
+            // SAFETY: as above.
+            unsafe { atomic::add(&raw mut window.others, 1) };
+            window.id()
+        }
+        None => {
+            // SAFETY: as above.
+            unsafe { atomic::add(&raw mut process.escaped, 1) };
+            task
+        }
+    }
+}
+
+/// Whether what the thread does may be for one of the requests under way; `any_unbound` says whether some of
+/// these are bound to no thread.
+#[inline(always)]
+fn may_be_requests(thread: &ThreadState, any_unbound: bool, size: u64) -> bool {
+    if thread.walk.python.is_thread() {
+        let is_loop = thread.arrival.is_known();
+        // One that has got its work with a context, or from a queue, is done with it.
+        let is_over = thread.has_worked != 0 || thread.item.is_known != 0;
+        return any_unbound && !is_loop && !is_over && size > INTERPRETERS_OWN && !is_new(thread);
+    }
+    any_unbound || thread.has_own_work == 0 && waits() != thread.waits_at_first
+}
+
+#[inline(always)]
+fn is_new(thread: &ThreadState) -> bool {
+    // SAFETY: a plain helper call.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    now_ns.saturating_sub(thread.first_seen_ns) < STARTING_NS
+}

@@ -1,0 +1,125 @@
+//! Undoes a transaction that was cut off, in memory: what SQLite would do to the file itself. The format:
+//! <https://www.sqlite.org/fileformat.html#the_rollback_journal>, and `pager_playback` in SQLite's
+//! `pager.c`.
+//!
+//! A journal is as hostile as a capture. Of all that SQLite honours, one thing is refused here: the name
+//! of a super-journal, which SQLite deletes afterwards. Residue writes none, so whoever did is no friend.
+
+use std::collections::HashSet;
+
+/// How every segment of a journal begins, and how one ends that names a super-journal.
+const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+/// Bytes of a segment's header that mean something; it takes a whole sector.
+const HEADER_BYTES: usize = 28;
+/// Stands for a segment that goes on to the end of the journal.
+const TO_THE_END: u32 = u32::MAX;
+/// A record's page number before its page, and its checksum behind.
+const AROUND_A_PAGE: usize = 8;
+/// The page that holds this byte is for locks, and never in a journal.
+const LOCK_BYTE: usize = 0x4000_0000;
+
+/// The journal names a file, which SQLite would delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NamesAFile;
+
+/// Puts the pages back that the journal holds, and cuts `image` to the length that it had. What is behind
+/// the first record that is not whole had not been needed yet.
+pub(super) fn undo(image: &mut Vec<u8>, journal: &[u8]) -> Result<(), NamesAFile> {
+    if journal.ends_with(&MAGIC) {
+        return Err(NamesAFile);
+    }
+    let Some(first) = Segment::at(journal, 0) else {
+        return Ok(());
+    };
+    let pages = first.original_pages as usize;
+    image.truncate(pages.saturating_mul(first.page_bytes));
+    let mut done = HashSet::new();
+    let mut next = Some(first);
+    while let Some(segment) = next {
+        next = play(&segment, journal, image, &mut done)
+            .and_then(|end| Segment::at(journal, end.next_multiple_of(segment.sector_bytes)))
+            .filter(|it| it.page_bytes == segment.page_bytes);
+    }
+    Ok(())
+}
+
+/// A header with the records that follow.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    records: u32,
+    checksum: u32,
+    original_pages: u32,
+    sector_bytes: usize,
+    page_bytes: usize,
+    /// Where its records begin.
+    start: usize,
+}
+
+impl Segment {
+    fn at(journal: &[u8], at: usize) -> Option<Self> {
+        let header = journal.get(at..at.checked_add(HEADER_BYTES)?)?;
+        let numbers = header.strip_prefix(&MAGIC)?;
+        let number = |index: usize| number_at(numbers, 4 * index);
+        let (sector_bytes, page_bytes) = (number(3)? as usize, number(4)? as usize);
+        let is_size =
+            |bytes: usize, least| (least..=65536).contains(&bytes) && bytes.is_power_of_two();
+        let start = at.checked_add(sector_bytes)?;
+        let is_whole = start <= journal.len();
+        (is_whole && is_size(sector_bytes, 32) && is_size(page_bytes, 512)).then_some(Self {
+            records: number(0)?,
+            checksum: number(1)?,
+            original_pages: number(2)?,
+            sector_bytes,
+            page_bytes,
+            start,
+        })
+    }
+}
+
+/// Puts one segment's pages back. Returns where it ends, or none if it is not whole.
+fn play(
+    segment: &Segment,
+    journal: &[u8],
+    image: &mut [u8],
+    done: &mut HashSet<u32>,
+) -> Option<usize> {
+    let records = journal.get(segment.start..)?;
+    let record_bytes = segment.page_bytes + AROUND_A_PAGE;
+    let stated = match segment.records {
+        TO_THE_END => usize::MAX,
+        records => records as usize,
+    };
+    let mut played = 0;
+    for record in records.chunks_exact(record_bytes).take(stated) {
+        let number = number_at(record, 0)?;
+        let page = &record[4..4 + segment.page_bytes];
+        let sum = number_at(record, record_bytes - 4)?;
+        let at = (number as usize)
+            .checked_sub(1)?
+            .checked_mul(segment.page_bytes)?;
+        if at == LOCK_BYTE || sum != checksum(segment.checksum, page) {
+            return None;
+        }
+        // The first record of a page is what it was before the transaction. SQLite undoes nothing
+        // behind the original end.
+        if done.insert(number)
+            && let Some(place) = image.get_mut(at..at + segment.page_bytes)
+        {
+            place.copy_from_slice(page);
+        }
+        played += 1;
+    }
+    (played == stated).then_some(segment.start + played * record_bytes)
+}
+
+/// Every two hundredth byte from the end, the first one left out.
+fn checksum(start: u32, page: &[u8]) -> u32 {
+    let at = (1..).map(|index| page.len().checked_sub(200 * index));
+    at.map_while(|at| at.filter(|at| *at > 0))
+        .fold(start, |sum, at| sum.wrapping_add(u32::from(page[at])))
+}
+
+fn number_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
+}

@@ -1,0 +1,217 @@
+//! Where `-o` leads: looked at before the work begins, so that a wrong one costs nobody any time.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::process::geteuid;
+use thiserror::Error;
+
+use crate::private_file::NewFile;
+
+/// The mode bit of directories in which nobody replaces the files of others (inode(7)).
+const STICKY: u32 = 0o1000;
+
+/// Where a report goes.
+#[derive(Debug)]
+pub enum Output {
+    /// A device or a FIFO, which is written to.
+    Stream(PathBuf, File),
+    /// A file, which is replaced.
+    File(PathBuf, NewFile),
+}
+
+/// Why nothing can be written there.
+#[derive(Debug, Error)]
+pub enum OutputError {
+    /// A path such as `/` or `..`.
+    #[error("{} names no file: give -o one, such as report.svg", .0.display())]
+    NoName(PathBuf),
+    /// It is there, and no file.
+    #[error("{} is {what}: name a file with -o", path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+        /// What it is, with its article.
+        what: &'static str,
+    },
+    /// It would be in no directory.
+    #[error("there is no directory {}: make it, or choose another -o", .0.display())]
+    NoDirectory(PathBuf),
+    /// Somebody else would get the report, or must not lose a file.
+    #[error("{} belongs to another user: choose another -o", .0.display())]
+    Foreign(PathBuf),
+    /// There is no room.
+    #[error("the disk is full, nothing was written to {}: free some space, or choose another -o", .0.display())]
+    Full(PathBuf),
+    /// Anything else.
+    #[error("cannot write {}: choose another -o", path.display())]
+    Io {
+        /// What was named.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl Output {
+    /// Opens what is to be written. Nothing has changed before [`Output::complete`].
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written to.
+    pub fn open(path: &Path) -> Result<Self, OutputError> {
+        let error = |source| OutputError::of(path, source);
+        match what_is_there(path)? {
+            There::Stream => {
+                let file = open_stream(path).map_err(error)?;
+                Ok(Self::Stream(path.to_owned(), file))
+            }
+            There::Replaceable => {
+                let file = NewFile::at(path).map_err(error)?;
+                Ok(Self::File(path.to_owned(), file))
+            }
+        }
+    }
+
+    /// Ends it; a file has its name from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the file system refuses: then there is no file.
+    pub fn complete(self) -> Result<(), OutputError> {
+        match self {
+            Self::Stream(..) => Ok(()),
+            Self::File(path, file) => file
+                .complete()
+                .map_err(|source| OutputError::of(&path, source)),
+        }
+    }
+
+    /// What is said when writing has failed.
+    #[must_use]
+    pub fn error(&self, source: io::Error) -> OutputError {
+        let (Self::Stream(path, _) | Self::File(path, _)) = self;
+        OutputError::of(path, source)
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stream(_, file) => file.write(bytes),
+            Self::File(_, file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl OutputError {
+    fn of(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full(path),
+            _ => Self::Io { path, source },
+        }
+    }
+}
+
+enum There {
+    Stream,
+    Replaceable,
+}
+
+fn what_is_there(path: &Path) -> Result<There, OutputError> {
+    let directory = directory_of(path)?;
+    let not_a_file = |what| {
+        let path = path.to_owned();
+        Err(OutputError::NotAFile { path, what })
+    };
+    let itself = match fs::symlink_metadata(path) {
+        Ok(itself) => itself,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(There::Replaceable),
+        Err(error) => return Err(OutputError::of(path, error)),
+    };
+    if fs::metadata(path).is_ok_and(|it| it.is_dir()) {
+        return not_a_file("a directory");
+    }
+    let is_followed = itself.is_symlink() && has_links_to_what_is_open(&directory);
+    let found = match is_followed {
+        true => fs::metadata(path).map_err(|error| OutputError::of(path, error))?,
+        false => itself,
+    };
+    match found.file_type() {
+        kind if kind.is_file() && is_followed => not_a_file("a link to an open file"),
+        kind if kind.is_file() || kind.is_symlink() => check_replaceable(path, &found, &directory),
+        kind if kind.is_char_device() || is_followed => Ok(There::Stream),
+        kind if kind.is_fifo() => check_fifo(path, &found),
+        kind if kind.is_block_device() => not_a_file("a disk"),
+        _ => not_a_file("a socket"),
+    }
+}
+
+/// Such as `/dev/stderr` and `/proc/self/fd/3`: nobody but the kernel and root makes links there.
+fn has_links_to_what_is_open(directory: &Path) -> bool {
+    directory == Path::new("/dev") || directory.starts_with("/proc")
+}
+
+/// Where the file is, without links.
+fn directory_of(path: &Path) -> Result<PathBuf, OutputError> {
+    let parent = match (path.file_name(), path.parent()) {
+        (None, _) => return Err(OutputError::NoName(path.to_owned())),
+        (_, Some(parent)) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match parent.canonicalize() {
+        Ok(directory) if directory.is_dir() => Ok(directory),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Err(OutputError::of(path, error))
+        }
+        _ => Err(OutputError::NoDirectory(parent.to_owned())),
+    }
+}
+
+/// Whether the kernel will let this user replace what is there.
+fn check_replaceable(
+    path: &Path,
+    found: &Metadata,
+    directory: &Path,
+) -> Result<There, OutputError> {
+    let us = geteuid();
+    let is_ours = |uid: u32| us.is_root() || uid == us.as_raw();
+    let directory = fs::metadata(directory).map_err(|error| OutputError::of(path, error))?;
+    let is_sticky = directory.mode() & STICKY != 0;
+    if is_sticky && !is_ours(found.uid()) && !is_ours(directory.uid()) {
+        return Err(OutputError::Foreign(path.to_owned()));
+    }
+    Ok(There::Replaceable)
+}
+
+/// What is written to a FIFO is read by whoever made it.
+fn check_fifo(path: &Path, found: &Metadata) -> Result<There, OutputError> {
+    match [0, geteuid().as_raw()].contains(&found.uid()) {
+        true => Ok(There::Stream),
+        false => Err(OutputError::Foreign(path.to_owned())),
+    }
+}
+
+fn open_stream(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NOCTTY)
+        .open(path)?;
+    // Another may have taken its place since it was looked at.
+    match file.metadata()?.file_type() {
+        kind if kind.is_char_device() || kind.is_fifo() => Ok(file),
+        _ => Err(ErrorKind::InvalidInput.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

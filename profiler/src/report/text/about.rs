@@ -1,0 +1,169 @@
+//! What a text report says of the recording: what is wrong with the figures and how much it is all together, which
+//! come first, and the rest, which comes last.
+
+use std::io::{self, Write};
+
+use super::{Style, blocks, write_wrapped};
+use crate::profile::{MappingOwner, Profile};
+use crate::report::rows::{self, rows};
+use crate::report::{Measure, Options, units};
+
+/// What is wrong with the figures comes before them.
+pub(super) fn write_warnings(
+    profile: &Profile,
+    colour: bool,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let warning = Style {
+        code: "1;31",
+        colour,
+    };
+    let mut warned = false;
+    for counter in profile.lost() {
+        let text = format!("LOST  {} {}", units::number(counter.value), counter.meaning);
+        write_wrapped(&units::printable(&text), warning, out)?;
+        warned = true;
+    }
+    if profile.span.cut_off {
+        let text = "NOTE  the recording was cut off: what came after its last interval is missing";
+        write_wrapped(text, warning, out)?;
+        warned = true;
+    }
+    if warned { writeln!(out) } else { Ok(()) }
+}
+
+/// Whose memory, and how much: one sentence.
+pub(super) fn write_summary(
+    profile: &Profile,
+    options: Options<'_>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let targets = units::targets(profile);
+    if profile.rss_only {
+        let text = format!(
+            "No allocation of {targets} was followed (--rss-only): what is outstanding is not known"
+        );
+        return write_wrapped(&text, Style::PLAIN, out);
+    }
+    let total = rows::total(&rows(profile, blocks(options)));
+    let what = match options.by {
+        Measure::Outstanding => "outstanding",
+        Measure::Allocated => "allocated",
+        Measure::Retained => "retained by requests",
+        Measure::Survivors => "surviving from requests",
+    };
+    let mut text = format!(
+        "{targets}: {} {what} in {}",
+        units::bytes(total.bytes),
+        units::counted(total.objects, "block"),
+    );
+    let mapped = options.by.bytes(&profile.mapped_beside());
+    if options.by.stage().is_none() && mapped > 0 {
+        text += &format!(", {} mapped beside them", units::bytes(mapped));
+    }
+    write_wrapped(&text, Style::bold(options.colour), out)
+}
+
+/// Who was recorded, when, all sums, and what was remarked.
+pub(super) fn write_rest(
+    profile: &Profile,
+    options: Options<'_>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    writeln!(out)?;
+    write_targets(profile, out)?;
+    writeln!(out, "span         {}", units::span(profile.span))?;
+    if !profile.rss_only {
+        write_sums(profile, options, out)?;
+    }
+    for note in &profile.notes {
+        let text = format!("note         {}", units::printable(&note.text));
+        write_wrapped(&text, Style::PLAIN, out)?;
+    }
+    for counter in profile.counters.iter().filter(|it| it.value > 0) {
+        if profile.lost().all(|lost| lost.name != counter.name) {
+            let value = units::number(counter.value);
+            let text = format!(
+                "note         {value} {}",
+                units::printable(&counter.meaning)
+            );
+            write_wrapped(&text, Style::PLAIN, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_targets(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
+    for target in &profile.targets {
+        let ended = target.end_reason.as_ref();
+        let ended = ended.map_or(String::new(), |reason| {
+            format!(", {}", units::printable(reason))
+        });
+        let exe = units::printable(&target.exe);
+        let text = format!("target       {} {exe}{ended}", units::target(target));
+        write_wrapped(&text, Style::PLAIN, out)?;
+    }
+    Ok(())
+}
+
+fn write_sums(profile: &Profile, options: Options<'_>, out: &mut impl Write) -> io::Result<()> {
+    let total = profile.total();
+    for by in [Measure::Outstanding, Measure::Allocated] {
+        writeln!(
+            out,
+            "{:<12} {} in {}",
+            by.noun(),
+            units::bytes(by.bytes(&total)),
+            units::counted(by.objects(&total), "block"),
+        )?;
+    }
+    write_mapped(profile, out)?;
+    let options = Options {
+        by: options.by.of_all(),
+        ..blocks(options)
+    };
+    let Some(share) = rows::walked_share(&rows(profile, options)) else {
+        return Ok(());
+    };
+    let text = format!(
+        "stacks       {share} of the {} bytes have a stack of their own; the rest, marked ~, is \
+         apportioned among the stacks of the same caller (--stacks all walks every one)",
+        options.by.noun()
+    );
+    write_wrapped(&text, Style::PLAIN, out)
+}
+
+fn write_mapped(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
+    let sums = [
+        (
+            profile.mapped(MappingOwner::Allocator),
+            "by the allocator, to hold its blocks",
+        ),
+        (
+            profile.mapped(MappingOwner::Application),
+            "beside the allocator (mmap)",
+        ),
+        (
+            profile.mapped(MappingOwner::Shared),
+            "of shared memory (memfd, shm, MAP_SHARED)",
+        ),
+    ];
+    for (mapped, what) in sums {
+        if mapped.inuse_objects > 0 {
+            let bytes = units::bytes(mapped.inuse_bytes);
+            let ranges = units::counted(mapped.inuse_objects, "range");
+            let text = format!("mapped       {bytes} outstanding in {ranges} {what}");
+            write_wrapped(&text, Style::PLAIN, out)?;
+        }
+    }
+    let arenas = profile.python_arenas();
+    if arenas.inuse_objects > 0 {
+        let bytes = units::bytes(arenas.inuse_bytes);
+        let arenas = units::counted(arenas.inuse_objects, "arena");
+        let text = format!(
+            "             of it {bytes} in {arenas} of Python, which hold its small objects"
+        );
+        write_wrapped(&text, Style::PLAIN, out)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! A process of residue's own that looks names up, so that no file of a target can hurt the recorder: debug
+//! information may be made so that reading it takes all memory, never ends, or runs over the stack. The helper
+//! may be killed at any moment, may take so much memory and no more, and is started again when it is needed.
+//!
+//! Both sides speak in messages: four bytes, little-endian, that state a length, and so many bytes of JSON. A
+//! question is followed by its answer.
+
+use std::{
+    io::{self, Read, Write},
+    os::{fd::AsFd, unix::process::CommandExt as _},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::Symbol;
+use super::look_up::{Answer, Here, LookUp, NoAnswer, Places, Question};
+
+/// The subcommand that is the helper. Users do not give it.
+pub const COMMAND: &str = "look-up-names";
+/// How long one answer may take. The largest debug files of real programs take some seconds, once.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How much memory the helper may take, bytes, what it has mapped included.
+const MEMORY: u64 = 4 << 30;
+/// How many places are asked for at once: a question fits into a pipe, so that asking never waits.
+const AT_ONCE: usize = 1024;
+/// No answer is longer, bytes: an address has up to 65 functions, each with two names.
+const MAX_ANSWER_BYTES: u32 = 1 << 30;
+
+/// Has a helper look names up.
+#[derive(Debug, Default)]
+pub(super) struct Helper(Option<Running>);
+
+impl LookUp for Helper {
+    fn look_up(&mut self, question: &Question) -> Answer {
+        let mut found = Vec::with_capacity(question.places.len());
+        for part in parts(question) {
+            found.extend(self.ask(&part)?);
+        }
+        Ok(found)
+    }
+}
+
+impl Helper {
+    fn ask(&mut self, question: &Question) -> Answer {
+        let mut running = match self.0.take() {
+            Some(running) => running,
+            None => Running::start().map_err(NoAnswer::Nobody)?,
+        };
+        // One that gave no answer is dropped, and killed by that.
+        let answer = running.ask(question)?;
+        self.0 = Some(running);
+        match answer {
+            Ok(found) if found.len() == question.places.len() => Ok(found),
+            Ok(_) => Err(NoAnswer::Lost),
+            Err(text) => Err(NoAnswer::Unreadable(text)),
+        }
+    }
+}
+
+fn parts(question: &Question) -> Vec<Question> {
+    type Make = fn(Vec<u64>) -> Places;
+    let (places, make) = match &question.places {
+        Places::Offsets(places) => (places, Places::Offsets as Make),
+        Places::Svmas(places) => (places, Places::Svmas as Make),
+    };
+    let parts = places.chunks(AT_ONCE).map(|part| Question {
+        copy: question.copy.clone(),
+        places: make(part.to_vec()),
+    });
+    parts.collect()
+}
+
+/// What goes back: the functions at each place, or why there are none.
+type Message = Result<Vec<Vec<Symbol>>, String>;
+
+/// A helper under way, killed when dropped.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    questions: ChildStdin,
+    answers: ChildStdout,
+}
+
+impl Running {
+    fn start() -> io::Result<Self> {
+        let mut child = Command::new("/proc/self/exe")
+            .arg(COMMAND)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // Ctrl-C is for the recorder, which still has questions.
+            .process_group(0)
+            .spawn()?;
+        let pipes = (child.stdin.take(), child.stdout.take());
+        let (Some(questions), Some(answers)) = pipes else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        Ok(Self {
+            child,
+            questions,
+            answers,
+        })
+    }
+
+    fn ask(&mut self, question: &Question) -> Result<Message, NoAnswer> {
+        let deadline = Instant::now() + PATIENCE;
+        send(&mut self.questions, question).map_err(|_| NoAnswer::Lost)?;
+        let mut answers = Timed {
+            from: &mut self.answers,
+            deadline,
+        };
+        receive(&mut answers).map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => NoAnswer::TooSlow,
+            _ => NoAnswer::Lost,
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails only when it is gone already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// What is read until a deadline.
+struct Timed<'a, R> {
+    from: &'a mut R,
+    deadline: Instant,
+}
+
+impl<R: Read + AsFd> Read for Timed<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut ready = [PollFd::new(self.from, PollFlags::IN)];
+        match poll(&mut ready, Some(&left))? {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => self.from.read(into),
+        }
+    }
+}
+
+/// The helper's side: answers questions until there are no more.
+///
+/// # Errors
+///
+/// When whoever asks is gone.
+pub fn answer_all(mut questions: impl Read, mut answers: impl Write) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let limit = Rlimit {
+        current: Some(MEMORY),
+        maximum: Some(MEMORY),
+    };
+    setrlimit(Resource::As, limit)?;
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none)?;
+    let mut here = Here::new();
+    loop {
+        let question: Question = match receive(&mut questions) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            question => question?,
+        };
+        let answer = here.look_up(&question).map_err(|error| error.to_string());
+        send(&mut answers, &answer)?;
+    }
+}
+
+fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    let json = serde_json::to_vec(message)?;
+    let length = u32::try_from(json.len()).map_err(io::Error::other)?;
+    to.write_all(&length.to_le_bytes())?;
+    to.write_all(&json)?;
+    to.flush()
+}
+
+fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length);
+    if length > MAX_ANSWER_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut json = vec![0; length as usize];
+    from.read_exact(&mut json)?;
+    Ok(serde_json::from_slice(&json)?)
+}

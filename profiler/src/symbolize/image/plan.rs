@@ -1,0 +1,194 @@
+//! Which parts of a file go into its copy.
+
+use object::LittleEndian;
+use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64};
+use object::pod::from_bytes;
+use object::read::ReadRef;
+use object::read::elf::{CompressionHeader as _, FileHeader as _, SectionHeader as _};
+
+use super::{Budget, ENDIAN, ImageError, Shared, no_section};
+use crate::target::FileData;
+
+/// A linked object has some forty. Those with one a function are not linked yet.
+const MAX_SECTIONS: usize = 4096;
+/// A linked object has some ten.
+const MAX_SEGMENTS: usize = 4096;
+/// The most that becomes of a compressed section, for each of its bytes. Debug information shrinks to a third;
+/// what grows a thousandfold was made for it.
+const MAX_GROWTH: u64 = 64;
+
+/// Without them there is no name at all. blazesym finds them by their names.
+const SYMBOLS: [&[u8]; 5] = [
+    b".symtab",
+    b".strtab",
+    b".dynsym",
+    b".dynstr",
+    b".note.gnu.build-id",
+];
+/// What leads from an address to lines and to functions that were inlined. Where variables are, and the
+/// indices of debuggers, are as large again and tell nothing here.
+const DEBUG: [&[u8]; 11] = [
+    b".debug_abbrev",
+    b".debug_addr",
+    b".debug_aranges",
+    b".debug_info",
+    b".debug_line",
+    b".debug_line_str",
+    b".debug_ranges",
+    b".debug_rnglists",
+    b".debug_str",
+    b".debug_str_offsets",
+    b".debug_types",
+];
+/// Names what debug files share.
+const LINK: &[u8] = b".gnu_debugaltlink";
+
+/// What goes into a copy.
+pub(super) struct Plan<'data> {
+    /// The file's header.
+    pub header: FileHeader64<LittleEndian>,
+    /// Its segments' headers: they lead from file offsets to addresses.
+    pub segments: &'data [ProgramHeader64<LittleEndian>],
+    /// Its sections.
+    pub sections: Vec<Section>,
+}
+
+/// A section of the copy.
+pub(super) struct Section {
+    /// Its name.
+    pub name: &'static [u8],
+    /// Its header; where it is and how long it is will be another matter.
+    pub header: SectionHeader64<LittleEndian>,
+    /// Its bytes.
+    pub contents: Contents,
+}
+
+/// Where the bytes of a section come from.
+pub(super) enum Contents {
+    /// From the file.
+    Part {
+        /// Where they begin, file offset.
+        offset: u64,
+        /// How many.
+        bytes: u64,
+    },
+    /// From the file, where they are compressed by zlib.
+    Compressed {
+        /// Where the compressed ones begin, file offset.
+        offset: u64,
+        /// How many these are.
+        packed: u64,
+        /// How many become of them.
+        bytes: u64,
+    },
+    /// They were made here.
+    Made(Vec<u8>),
+}
+
+impl Contents {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Part { bytes, .. } | Self::Compressed { bytes, .. } => *bytes,
+            Self::Made(made) => made.len() as u64,
+        }
+    }
+}
+
+impl<'data> Plan<'data> {
+    /// Looks through the section headers. Debug information that finds no room is left out as a whole: parts of
+    /// it refer to each other.
+    pub fn of(
+        data: &'data FileData<'_>,
+        shared: Option<&Shared>,
+        budget: &mut Budget,
+    ) -> Result<Self, ImageError> {
+        let header = FileHeader64::<LittleEndian>::parse(data).map_err(|_| ImageError::Damaged)?;
+        let segments = header.program_headers(ENDIAN, data);
+        let segments = segments.map_err(|_| ImageError::Damaged)?;
+        let mut symbols = sections(data, header, &SYMBOLS)?;
+        let debug = sections(data, header, &DEBUG)?;
+        if !budget.take(total(&symbols)) {
+            return Err(ImageError::TooLarge);
+        }
+        let debug = match budget.take(total(&debug)) {
+            true => debug,
+            false => {
+                budget.left_out += 1;
+                Vec::new()
+            }
+        };
+        symbols.extend(debug);
+        symbols.extend(shared.map(link));
+        Ok(Self {
+            header: *header,
+            segments: &segments[..segments.len().min(MAX_SEGMENTS)],
+            sections: symbols,
+        })
+    }
+}
+
+fn total(sections: &[Section]) -> u64 {
+    let bytes = sections.iter().map(|section| section.contents.bytes());
+    bytes.fold(0, u64::saturating_add)
+}
+
+/// The first section of each of these names.
+fn sections(
+    data: &FileData<'_>,
+    header: &FileHeader64<LittleEndian>,
+    names: &[&'static [u8]],
+) -> Result<Vec<Section>, ImageError> {
+    let table = header.sections(ENDIAN, data);
+    let table = table.map_err(|_| ImageError::Damaged)?;
+    let mut found: Vec<Section> = Vec::new();
+    for section in table.iter().take(MAX_SECTIONS) {
+        let name = table.section_name(ENDIAN, section).unwrap_or_default();
+        let Some(&name) = names.iter().find(|it| **it == name) else {
+            continue;
+        };
+        if found.iter().all(|it| it.name != name) {
+            let contents = contents(data, section);
+            found.extend(contents.map(|contents| Section {
+                name,
+                header: *section,
+                contents,
+            }));
+        }
+    }
+    Ok(found)
+}
+
+/// `None` for what is not in this file, or is packed in a way that blazesym does not unpack.
+fn contents(data: &FileData<'_>, section: &SectionHeader64<LittleEndian>) -> Option<Contents> {
+    let (offset, bytes) = section.file_range(ENDIAN)?;
+    let end = offset.checked_add(bytes)?;
+    if end > data.len().ok()? {
+        return None;
+    }
+    let flags = section.sh_flags(ENDIAN);
+    if flags & u64::from(elf::SHF_COMPRESSED) == 0 {
+        return Some(Contents::Part { offset, bytes });
+    }
+    type Compression = elf::CompressionHeader64<LittleEndian>;
+    let before = size_of::<Compression>() as u64;
+    let head = data.read_bytes_at(offset, before).ok()?;
+    let (head, _) = from_bytes::<Compression>(head).ok()?;
+    let packed = bytes.checked_sub(before)?;
+    let unpacked = head.ch_size(ENDIAN);
+    let is_plausible = unpacked <= packed.saturating_mul(MAX_GROWTH);
+    (head.ch_type(ENDIAN) == elf::ELFCOMPRESS_ZLIB && is_plausible).then_some(
+        Contents::Compressed {
+            offset: offset + before,
+            packed,
+            bytes: unpacked,
+        },
+    )
+}
+
+fn link(shared: &Shared) -> Section {
+    Section {
+        name: LINK,
+        header: no_section(elf::SHT_PROGBITS),
+        contents: Contents::Made(shared.link()),
+    }
+}

@@ -1,0 +1,166 @@
+//! Looks names up in a copy of a file.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+};
+
+use blazesym::symbolize::source::{Elf, Source};
+use blazesym::symbolize::{CodeInfo, Input, Reason, Sym, Symbolized, Symbolizer};
+use serde::{Deserialize, Serialize};
+
+use super::Symbol;
+
+/// The longest name that is kept, in bytes. Real C++ template names reach some thousands; a hostile
+/// symbol table may hold one of the size of the file, for every frame.
+pub(super) const MAX_NAME_BYTES: usize = 4096;
+/// The most functions that are reported for one address. Compilers inline a few dozen levels.
+const MAX_INLINED: usize = 64;
+
+/// What is asked of a copy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Question {
+    /// A path that opens the copy.
+    pub(super) copy: PathBuf,
+    /// Where.
+    pub(super) places: Places,
+}
+
+/// Places in a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Places {
+    /// File offsets, of the file that was copied.
+    Offsets(Vec<u64>),
+    /// Addresses in the file's own terms.
+    Svmas(Vec<u64>),
+}
+
+impl Places {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Offsets(places) | Self::Svmas(places) => places.len(),
+        }
+    }
+
+    fn input(&self) -> Input<&[u64]> {
+        match self {
+            Self::Offsets(places) => Input::FileOffset(places),
+            Self::Svmas(places) => Input::VirtOffset(places),
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// There are no names in the file.
+    #[error("{0}")]
+    Unreadable(String),
+    /// Whoever looks for them is lost in the file.
+    #[error("it confuses the symbolizer")]
+    Lost,
+    /// Whoever looks for them did not come back in time.
+    #[error("it takes too long")]
+    TooSlow,
+    /// There is nobody to look for them.
+    #[error("residue cannot start a process of its own that looks them up")]
+    Nobody(#[source] std::io::Error),
+}
+
+/// The functions at each place; none where nothing is known.
+pub(super) type Answer = Result<Vec<Vec<Symbol>>, NoAnswer>;
+
+/// Whoever looks names up.
+pub(super) trait LookUp: std::fmt::Debug {
+    /// Answers for each of the places.
+    fn look_up(&mut self, question: &Question) -> Answer;
+}
+
+/// Looks names up in this process. A file that was made for it can take all memory and time, and end the
+/// process: a recorder does not do so ([`super::helper`]).
+#[derive(Debug)]
+pub(super) struct Here(Symbolizer);
+
+impl Here {
+    /// Nothing is opened yet. It searches for no files: what there is, is in the copies.
+    pub(super) fn new() -> Self {
+        let blazesym = Symbolizer::builder()
+            .enable_code_info(true)
+            .enable_inlined_fns(true)
+            .enable_demangling(true)
+            .set_debug_dirs(Some([] as [PathBuf; 0]))
+            .build();
+        Self(blazesym)
+    }
+}
+
+impl LookUp for Here {
+    fn look_up(&mut self, question: &Question) -> Answer {
+        let found = catch_unwind(AssertUnwindSafe(|| look_up(&self.0, question)));
+        match found {
+            Ok(found) => found.map_err(|error| NoAnswer::Unreadable(error.to_string())),
+            Err(_) => {
+                // Whatever it was doing is half done.
+                *self = Self::new();
+                Err(NoAnswer::Lost)
+            }
+        }
+    }
+}
+
+/// Where the debug information is unfit (damaged, or it refers to what is not there) the symbol table alone may
+/// still do.
+fn look_up(blazesym: &Symbolizer, question: &Question) -> blazesym::Result<Vec<Vec<Symbol>>> {
+    let Question { copy, places } = question;
+    let mut elf = Elf::new(copy);
+    let with_lines = blazesym.symbolize(&Source::Elf(elf.clone()), places.input());
+    let with_lines = with_lines
+        .unwrap_or_else(|_| vec![Symbolized::Unknown(Reason::IgnoredError); places.len()]);
+    if !with_lines.iter().any(failed) {
+        return Ok(with_lines.iter().map(functions).collect());
+    }
+    elf.debug_syms = false;
+    let plain = blazesym.symbolize(&Source::Elf(elf), places.input())?;
+    let better = with_lines.iter().zip(&plain);
+    Ok(better
+        .map(|(lines, plain)| functions(if failed(lines) { plain } else { lines }))
+        .collect())
+}
+
+/// Whether there may be a name that could not be read, as opposed to none.
+fn failed(symbolized: &Symbolized<'_>) -> bool {
+    matches!(symbolized, Symbolized::Unknown(Reason::IgnoredError))
+}
+
+/// blazesym lists inlined functions outermost first, after the function that holds them.
+fn functions(symbolized: &Symbolized<'_>) -> Vec<Symbol> {
+    let Symbolized::Sym(Sym {
+        name,
+        code_info,
+        inlined,
+        ..
+    }) = symbolized
+    else {
+        return Vec::new();
+    };
+    let inner = inlined
+        .iter()
+        .rev()
+        .map(|inlined| symbol(&inlined.name, inlined.code_info.as_ref()));
+    inner
+        .take(MAX_INLINED)
+        .chain([symbol(name, code_info.as_deref())])
+        .collect()
+}
+
+fn symbol(name: &str, code: Option<&CodeInfo<'_>>) -> Symbol {
+    Symbol {
+        name: bounded(name),
+        file: code.map(|code| bounded(&code.to_path().to_string_lossy())),
+        line: code.and_then(|code| code.line),
+    }
+}
+
+fn bounded(name: &str) -> String {
+    name[..name.floor_char_boundary(MAX_NAME_BYTES)].to_owned()
+}

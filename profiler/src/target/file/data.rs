@@ -1,0 +1,93 @@
+//! Parts of a file, read as they are asked for.
+
+use std::{cell::Cell, ops::Range, os::unix::fs::FileExt as _, rc::Rc};
+
+use object::read::{ReadCache, ReadCacheOps, ReadRef};
+
+use super::TargetFile;
+
+/// The most that is read of one file by one reader, bytes. The largest symbol tables of real programs take
+/// some 200 MiB; a file without end, or one that names the same part in a thousand ways, stops here.
+const MOST: u64 = 512 << 20;
+
+/// Reads the file by positions, each part once. Every read is bounded by the length that the file had when
+/// it was opened, and all together by half a GiB: beyond that, reading fails as it does for a damaged file.
+#[derive(Debug)]
+pub struct FileData<'a> {
+    parts: ReadCache<Positioned<'a>>,
+    left: Rc<Cell<u64>>,
+}
+
+impl<'a> FileData<'a> {
+    pub(super) fn of(file: &'a TargetFile) -> Self {
+        let left = Rc::new(Cell::new(MOST));
+        let positioned = Positioned {
+            file,
+            at: 0,
+            left: Rc::clone(&left),
+        };
+        Self {
+            parts: ReadCache::new(positioned),
+            left,
+        }
+    }
+}
+
+impl<'data> ReadRef<'data> for &'data FileData<'_> {
+    fn len(self) -> Result<u64, ()> {
+        self.parts.len()
+    }
+
+    fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'data [u8], ()> {
+        // Asked here, because room for a part is made before it is read. A part that was read before is
+        // asked for again only by those who have room left for as much.
+        match size <= self.left.get() {
+            true => self.parts.read_bytes_at(offset, size),
+            false => Err(()),
+        }
+    }
+
+    fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> Result<&'data [u8], ()> {
+        self.parts.read_bytes_at_until(range, delimiter)
+    }
+}
+
+/// A file and where the next read begins.
+#[derive(Debug)]
+struct Positioned<'a> {
+    file: &'a TargetFile,
+    at: u64,
+    left: Rc<Cell<u64>>,
+}
+
+impl Positioned<'_> {
+    fn take(&mut self, bytes: u64) -> Result<(), ()> {
+        let left = self.left.get().checked_sub(bytes).ok_or(())?;
+        self.left.set(left);
+        self.at = self.at.checked_add(bytes).ok_or(())?;
+        Ok(())
+    }
+}
+
+impl ReadCacheOps for Positioned<'_> {
+    fn len(&mut self) -> Result<u64, ()> {
+        Ok(self.file.bytes)
+    }
+
+    fn seek(&mut self, to: u64) -> Result<u64, ()> {
+        self.at = to;
+        Ok(to)
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, ()> {
+        let read = self.file.file.read_at(into, self.at).map_err(|_| ())?;
+        self.take(read as u64)?;
+        Ok(read)
+    }
+
+    fn read_exact(&mut self, into: &mut [u8]) -> Result<(), ()> {
+        let from = self.at;
+        self.take(into.len() as u64)?;
+        self.file.read_exact_at(into, from).map_err(|_| ())
+    }
+}

@@ -1,0 +1,223 @@
+//! However somebody ends a recording, or looks away from it, the capture is complete.
+
+use std::{
+    io::Write as _,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use residue_tests::{
+    code_bytes::{assert_clean, changed_code},
+    fixtures::Fixture,
+    lines::Lines,
+    machine::{self, PATIENCE, wait_until},
+    recorder::{record, report},
+    target::Target,
+};
+use rustix::{
+    pipe::{fcntl_getpipe_size, pipe},
+    process::{Pid, Signal, kill_process},
+};
+use tempfile::TempDir;
+
+/// More than a recording of a second takes beside that second, on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+/// A process that holds something, and waits.
+fn holder() -> Result<Target> {
+    Target::start(&Fixture::Churn.build()?, &["1", "100", "3"])
+}
+
+fn capture() -> Result<(TempDir, PathBuf)> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("test.residue");
+    Ok((directory, path))
+}
+
+/// Panics unless the capture is complete, and holds what `holder` filled.
+fn assert_complete(capture: &Path) -> Result<()> {
+    let json = String::from_utf8(report(capture, "json")?.stdout)?;
+    let json: serde_json::Value = serde_json::from_str(&json)?;
+    assert_eq!(json["span"]["cut_off"], false, "{}", json["span"]);
+    let names = json["stacks"].to_string();
+    assert!(names.contains("site_churn"), "{names}");
+    Ok(())
+}
+
+fn ended(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
+    let has_ended = wait_until(limit, || matches!(child.try_wait(), Ok(Some(_))));
+    if !has_ended {
+        drop(child.kill());
+    }
+    let status = child.wait()?;
+    ensure!(has_ended, "residue did not end within {limit:?}");
+    Ok(status)
+}
+
+fn signal(child: &Child, signal: Signal) -> Result<()> {
+    kill_process(Pid::from_child(child), signal).context("failed to signal residue")
+}
+
+#[test]
+fn a_hangup_and_a_quit_end_a_recording_as_cleanly_as_a_termination() -> Result<()> {
+    let _turn = machine::alone();
+    for which in [Signal::HUP, Signal::QUIT, Signal::TERM] {
+        let mut target = holder()?;
+        let (_directory, capture) = capture()?;
+        let mut residue = record(&[target.pid()], &capture)?
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let said = Lines::of(residue.stderr.take().context("a piped stderr")?);
+        said.next_starting("recording", PATIENCE)?;
+        target.ask("fill", "filled")?;
+        signal(&residue, which)?;
+        let status = ended(&mut residue, SOON)?;
+        assert!(status.success(), "{which:?}: {status}; {}", said.all());
+        assert_complete(&capture)?;
+        assert_clean(target.pid())?;
+    }
+    Ok(())
+}
+
+/// As nohup starts it: the terminal's end is not meant for it.
+#[test]
+fn a_hangup_that_is_ignored_ends_no_recording() -> Result<()> {
+    let _turn = machine::alone();
+    let target = holder()?;
+    let (_directory, capture) = capture()?;
+    let record = record(&[target.pid()], &capture)?;
+    let mut residue = Command::new("sh")
+        .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
+        .arg(record.get_program())
+        .args(record.get_args())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let said = Lines::of(residue.stderr.take().context("a piped stderr")?);
+    said.next_starting("recording", PATIENCE)?;
+    signal(&residue, Signal::HUP)?;
+    thread::sleep(Duration::from_secs(1));
+    assert!(residue.try_wait()?.is_none(), "{}", said.all());
+    signal(&residue, Signal::INT)?;
+    assert!(ended(&mut residue, SOON)?.success());
+    Ok(())
+}
+
+/// A recording of a second, with standard error that nobody reads.
+fn record_unread(target: &mut Target, stderr: OwnedFd) -> Result<()> {
+    let (_directory, capture) = capture()?;
+    let mut residue = record(&[target.pid()], &capture)?
+        .args(["-d", "4s"])
+        .stderr(stderr)
+        .spawn()?;
+    let probed = wait_until(SOON, || {
+        changed_code(target.pid()).is_ok_and(|changed| !changed.is_empty())
+    });
+    ensure!(probed, "residue has put no probes in");
+    thread::sleep(Duration::from_secs(1));
+    target.ask("fill", "filled")?;
+    let status = ended(&mut residue, SOON)?;
+    assert!(status.success(), "{status}");
+    assert_complete(&capture)?;
+    assert_clean(target.pid())
+}
+
+#[test]
+fn standard_error_that_is_gone_ends_no_recording() -> Result<()> {
+    let _turn = machine::alone();
+    let (reader, writer) = pipe()?;
+    drop(reader);
+    record_unread(&mut holder()?, writer)
+}
+
+#[test]
+fn standard_error_that_nobody_reads_holds_up_no_recording() -> Result<()> {
+    let _turn = machine::alone();
+    let (reader, writer) = pipe()?;
+    let room = fcntl_getpipe_size(reader.as_fd())?;
+    std::fs::File::from(writer.try_clone()?).write_all(&vec![b'.'; room])?;
+    record_unread(&mut holder()?, writer)?;
+    drop(reader);
+    Ok(())
+}
+
+/// Taking a probe out takes a tenth of a second and more, and the capture is not kept waiting for that.
+#[test]
+fn the_capture_is_complete_before_the_probes_are_out_and_who_asks_again_leaves() -> Result<()> {
+    let _turn = machine::alone();
+    let targets: Vec<Target> = (0..4).map(|_| holder()).collect::<Result<_>>()?;
+    let pids: Vec<u32> = targets.iter().map(Target::pid).collect();
+    let mut first = targets;
+    let (_directory, capture) = capture()?;
+    let mut residue = record(&pids, &capture)?.stderr(Stdio::piped()).spawn()?;
+    let said = Lines::of(residue.stderr.take().context("a piped stderr")?);
+    said.next_starting("recording", PATIENCE)?;
+    first[0].ask("fill", "filled")?;
+    signal(&residue, Signal::INT)?;
+    said.next_starting("wrote", PATIENCE)?;
+    assert_complete(&capture)?;
+    said.next_starting("taking", PATIENCE)?;
+    assert!(residue.try_wait()?.is_none(), "it ended meanwhile");
+    let asked = Instant::now();
+    signal(&residue, Signal::INT)?;
+    let status = ended(&mut residue, SOON)?;
+    let took = asked.elapsed();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(5), "it took {took:?} to leave");
+    said.wait_for_end(PATIENCE)?;
+    assert!(said.all().contains("leaving"), "{}", said.all());
+    assert_complete(&capture)?;
+    for pid in pids {
+        let clean = || changed_code(pid).is_ok_and(|changed| changed.is_empty());
+        wait_until(PATIENCE, clean);
+        assert_clean(pid)?;
+    }
+    Ok(())
+}
+
+/// Records a shell command, and returns how residue ended and what it said.
+fn launched(arguments: &[&str], command: &str) -> Result<(Option<i32>, String)> {
+    let (_directory, capture) = capture()?;
+    let output = record(&[], &capture)?
+        .args(arguments)
+        .args(["--", "sh", "-c", command])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let text = report(&capture, "json")?.stdout;
+    Ok((output.status.code(), said + &String::from_utf8_lossy(&text)))
+}
+
+#[test]
+fn how_a_command_ended_is_said_and_passed_on_where_asked() -> Result<()> {
+    let _turn = machine::alone();
+    let (code, said) = launched(&[], "exit 3")?;
+    assert_eq!(code, Some(0), "{said}");
+    // On standard error and in the report.
+    assert!(said.matches("exited with status 3").count() >= 2, "{said}");
+    let preserve = ["--preserve-status"];
+    assert_eq!(launched(&preserve, "exit 3")?.0, Some(3));
+    let (code, said) = launched(&preserve, "kill -9 $$")?;
+    assert_eq!(code, Some(128 + 9), "{said}");
+    assert!(said.contains("killed by signal 9 (SIGKILL)"), "{said}");
+    Ok(())
+}
+
+/// The shell between them has ended by the time anybody looks: the daemon is nobody's child.
+#[test]
+fn a_daemon_that_a_command_leaves_is_named() -> Result<()> {
+    let _turn = machine::alone();
+    let (code, said) = launched(&[], "(setsid sleep 20 & echo $! >&2); exit 0")?;
+    assert_eq!(code, Some(0), "{said}");
+    let mut lines = said.lines();
+    let daemon = lines.find(|line| line.parse::<u32>().is_ok());
+    let daemon = daemon.context("the shell tells the pid")?;
+    let note = lines.find(|line| line.contains("not recorded"));
+    let note = note.with_context(|| format!("nothing says what was not recorded: {said}"))?;
+    assert!(note.contains(&format!("{daemon} (sleep)")), "{note}");
+    let pid = Pid::from_raw(daemon.parse()?).context("a pid")?;
+    kill_process(pid, Signal::KILL)?;
+    Ok(())
+}

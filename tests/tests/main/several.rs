@@ -1,0 +1,180 @@
+//! What happens to one process of several, or keeps it from being recorded, is no matter of the others.
+
+use std::{
+    process::{Child, Command},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use residue_tests::{
+    code_bytes::assert_clean,
+    fixtures::Fixture,
+    machine::{self, Needed},
+    recorder::{Recorder, Refusal, record, residue},
+    target::Target,
+};
+
+fn holder() -> Result<Target> {
+    Target::start(&Fixture::Churn.build()?, &["1", "100", "3"])
+}
+
+/// Attaching to eight processes takes a second and more, and in all of it some end.
+#[test]
+fn workers_that_end_while_others_are_attached_end_no_recording() -> Result<()> {
+    let _turn = machine::alone();
+    let mut target = holder()?;
+    let workers = (0..8).map(|n| {
+        let seconds = format!("{:.1}", 0.2 + 0.25 * f64::from(n));
+        Command::new("sleep").arg(seconds).spawn()
+    });
+    let workers: Vec<Child> = workers.collect::<Result<_, _>>()?;
+    let mut pids: Vec<u32> = workers.iter().map(Child::id).collect();
+    // Reaped as they end, so that they do not linger as zombies.
+    let reaped: Vec<_> = workers
+        .into_iter()
+        .map(|mut worker| thread::spawn(move || worker.wait()))
+        .collect();
+    pids.push(target.pid());
+    let recorder = Recorder::start_as_users_do(&pids, &[])?;
+    target.ask("fill", "filled")?;
+    let truth = target.ask_truth()?;
+    let recording = recorder.stop()?;
+    let report = recording.report()?;
+    assert_eq!(report.outstanding_bytes(), truth.bytes());
+    assert!(
+        recording.stderr.contains("is not recorded"),
+        "{}",
+        recording.stderr
+    );
+    for worker in reaped {
+        worker.join().ok().context("the reaper does not panic")??;
+    }
+    assert_clean(target.pid())
+}
+
+#[test]
+fn a_zombie_among_several_is_left_out_and_named() -> Result<()> {
+    let _turn = machine::alone();
+    let target = holder()?;
+    let mut ended = Command::new("true").spawn()?;
+    thread::sleep(Duration::from_millis(200));
+    let recording = Recorder::start_as_users_do(&[ended.id(), target.pid()], &[])?.stop()?;
+    ended.wait()?;
+    recording.report()?;
+    let said = format!("pid {} is not recorded", ended.id());
+    assert!(recording.stderr.contains(&said), "{}", recording.stderr);
+    let json = recording.render("json")?;
+    assert!(json.contains(&said), "{json}");
+    Ok(())
+}
+
+#[test]
+fn a_pid_that_never_existed_is_a_slip_at_once() -> Result<()> {
+    let _turn = machine::alone();
+    let target = holder()?;
+    let mut command = refused_record(&[target.pid(), 4_194_303])?;
+    Refusal::of(&mut command)?.assert_says(&["no process 4194303"]);
+    assert_clean(target.pid())
+}
+
+/// A recording that would end by itself, should it not refuse. Nothing is left of its capture.
+fn refused_record(pids: &[u32]) -> Result<Command> {
+    let mut command = record(pids, "/dev/shm/residue-refused.residue".as_ref())?;
+    command.args(["-d", "1s"]);
+    Ok(command)
+}
+
+#[test]
+fn processes_that_did_nothing_are_named() -> Result<()> {
+    let _turn = machine::alone();
+    let (mut busy, idle) = (holder()?, holder()?);
+    let recorder = Recorder::start_as_users_do(&[busy.pid(), idle.pid()], &[])?;
+    busy.ask("fill", "filled")?;
+    let json = recorder.stop()?.render("json")?;
+    let note = json.lines().find(|line| line.contains("neither allocated"));
+    let note = note.with_context(|| format!("nothing is said of who did nothing: {json}"))?;
+    assert!(note.contains(&idle.pid().to_string()), "{note}");
+    assert!(!note.contains(&busy.pid().to_string()), "{note}");
+    Ok(())
+}
+
+/// Records with a limit of the shell's, such as `-Sn 64`.
+fn limited(limit: &str, pid: u32) -> Result<Refusal> {
+    let directory = tempfile::tempdir()?;
+    let mut record = record(&[pid], &directory.path().join("test.residue"))?;
+    record.args(["-d", "500ms"]);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("ulimit {limit} && exec \"$@\""), "sh"])
+        .arg(record.get_program())
+        .args(record.get_args());
+    Refusal::of(&mut command)
+}
+
+#[test]
+fn soft_limits_are_raised_and_hard_ones_named() -> Result<()> {
+    let _turn = machine::alone();
+    let target = holder()?;
+    for soft in ["-Sn 64", "-Sn 20", "-Sv 100000"] {
+        let Refusal { code, stderr } = limited(soft, target.pid())?;
+        assert_eq!(code, Some(0), "ulimit {soft}: {stderr}");
+    }
+    limited("-n 40", target.pid())?.assert_says(&["too many open files", "ulimit -Hn"]);
+    limited("-v 200000", target.pid())?.assert_says(&["address space", "ulimit -Hv"]);
+    assert_clean(target.pid())
+}
+
+/// A command of ours has the limits that it would have without us.
+#[test]
+fn a_command_keeps_the_limits_that_residue_raises_for_itself() -> Result<()> {
+    let _turn = machine::alone();
+    let directory = tempfile::tempdir()?;
+    let mut record = record(&[], &directory.path().join("test.residue"))?;
+    record.args(["--", "sh", "-c", "ulimit -Sn"]);
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -Sn 123 && exec \"$@\"", "sh"])
+        .arg(record.get_program())
+        .args(record.get_args())
+        .output()?;
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "123\n");
+    Ok(())
+}
+
+/// As root is in a container.
+#[test]
+fn root_without_capabilities_is_not_told_to_use_sudo() -> Result<()> {
+    let _turn = machine::alone();
+    let test = "root_without_capabilities_is_not_told_to_use_sudo";
+    let setpriv = Needed {
+        program: "setpriv",
+        package: "util-linux",
+    };
+    if !machine::has(test, setpriv) {
+        return Ok(());
+    }
+    let target = holder()?;
+    let mut command = Command::new(setpriv.program);
+    command
+        .args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"])
+        .arg(residue()?)
+        .args(["record", "-d", "1s", "-p", &target.pid().to_string()])
+        .args(["-o", "/dev/shm/residue-refused.residue"]);
+    let refusal = Refusal::of(&mut command)?;
+    refusal.assert_says(&["CAP_SYS_PTRACE", "container"]);
+    assert!(!refusal.stderr.contains("sudo"), "{}", refusal.stderr);
+    Ok(())
+}
+
+/// Some messages hold their cause, and whoever prints causes prints it again.
+#[test]
+fn the_reason_that_the_system_gives_stands_once() -> Result<()> {
+    let _turn = machine::alone();
+    let directory = tempfile::tempdir()?;
+    let mut command = record(&[], &directory.path().join("test.residue"))?;
+    let refusal = Refusal::of(command.args(["--", "/no/such/command"]))?;
+    refusal.assert_says(&["/no/such/command"]);
+    let said = &refusal.stderr;
+    assert_eq!(said.matches("No such file").count(), 1, "{said}");
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Requests whose work is done by other threads: what these leave behind is the request's, or is called ambiguous
+//! beside it. No request that keeps something reads as one that keeps nothing for sure.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use residue_tests::{
+    fixtures::{Fixture, sources},
+    http::Load,
+    machine::{self, NODE},
+    python::{Python, pythons},
+    recorder::Recorder,
+    report::Report,
+    target::Target,
+    windows::RouteRow,
+};
+
+const PYTHON: &str = "3.11";
+/// From PyPI.
+const PACKAGES: [&str; 3] = ["aiohttp", "uvicorn", "hypercorn"];
+/// What a request keeps: an object of Python's, with its end.
+const KEPT: f64 = 10_001.0;
+const CLEAN: &str = "/clean";
+/// What a server itself may keep of a request until a later one, on average, bytes.
+const OWN: f64 = 2000.0;
+/// The same of Node, whose compiler works while requests are under way.
+const NODES_OWN: f64 = 10_000.0;
+/// As many requests as it takes for most graces to be over.
+const ROUNDS: usize = 20;
+
+struct Server {
+    process: Target,
+    port: u16,
+}
+
+impl Server {
+    fn start(command: &mut Command) -> Result<Self> {
+        let process = Target::spawn(command)?;
+        let said = process.await_line("ready ")?;
+        let port = said.rsplit(' ').next().context("a port")?.parse()?;
+        Ok(Self { process, port })
+    }
+
+    /// Records it, when its threads are started, under the load of so many clients.
+    fn recorded(&self, paths: &[&str], clients: usize, keep_alive: bool) -> Result<Report> {
+        let load = Load {
+            name: "escaped",
+            clients,
+            rounds: ROUNDS,
+            paths,
+            keep_alive,
+        };
+        Load {
+            clients: 8,
+            rounds: 3,
+            ..load
+        }
+        .run(self.port)?;
+        let recorder = Recorder::start(&[self.process.pid()], &[])?;
+        load.run(self.port)?;
+        recorder.stop()?.report()
+    }
+}
+
+fn row<'a>(report: &'a Report, path: &str) -> &'a RouteRow {
+    let row = report.route(&format!("GET {path}"));
+    row.expect("the route was requested")
+}
+
+fn with(row: &RouteRow, confidence: &str) -> u64 {
+    row.confidences.get(confidence).copied().unwrap_or(0)
+}
+
+/// Every request is bound, and each route has what it leaves behind.
+fn assert_right(report: &Report, paths: &[&str], kept: f64, own: f64) {
+    for path in paths {
+        let row = row(report, path);
+        assert_eq!(with(row, "candidates") + with(row, "none"), 0, "{row:#?}");
+        assert_survivors(row, path, kept, own);
+    }
+}
+
+fn assert_survivors(row: &RouteRow, path: &str, kept: f64, own: f64) {
+    let truth = if *path == *CLEAN { 0.0 } else { kept };
+    let retained = row.retained_bytes_per_request.unwrap_or(0.0);
+    assert!(retained >= truth && retained < truth + own, "{row:#?}");
+    let survived = row.survivor_bytes_per_request.unwrap_or(0.0);
+    assert!(survived >= truth && survived < truth + own, "{row:#?}");
+}
+
+/// As [`assert_right`], of the requests that are bound; the others are said to be ambiguous.
+fn assert_not_wrong(report: &Report, paths: &[&str]) {
+    for path in paths {
+        let row = row(report, path);
+        let bound = row.requests - with(row, "candidates");
+        if bound > 0 {
+            assert_survivors(row, path, KEPT, OWN);
+        }
+    }
+}
+
+/// The stack that has what the requests of a route left behind.
+fn assert_stack(report: &Report, path: &str, function: &str) {
+    let row = row(report, path);
+    let survived = row.survivors.expect("graces are over").bytes;
+    let of_function = row.survivors_of(function).bytes;
+    assert!(of_function * 10 >= survived * 9, "{row:#?}");
+}
+
+fn python(test: &str) -> Result<Option<Python>> {
+    let python = pythons(test).into_iter().find(|it| it.name == PYTHON);
+    let python = python.map(|it| it.with_packages(test, &PACKAGES));
+    Ok(python.transpose()?.flatten())
+}
+
+fn assert_asyncio(test: &str, kind: &str, paths: &[&str]) -> Result<()> {
+    let _turn = machine::alone();
+    let Some(python) = python(test)? else {
+        return Ok(());
+    };
+    let script = sources().join("python/escaping.py");
+    let server = Server::start(Command::new(&python.path).arg(script).arg(kind))?;
+    for keep_alive in [true, false] {
+        let report = server.recorded(paths, 1, keep_alive)?;
+        assert_right(&report, paths, KEPT, OWN);
+        assert_stack(&report, paths[0], "keep");
+    }
+    assert_not_wrong(&server.recorded(paths, 8, true)?, paths);
+    Ok(())
+}
+
+const EXECUTORS: [&str; 3] = ["/executor", "/thread", CLEAN];
+
+#[test]
+fn streams_of_asyncio_have_what_their_executor_keeps() -> Result<()> {
+    let test = "streams_of_asyncio_have_what_their_executor_keeps";
+    assert_asyncio(test, "streams", &EXECUTORS)
+}
+
+#[test]
+fn aiohttp_has_what_its_executor_keeps() -> Result<()> {
+    assert_asyncio("aiohttp_has_what_its_executor_keeps", "aiohttp", &EXECUTORS)
+}
+
+#[test]
+fn uvicorn_has_what_its_executor_keeps() -> Result<()> {
+    assert_asyncio("uvicorn_has_what_its_executor_keeps", "uvicorn", &EXECUTORS)
+}
+
+#[test]
+fn hypercorn_has_what_its_wsgi_application_keeps() -> Result<()> {
+    let test = "hypercorn_has_what_its_wsgi_application_keeps";
+    assert_asyncio(test, "hypercorn", &["/executor", CLEAN])
+}
+
+/// What one client's requests keep is theirs, whoever allocates; of several, nobody can tell.
+fn assert_queued(way: &str) -> Result<()> {
+    let _turn = machine::alone();
+    let program = Fixture::Queued.build()?;
+    let server = Server::start(Command::new(program).arg(way))?;
+    let paths = ["/leak", CLEAN];
+    let report = server.recorded(&paths, 1, true)?;
+    for path in paths {
+        let row = row(&report, path);
+        assert_eq!(with(row, "candidates") + with(row, "none"), 0, "{row:#?}");
+    }
+    assert_stack(&report, paths[0], "site_leak");
+    // A thread of the pool is taken for one with work of its own until it has waited once.
+    let survived = row(&report, paths[0]).survivor_bytes_per_request;
+    let least = 10_000.0 * (1.0 - 4.0 / ROUNDS as f64);
+    assert!(survived.is_some_and(|it| it >= least), "{survived:?}");
+    assert_eq!(row(&report, CLEAN).survivor_bytes_per_request, Some(0.0));
+    let report = server.recorded(&paths, 8, true)?;
+    let leak = row(&report, paths[0]);
+    assert!(
+        with(leak, "candidates") * 10 >= leak.requests * 8,
+        "{leak:#?}"
+    );
+    // As above.
+    assert!(with(leak, "exact") <= 4, "{leak:#?}");
+    Ok(())
+}
+
+#[test]
+fn what_a_pool_does_for_threads_that_wait_is_not_missing() -> Result<()> {
+    assert_queued("blocking")
+}
+
+#[test]
+fn what_a_pool_does_for_threads_that_poll_is_not_missing() -> Result<()> {
+    assert_queued("polling")
+}
+
+#[test]
+fn node_with_one_client_has_what_its_requests_keep() -> Result<()> {
+    let _turn = machine::alone();
+    if !machine::has("node_with_one_client_has_what_its_requests_keep", NODE) {
+        return Ok(());
+    }
+    let script = sources().join("event_loops/server.js");
+    let server = Server::start(Command::new(NODE.program).arg(script))?;
+    let report = server.recorded(&["/leak", CLEAN], 1, true)?;
+    assert_right(&report, &["/leak", CLEAN], 20_000.0, NODES_OWN);
+    assert!(with(row(&report, "/leak"), "single") > 0);
+    assert!(!row(&report, "/leak").stacks.is_empty());
+    Ok(())
+}
