@@ -68,10 +68,10 @@ const ALLOCATOR_FUNCTIONS: &[&str] = &[
 const RUNTIME_SOURCES: &[&str] = &["/rustc/", "/rust/library/"];
 
 /// Where Python code and extensions are that were installed, and so are not the application's.
-const LIBRARIES: &[&str] = &["/site-packages/", "/dist-packages/"];
+pub(super) const LIBRARIES: &[&str] = &["/site-packages/", "/dist-packages/"];
 
 /// Where Python code and extensions are that came with the interpreter.
-const WITH_PYTHON: &[&str] = &["/lib/python3", "<frozen "];
+pub(super) const WITH_PYTHON: &[&str] = &["/lib/python3", "<frozen "];
 
 /// The directories that installers write launchers to: scripts that import a library and call it.
 const LAUNCHERS: &[&str] = &["bin", "sbin"];
@@ -170,11 +170,11 @@ fn is_extension(frame: &Frame) -> bool {
     module.is_some_and(|it| has_any(it, LIBRARIES) || has_any(it, WITH_PYTHON))
 }
 
-fn has_any(path: &str, parts: &[&str]) -> bool {
+pub(super) fn has_any(path: &str, parts: &[&str]) -> bool {
     parts.iter().any(|it| path.contains(it))
 }
 
-fn begins_as(text: &str, starts: &[&str]) -> bool {
+pub(super) fn begins_as(text: &str, starts: &[&str]) -> bool {
     starts.iter().any(|start| text.starts_with(start))
 }
 

@@ -1,6 +1,6 @@
 //! Whose code a frame is.
 
-use super::culprit::is_runtime;
+use super::culprit::{LIBRARIES, WITH_PYTHON, begins_as, has_any, is_runtime};
 use super::frames::base_name;
 use super::{Frame, Target};
 use crate::capture::FrameKind;
@@ -22,10 +22,6 @@ pub enum Origin {
     Unknown,
 }
 
-/// Parts of the paths of packages.
-const PACKAGES: [&str; 2] = ["/site-packages/", "/dist-packages/"];
-/// Parts of the paths of what comes with Python.
-const WITH_PYTHON: [&str; 2] = ["/lib/python3", "<frozen "];
 /// How the file names of interpreters begin.
 const INTERPRETERS: [&str; 2] = ["libpython", "python3"];
 /// How the names of CPython's functions begin, where it is linked into the program itself.
@@ -41,9 +37,9 @@ pub(super) fn of(frame: &Frame, targets: &[Target]) -> Origin {
 }
 
 fn python(path: &str) -> Origin {
-    if has_any(path, &PACKAGES) {
+    if has_any(path, LIBRARIES) {
         Origin::Framework
-    } else if has_any(path, &WITH_PYTHON) {
+    } else if has_any(path, WITH_PYTHON) {
         Origin::Interpreter
     } else {
         Origin::Application
@@ -65,23 +61,15 @@ fn native(frame: &Frame, file: Option<&str>, targets: &[Target]) -> Origin {
         || begins_as(&frame.name, &PYTHON_FUNCTIONS)
     {
         Origin::Interpreter
-    } else if has_any(module, &PACKAGES) {
+    } else if has_any(module, LIBRARIES) {
         Origin::Framework
-    } else if has_any(module, &WITH_PYTHON) {
+    } else if has_any(module, WITH_PYTHON) {
         Origin::Interpreter
     } else if !is_runtime(frame) && (is_program || frame.line.is_some()) {
         Origin::Application
     } else {
         Origin::Native
     }
-}
-
-fn has_any(path: &str, parts: &[&str]) -> bool {
-    parts.iter().any(|it| path.contains(it))
-}
-
-fn begins_as(text: &str, starts: &[&str]) -> bool {
-    starts.iter().any(|it| text.starts_with(it))
 }
 
 #[cfg(test)]
