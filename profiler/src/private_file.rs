@@ -11,10 +11,13 @@ use std::{
 };
 
 pub use new_file::NewFile;
-pub use sudo::give_to_sudo_user;
+pub use sudo::{Given, give_to_sudo_user};
 
 /// How they are made: readable and writable by the owner.
 pub const MODE: u32 = 0o600;
+
+/// What is said of a file that could not be given to the user who called sudo.
+pub const STAYS_ROOTS: &str = "the file system gives no file to another user: what is written there is root's, read it as root";
 
 /// Makes such a file. What exists is left alone, wherever it leads.
 ///

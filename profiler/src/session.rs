@@ -46,6 +46,7 @@ use crate::{
     capture::{Stack, Writer},
     drain::Drain,
     heap::Suspects,
+    private_file::{Given, STAYS_ROOTS},
     probes::SitePolicy,
     target::Pid,
     unwind::TableStore,
@@ -260,7 +261,12 @@ impl<'a> Session<'a> {
             took,
             tables,
         });
-        let gaps = found.left_out.into_iter().chain(gaps);
+        let stays_roots = session
+            .writer
+            .as_ref()
+            .is_some_and(|it| it.given() == Given::Refused);
+        let refused = stays_roots.then(|| STAYS_ROOTS.to_owned());
+        let gaps = found.left_out.into_iter().chain(gaps).chain(refused);
         gaps.into_iter().try_for_each(|gap| session.note(gap))?;
         session.note_rings()?;
         Ok(session)
@@ -347,7 +353,7 @@ impl<'a> Session<'a> {
     fn open_all(&mut self) -> Result<(), SessionError> {
         for followed in &mut self.followed {
             if let Some(writer) = &mut self.writer {
-                writer.add_process(&row(followed))?;
+                writer.add_process(row(followed))?;
             }
             if let Some(why) = &followed.left_out {
                 if let Some(writer) = &mut self.writer {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 
 use crate::capture::SCHEMA_VERSION;
+use crate::printable::printable;
 
 /// How much of a reason is shown.
 const MAX_REASON_CHARS: usize = 200;
@@ -91,6 +92,22 @@ pub enum CaptureError {
         "another program keeps {path} locked: try again when it has ended, or report on a copy"
     )]
     Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was written to whenever it had been read.
+    #[error(
+        "{path} is written to faster than it can be read: try again when its recording has ended"
+    )]
+    Changing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Somebody reads it for so long that what is to be written finds no room any more.
+    #[error(
+        "another program keeps {path} locked, and nothing more can be written: end that program, and record again"
+    )]
+    Held {
         /// The file.
         path: PathBuf,
     },
@@ -194,6 +211,7 @@ impl CaptureError {
         let path = path.to_owned();
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::DiskFull { path },
+            Some(ErrorCode::DatabaseBusy) => Self::Held { path },
             _ => Self::Sqlite { path, source },
         }
     }
@@ -215,10 +233,21 @@ impl CaptureError {
 
 /// The beginning of a text that quotes the capture, without what does something to a terminal.
 fn quoted(text: &str) -> String {
-    let chars = text.chars().take(MAX_REASON_CHARS);
-    let plain = |it: char| match it {
-        '\'' | '"' => it.to_string(),
-        _ => it.escape_debug().to_string(),
-    };
-    chars.map(plain).collect()
+    let beginning: String = text.chars().take(MAX_REASON_CHARS).collect();
+    printable(&beginning)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_reads_as_it_does_elsewhere() {
+        assert_eq!(
+            quoted("it's \"é\"\u{202e}\u{1b}"),
+            "it's \"é\"\\u{202e}\\u{1b}"
+        );
+        assert_eq!(quoted("caf\u{65}\u{301} \\"), "caf\u{65}\u{301} \\");
+        assert_eq!(quoted(&"x".repeat(999)).len(), MAX_REASON_CHARS);
+    }
 }

@@ -10,8 +10,8 @@ use rusqlite::{Connection, MAIN_DB};
 
 use crate::capture::CaptureError;
 
-/// Bytes of the longest row, text or BLOB. The longest that residue writes is a command line, of at most
-/// [`MAX_TEXT_BYTES`](crate::capture::rows::MAX_TEXT_BYTES).
+/// Bytes of the longest row, text or BLOB. The longest row that residue writes is that of a process, of four texts
+/// of at most [`MAX_TEXT_BYTES`](crate::capture::rows::MAX_TEXT_BYTES) each.
 const MAX_ROW_BYTES: i32 = 1 << 20;
 /// SQLite's instructions between two looks at what was spent.
 const STEPS_A_LOOK: i32 = 1000;

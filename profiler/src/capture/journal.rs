@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 /// How every segment of a journal begins, and how one ends that names a super-journal.
-const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+pub(super) const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 /// Bytes of a segment's header that mean something; it takes a whole sector.
 const HEADER_BYTES: usize = 28;
 /// Stands for a segment that goes on to the end of the journal.

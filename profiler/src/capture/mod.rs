@@ -10,7 +10,7 @@
 //!
 //! let path = "out.residue".as_ref();
 //! let mut writer = Writer::create(path, &Meta::default())?;
-//! writer.write_interval(&Interval { at_ns: 1, ..Interval::default() })?;
+//! writer.write_interval(Interval { at_ns: 1, ..Interval::default() })?;
 //! writer.finish(2)?;
 //! assert!(capture::read(path)?.ended_ns.is_some());
 //! # Ok::<(), capture::CaptureError>(())
@@ -20,6 +20,7 @@ mod error;
 mod header;
 mod image;
 mod journal;
+mod kept;
 mod load;
 mod lock;
 mod place;

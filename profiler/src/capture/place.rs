@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat, openat, statat, unlinkat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
-use crate::capture::CaptureError;
 use crate::capture::header::{HEADER_BYTES, is_capture};
 use crate::capture::lock::Locked;
-use crate::private_file;
+use crate::capture::{CaptureError, journal};
+use crate::private_file::{self, Given};
 
 /// Opens what is there already, whatever that is: without waiting for the other end of a FIFO.
 const EXISTING: OFlags = OFlags::RDONLY
@@ -73,23 +74,26 @@ impl Place {
 
     /// Checks that a recording may be written here, and changes nothing.
     pub(super) fn check(&self) -> Result<(), CaptureError> {
-        self.replaceable()?;
+        let old = self.replaceable()?;
+        self.old_journal(old.as_ref())?;
         let access = Access::WRITE_OK | Access::EXEC_OK;
         accessat(&self.directory, ".", access, AtFlags::EACCESS).map_err(|error| self.error(error))
     }
 
-    /// Removes what may be replaced: nothing, an empty file, or a capture that nobody is writing.
+    /// Removes what may be replaced: nothing, an empty file, or a capture that nobody is writing, with the
+    /// journal that belongs to it. Whoever replaces a capture holds its lock until all of it is gone.
     pub(super) fn clear(&self) -> Result<(), CaptureError> {
-        if self.replaceable()?.is_some() {
-            self.remove(&self.name)?;
-            // A journal left by a killed recorder belongs to the old capture.
-            self.remove(&self.journal())?;
-        } else if self.has_empty_journal() {
-            self.remove(&self.journal())?;
+        let Some(old) = self.replaceable()? else {
+            return Ok(());
+        };
+        if let Some(journal) = self.old_journal(Some(&old))? {
+            self.remove(&self.journal(), journal)?;
         }
-        Ok(())
+        let old = FileId::of(&old).map_err(|error| self.error(error))?;
+        self.remove(&self.name, old)
     }
 
+    /// What is there, with its lock; none if nothing is.
     fn replaceable(&self) -> Result<Option<File>, CaptureError> {
         let Some(old) = self.existing()? else {
             return Ok(None);
@@ -103,12 +107,36 @@ impl Place {
         Ok(Some(old))
     }
 
-    /// What a killed recorder leaves, if somebody removed its capture.
-    fn has_empty_journal(&self) -> bool {
-        let found = statat(&self.directory, self.journal(), AtFlags::SYMLINK_NOFOLLOW);
-        found.is_ok_and(|it| {
-            it.st_size == 0 && unfit_kind(rustix::fs::FileType::from_raw_mode(it.st_mode)).is_none()
-        })
+    /// The journal that a killed recorder has left: of `capture`, or, of one that somebody has removed, an empty
+    /// one. Anything else that has its name is left alone.
+    fn old_journal(&self, capture: Option<&File>) -> Result<Option<FileId>, CaptureError> {
+        let found = match statat(&self.directory, self.journal(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(self.error(error)),
+        };
+        let owner = capture
+            .map(|it| it.metadata().map(|it| it.uid()))
+            .transpose();
+        let owner = owner.map_err(|error| self.error(error))?;
+        let own = geteuid().as_raw();
+        let is_trusted = [0, own].contains(&found.st_uid) || owner == Some(found.st_uid);
+        let is_file = unfit_kind(rustix::fs::FileType::from_raw_mode(found.st_mode)).is_none();
+        let is_journal = || match found.st_size {
+            0 => true,
+            _ => capture.is_some() && self.begins_as_a_journal(),
+        };
+        match is_trusted && is_file && is_journal() {
+            true => Ok(Some(FileId(found.st_dev, found.st_ino))),
+            false => Err(self.journal_in_the_way()),
+        }
+    }
+
+    fn begins_as_a_journal(&self) -> bool {
+        let mut beginning = [0; journal::MAGIC.len()];
+        let file = openat(&self.directory, self.journal(), EXISTING, Mode::empty());
+        file.is_ok_and(|file| File::from(file).read_exact(&mut beginning).is_ok())
+            && beginning == journal::MAGIC
     }
 
     fn existing(&self) -> Result<Option<File>, CaptureError> {
@@ -126,24 +154,42 @@ impl Place {
     }
 
     /// Makes the capture, for its owner only, and tells other recorders that it is taken.
-    pub(super) fn make_capture(&self) -> Result<File, CaptureError> {
+    pub(super) fn make_capture(&self) -> Result<NewCapture<'_>, CaptureError> {
         let file = self.make(&self.name).map_err(|error| match error {
             // Whatever was there before is gone: somebody else began in this moment.
             Errno::EXIST => self.in_use(),
             _ => self.error(error),
         })?;
-        // Not so the journal: whoever has that can have a file deleted by it.
-        private_file::give_to_sudo_user(&file).map_err(|error| self.error(error))?;
+        // Somebody else may have taken it for an empty file that is left over, and may have replaced it.
         self.take(&file)?;
-        Ok(file)
+        let id = FileId::of(&file).map_err(|error| self.error(error))?;
+        if !id.has_name(&self.directory, &self.name) {
+            return Err(self.in_use());
+        }
+        let unkept = Unkept { place: self, id };
+        // Not so the journal: whoever has that can have a file deleted by it.
+        let given = private_file::give_to_sudo_user(&file).map_err(|error| self.error(error))?;
+        Ok(NewCapture {
+            unkept,
+            file,
+            given,
+        })
     }
 
-    /// Makes the journal. One that exists is left alone: it may be somebody's trap.
-    pub(super) fn make_journal(&self) -> Result<Journal, CaptureError> {
-        let file = self.make(&self.journal()).map_err(|error| match error {
-            Errno::EXIST => CaptureError::JournalInTheWay {
-                path: self.path.clone(),
-            },
+    /// Makes the journal of a capture whose lock is held. One that exists is left alone, unless it is of a
+    /// capture that is gone: it may be somebody's trap.
+    pub(super) fn make_journal(&self, _of: &NewCapture<'_>) -> Result<Journal, CaptureError> {
+        let file = match self.make(&self.journal()) {
+            Err(Errno::EXIST) => {
+                if let Some(old) = self.old_journal(None)? {
+                    self.remove(&self.journal(), old)?;
+                }
+                self.make(&self.journal())
+            }
+            made => made,
+        };
+        let file = file.map_err(|error| match error {
+            Errno::EXIST => self.journal_in_the_way(),
             _ => self.error(error),
         })?;
         let directory = self.directory.try_clone();
@@ -167,11 +213,12 @@ impl Place {
         }
     }
 
-    fn remove(&self, name: &OsStr) -> Result<(), CaptureError> {
-        match unlinkat(&self.directory, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(self.error(error)),
+    /// Removes a file, unless its name leads to another one by now.
+    fn remove(&self, name: &OsStr, file: FileId) -> Result<(), CaptureError> {
+        if !file.has_name(&self.directory, name) {
+            return Err(self.in_use());
         }
+        unlinkat(&self.directory, name, AtFlags::empty()).map_err(|error| self.error(error))
     }
 
     fn journal(&self) -> OsString {
@@ -184,8 +231,70 @@ impl Place {
         }
     }
 
+    fn journal_in_the_way(&self) -> CaptureError {
+        CaptureError::JournalInTheWay {
+            path: self.path.clone(),
+        }
+    }
+
     fn error(&self, error: impl Into<io::Error>) -> CaptureError {
-        CaptureError::io(&self.path, error.into())
+        let error = error.into();
+        match error.kind() {
+            // Files are made here: what is missing is where.
+            io::ErrorKind::NotFound => CaptureError::NoDirectory {
+                path: self.path.clone(),
+            },
+            _ => CaptureError::io(&self.path, error),
+        }
+    }
+}
+
+/// Which file it is, whatever its name: the device and the inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self(metadata.dev(), metadata.ino()))
+    }
+
+    /// Whether a name in a directory leads to it.
+    fn has_name(self, directory: &OwnedFd, name: &OsStr) -> bool {
+        let named = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        named.is_ok_and(|it| Self(it.st_dev, it.st_ino) == self)
+    }
+}
+
+/// A capture that was made, with its lock. It goes again when it is dropped and not kept.
+#[derive(Debug)]
+pub(super) struct NewCapture<'a> {
+    /// Dropped before the file, and with that the lock.
+    unkept: Unkept<'a>,
+    file: File,
+    /// Whether it belongs to the user who called sudo.
+    pub(super) given: Given,
+}
+
+impl NewCapture<'_> {
+    /// It stays from now on.
+    pub(super) fn keep(self) -> File {
+        std::mem::forget(self.unkept);
+        self.file
+    }
+}
+
+/// Removes a file when it is dropped.
+#[derive(Debug)]
+struct Unkept<'a> {
+    place: &'a Place,
+    id: FileId,
+}
+
+impl Drop for Unkept<'_> {
+    fn drop(&mut self) {
+        // An empty file that stays is replaced by the next recording.
+        let _ = self.place.remove(&self.place.name, self.id);
     }
 }
 
@@ -203,19 +312,14 @@ impl Journal {
     pub(super) fn file(&self) -> &Locked {
         &self.file
     }
-
-    /// Whether the name still leads to this file.
-    fn is_ours(&self) -> io::Result<bool> {
-        let ours = self.file.file().metadata()?;
-        let named = statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok((named.st_dev, named.st_ino) == (ours.dev(), ours.ino()))
-    }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
         let is_empty = self.file.file().metadata().is_ok_and(|it| it.len() == 0);
-        if is_empty && self.is_ours().unwrap_or(false) {
+        let is_ours =
+            FileId::of(self.file.file()).is_ok_and(|it| it.has_name(&self.directory, &self.name));
+        if is_empty && is_ours {
             // An empty journal that stays does no harm.
             let _ = unlinkat(&self.directory, &self.name, AtFlags::empty());
         }

@@ -6,16 +6,17 @@ use residue_ebpf::abi::counters::Counter;
 use residue_ebpf::abi::heap::StackTotals;
 use rusqlite::{Transaction, params};
 
-use crate::capture::{Figures, Frame, MappingOwner, Module, Stack};
+use crate::capture::kept::Row;
+use crate::capture::{Figures, Frame, MappingOwner, Module, Process, Stack};
 
 pub(super) use windows::{
     RouteIds, insert_left_behind, insert_memory, insert_routes, insert_survivors, insert_unbound,
     insert_windows,
 };
 
-/// Bytes of the longest text that is written; what is longer is cut. A row has three of them at most, and a
-/// reader takes a mebibyte for a row.
-pub(super) const MAX_TEXT_BYTES: usize = 256 << 10;
+/// Bytes of the longest text that is written; what is longer is cut. A row has four of them at most, that of a
+/// process, and a reader takes a mebibyte for a row.
+pub(super) const MAX_TEXT_BYTES: usize = 128 << 10;
 
 /// The text, or its beginning.
 pub(super) fn bounded(text: &str) -> &str {
@@ -38,6 +39,51 @@ pub(super) fn insert_meta(
     Ok(())
 }
 
+pub(super) fn insert_rows(transaction: &Transaction<'_>, rows: &[Row]) -> rusqlite::Result<()> {
+    rows.iter().try_for_each(|row| match row {
+        Row::Process(process) => insert_process(transaction, process),
+        Row::End {
+            slot,
+            at_ns,
+            reason,
+        } => {
+            let mut end = transaction
+                .prepare_cached("UPDATE process SET ended_ns = ?, end_reason = ? WHERE id = ?")?;
+            end.execute(params![stored(*at_ns), bounded(reason), slot])?;
+            Ok(())
+        }
+        Row::Note { at_ns, text } => {
+            let mut insert =
+                transaction.prepare_cached("INSERT INTO note (at_ns, text) VALUES (?, ?)")?;
+            insert.execute(params![stored(*at_ns), bounded(text)])?;
+            Ok(())
+        }
+    })
+}
+
+fn insert_process(transaction: &Transaction<'_>, process: &Process) -> rusqlite::Result<()> {
+    let Process {
+        slot,
+        pid,
+        comm,
+        exe,
+        cmdline,
+        started_ns,
+    } = process;
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO process (id, pid, comm, exe, cmdline, started_ns) VALUES (?, ?, ?, ?, ?, ?)",
+    )?;
+    insert.execute(params![
+        slot,
+        pid,
+        bounded(comm),
+        bounded(exe),
+        bounded(cmdline),
+        stored(*started_ns)
+    ])?;
+    Ok(())
+}
+
 pub(super) fn insert_modules(
     transaction: &Transaction<'_>,
     modules: &[Module],
@@ -52,6 +98,7 @@ pub(super) fn insert_modules(
         interpreter,
     } in modules
     {
+        let build_id = build_id.as_deref().map(bounded);
         insert.execute(params![id, bounded(path), build_id, interpreter])?;
     }
     Ok(())

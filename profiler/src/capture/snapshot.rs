@@ -5,16 +5,23 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{SeekFrom, seek};
 
-use crate::capture::lock::Locked;
+use crate::capture::lock::{Level, Locked};
 use crate::capture::place::{journal_of, unfit_kind};
 use crate::capture::{CaptureError, journal};
 
 /// How long to wait for a recorder that is writing an interval.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a capture is locked at a time. Recorders do not wait as long, and write later what they could not.
+const HOLD: Duration = Duration::from_secs(1);
+/// How often a capture is read that was written to meanwhile. What was read once is in the kernel's cache, so that
+/// most take two tries.
+const TRIES: u32 = 8;
+/// How much is read at a time, bytes.
+const PIECE: usize = 1 << 20;
 /// Captures and journals that are larger are not read. A second of a busy server takes a hundred kilobytes.
 const MAX_BYTES: u64 = 4 << 30;
 /// As much of a file may never have been written; residue writes all of it, but for one page.
@@ -22,50 +29,116 @@ const MAX_HOLES: u64 = 1 << 20;
 
 /// The bytes of the capture at `path`, with a transaction undone that was cut off.
 pub(super) fn take(path: &Path) -> Result<Vec<u8>, CaptureError> {
+    take_while(path, HOLD)
+}
+
+/// The same; the capture is locked for no longer than `hold` at a time.
+pub(super) fn take_while(path: &Path, hold: Duration) -> Result<Vec<u8>, CaptureError> {
     let capture = Locked::new(open(path)?);
-    let is_free = capture
-        .wait_to_read(PATIENCE)
-        .map_err(|it| CaptureError::io(path, it))?;
-    if !is_free {
-        return Err(CaptureError::Busy {
-            path: path.to_owned(),
-        });
+    for _ in 0..TRIES {
+        if let Some(image) = try_to_take(path, &capture, hold)? {
+            return Ok(image);
+        }
     }
-    // While this lock is held, a recorder does not change the file. If one is about to, there is nothing to
-    // undo: its journal is for what it has not done yet.
-    let is_under_way = capture
-        .is_reserved()
-        .map_err(|it| CaptureError::io(path, it))?;
-    let mut image = contents(path, capture.file())?;
-    if !is_under_way && let Some(bytes) = journal(path, capture.file())? {
+    Err(CaptureError::Changing {
+        path: path.to_owned(),
+    })
+}
+
+/// None if a recorder wrote to the capture before all of it was read.
+fn try_to_take(
+    path: &Path,
+    capture: &Locked,
+    hold: Duration,
+) -> Result<Option<Vec<u8>>, CaptureError> {
+    let failed = |error| CaptureError::io(path, error);
+    lock(path, capture)?;
+    // While the lock is held, a recorder does not change the file. What its journal undoes is undone already, or
+    // not done yet; a journal that appears from now on is not about what is read.
+    let journal = journal(path, capture)?;
+    let before = State::of(capture.file()).map_err(failed)?;
+    let mut contents = Contents::of(path, capture.file())?;
+    let is_all = contents.read_until(Instant::now() + hold).map_err(failed)?;
+    capture.lower(Level::None).map_err(failed)?;
+    if !is_all {
+        // A recorder need not wait for that. What it has not changed meanwhile is as good as locked.
+        contents.read().map_err(failed)?;
+        lock(path, capture)?;
+        let after = State::of(capture.file()).map_err(failed)?;
+        capture.lower(Level::None).map_err(failed)?;
+        if after != before {
+            return Ok(None);
+        }
+    }
+    let mut image = contents.bytes;
+    if let Some(bytes) = journal {
         journal::undo(&mut image, &bytes).map_err(|journal::NamesAFile| {
             CaptureError::HostileJournal {
                 path: path.to_owned(),
             }
         })?;
     }
-    Ok(image)
+    Ok(Some(image))
 }
 
-fn journal(path: &Path, capture: &File) -> Result<Option<Vec<u8>>, CaptureError> {
+fn lock(path: &Path, capture: &Locked) -> Result<(), CaptureError> {
+    let is_free = capture.wait_to_read(PATIENCE);
+    match is_free.map_err(|error| CaptureError::io(path, error))? {
+        true => Ok(()),
+        false => Err(CaptureError::Busy {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// When a file was changed last, and how long it is.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    changed: (i64, i64),
+    length: u64,
+}
+
+impl State {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            length: metadata.len(),
+        })
+    }
+}
+
+/// What there is to undo: the journal of a recorder that was killed. That of one which is about to write undoes
+/// what was not done yet; who is asked first is SQLite's own order (`hasHotJournal` in its `pager.c`).
+fn journal(path: &Path, capture: &Locked) -> Result<Option<Vec<u8>>, CaptureError> {
     let beside = PathBuf::from(journal_of(path.as_os_str()));
     // Between transactions it is empty, and may be root's where the capture is not.
-    if (beside.symlink_metadata()).is_ok_and(|it| it.is_file() && it.len() == 0) {
+    let is_empty = || (beside.symlink_metadata()).is_ok_and(|it| it.is_file() && it.len() == 0);
+    let is_reserved = || {
+        let is_reserved = capture.is_reserved();
+        is_reserved.map_err(|error| CaptureError::io(path, error))
+    };
+    if is_empty() || is_reserved()? {
         return Ok(None);
     }
     let file = match open(&beside) {
         Ok(file) => file,
         Err(CaptureError::Missing { .. }) => return Ok(None),
+        // A recorder may have begun, or ended, after it was looked at.
+        Err(_) if is_reserved()? || is_empty() => return Ok(None),
         Err(error) => return Err(error),
     };
-    let bytes = contents(&beside, &file)?;
-    let is_trusted = is_trusted(&file, capture).map_err(|error| CaptureError::io(path, error))?;
-    if !bytes.is_empty() && !is_trusted {
+    let mut contents = Contents::of(&beside, &file)?;
+    let read = contents.read();
+    read.map_err(|error| CaptureError::io(&beside, error))?;
+    let is_trusted = is_trusted(&file, capture.file());
+    let is_trusted = is_trusted.map_err(|error| CaptureError::io(path, error))?;
+    if !contents.bytes.is_empty() && !is_trusted {
         return Err(CaptureError::ForeignJournal {
             path: path.to_owned(),
         });
     }
-    Ok(Some(bytes))
+    Ok(Some(contents.bytes))
 }
 
 /// Whoever may write the capture, or is asking, may say what was in it.
@@ -96,24 +169,6 @@ fn refuse_unfit(path: &Path, mode: u32) -> Result<(), CaptureError> {
     }
 }
 
-fn contents(path: &Path, file: &File) -> Result<Vec<u8>, CaptureError> {
-    let failed = |error| CaptureError::io(path, error);
-    let length = file.metadata().map_err(failed)?.len();
-    if length > MAX_BYTES {
-        return Err(CaptureError::TooLarge {
-            path: path.to_owned(),
-            max_gib: MAX_BYTES >> 30,
-        });
-    }
-    if holes(file, length) > MAX_HOLES {
-        return Err(CaptureError::Damaged {
-            path: path.to_owned(),
-            reason: "most of it was never written".to_owned(),
-        });
-    }
-    read(file, length as usize).map_err(failed)
-}
-
 /// How many bytes of a sparse file take no room on the disk. A file system that does not know has none.
 fn holes(file: &File, length: u64) -> u64 {
     let (mut at, mut holes) = (0, 0);
@@ -128,20 +183,74 @@ fn holes(file: &File, length: u64) -> u64 {
     holes
 }
 
-/// As much of the file as there is, up to `length`.
-fn read(file: &File, length: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(length)?;
-    bytes.resize(length, 0);
-    let mut filled = 0;
-    while filled < length {
-        match file.read_at(&mut bytes[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+/// The bytes of a file, as far as they were read.
+struct Contents<'a> {
+    file: &'a File,
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl<'a> Contents<'a> {
+    /// Room for all of them.
+    fn of(path: &Path, file: &'a File) -> Result<Self, CaptureError> {
+        let failed = |error| CaptureError::io(path, error);
+        let length = file.metadata().map_err(failed)?.len();
+        if length > MAX_BYTES {
+            return Err(CaptureError::TooLarge {
+                path: path.to_owned(),
+                max_gib: MAX_BYTES >> 30,
+            });
+        }
+        if holes(file, length) > MAX_HOLES {
+            return Err(CaptureError::Damaged {
+                path: path.to_owned(),
+                reason: "most of it was never written".to_owned(),
+            });
+        }
+        let mut bytes = Vec::new();
+        let reserved = bytes.try_reserve_exact(length as usize);
+        reserved.map_err(|error| failed(error.into()))?;
+        bytes.resize(length as usize, 0);
+        Ok(Self {
+            file,
+            bytes,
+            filled: 0,
+        })
+    }
+
+    /// Reads what is left, to the end that the file has by now.
+    fn read(&mut self) -> io::Result<()> {
+        while self.read_piece()? {}
+        Ok(())
+    }
+
+    /// The same, as far as it comes. Returns whether that was all.
+    fn read_until(&mut self, deadline: Instant) -> io::Result<bool> {
+        while Instant::now() < deadline {
+            if !self.read_piece()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns whether there may be more.
+    fn read_piece(&mut self) -> io::Result<bool> {
+        let end = self.bytes.len().min(self.filled + PIECE);
+        match self
+            .file
+            .read_at(&mut self.bytes[self.filled..end], self.filled as u64)
+        {
+            Ok(0) => {
+                self.bytes.truncate(self.filled);
+                Ok(false)
+            }
+            Ok(count) => {
+                self.filled += count;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(error),
         }
     }
-    bytes.truncate(filled);
-    Ok(bytes)
 }

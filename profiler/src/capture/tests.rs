@@ -5,6 +5,7 @@ mod fuzz;
 mod journals;
 mod places;
 mod samples;
+mod shared;
 mod windows;
 
 use std::error::Error;
@@ -104,9 +105,9 @@ fn first_interval() -> Interval {
 
 fn write_complete(path: &Path) -> Result<(), CaptureError> {
     let mut writer = Writer::create(path, &Meta::default())?;
-    writer.write_interval(&first_interval())?;
+    writer.write_interval(first_interval())?;
     for at_ns in 2..40 {
-        writer.write_interval(&interval(at_ns))?;
+        writer.write_interval(interval(at_ns))?;
     }
     writer.finish(50)
 }
@@ -130,8 +131,8 @@ fn what_was_written_is_read_again() -> TestResult {
     let written = first_interval();
 
     let mut writer = Writer::create(&path, &meta)?;
-    writer.add_process(&process)?;
-    writer.write_interval(&written)?;
+    writer.add_process(process.clone())?;
+    writer.write_interval(written.clone())?;
     writer.end_process(3, 8, "killed by signal 9")?;
     writer.note(8, "the target was killed by signal 9")?;
     writer.finish(9)?;
@@ -173,7 +174,7 @@ fn the_last_value_of_each_stack_counts_and_unchanged_ones_are_not_written_again(
             (9, allocated(second)),
             (4, StackTotals::default()),
         ];
-        writer.write_interval(&Interval {
+        writer.write_interval(Interval {
             at_ns,
             totals,
             ..Interval::default()
@@ -198,7 +199,7 @@ fn a_frame_written_again_gets_its_new_symbols() -> TestResult {
         offset: 1,
         symbols: vec![],
     };
-    writer.write_interval(&Interval {
+    writer.write_interval(Interval {
         frames: vec![frame.clone()],
         ..Interval::default()
     })?;
@@ -207,7 +208,7 @@ fn a_frame_written_again_gets_its_new_symbols() -> TestResult {
         file: None,
         line: None,
     }];
-    writer.write_interval(&Interval {
+    writer.write_interval(Interval {
         frames: vec![frame.clone()],
         ..Interval::default()
     })?;
@@ -220,8 +221,8 @@ fn a_frame_written_again_gets_its_new_symbols() -> TestResult {
 fn a_recorder_that_died_leaves_all_intervals_it_wrote() -> TestResult {
     let (_directory, path) = place()?;
     let mut writer = Writer::create(&path, &Meta::default())?;
-    writer.write_interval(&interval(1))?;
-    writer.write_interval(&interval(2))?;
+    writer.write_interval(interval(1))?;
+    writer.write_interval(interval(2))?;
     drop(writer);
     let capture = read(&path)?;
     assert_eq!(capture.ended_ns, None);
@@ -236,7 +237,7 @@ fn a_recorder_that_died_leaves_all_intervals_it_wrote() -> TestResult {
 fn a_kill_in_mid_interval_loses_that_interval_only() -> TestResult {
     let (directory, path) = place()?;
     let mut writer = Writer::create(&path, &Meta::default())?;
-    writer.write_interval(&interval(1))?;
+    writer.write_interval(interval(1))?;
     drop(writer);
 
     let db = rusqlite::Connection::open(&path)?;
@@ -266,9 +267,9 @@ fn a_kill_in_mid_interval_loses_that_interval_only() -> TestResult {
 fn a_capture_can_be_read_while_it_is_written() -> TestResult {
     let (_directory, path) = place()?;
     let mut writer = Writer::create(&path, &Meta::default())?;
-    writer.write_interval(&interval(1))?;
+    writer.write_interval(interval(1))?;
     assert_eq!(read(&path)?.last_ns, 1);
-    writer.write_interval(&interval(2))?;
+    writer.write_interval(interval(2))?;
     assert_eq!(read(&path)?.last_ns, 2);
     Ok(())
 }
@@ -406,10 +407,10 @@ fn a_full_disk_is_named_and_earlier_intervals_stay() -> TestResult {
     };
     let path = disk.0.join("out.residue");
     let mut writer = Writer::create(&path, &Meta::default())?;
-    writer.write_interval(&interval(1))?;
+    writer.write_interval(interval(1))?;
     let totals = (1..20_000).map(|stack| (stack, allocated(7))).collect();
     let error = writer
-        .write_interval(&Interval {
+        .write_interval(Interval {
             totals,
             ..interval(2)
         })

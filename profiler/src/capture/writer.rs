@@ -8,17 +8,21 @@ use residue_ebpf::abi::counters::Counter;
 use residue_ebpf::abi::heap::StackTotals;
 use rusqlite::{Transaction, params};
 
+use crate::capture::kept::{Kept, Row};
 use crate::capture::lock::Locked;
 use crate::capture::place::Place;
-use crate::capture::rows::{self, RouteIds, bounded, stored};
+use crate::capture::rows::{self, RouteIds, stored};
 use crate::capture::schema::{APPLICATION_ID, DDL, SCHEMA_VERSION};
 use crate::capture::vfs::Database;
 use crate::capture::{CaptureError, Figures, Interval, MappingOwner, MappingTotals, Meta, Process};
+use crate::private_file::Given;
 use crate::window::record::{ProcessUnbound, Unbound};
 
-/// How long to wait for somebody who reads the capture while it is written. Readers are short;
-/// whoever holds the file longer than this ends the recording with an error rather than stalling it.
-const READER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for somebody who reads the capture while it is written. What cannot be written by then is
+/// kept, and written later: a recorder has other things to do.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// The same at the end, when nothing is written later.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Writes one capture. Dropping it without [`Writer::finish`] leaves a capture that reads as cut
 /// off.
@@ -32,6 +36,8 @@ pub struct Writer {
     counters: HashMap<Counter, u64>,
     routes: RouteIds,
     unbound: HashMap<u16, (Unbound, Unbound)>,
+    kept: Kept,
+    given: Given,
 }
 
 impl Writer {
@@ -45,8 +51,10 @@ impl Writer {
     pub fn create(path: &Path, meta: &Meta) -> Result<Self, CaptureError> {
         let place = Place::open(path)?;
         place.clear()?;
-        let journal = place.make_journal()?;
-        let capture = Locked::new(place.make_capture()?);
+        let capture = place.make_capture()?;
+        let given = capture.given;
+        let journal = place.make_journal(&capture)?;
+        let capture = Locked::new(capture.keep());
         let db =
             Database::open(capture, journal).map_err(|error| CaptureError::sqlite(path, error))?;
         let mut writer = Self {
@@ -58,40 +66,27 @@ impl Writer {
             counters: HashMap::new(),
             routes: RouteIds::default(),
             unbound: HashMap::new(),
+            kept: Kept::default(),
+            given,
         };
         writer.begin(meta)?;
         Ok(writer)
+    }
+
+    /// Whether the file belongs to the user who called sudo, if somebody did.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        self.given
     }
 
     /// Adds a process that is recorded from now on.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written, as for every method here.
-    pub fn add_process(&mut self, process: &Process) -> Result<(), CaptureError> {
-        let Process {
-            slot,
-            pid,
-            comm,
-            exe,
-            cmdline,
-            started_ns,
-        } = process;
-        self.in_transaction(|transaction| {
-            transaction.execute(
-                "INSERT INTO process (id, pid, comm, exe, cmdline, started_ns)
-                 VALUES (?, ?, ?, ?, ?, ?)",
-                params![
-                    slot,
-                    pid,
-                    bounded(comm),
-                    bounded(exe),
-                    bounded(cmdline),
-                    stored(*started_ns)
-                ],
-            )?;
-            Ok(())
-        })
+    /// When the file cannot be written, as for every method here. While somebody reads the file, what is to be
+    /// written is kept, which is no error for a minute.
+    pub fn add_process(&mut self, process: Process) -> Result<(), CaptureError> {
+        self.write_row(Row::Process(process))
     }
 
     /// Marks the process in `slot` as ended, with a reason for a person ("exited", "killed by
@@ -101,12 +96,11 @@ impl Writer {
     ///
     /// When the file cannot be written.
     pub fn end_process(&mut self, slot: u16, at_ns: u64, reason: &str) -> Result<(), CaptureError> {
-        self.in_transaction(|transaction| {
-            transaction.execute(
-                "UPDATE process SET ended_ns = ?, end_reason = ? WHERE id = ?",
-                params![stored(at_ns), bounded(reason), slot],
-            )?;
-            Ok(())
+        let reason = reason.to_owned();
+        self.write_row(Row::End {
+            slot,
+            at_ns,
+            reason,
         })
     }
 
@@ -116,13 +110,8 @@ impl Writer {
     ///
     /// When the file cannot be written.
     pub fn note(&mut self, at_ns: u64, text: &str) -> Result<(), CaptureError> {
-        self.in_transaction(|transaction| {
-            transaction.execute(
-                "INSERT INTO note (at_ns, text) VALUES (?, ?)",
-                params![stored(at_ns), bounded(text)],
-            )?;
-            Ok(())
-        })
+        let text = text.to_owned();
+        self.write_row(Row::Note { at_ns, text })
     }
 
     /// Writes an interval as one transaction: after an error, or a kill, none of it is there.
@@ -130,7 +119,46 @@ impl Writer {
     /// # Errors
     ///
     /// [`CaptureError::DiskFull`] when there is no room; the intervals before are safe.
-    pub fn write_interval(&mut self, interval: &Interval) -> Result<(), CaptureError> {
+    pub fn write_interval(&mut self, interval: Interval) -> Result<(), CaptureError> {
+        self.kept.add(interval);
+        self.write_if_free()
+    }
+
+    /// Marks the capture as complete and closes it.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written; it then reads as cut off.
+    pub fn finish(mut self, ended_ns: u64) -> Result<(), CaptureError> {
+        self.wait_for_readers(LAST_PATIENCE)?;
+        self.write_kept()?;
+        in_transaction(&mut self.db, &self.path, |transaction| {
+            rows::insert_meta(transaction, "ended_ns", &ended_ns.to_string())
+        })
+    }
+
+    fn write_row(&mut self, row: Row) -> Result<(), CaptureError> {
+        self.kept.rows.push(row);
+        self.write_if_free()
+    }
+
+    fn write_if_free(&mut self) -> Result<(), CaptureError> {
+        match self.write_kept() {
+            Err(CaptureError::Held { .. }) if self.kept.may_wait() => Ok(()),
+            written => written,
+        }
+    }
+
+    /// Writes all that there is to write, or nothing.
+    fn write_kept(&mut self) -> Result<(), CaptureError> {
+        let Kept { rows, interval, .. } = &self.kept;
+        let Some(interval) = interval else {
+            in_transaction(&mut self.db, &self.path, |transaction| {
+                rows::insert_rows(transaction, rows)
+            })?;
+            self.kept = Kept::default();
+            return Ok(());
+        };
         let Interval {
             at_ns,
             modules,
@@ -153,7 +181,8 @@ impl Writer {
         let of_windows = windows.iter().map(|it| &it.route);
         let new_routes = routes.add(of_windows.chain(left_behind.iter().map(|it| &it.route)));
         let snapshot = self.snapshot + 1;
-        self.in_transaction(|transaction| {
+        in_transaction(&mut self.db, &self.path, |transaction| {
+            rows::insert_rows(transaction, rows)?;
             transaction.execute(
                 "INSERT INTO snapshot (id, at_ns) VALUES (?, ?)",
                 params![snapshot, stored(*at_ns)],
@@ -171,6 +200,7 @@ impl Writer {
             rows::insert_unbound(transaction, snapshot, &unbound)?;
             rows::insert_memory(transaction, memory)
         })?;
+        self.kept = Kept::default();
         self.snapshot = snapshot;
         self.totals.extend(totals);
         self.mappings.extend(mappings);
@@ -180,23 +210,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Marks the capture as complete and closes it.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be written; it then reads as cut off.
-    pub fn finish(mut self, ended_ns: u64) -> Result<(), CaptureError> {
-        self.in_transaction(|transaction| {
-            rows::insert_meta(transaction, "ended_ns", &ended_ns.to_string())
-        })
+    fn wait_for_readers(&mut self, patience: Duration) -> Result<(), CaptureError> {
+        let set = self.db.connection().busy_timeout(patience);
+        set.map_err(|error| CaptureError::sqlite(&self.path, error))
     }
 
     fn begin(&mut self, meta: &Meta) -> Result<(), CaptureError> {
-        self.db
-            .connection()
-            .busy_timeout(READER_PATIENCE)
-            .map_err(|error| CaptureError::sqlite(&self.path, error))?;
-        self.in_transaction(|transaction| {
+        self.wait_for_readers(PATIENCE)?;
+        in_transaction(&mut self.db, &self.path, |transaction| {
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.execute_batch(DDL)?;
@@ -216,19 +237,20 @@ impl Writer {
             })
         })
     }
+}
 
-    fn in_transaction(
-        &mut self,
-        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
-    ) -> Result<(), CaptureError> {
-        let transaction = self.db.connection().transaction();
-        transaction
-            .and_then(|transaction| {
-                write(&transaction)?;
-                transaction.commit()
-            })
-            .map_err(|error| CaptureError::sqlite(&self.path, error))
-    }
+fn in_transaction(
+    db: &mut Database,
+    path: &Path,
+    write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+) -> Result<(), CaptureError> {
+    let transaction = db.connection().transaction();
+    transaction
+        .and_then(|transaction| {
+            write(&transaction)?;
+            transaction.commit()
+        })
+        .map_err(|error| CaptureError::sqlite(path, error))
 }
 
 fn mapping_entry(totals: &MappingTotals) -> ((MappingOwner, u32), Figures) {

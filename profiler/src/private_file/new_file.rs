@@ -10,7 +10,7 @@ use std::{
 use rustix::fs::{AtFlags, CWD, linkat};
 use tempfile::{Builder, NamedTempFile, tempfile_in};
 
-use super::{MODE, give_to_sudo_user};
+use super::{Given, MODE, give_to_sudo_user};
 
 /// How the name begins that the file has for the moment before it takes its own.
 const PREFIX: &str = ".residue-";
@@ -21,6 +21,7 @@ const PREFIX: &str = ".residue-";
 pub struct NewFile {
     file: File,
     path: PathBuf,
+    given: Given,
 }
 
 impl NewFile {
@@ -32,11 +33,18 @@ impl NewFile {
     pub fn at(path: &Path) -> io::Result<Self> {
         let file = tempfile_in(directory(path))?;
         file.set_permissions(Permissions::from_mode(MODE))?;
-        give_to_sudo_user(&file)?;
+        let given = give_to_sudo_user(&file)?;
         Ok(Self {
+            given,
             file,
             path: path.to_owned(),
         })
+    }
+
+    /// Whether it belongs to the user who called sudo, if somebody did.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        self.given
     }
 
     /// Gives it its name. A file or a link that has the name is replaced, and not written to.

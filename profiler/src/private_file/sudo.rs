@@ -4,21 +4,43 @@ use std::{env, io, os::fd::AsFd};
 
 use rustix::{
     fs::{Gid, Uid, fchown},
+    io::Errno,
     process::geteuid,
 };
+
+/// Whether a file is whose it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// It is.
+    Done,
+    /// The file system gives no file away: it stays root's.
+    Refused,
+}
 
 /// Gives an open file to the user who called sudo, if somebody did: who may record by sudo may read what was
 /// recorded.
 ///
 /// # Errors
 ///
-/// When the file system refuses.
-pub fn give_to_sudo_user(file: impl AsFd) -> io::Result<()> {
+/// When the file system fails. That it knows no owners, or lets nobody change them (FAT, CIFS, NFS with
+/// `root_squash`), is no failure.
+pub fn give_to_sudo_user(file: impl AsFd) -> io::Result<Given> {
     let number = |name| env::var(name).ok();
     let ids = (number("SUDO_UID"), number("SUDO_GID"));
-    match sudo_user(geteuid().is_root(), (ids.0.as_deref(), ids.1.as_deref())) {
-        Some((uid, gid)) => Ok(fchown(file, Some(uid), Some(gid))?),
-        None => Ok(()),
+    let user = sudo_user(geteuid().is_root(), (ids.0.as_deref(), ids.1.as_deref()));
+    give(file, user)
+}
+
+fn give(file: impl AsFd, user: Option<(Uid, Gid)>) -> io::Result<Given> {
+    let Some((uid, gid)) = user else {
+        return Ok(Given::Done);
+    };
+    match fchown(file, Some(uid), Some(gid)) {
+        Ok(()) => Ok(Given::Done),
+        Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => {
+            Ok(Given::Refused)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -53,5 +75,27 @@ mod tests {
             assert_eq!(ids(sudo_user(true, (Some("1000"), Some(wrong)))), None);
         }
         assert_eq!(ids(sudo_user(true, (Some("1000"), None))), None);
+    }
+
+    /// ext4 refuses for a file that nobody may change what FAT refuses for all of them.
+    #[test]
+    fn what_cannot_be_given_away_stays_roots() -> io::Result<()> {
+        let file = tempfile::NamedTempFile::new()?;
+        let immutable = |set: &str| {
+            let chattr = std::process::Command::new("chattr")
+                .arg(set)
+                .arg(file.path())
+                .output();
+            chattr.is_ok_and(|it| it.status.success())
+        };
+        if !geteuid().is_root() || !immutable("+i") {
+            crate::machine::skipped("what_cannot_be_given_away_stays_roots", "root, and chattr");
+            return Ok(());
+        }
+        let given = give(&file, Some((Uid::from_raw(65_534), Gid::from_raw(65_534))));
+        assert!(immutable("-i"));
+        assert_eq!(given?, Given::Refused);
+        assert_eq!(give(&file, None)?, Given::Done);
+        Ok(())
     }
 }

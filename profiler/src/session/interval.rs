@@ -65,7 +65,7 @@ impl Session<'_> {
             memory: self.memory.take(),
         };
         if let Some(writer) = &mut self.writer {
-            writer.write_interval(&interval)?;
+            writer.write_interval(interval)?;
         }
         (self.tell)(Update::Written(figures));
         Ok(())

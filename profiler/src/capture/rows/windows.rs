@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Transaction, params};
 
-use super::stored;
+use super::{bounded, stored};
 use crate::window::record::{Amount, LeftBehind, MemoryAt, RssPair, Unbound, WindowRecord};
 use crate::window::route::Route;
 
@@ -42,7 +42,11 @@ pub(in crate::capture) fn insert_routes(
         .prepare_cached("INSERT OR REPLACE INTO route (id, method, template) VALUES (?, ?, ?)")?;
     for (id, route) in routes {
         let (method, template) = route.to_stored();
-        insert.execute(params![id, method.map(|it| it.name()), template])?;
+        insert.execute(params![
+            id,
+            method.map(|it| it.name()),
+            template.map(bounded)
+        ])?;
     }
     Ok(())
 }
@@ -87,7 +91,7 @@ pub(in crate::capture) fn insert_windows(
             tid,
             routes.of(route),
             status,
-            request_id,
+            request_id.as_deref().map(bounded),
             stored(*opened_ns),
             stored(*closed_ns),
             duration_ns.map(stored),

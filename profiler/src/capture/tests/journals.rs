@@ -155,7 +155,7 @@ fn a_recorder_never_looks_at_what_is_put_in_its_journals_place() -> TestResult {
     for at_ns in 1..20 {
         let _ = fs::remove_file(journal_of(&path));
         fs::write(journal_of(&path), trap(&fs::read(&path)?, &victim))?;
-        writer.write_interval(&interval(at_ns))?;
+        writer.write_interval(interval(at_ns))?;
         writer.note(at_ns, "a remark")?;
     }
     writer.finish(30)?;
@@ -217,7 +217,7 @@ fn another_sqlite_reads_along_and_sees_each_interval() -> TestResult {
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
     let db = rusqlite::Connection::open_with_flags(&path, flags)?;
     for at_ns in 1..10 {
-        writer.write_interval(&interval(at_ns))?;
+        writer.write_interval(interval(at_ns))?;
         let sql = "SELECT alloc_bytes FROM latest_total";
         let bytes: u64 = db.query_row(sql, [], |row| row.get(0))?;
         assert_eq!(bytes, 100 * at_ns);
@@ -226,10 +226,10 @@ fn another_sqlite_reads_along_and_sees_each_interval() -> TestResult {
 }
 
 #[test]
-fn a_reader_holds_the_recorder_up_and_no_longer_than_it_reads() -> TestResult {
+fn a_recorder_waits_at_its_end_for_whoever_still_reads() -> TestResult {
     let (_directory, path) = place()?;
     let mut writer = Writer::create(&path, &Meta::default())?;
-    writer.write_interval(&interval(1))?;
+    writer.write_interval(interval(1))?;
     let db = rusqlite::Connection::open(&path)?;
     let reading = std::thread::spawn(move || -> rusqlite::Result<u64> {
         db.execute_batch("BEGIN; SELECT * FROM meta")?;
@@ -239,10 +239,13 @@ fn a_reader_holds_the_recorder_up_and_no_longer_than_it_reads() -> TestResult {
         Ok(before)
     });
     std::thread::sleep(Duration::from_millis(100));
-    writer.write_interval(&interval(2))?;
+    writer.write_interval(interval(2))?;
+    writer.finish(3)?;
     let seen = reading.join().map_err(|_| "the reader panicked")??;
     assert_eq!(seen, 1, "the reader sees one moment");
-    assert_eq!(read(&path)?.last_ns, 2);
+    let capture = read(&path)?;
+    assert_eq!((capture.last_ns, capture.ended_ns), (2, Some(3)));
+    assert_eq!(capture.totals, [(1, allocated(200))]);
     Ok(())
 }
 
@@ -261,7 +264,7 @@ fn writes_until_it_is_killed() -> TestResult {
     let mut writer = Writer::create(Path::new(&path), &Meta::default())?;
     for at_ns in 1.. {
         let totals = (0..MANY_STACKS).map(|it| (it, allocated(at_ns))).collect();
-        writer.write_interval(&Interval {
+        writer.write_interval(Interval {
             totals,
             ..interval(at_ns)
         })?;

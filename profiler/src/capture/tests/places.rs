@@ -3,10 +3,13 @@
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::capture::check_output;
+use crate::capture::place::Place;
+use crate::capture::rows::MAX_TEXT_BYTES;
 
 /// Each thing that is no regular file, and what it is called.
 fn oddities(directory: &Path) -> Result<Vec<(PathBuf, &'static str)>, Box<dyn Error>> {
@@ -100,6 +103,7 @@ fn texts_are_cut_before_they_are_too_long_to_be_read() -> TestResult {
     let long = "é".repeat(1 << 20);
     let meta = Meta {
         command: long.clone(),
+        options: vec![(long.clone(), long.clone())],
         ..Meta::default()
     };
     let process = Process {
@@ -108,12 +112,83 @@ fn texts_are_cut_before_they_are_too_long_to_be_read() -> TestResult {
         cmdline: long.clone(),
         ..Process::default()
     };
+    let symbol = Symbol {
+        name: long.clone(),
+        file: Some(long.clone()),
+        line: None,
+    };
+    let mut longest = first_interval();
+    longest.modules[0].path = long.clone();
+    longest.modules[0].build_id = Some(long.clone());
+    longest.frames[0].symbols = vec![symbol; 3];
     let mut writer = Writer::create(&path, &meta)?;
-    writer.add_process(&process)?;
+    writer.add_process(process)?;
+    writer.write_interval(longest)?;
+    writer.end_process(0, 1, &long)?;
     writer.note(1, &long)?;
     writer.finish(2)?;
     let capture = read(&path)?;
-    assert_eq!(capture.meta.command.len(), 256 << 10);
-    assert_eq!(capture.notes[0].text.len(), 256 << 10);
+    assert_eq!(capture.meta.command.len(), MAX_TEXT_BYTES);
+    assert_eq!(capture.notes[0].text.len(), MAX_TEXT_BYTES);
+    let ended = capture.processes[0].1.as_ref().ok_or("it has ended")?;
+    assert_eq!(ended.reason.len(), MAX_TEXT_BYTES);
+    let build_id = capture.modules[0].build_id.as_ref().ok_or("it has one")?;
+    assert_eq!(build_id.len(), MAX_TEXT_BYTES);
+    assert_eq!(capture.frames[0].symbols[2].name.len(), MAX_TEXT_BYTES);
+    Ok(())
+}
+
+/// What lies under the journal's name beside a capture that is to be replaced.
+#[test]
+fn only_a_journal_is_removed_with_the_capture_that_it_belongs_to() -> TestResult {
+    let (directory, path) = place()?;
+    let beside = directory.path().join("out.residue-journal");
+    write_complete(&path)?;
+    let old = fs::read(&path)?;
+    fs::write(&beside, "what somebody needs")?;
+    let error = Writer::create(&path, &Meta::default()).unwrap_err();
+    assert!(
+        matches!(error, CaptureError::JournalInTheWay { .. }),
+        "{error}"
+    );
+    assert_eq!(fs::read(&beside)?, b"what somebody needs");
+    assert_eq!(fs::read(&path)?, old, "the capture stays as well");
+    fs::write(&beside, b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7 and more")?;
+    drop(Writer::create(&path, &Meta::default())?);
+    assert!(!beside.exists());
+    Ok(())
+}
+
+/// The one that is told that it records into the file does, and the file is there.
+#[test]
+fn of_recorders_that_begin_at_once_one_has_the_file() -> TestResult {
+    let (_directory, path) = place()?;
+    for _ in 0..300 {
+        let (start, begun) = (Barrier::new(4), Barrier::new(4));
+        let record = || {
+            start.wait();
+            let mut writer = Writer::create(&path, &Meta::default()).ok();
+            begun.wait();
+            let written = writer.as_mut().map(|it| it.write_interval(interval(7)));
+            written.map(|it| it.is_ok() && read(&path).is_ok_and(|it| it.last_ns == 7))
+        };
+        let recorded: Vec<bool> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(record)).collect();
+            all.into_iter().filter_map(|it| it.join().ok()?).collect()
+        });
+        assert_eq!(recorded, [true], "one records, and its file is there");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_directory_that_goes_away_is_not_a_missing_capture() -> TestResult {
+    let (directory, _path) = place()?;
+    let below = directory.path().join("below");
+    fs::create_dir(&below)?;
+    let place = Place::open(&below.join("out.residue"))?;
+    fs::remove_dir(&below)?;
+    let error = place.make_capture().unwrap_err();
+    assert!(matches!(error, CaptureError::NoDirectory { .. }), "{error}");
     Ok(())
 }

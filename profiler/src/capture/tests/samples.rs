@@ -13,19 +13,19 @@ pub(super) fn write_everything(path: &Path) -> TestResult {
         ..Meta::default()
     };
     let mut writer = Writer::create(path, &meta)?;
-    writer.add_process(&Process {
+    writer.add_process(Process {
         slot: 3,
         pid: 7,
         comm: "app".into(),
         ..Process::default()
     })?;
-    writer.write_interval(&first_interval())?;
-    writer.write_interval(&everything(2))?;
+    writer.write_interval(first_interval())?;
+    writer.write_interval(everything(2))?;
     for at_ns in 3..30 {
         let totals = (1..=at_ns as u32)
             .map(|it| (it, allocated(at_ns)))
             .collect();
-        writer.write_interval(&Interval {
+        writer.write_interval(Interval {
             totals,
             ..interval(at_ns)
         })?;

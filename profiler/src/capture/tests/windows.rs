@@ -70,7 +70,7 @@ fn left(status: Option<u16>, stage: Stage, bytes: u64) -> LeftBehind {
 fn write(path: &Path, intervals: &[Interval]) -> Result<Windows, Box<dyn Error>> {
     let mut writer = Writer::create(path, &Meta::default())?;
     for interval in intervals {
-        writer.write_interval(interval)?;
+        writer.write_interval(interval.clone())?;
     }
     writer.finish(9)?;
     Ok(read(path)?.windows)
@@ -305,7 +305,7 @@ fn ten_thousand_windows_are_written_in_a_fraction_of_a_second() -> TestResult {
             ..interval(second)
         };
         let begun = Instant::now();
-        writer.write_interval(&interval)?;
+        writer.write_interval(interval)?;
         slowest = slowest.max(begun.elapsed());
     }
     println!("the slowest interval took {slowest:?}");

@@ -167,8 +167,8 @@ fn write(path: &std::path::Path) -> TestResult {
     };
     let mut writer = Writer::create(path, &meta)?;
     let (first, _) = base.processes.remove(0);
-    writer.add_process(&first)?;
-    writer.add_process(&Process {
+    writer.add_process(first.clone())?;
+    writer.add_process(Process {
         slot: 1,
         pid: 4243,
         comm: "uvicorn".into(),
@@ -192,7 +192,7 @@ fn write(path: &std::path::Path) -> TestResult {
             .filter(|it| it.route == get("/stream"))
             .count() as u64;
         windows.extend(first.windows);
-        writer.write_interval(&Interval {
+        writer.write_interval(Interval {
             at_ns: BEGUN + second * SECOND,
             windows,
             memory: memory(streams, second),

@@ -1,0 +1,116 @@
+//! What a recorder keeps while somebody reads the capture, and writes once that is over.
+
+use std::time::{Duration, Instant};
+
+use crate::capture::{Interval, Process};
+
+/// How long a recorder goes on keeping. No report takes a capture as long as that.
+const MAX_TIME: Duration = Duration::from_secs(60);
+/// How many rows it keeps, beside those that are kept once or not at all whatever the time.
+const MAX_ROWS: usize = 1 << 20;
+
+/// A row that is told by itself.
+#[derive(Debug)]
+pub(super) enum Row {
+    /// A process that is recorded from now on.
+    Process(Process),
+    /// The process in a slot has ended.
+    End {
+        /// The slot.
+        slot: u16,
+        /// When, nanoseconds since 1970 UTC.
+        at_ns: u64,
+        /// How, for a person.
+        reason: String,
+    },
+    /// A remark.
+    Note {
+        /// When, nanoseconds since 1970 UTC.
+        at_ns: u64,
+        /// What it says.
+        text: String,
+    },
+}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// In the order in which they were told.
+    pub(super) rows: Vec<Row>,
+    /// All that intervals said, as one.
+    pub(super) interval: Option<Interval>,
+    /// Since when nothing could be written; none when all was.
+    since: Option<Instant>,
+}
+
+impl Kept {
+    /// Adds what an interval says. Figures are as they are now; everything else is news.
+    pub(super) fn add(&mut self, interval: Interval) {
+        let Some(before) = &mut self.interval else {
+            self.interval = Some(interval);
+            return;
+        };
+        let Interval {
+            at_ns,
+            modules,
+            frames,
+            stacks,
+            totals,
+            mappings,
+            counters,
+            windows,
+            survivors,
+            left_behind,
+            unbound,
+            memory,
+        } = interval;
+        before.modules.extend(modules);
+        before.frames.extend(frames);
+        before.stacks.extend(stacks);
+        before.windows.extend(windows);
+        before.survivors.extend(survivors);
+        before.left_behind.extend(left_behind);
+        before.memory.extend(memory);
+        before.at_ns = at_ns;
+        before.totals = totals;
+        before.mappings = mappings;
+        before.counters = counters;
+        before.unbound = unbound;
+    }
+
+    /// Whether there is room and time to try again later.
+    pub(super) fn may_wait(&mut self) -> bool {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let news = self.interval.as_ref().map_or(0, |it| {
+            it.windows.len() + it.survivors.len() + it.left_behind.len() + it.memory.len()
+        });
+        since.elapsed() < MAX_TIME && self.rows.len() + news < MAX_ROWS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_makes_a_recorder_keep_without_end() {
+        let mut kept = Kept::default();
+        assert!(kept.may_wait());
+        kept.add(Interval {
+            survivors: vec![Default::default(); MAX_ROWS / 2],
+            ..Interval::default()
+        });
+        assert!(kept.may_wait());
+        kept.add(Interval {
+            survivors: vec![Default::default(); MAX_ROWS / 2],
+            ..Interval::default()
+        });
+        assert!(!kept.may_wait(), "too much");
+        let long_ago = Instant::now().checked_sub(MAX_TIME);
+        let mut kept = Kept {
+            since: Some(long_ago.expect("the machine runs for a minute")),
+            ..Kept::default()
+        };
+        assert!(!kept.may_wait(), "too long");
+    }
+}
