@@ -3,14 +3,19 @@
 use std::{
     fs::{self, File, Metadata, OpenOptions},
     io::{self, ErrorKind, Write},
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 use thiserror::Error;
 
-use crate::private_file::NewFile;
+use super::messages::say;
+use crate::private_file::{Given, NewFile, STAYS_ROOTS};
 
 /// The mode bit of directories in which nobody replaces the files of others (inode(7)).
 const STICKY: u32 = 0o1000;
@@ -66,12 +71,15 @@ impl Output {
     pub fn open(path: &Path) -> Result<Self, OutputError> {
         let error = |source| OutputError::of(path, source);
         match what_is_there(path)? {
-            There::Stream => {
-                let file = open_stream(path).map_err(error)?;
+            There::Stream(place) => {
+                let file = reopen(&place).map_err(error)?;
                 Ok(Self::Stream(path.to_owned(), file))
             }
             There::Replaceable => {
                 let file = NewFile::at(path).map_err(error)?;
+                if file.given() == Given::Refused {
+                    say(format!("note: {STAYS_ROOTS}"));
+                }
                 Ok(Self::File(path.to_owned(), file))
             }
         }
@@ -123,7 +131,8 @@ impl OutputError {
 }
 
 enum There {
-    Stream,
+    /// What was looked at, not opened for writing yet.
+    Stream(OwnedFd),
     Replaceable,
 }
 
@@ -142,18 +151,30 @@ fn what_is_there(path: &Path) -> Result<There, OutputError> {
         return not_a_file("a directory");
     }
     let is_followed = itself.is_symlink() && has_links_to_what_is_open(&directory);
-    let found = match is_followed {
-        true => fs::metadata(path).map_err(|error| OutputError::of(path, error))?,
-        false => itself,
-    };
+    let (place, found) = look(path, is_followed).map_err(|error| OutputError::of(path, error))?;
     match found.file_type() {
         kind if kind.is_file() && is_followed => not_a_file("a link to an open file"),
         kind if kind.is_file() || kind.is_symlink() => check_replaceable(path, &found, &directory),
-        kind if kind.is_char_device() || is_followed => Ok(There::Stream),
-        kind if kind.is_fifo() => check_fifo(path, &found),
+        kind if kind.is_char_device() => Ok(There::Stream(place)),
+        // A link to what is open leads to a pipe that whoever runs residue has made.
+        kind if kind.is_fifo() && is_followed => Ok(There::Stream(place)),
+        kind if kind.is_fifo() => check_fifo(path, &found, place),
         kind if kind.is_block_device() => not_a_file("a disk"),
         _ => not_a_file("a socket"),
     }
+}
+
+/// Holds what is there, without opening it: to open a device may do something, to open a FIFO may wait.
+fn look(path: &Path, follow: bool) -> io::Result<(OwnedFd, Metadata)> {
+    let link = if follow {
+        OFlags::empty()
+    } else {
+        OFlags::NOFOLLOW
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC | link;
+    let place = rustix::fs::open(path, flags, Mode::empty())?;
+    let found = File::from(place.try_clone()?).metadata()?;
+    Ok((place, found))
 }
 
 /// Such as `/dev/stderr` and `/proc/self/fd/3`: nobody but the kernel and root makes links there.
@@ -194,23 +215,19 @@ fn check_replaceable(
 }
 
 /// What is written to a FIFO is read by whoever made it.
-fn check_fifo(path: &Path, found: &Metadata) -> Result<There, OutputError> {
+fn check_fifo(path: &Path, found: &Metadata, place: OwnedFd) -> Result<There, OutputError> {
     match [0, geteuid().as_raw()].contains(&found.uid()) {
-        true => Ok(There::Stream),
+        true => Ok(There::Stream(place)),
         false => Err(OutputError::Foreign(path.to_owned())),
     }
 }
 
-fn open_stream(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
+/// Opens what was looked at, whatever its name leads to by now.
+fn reopen(place: &OwnedFd) -> io::Result<File> {
+    OpenOptions::new()
         .write(true)
         .custom_flags(libc::O_NOCTTY)
-        .open(path)?;
-    // Another may have taken its place since it was looked at.
-    match file.metadata()?.file_type() {
-        kind if kind.is_char_device() || kind.is_fifo() => Ok(file),
-        _ => Err(ErrorKind::InvalidInput.into()),
-    }
+        .open(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
 #[cfg(test)]

@@ -90,3 +90,24 @@ fn the_fifo_of_another_user_is_not_written_to() -> TestResult {
     assert!(refusal(&fifo).contains("belongs to another user"));
     Ok(())
 }
+
+/// Whoever may write into the directory puts a file where the FIFO was looked at.
+#[test]
+fn what_is_opened_is_what_was_looked_at() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("fifo");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+    let mut reader = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path)?;
+    let There::Stream(place) = what_is_there(&path)? else {
+        return Err("a FIFO is written to".into());
+    };
+    fs::remove_file(&path)?;
+    write(&path, "precious")?;
+    reopen(&place)?.write_all(b"report")?;
+    assert_eq!(io::read_to_string(&mut reader)?, "report");
+    assert_eq!(fs::read(&path)?, b"precious");
+    Ok(())
+}
