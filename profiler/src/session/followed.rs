@@ -48,6 +48,8 @@ pub struct Discovered {
     pub plan: Plan,
     /// Files that could not be read: an allocator in one of them is not seen.
     pub unreadable: Vec<UnreadableObject>,
+    /// What nobody looked into: a sentence each.
+    pub unseen: Vec<String>,
     /// What takes stacks by itself, and would see them cut: a sentence each.
     pub walkers: Vec<String>,
 }
@@ -60,6 +62,12 @@ impl Discovered {
     /// When there is nothing to probe.
     pub fn of(process: &Process, sites: SitePolicy) -> Result<Self, PlanError> {
         let found = process.loaded_objects();
+        let pid = process.pid();
+        let too_many = process.has_more_mappings().then(|| {
+            "it has more mappings than residue reads: code and memory in the others is not known".to_owned()
+        });
+        let unseen = found.left_out().into_iter().chain(too_many);
+        let unseen = unseen.map(|text| format!("pid {pid}: {text}")).collect();
         let mut unreadable = found.unreadable;
         let mut objects = Vec::new();
         let mut scope: Vec<ScopeObject> = Vec::new();
@@ -74,6 +82,7 @@ impl Discovered {
         }
         Ok(Self {
             plan: plan(&scope, sites)?,
+            unseen,
             walkers: walkers::notes(process, &objects, &scope),
             objects,
             unreadable,
@@ -90,7 +99,8 @@ impl Discovered {
                 skipped.symbol, skipped.reason
             )
         });
-        unreadable
+        (self.unseen.iter().cloned())
+            .chain(unreadable)
             .chain(skipped)
             .chain(self.walkers.iter().cloned())
     }

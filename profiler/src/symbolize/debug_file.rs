@@ -22,6 +22,8 @@ use crate::{
 const DEBUG_DIRECTORIES: [&str; 2] = ["usr/lib/debug", "lib/debug"];
 /// Build ids are 16 bytes (MD5, UUID) or 20 (SHA-1); shorter ones are no identity.
 const MIN_BUILD_ID_BYTES: usize = 8;
+/// A linked object has some ten.
+const MAX_SEGMENTS: usize = 4096;
 /// The largest file whose checksum is taken, bytes: all of it has to be read for that.
 const MAX_CHECKED: u64 = 1 << 30;
 /// How much is read at a time for a checksum, bytes.
@@ -47,7 +49,7 @@ pub(super) struct Segment {
 /// The parts of a module that lie in its file.
 pub(super) fn segments(module: &TargetFile) -> Option<Vec<Segment>> {
     with_elf(module, |elf| {
-        let segments = elf.segments().map(|segment| {
+        let segments = elf.segments().take(MAX_SEGMENTS).map(|segment| {
             let (file_offset, bytes) = segment.file_range();
             Segment {
                 file_offset,

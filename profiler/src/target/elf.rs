@@ -21,6 +21,14 @@ const MAX_SEGMENTS: usize = 4096;
 const MAX_NOTE_BYTES: u64 = 1 << 20;
 /// A linked object has some forty. Those with one a function are not linked yet.
 const MAX_SECTIONS: usize = 4096;
+/// The longest build id that is one, bytes: linkers make 8 to 32 of them, and take up to 64 from whoever builds.
+const MAX_BUILD_ID_BYTES: usize = 64;
+/// An object needs a few, and some hundred at most.
+const MAX_NEEDED: usize = 512;
+/// The longest name that a file can have, bytes (limits.h, `NAME_MAX`). No other leads to a library.
+const MAX_NAME_BYTES: usize = 255;
+/// All names of what an object needs, bytes.
+const MAX_NEEDED_BYTES: usize = 32 << 10;
 
 /// Why a file is none that residue can look into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,7 +112,8 @@ impl ElfFacts {
         while let Ok(Some(note)) = notes.next() {
             match (note.name(), note.n_type(ENDIAN)) {
                 (elf::ELF_NOTE_GNU, elf::NT_GNU_BUILD_ID) => {
-                    self.build_id = Some(note.desc().to_vec());
+                    let id = Some(note.desc()).filter(|id| id.len() <= MAX_BUILD_ID_BYTES);
+                    self.build_id = id.map(<[u8]>::to_vec);
                 }
                 (b"Go", _) => self.is_go = true,
                 _ => {}
@@ -137,13 +146,19 @@ impl ElfFacts {
         let end = strings.saturating_add(value(elf::DT_STRSZ).unwrap_or(0));
         let string = |offset: u64| {
             let start = strings.checked_add(offset).filter(|start| *start < end)?;
-            data.read_bytes_at_until(start..end, 0)
-                .ok()
+            let string = data.read_bytes_at_until(start..end, 0).ok();
+            string
+                .filter(|it| it.len() <= MAX_NAME_BYTES)
                 .map(<[u8]>::to_vec)
         };
+        let mut left = MAX_NEEDED_BYTES;
         for entry in entries {
             match entry.d_tag(ENDIAN) {
-                elf::DT_NEEDED => self.needed.extend(string(entry.d_val(ENDIAN))),
+                elf::DT_NEEDED if self.needed.len() < MAX_NEEDED => {
+                    let name = string(entry.d_val(ENDIAN)).filter(|it| it.len() <= left);
+                    left -= name.as_ref().map_or(0, Vec::len);
+                    self.needed.extend(name);
+                }
                 elf::DT_SONAME => self.soname = string(entry.d_val(ENDIAN)),
                 _ => {}
             }
@@ -256,5 +271,81 @@ mod tests {
         for length in (0..4096).chain((4096..bytes.len()).step_by(1 << 16)) {
             let _ = ElfFacts::read(&bytes[..length]);
         }
+    }
+
+    /// A file of one segment each of notes, of a dynamic section and of all of it, which is of `dynamic`, then
+    /// `strings`, then `notes`.
+    fn file(dynamic: &[(i64, u64)], strings: &[u8], notes: &[u8]) -> Vec<u8> {
+        const HEADERS: u64 = 64 + 3 * 56;
+        let mut entries: Vec<(i64, u64)> = dynamic.to_vec();
+        let dynamic_bytes = 16 * (entries.len() as u64 + 3);
+        let strings_at = HEADERS + dynamic_bytes;
+        entries.extend([
+            (elf::DT_STRTAB, strings_at),
+            (elf::DT_STRSZ, strings.len() as u64),
+            (elf::DT_NULL, 0),
+        ]);
+        let notes_at = strings_at + strings.len() as u64;
+        let all = notes_at + notes.len() as u64;
+        let mut bytes = header(elf::ELFCLASS64, elf::EM_X86_64);
+        bytes[20] = elf::EV_CURRENT;
+        bytes[32..40].copy_from_slice(&64_u64.to_le_bytes());
+        bytes[54..56].copy_from_slice(&56_u16.to_le_bytes());
+        bytes[56..58].copy_from_slice(&3_u16.to_le_bytes());
+        for (kind, offset, length) in [
+            (elf::PT_LOAD, 0, all),
+            (elf::PT_DYNAMIC, HEADERS, dynamic_bytes),
+            (elf::PT_NOTE, notes_at, notes.len() as u64),
+        ] {
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(elf::PF_R.to_le_bytes());
+            for number in [offset, offset, offset, length, length, 4] {
+                bytes.extend(number.to_le_bytes());
+            }
+        }
+        for (tag, value) in entries {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend(value.to_le_bytes());
+        }
+        bytes.extend(strings);
+        bytes.extend(notes);
+        bytes
+    }
+
+    fn build_id(bytes: usize) -> Vec<u8> {
+        let numbers = [4, bytes as u32, elf::NT_GNU_BUILD_ID];
+        let mut note: Vec<u8> = numbers.into_iter().flat_map(u32::to_le_bytes).collect();
+        note.extend(b"GNU\0");
+        note.resize(note.len() + bytes, 7);
+        note
+    }
+
+    #[test]
+    fn a_build_id_that_no_linker_makes_is_none() {
+        let id_of = |bytes: usize| {
+            let file = file(&[], b"", &build_id(bytes));
+            ElfFacts::read(&file[..]).expect("it is whole").build_id
+        };
+        for bytes in [8, 20, 64] {
+            assert_eq!(id_of(bytes), Some(vec![7; bytes]));
+        }
+        for bytes in [68, 1 << 16, 1 << 19] {
+            assert_eq!(id_of(bytes), None);
+        }
+    }
+
+    /// Each entry names the same text, so that a file of 70 KB asks for 16 MiB.
+    #[test]
+    fn what_an_object_needs_takes_no_more_than_names_of_files_do() {
+        let needed = |text: &[u8], entries: usize| {
+            let dynamic = vec![(elf::DT_NEEDED, 0); entries];
+            let facts = ElfFacts::read(&file(&dynamic, text, b"")[..]).expect("it is whole");
+            facts.needed
+        };
+        assert_eq!(needed(b"libc.so.6\0", 2), [b"libc.so.6", b"libc.so.6"]);
+        assert_eq!(needed(&[&[b'a'; 4000][..], b"\0"].concat(), 4000).len(), 0);
+        let long = needed(&[&[b'a'; 255][..], b"\0"].concat(), 4000);
+        assert_eq!(long.len(), MAX_NEEDED_BYTES / 255);
+        assert_eq!(needed(b"a\0", 4000).len(), MAX_NEEDED);
     }
 }

@@ -23,9 +23,10 @@ use std::{
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-pub use data::FileData;
-pub use root::Root;
+pub use data::{FileData, ReadBudget};
+pub(super) use owner::read_status;
 pub(super) use root::map_file;
+pub use root::{Root, RootId};
 
 use super::FileKey;
 
@@ -36,8 +37,8 @@ pub struct TargetFile {
     path: PathBuf,
     key: FileKey,
     bytes: u64,
-    /// When it was written last: seconds, nanoseconds.
-    written: (i64, i64),
+    /// When it was changed last: seconds, nanoseconds.
+    changed: (i64, i64),
 }
 
 impl TargetFile {
@@ -77,7 +78,7 @@ impl TargetFile {
                 inode: metadata.ino(),
             },
             bytes: metadata.len(),
-            written: written(&metadata),
+            changed: changed(&metadata),
             file,
         })
     }
@@ -100,18 +101,24 @@ impl TargetFile {
         self.bytes
     }
 
-    /// Whether nobody has written to it or cut it off since it was opened.
+    /// Whether nobody has written to it or cut it off since it was opened, nor renamed or removed it.
     #[must_use]
     pub fn is_as_opened(&self) -> bool {
         let now = self.file.metadata();
-        now.is_ok_and(|it| it.len() == self.bytes && written(&it) == self.written)
+        now.is_ok_and(|it| it.len() == self.bytes && changed(&it) == self.changed)
     }
 
     /// Its bytes, for those who read some parts of it: what is read is kept, up to a bound, until the
     /// answer is dropped.
     #[must_use]
     pub fn data(&self) -> FileData<'_> {
-        FileData::of(self)
+        FileData::of(self, None)
+    }
+
+    /// The same, when several files are read and all of them together up to a bound.
+    #[must_use]
+    pub fn data_within(&self, budget: &ReadBudget) -> FileData<'_> {
+        FileData::of(self, Some(budget))
     }
 
     /// All of it.
@@ -143,8 +150,9 @@ fn is_regular(place: &OwnedFd) -> io::Result<bool> {
     Ok(rustix::fs::FileType::from_raw_mode(kind).is_file())
 }
 
-fn written(metadata: &Metadata) -> (i64, i64) {
-    (metadata.mtime(), metadata.mtime_nsec())
+/// Anybody may set when a file was written. Nobody sets this; a new name or mode changes it as well.
+fn changed(metadata: &Metadata) -> (i64, i64) {
+    (metadata.ctime(), metadata.ctime_nsec())
 }
 
 /// The kernel's name for something that this process holds open.

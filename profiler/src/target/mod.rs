@@ -23,7 +23,7 @@ mod settings;
 pub use address::{Avma, FileOffset, LoadBias, Svma};
 pub use backing::Backing;
 pub use children::children;
-pub use file::{FileData, Root, TargetFile};
+pub use file::{FileData, ReadBudget, Root, RootId, TargetFile};
 pub use mapping::{FileKey, Mapping, Mappings};
 pub use memory::{Memory, ProcessMemory};
 pub use objects::{Load, LoadedObject, LoadedObjects, UnreadableObject};

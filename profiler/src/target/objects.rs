@@ -1,5 +1,6 @@
 //! The files that a process runs code from, in the order in which its symbols resolve.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -9,9 +10,14 @@ use std::sync::Arc;
 use super::elf::{ElfFacts, NotUsable};
 use super::file::map_file;
 use super::search_order::{Linkage, loaded_at_startup};
-use super::{Avma, FileKey, LoadBias, Mapping, Process, TargetFile, link_map};
+use super::{Avma, FileKey, LoadBias, Mapping, Process, ReadBudget, TargetFile, link_map};
 use crate::probes::{ObjectSymbols, ScopeObject};
 use crate::window::sources::{SourceObject, WindowSource};
+
+/// How many files a process runs code from at most. The largest have some hundred libraries.
+const MAX_OBJECTS: usize = 4096;
+/// What may be read of them, bytes, all together: of most some kilobytes, and their symbol tables.
+const MAX_READ: u64 = 4 << 30;
 
 /// When an object came into the process, which decides what its symbols override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +45,8 @@ pub struct LoadedObject {
     pub facts: ElfFacts,
     /// Where it was loaded.
     pub load_bias: LoadBias,
+    /// What may still be read of it, and of those that were found with it.
+    budget: ReadBudget,
 }
 
 /// A file that the process runs code from, and that residue could not read.
@@ -58,6 +66,22 @@ pub struct LoadedObjects {
     pub objects: Vec<LoadedObject>,
     /// Left out, with the reason.
     pub unreadable: Vec<UnreadableObject>,
+    /// How many more files there are, which nobody looked into.
+    pub left_out: usize,
+}
+
+impl LoadedObjects {
+    /// Says that files were left out, if some were.
+    #[must_use]
+    pub fn left_out(&self) -> Option<String> {
+        let left_out = self.left_out;
+        (left_out > 0).then(|| {
+            format!(
+                "it runs code of more than {MAX_OBJECTS} files: {left_out} are not looked into, and allocators \
+                 in them are not seen"
+            )
+        })
+    }
 }
 
 impl Process {
@@ -65,8 +89,11 @@ impl Process {
     #[must_use]
     pub fn loaded_objects(&self) -> LoadedObjects {
         let mut found = LoadedObjects::default();
-        for mapping in self.text_mappings() {
-            match LoadedObject::open(self, mapping) {
+        let mappings = self.text_mappings();
+        found.left_out = mappings.len().saturating_sub(MAX_OBJECTS);
+        let budget = ReadBudget::new(MAX_READ);
+        for mapping in mappings.into_iter().take(MAX_OBJECTS) {
+            match LoadedObject::open(self, mapping, &budget) {
                 Ok(Some(object)) => found.objects.push(object),
                 Ok(None) => {}
                 Err(reason) => {
@@ -85,7 +112,7 @@ impl Process {
     ///
     /// When the file is gone or damaged.
     pub fn object_at(&self, mapping: &Mapping) -> io::Result<Option<LoadedObject>> {
-        LoadedObject::open(self, mapping)
+        LoadedObject::open(self, mapping, &ReadBudget::new(MAX_READ))
     }
 
     /// The first executable mapping of each file.
@@ -99,9 +126,12 @@ impl Process {
 
     fn sort_by_search_order(&self, objects: &mut Vec<LoadedObject>) {
         let listed = self.linkers_list();
+        let mut places = HashMap::new();
+        for (place, file) in listed.iter().flatten().enumerate() {
+            places.entry(*file).or_insert(place);
+        }
         let place = |object: &LoadedObject| {
-            let list = listed.as_deref().unwrap_or_default();
-            let place = list.iter().position(|file| *file == object.file);
+            let place = places.get(&object.file).copied();
             (object.path != self.exe(), place.is_none(), place)
         };
         objects.sort_by_key(place);
@@ -112,21 +142,17 @@ impl Process {
             .map(LoadedObject::linkage)
             .collect();
         let startup = loaded_at_startup(&linkage, listed.is_some());
-        for (order, index) in startup.iter().enumerate() {
-            objects[*index].load = if order == 0 {
+        let mut ranks = vec![usize::MAX; objects.len()];
+        for (order, index) in startup.into_iter().enumerate() {
+            ranks[index] = order;
+            objects[index].load = if order == 0 {
                 Load::Executable
             } else {
                 Load::Startup
             };
         }
-        let rank = |index: usize| {
-            startup
-                .iter()
-                .position(|at| *at == index)
-                .unwrap_or(usize::MAX)
-        };
-        let mut ranked: Vec<_> = std::mem::take(objects).into_iter().enumerate().collect();
-        ranked.sort_by_key(|(index, _)| rank(*index));
+        let mut ranked: Vec<_> = ranks.into_iter().zip(objects.drain(..)).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
         objects.extend(ranked.into_iter().map(|(_, object)| object));
     }
 
@@ -148,12 +174,12 @@ impl Process {
 
 impl LoadedObject {
     /// `Ok(None)` for a file that is no ELF file, such as a mapped heap of a just-in-time compiler.
-    fn open(process: &Process, mapping: &Mapping) -> io::Result<Option<Self>> {
+    fn open(process: &Process, mapping: &Mapping, budget: &ReadBudget) -> io::Result<Option<Self>> {
         let Some(file) = mapping.file else {
             return Ok(None);
         };
         let opened = open_same_file(process, mapping, file)?;
-        let facts = match ElfFacts::read(&opened.data()) {
+        let facts = match ElfFacts::read(&opened.data_within(budget)) {
             Ok(facts) => facts,
             Err(NotUsable::NotElf) => return Ok(None),
             Err(reason) => return Err(io::Error::other(reason)),
@@ -169,6 +195,7 @@ impl LoadedObject {
             load: Load::Later,
             facts,
             load_bias,
+            budget: budget.clone(),
         }))
     }
 
@@ -193,7 +220,7 @@ impl LoadedObject {
             path: self.path.clone(),
             reason,
         };
-        let symbols = ObjectSymbols::read(&self.opened.data(), &self.facts.text)
+        let symbols = ObjectSymbols::read(&self.opened.data_within(&self.budget), &self.facts.text)
             .map_err(|damaged| unreadable(io::Error::other(damaged)))?;
         Ok(ScopeObject {
             path: self.path.clone(),
@@ -217,8 +244,13 @@ impl LoadedObject {
             reason,
         };
         let identity = (&*self.path, self.file);
-        SourceObject::read(identity, &self.opened.data(), &self.facts, sources)
-            .map_err(|damaged| unreadable(io::Error::other(damaged)))
+        SourceObject::read(
+            identity,
+            &self.opened.data_within(&self.budget),
+            &self.facts,
+            sources,
+        )
+        .map_err(|damaged| unreadable(io::Error::other(damaged)))
     }
 }
 

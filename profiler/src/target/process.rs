@@ -14,13 +14,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::elf::{ElfFacts, NotUsable};
+use super::file::read_status;
 use super::{Mapping, Mappings, Refusal, Root, TargetFile, sandbox};
 
 /// A process id in residue's own PID namespace.
 pub type Pid = i32;
 
-/// Well above what `/proc/PID/status` holds.
-const MAX_STATUS_BYTES: u64 = 64 << 10;
 /// `PF_KTHREAD` (include/linux/sched.h).
 const KERNEL_THREAD: u32 = 0x0020_0000;
 /// Far above what `/proc/PID/maps` holds at the default limit of 65,530 mappings.
@@ -43,6 +42,7 @@ pub struct Process {
     cmdline: Vec<String>,
     start_time: u64,
     mappings: Mappings,
+    has_more_mappings: bool,
 }
 
 impl Process {
@@ -88,6 +88,7 @@ impl Process {
             comm: stat.comm,
             start_time: stat.starttime,
             mappings: Mappings::default(),
+            has_more_mappings: false,
             pid,
             pidfd,
             proc,
@@ -105,8 +106,12 @@ impl Process {
     /// When the process has exited meanwhile.
     pub fn refresh(&mut self) -> Result<(), Refusal> {
         let pid = self.pid;
-        let text = read_bounded(&self.proc, "maps", MAX_MAPS_BYTES)
+        let mut text = read_bounded(&self.proc, "maps", MAX_MAPS_BYTES)
             .map_err(|error| Refusal::from_proc(pid, error))?;
+        self.has_more_mappings = text.len() as u64 == MAX_MAPS_BYTES;
+        if self.has_more_mappings {
+            cut_off_last_line(&mut text);
+        }
         let mappings = Mappings::parse(&text).filter(|mappings| !mappings.is_empty());
         // A process without mappings is one that is exiting.
         let Some(mappings) = mappings.filter(|_| !self.has_exited()) else {
@@ -164,6 +169,12 @@ impl Process {
     #[must_use]
     pub fn mappings(&self) -> &Mappings {
         &self.mappings
+    }
+
+    /// Whether it had more mappings than were read: code and memory in them is not known.
+    #[must_use]
+    pub fn has_more_mappings(&self) -> bool {
+        self.has_more_mappings
     }
 
     /// Its resident set, bytes; none once it has exited.
@@ -228,7 +239,7 @@ fn open_proc(pid: Pid) -> Result<procfs::process::Process, Refusal> {
         return Err(Refusal::NoSuchProcess { pid });
     }
     let proc = procfs::process::Process::new(pid).map_err(refuse)?;
-    let status = read_bounded(&proc, "status", MAX_STATUS_BYTES).map_err(refuse)?;
+    let status = status(&proc).map_err(refuse)?;
     match thread_group(&status) {
         Some(tgid) if tgid != pid => Err(Refusal::Thread {
             tid: pid,
@@ -236,6 +247,10 @@ fn open_proc(pid: Pid) -> Result<procfs::process::Process, Refusal> {
         }),
         _ => Ok(proc),
     }
+}
+
+fn status(proc: &procfs::process::Process) -> ProcResult<Vec<u8>> {
+    Ok(read_status(proc.open_relative("status")?)?)
 }
 
 /// `Tgid` in `/proc/PID/status`. Parsed here, because a thread's name is in the same file, and the
@@ -267,8 +282,7 @@ fn refuse_by_state(pid: Pid, proc: &procfs::process::Process) -> Result<Stat, Re
 }
 
 fn refuse_by_sandbox(pid: Pid, proc: &procfs::process::Process, comm: &str) -> Result<(), Refusal> {
-    let status = read_bounded(proc, "status", MAX_STATUS_BYTES)
-        .map_err(|error| Refusal::from_proc(pid, error))?;
+    let status = status(proc).map_err(|error| Refusal::from_proc(pid, error))?;
     let kernel = rustix::system::uname()
         .release()
         .to_string_lossy()
@@ -299,6 +313,12 @@ fn read_cmdline(proc: &procfs::process::Process) -> ProcResult<Vec<String>> {
         arguments.pop();
     }
     Ok(arguments)
+}
+
+/// Of a text that was cut, the last line is none.
+fn cut_off_last_line(text: &mut Vec<u8>) {
+    let end = text.iter().rposition(|byte| *byte == b'\n');
+    text.truncate(end.map_or(0, |at| at + 1));
 }
 
 pub(super) fn read_bounded(
@@ -375,6 +395,14 @@ mod tests {
             Some(42)
         );
         assert_eq!(thread_group(b""), None);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_is_left_out() {
+        let mut text = b"1000-2000 r-xp 0 0:1 1 /a\n2000-30".to_vec();
+        assert!(Mappings::parse(&text).is_none());
+        cut_off_last_line(&mut text);
+        assert_eq!(Mappings::parse(&text).map(|it| it.iter().len()), Some(1));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! In which order the dynamic linker searches objects, and which of them were there from the start.
 //! Pure: the objects' own statements of what they need, and the linker's list if there is one.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet};
 
 /// What an object says about linking.
 #[derive(Clone, Copy, Debug)]
@@ -14,12 +14,23 @@ pub(super) struct Linkage<'a> {
     pub file_name: &'a [u8],
 }
 
-impl Linkage<'_> {
-    fn is_needed_by(&self, other: &Linkage<'_>) -> bool {
-        other.needed.iter().any(|name| {
-            let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or(name);
-            Some(name) == self.soname || name == self.file_name
-        })
+/// The objects by the names that others need them by; of two with the same name the first.
+struct ByName<'a>(HashMap<&'a [u8], usize>);
+
+impl<'a> ByName<'a> {
+    fn of(objects: &[Linkage<'a>]) -> Self {
+        let mut names = HashMap::new();
+        for (index, object) in objects.iter().enumerate() {
+            for name in object.soname.into_iter().chain([object.file_name]) {
+                names.entry(name).or_insert(index);
+            }
+        }
+        Self(names)
+    }
+
+    fn needed(&self, name: &[u8]) -> Option<usize> {
+        let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or(name);
+        self.0.get(name).copied()
     }
 }
 
@@ -32,26 +43,21 @@ pub(super) fn loaded_at_startup(objects: &[Linkage<'_>], listed: bool) -> Vec<us
     let Some(executable) = objects.first() else {
         return Vec::new();
     };
-    let first_needed = objects
-        .iter()
-        .position(|object| object.is_needed_by(executable));
+    let names = ByName::of(objects);
+    let needed = executable.needed.iter();
+    let first_needed = needed.filter_map(|name| names.needed(name)).min();
     let preloaded = first_needed.filter(|_| listed).unwrap_or(1);
     let mut found: Vec<usize> = (0..preloaded).collect();
-    let mut queue: VecDeque<usize> = found.iter().copied().collect();
-    while let Some(parent) = queue.pop_front() {
-        for name in objects[parent].needed {
-            let parent = Linkage {
-                needed: std::slice::from_ref(name),
-                ..objects[parent]
-            };
-            let child = objects
-                .iter()
-                .position(|object| object.is_needed_by(&parent));
-            if let Some(child) = child.filter(|child| !found.contains(child)) {
+    let mut is_found: HashSet<usize> = found.iter().copied().collect();
+    let mut next = 0;
+    while let Some(parent) = found.get(next) {
+        let needed = objects[*parent].needed.iter();
+        for child in needed.filter_map(|name| names.needed(name)) {
+            if is_found.insert(child) {
                 found.push(child);
-                queue.push_back(child);
             }
         }
+        next += 1;
     }
     if listed {
         found.sort_unstable();

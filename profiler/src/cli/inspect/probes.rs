@@ -40,6 +40,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<io::Result<()>> {
     let process = Process::open(args.pid)?;
     let found = process.loaded_objects();
+    let left_out = found.left_out();
+    left_out.into_iter().for_each(|it| messages::complain(&it));
     found.unreadable.into_iter().for_each(warn);
     let objects = read_all(&found.objects, LoadedObject::scope_object);
     let plan = plan(&objects, SitePolicy::Cheapest)?;

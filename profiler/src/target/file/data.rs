@@ -10,25 +10,49 @@ use super::TargetFile;
 /// some 200 MiB; a file without end, or one that names the same part in a thousand ways, stops here.
 const MOST: u64 = 512 << 20;
 
+/// How many bytes may still be read.
+#[derive(Clone, Debug)]
+pub struct ReadBudget(Rc<Cell<u64>>);
+
+impl ReadBudget {
+    /// So many.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self(Rc::new(Cell::new(bytes)))
+    }
+
+    fn left(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn take(&self, bytes: u64) -> Result<(), ()> {
+        self.0.set(self.left().checked_sub(bytes).ok_or(())?);
+        Ok(())
+    }
+}
+
 /// Reads the file by positions, each part once. Every read is bounded by the length that the file had when
-/// it was opened, and all together by half a GiB: beyond that, reading fails as it does for a damaged file.
+/// it was opened, all together by half a GiB, and those of several files by a budget: beyond that, reading fails
+/// as it does for a damaged file.
 #[derive(Debug)]
 pub struct FileData<'a> {
     parts: ReadCache<Positioned<'a>>,
-    left: Rc<Cell<u64>>,
+    budgets: [ReadBudget; 2],
 }
 
 impl<'a> FileData<'a> {
-    pub(super) fn of(file: &'a TargetFile) -> Self {
-        let left = Rc::new(Cell::new(MOST));
+    pub(super) fn of(file: &'a TargetFile, all: Option<&ReadBudget>) -> Self {
+        let own = ReadBudget::new(MOST);
+        let all = all.cloned().unwrap_or_else(|| ReadBudget::new(MOST));
+        let budgets = [own, all];
         let positioned = Positioned {
             file,
             at: 0,
-            left: Rc::clone(&left),
+            budgets: budgets.clone(),
         };
         Self {
             parts: ReadCache::new(positioned),
-            left,
+            budgets,
         }
     }
 }
@@ -41,7 +65,7 @@ impl<'data> ReadRef<'data> for &'data FileData<'_> {
     fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'data [u8], ()> {
         // Asked here, because room for a part is made before it is read. A part that was read before is
         // asked for again only by those who have room left for as much.
-        match size <= self.left.get() {
+        match self.budgets.iter().all(|it| size <= it.left()) {
             true => self.parts.read_bytes_at(offset, size),
             false => Err(()),
         }
@@ -57,13 +81,12 @@ impl<'data> ReadRef<'data> for &'data FileData<'_> {
 struct Positioned<'a> {
     file: &'a TargetFile,
     at: u64,
-    left: Rc<Cell<u64>>,
+    budgets: [ReadBudget; 2],
 }
 
 impl Positioned<'_> {
     fn take(&mut self, bytes: u64) -> Result<(), ()> {
-        let left = self.left.get().checked_sub(bytes).ok_or(())?;
-        self.left.set(left);
+        self.budgets.iter().try_for_each(|it| it.take(bytes))?;
         self.at = self.at.checked_add(bytes).ok_or(())?;
         Ok(())
     }

@@ -3,12 +3,12 @@
 //! residue runs as root, and a target chooses the names of files that are read for it: without a look at who
 //! asks, a link to a file that only root may read would be read like any other.
 
-use std::{fs::File, io, io::Read as _, path::Path};
+use std::{fs::File, io, io::Read, path::Path};
 
 use crate::target::Pid;
 
-/// Well above what `/proc/PID/status` holds.
-const MAX_STATUS_BYTES: u64 = 64 << 10;
+/// Above what `/proc/PID/status` holds: a process in as many groups as there may be has 700 KB of them.
+const MAX_STATUS_BYTES: u64 = 1 << 20;
 /// The kernel takes no more groups (limits.h, `NGROUPS_MAX`).
 const MAX_GROUPS: usize = 1 << 16;
 
@@ -28,10 +28,8 @@ impl Owner {
     /// When the process is gone.
     pub(super) fn of(pid: Pid) -> io::Result<Self> {
         let path = Path::new("/proc").join(pid.to_string()).join("status");
-        let mut status = Vec::new();
-        let file = File::open(path)?;
-        file.take(MAX_STATUS_BYTES).read_to_end(&mut status)?;
-        Self::parse(&status).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        Self::parse(&read_status(File::open(path)?)?)
+            .ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// `Uid` and `Gid` list the real, effective, saved and filesystem ids (proc_pid_status(5)).
@@ -65,18 +63,28 @@ impl Owner {
             group: rustix::process::getegid().as_raw(),
             groups: groups()?,
         };
+        if *self == ours {
+            return act();
+        }
         let _back = Back(ours);
         self.become_it()?;
         act()
     }
 
+    /// Whether the kernel lets us act for this owner.
+    pub(super) fn can_be_acted_for(&self) -> bool {
+        self.act(|| Ok(())).is_ok()
+    }
+
     /// Groups first: who is no longer root may not choose them. The C library's functions for it change all
     /// threads, so the system calls are made here.
     fn become_it(&self) -> io::Result<()> {
-        let (count, list) = (self.groups.len(), self.groups.as_ptr());
-        // SAFETY: the list holds so many ids and outlives the call.
-        if unsafe { libc::syscall(libc::SYS_setgroups, count, list) } != 0 {
-            return Err(io::Error::last_os_error());
+        if groups()? != self.groups {
+            let (count, list) = (self.groups.len(), self.groups.as_ptr());
+            // SAFETY: the list holds so many ids and outlives the call.
+            if unsafe { libc::syscall(libc::SYS_setgroups, count, list) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
         // SAFETY: plain system calls about the current thread, without pointers.
         let now = unsafe {
@@ -92,6 +100,20 @@ impl Owner {
             true => Ok(()),
             false => Err(io::ErrorKind::PermissionDenied.into()),
         }
+    }
+}
+
+/// What `/proc/PID/status` says, all of it: of a part, the last number could be another one.
+///
+/// # Errors
+///
+/// When the process is gone, or it is longer than that of any process.
+pub(in crate::target) fn read_status(file: impl Read) -> io::Result<Vec<u8>> {
+    let mut status = Vec::new();
+    file.take(MAX_STATUS_BYTES).read_to_end(&mut status)?;
+    match (status.len() as u64) < MAX_STATUS_BYTES {
+        true => Ok(status),
+        false => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -157,6 +179,54 @@ mod tests {
         let denied = nobody.act(|| File::open(&secret)).map_err(|it| it.kind());
         assert_eq!(denied.err(), Some(io::ErrorKind::PermissionDenied));
         assert!(File::open(&secret).is_ok(), "we are root again");
+        Ok(())
+    }
+
+    /// As many as the kernel takes, of the longest numbers.
+    #[test]
+    fn all_groups_of_a_process_are_known() -> io::Result<()> {
+        let groups: Vec<u32> = (0..MAX_GROUPS as u32)
+            .map(|it| 4_000_000_000 + it)
+            .collect();
+        let of_thread = std::thread::spawn(move || {
+            // SAFETY: the list holds so many ids and outlives the call, which changes this thread alone.
+            let set = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+            let id = rustix::thread::gettid().as_raw_nonzero().get();
+            (set == 0).then(|| Owner::of(id).map(|it| it.groups == groups))
+        });
+        let known = of_thread.join().expect("it does not panic");
+        let Some(known) = known else {
+            crate::machine::skipped("all_groups_of_a_process_are_known", "root");
+            return Ok(());
+        };
+        assert!(known?);
+        Ok(())
+    }
+
+    /// As in a container that may not choose groups: what needs no change is done.
+    #[test]
+    fn who_is_us_already_needs_no_privilege() -> io::Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let us = Owner {
+            user: 0,
+            group: rustix::process::getegid().as_raw(),
+            groups: groups()?,
+        };
+        let nobody = Owner {
+            user: 65_534,
+            ..us.clone()
+        };
+        let done = std::thread::spawn(move || -> io::Result<[bool; 2]> {
+            use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+            let mut ours = capabilities(None)?;
+            ours.effective &= !(CapabilitySet::SETGID | CapabilitySet::SETUID);
+            set_capabilities(None, ours)?;
+            Ok([us.can_be_acted_for(), nobody.can_be_acted_for()])
+        });
+        let done = done.join().expect("it does not panic")?;
+        assert_eq!(done, [true, false]);
         Ok(())
     }
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat},
+    fs::{
+        AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, fstat, makedev, openat, openat2,
+        readlinkat, statx,
+    },
     io::Errno,
 };
 
@@ -17,6 +20,14 @@ use crate::target::{FileKey, Pid};
 /// How often a name is followed again when something was renamed meanwhile, in which case the kernel
 /// cannot tell whether the name has stayed inside (openat2(2), `EAGAIN`).
 const TRIES: u32 = 16;
+
+/// Tells roots apart, while one of each is held open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RootId {
+    device: u64,
+    inode: u64,
+    mount: u64,
+}
 
 /// A root directory, held open: it stays reachable when the process is gone.
 #[derive(Debug)]
@@ -81,6 +92,33 @@ impl Root {
         }
     }
 
+    /// Whether nothing can be opened in it, because the kernel does not let us act for the process: a residue
+    /// without `CAP_SETUID` or `CAP_SETGID` is only as free as that.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        self.owner.as_ref().is_some_and(|it| !it.can_be_acted_for())
+    }
+
+    /// Which root it is, in which mount namespace: what has another root may have other files by the same names.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn id(&self) -> io::Result<RootId> {
+        let flags = AtFlags::EMPTY_PATH;
+        let found = statx(
+            &self.directory,
+            "",
+            flags,
+            StatxFlags::INO | StatxFlags::MNT_ID,
+        )?;
+        Ok(RootId {
+            device: makedev(found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+            mount: found.stx_mnt_id,
+        })
+    }
+
     /// What the symbolic link at `path` says, which is not followed.
     ///
     /// # Errors
@@ -120,19 +158,10 @@ impl Root {
     fn resolve(&self, path: &Path, more: OFlags) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::CLOEXEC | more;
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        for _ in 1..TRIES {
-            match openat2(&self.directory, path, flags, Mode::empty(), inside) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                found => return Ok(found?),
-            }
-        }
-        Ok(openat2(
-            &self.directory,
-            path,
-            flags,
-            Mode::empty(),
-            inside,
-        )?)
+        let open = || openat2(&self.directory, path, flags, Mode::empty(), inside);
+        let mut tries = (0..TRIES).map(|_| open());
+        let found = tries.find(|it| !matches!(it, Err(Errno::AGAIN | Errno::INTR)));
+        Ok(found.unwrap_or(Err(Errno::AGAIN))?)
     }
 }
 

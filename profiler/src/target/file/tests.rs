@@ -117,3 +117,41 @@ fn a_file_without_end_is_read_up_to_a_bound() -> Outcome {
     assert_eq!(parts.filter(Result::is_ok).count(), 32, "half a GiB");
     Ok(())
 }
+
+/// Whoever writes a file over may set when it was written.
+#[test]
+fn a_file_that_was_written_over_is_not_as_it_was_whatever_its_time_says() -> Outcome {
+    let (both, root) = roots()?;
+    let path = both.path().join("root/lib/libx.so");
+    let file = root.open(Path::new("/lib/libx.so"))?;
+    let before = fs::metadata(&path)?.modified()?;
+    // The clock of files goes in steps of some milliseconds.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(&path, "INSIDE")?;
+    File::options()
+        .write(true)
+        .open(&path)?
+        .set_modified(before)?;
+    assert!(!file.is_as_opened());
+    Ok(())
+}
+
+#[test]
+fn roots_are_told_apart() -> Outcome {
+    let (both, root) = roots()?;
+    let same = Root::at(&both.path().join("root/../root"))?;
+    assert_eq!(root.id()?, same.id()?);
+    assert_ne!(root.id()?, Root::at(&both.path().join("outside"))?.id()?);
+    Ok(())
+}
+
+#[test]
+fn several_files_are_read_up_to_a_bound() -> Outcome {
+    let (_both, root) = roots()?;
+    let file = root.open(Path::new("/lib/libx.so"))?;
+    let budget = ReadBudget::new(10);
+    let read = || (&file.data_within(&budget)).read_bytes_at(0, 6).is_ok();
+    assert_eq!([read(), read()], [true, false]);
+    assert!((&file.data()).read_bytes_at(0, 6).is_ok());
+    Ok(())
+}
