@@ -115,7 +115,8 @@ counters! {
     ContextsFull = "contexts_full", Note;
     /// places in Python code without name because the code was freed, or unreadable, when its name was read
     PythonCodeStale = "python_code_stale", Note;
-    /// places in native code without name because to read the symbols of their file takes too long or too much memory
+    /// places in native code that lack names because the symbols of their file cannot be read, or take too long or too
+    /// much memory
     FramesNameless = "frames_nameless", Note;
 }
 

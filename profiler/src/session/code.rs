@@ -18,7 +18,7 @@ use residue_ebpf::abi::{
 use super::Tables;
 use crate::{
     attach::{AttachError, Kernel},
-    target::{FileKey, Mapping, Process, Root, TargetFile},
+    target::{FileKey, Mapping, Process, Root, RootId, TargetFile},
     unwind::{StoreUsage, TableStore},
 };
 use loader::{Loader, Source};
@@ -26,10 +26,11 @@ use loader::{Loader, Source};
 /// Objects can be told apart by 16 bits, of which the last value stands for Python.
 const MAX_OBJECTS: usize = PYTHON as usize - 1;
 
-/// Which object it is. A file that was seen once is held open, so its inode stays its own.
+/// Which object it is. A file that was seen once is held open, so its inode stays its own. In another root it is
+/// another object: debug files there name its functions, and a process may choose those of its own root only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
-    File(FileKey),
+    File(FileKey, RootId),
     /// The kernel's own, which every process has alike.
     Vdso,
 }
@@ -81,9 +82,9 @@ impl Code {
 
     /// Notes that a file holds an interpreter; before its module is written.
     pub fn set_interpreter(&mut self, file: FileKey) {
-        let id = self.ids.get(&Key::File(file));
-        if let Some(object) = id.and_then(|id| self.objects.get_mut(usize::from(*id) - 1)) {
-            object.interpreter = true;
+        let is_it = |key: &Key| matches!(key, Key::File(it, _) if *it == file);
+        for (_, id) in self.ids.iter().filter(|(key, _)| is_it(key)) {
+            self.objects[usize::from(*id) - 1].interpreter = true;
         }
     }
 
@@ -159,7 +160,7 @@ impl Code {
 
     fn object_of(&mut self, process: &Process, mapping: &Mapping) -> u16 {
         let key = match mapping.file {
-            Some(file) => Key::File(file),
+            Some(file) => Key::File(file, process.root().id()),
             None if is_vdso(mapping) => Key::Vdso,
             None => return NO_OBJECT,
         };

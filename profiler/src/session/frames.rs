@@ -1,7 +1,7 @@
 //! From frames as the kernel side takes them to frames with names, each looked up once.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     time::Instant,
 };
 
@@ -30,9 +30,7 @@ const NO_ROOM: PythonFrame = PythonFrame {
 #[derive(Default)]
 pub struct FrameTable {
     names: Names,
-    /// Objects whose symbols take too much to read.
-    hopeless: HashSet<u16>,
-    /// Frames in them.
+    /// Frames that lack names.
     given_up: u64,
     notes: Vec<String>,
     frame_ids: HashMap<RawFrame, u32>,
@@ -100,7 +98,9 @@ impl FrameTable {
         }
         for (object, frames) in by_object {
             if let Some(known) = code.object(object) {
-                self.names.ask(known, Places { object, frames });
+                let count = frames.len() as u64;
+                let is_asked = self.names.ask(known, Places { object, frames });
+                self.given_up += if is_asked { 0 } else { count };
             }
         }
         self.name(&mut frames, deadline);
@@ -112,7 +112,7 @@ impl FrameTable {
         std::mem::take(&mut self.notes)
     }
 
-    /// How many frames have no name because to look it up takes too much, or has taken too long so far.
+    /// How many frames lack a name that cannot be looked up, takes too much room, or has taken too long so far.
     pub fn nameless(&self) -> u64 {
         self.given_up + self.names.unanswered() as u64
     }
@@ -129,15 +129,10 @@ impl FrameTable {
                     },
                 symbols,
                 note,
-                hopeless,
+                nameless,
             } = named;
             self.notes.extend(note);
-            if hopeless {
-                self.hopeless.insert(object);
-            }
-            if self.hopeless.contains(&object) {
-                self.given_up += places.len() as u64;
-            }
+            self.given_up += nameless;
             for ((id, offset), symbols) in places.into_iter().zip(symbols) {
                 match new.get(&id).and_then(|&at| frames.get_mut(at)) {
                     Some(frame) => frame.symbols = symbols,

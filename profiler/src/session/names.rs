@@ -2,6 +2,7 @@
 //! wants to: what is not answered in time is answered later, or has no name.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,7 +14,7 @@ use std::{
 
 use super::code::Object;
 use crate::{
-    symbolize::{CodeAddress, ModuleFile, Symbol, SymbolizeError, Symbolizer},
+    symbolize::{CodeAddress, ModuleFile, Symbol, Symbolizer},
     target::{Root, TargetFile},
 };
 
@@ -34,8 +35,8 @@ pub struct Named {
     pub symbols: Vec<Vec<Symbol>>,
     /// What whoever records should know, told once.
     pub note: Option<String>,
-    /// Whether the object takes too much to read, now and later.
-    pub hopeless: bool,
+    /// At how many of them names are missing that could not be read, or found no room.
+    pub nameless: u64,
 }
 
 /// A question, with all that its answer needs: the process, and the object's name, may be gone by then.
@@ -60,10 +61,15 @@ impl Default for Names {
         let (jobs, work) = channel::<Job>();
         let (done, answers) = channel();
         // Ends when this is dropped, and with it the last sender of jobs.
-        thread::spawn(move || {
-            let mut symbolizer = Symbolizer::with_helper();
+        let reader = thread::Builder::new().name("names".to_owned());
+        // Without room for a thread nobody takes jobs, and nothing has a name.
+        let _ = reader.spawn(move || {
+            let mut worker = Worker {
+                symbolizer: Symbolizer::with_helper(),
+                is_barred_told: false,
+            };
             for job in work {
-                if done.send(job.answer(&mut symbolizer)).is_err() {
+                if done.send(worker.answer(job)).is_err() {
                     return;
                 }
             }
@@ -77,10 +83,11 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Asks for the names of places in an object. Returns whether there will be an answer.
+    /// Asks for the names of places in an object. Returns whether there is anybody to ask; there is nothing to ask
+    /// of an object that cannot be read.
     pub fn ask(&mut self, object: &Object, places: Places) -> bool {
         let Some(file) = object.file.clone() else {
-            return false;
+            return true;
         };
         let frames = places.frames.len();
         let job = Job {
@@ -117,33 +124,83 @@ impl Names {
     }
 }
 
+/// Whoever answers.
+struct Worker {
+    symbolizer: Symbolizer,
+    /// That debug files in a root cannot be opened is told once.
+    is_barred_told: bool,
+}
+
+impl Worker {
+    /// A file must not end the recording, even if it finds a defect of ours.
+    fn answer(&mut self, job: Job) -> Named {
+        let module = job.module();
+        let answer = catch_unwind(AssertUnwindSafe(|| job.answer(&mut self.symbolizer)));
+        let (symbols, mut note, nameless) = answer.unwrap_or_else(|_| {
+            self.symbolizer.give_up(module);
+            (job.no_names(), Some(confusing(&job.path)), job.count())
+        });
+        if note.is_none() && !self.is_barred_told && job.root.is_barred() {
+            self.is_barred_told = true;
+            note = Some(BARRED.to_owned());
+        }
+        Named {
+            places: job.places,
+            symbols,
+            note,
+            nameless,
+        }
+    }
+}
+
+/// What is said where residue is root, and may not be anybody else.
+const BARRED: &str = "no debug files are read in the roots of processes, and functions there may have no names: \
+                      give residue CAP_SETUID and CAP_SETGID";
+
+/// The functions at each place, a note, and how many places lack a name.
+type Answer = (Vec<Vec<Symbol>>, Option<String>, u64);
+
 impl Job {
-    fn answer(self, symbolizer: &mut Symbolizer) -> Named {
-        let module = ModuleFile {
+    fn module(&self) -> ModuleFile<'_> {
+        ModuleFile {
             path: &self.path,
             file: &self.file,
             root: Some(&self.root),
             build_id: self.build_id.as_deref(),
-        };
-        let frames = self.places.frames.iter();
-        let addresses: Vec<_> = frames.map(|it| CodeAddress::Return(it.1)).collect();
-        let left_out = symbolizer.left_out();
-        let (symbols, note, hopeless) = match symbolizer.symbolize(module, &addresses) {
-            Ok(symbols) if symbolizer.left_out() == left_out => (symbols, None, false),
-            Ok(symbols) => (symbols, Some(too_large(&self.path)), false),
-            Err(error) => {
-                let hopeless = matches!(error, SymbolizeError::Hostile { .. });
-                let nothing = vec![Vec::new(); addresses.len()];
-                (nothing, Some(error.to_string()), hopeless)
-            }
-        };
-        Named {
-            places: self.places,
-            symbols,
-            note,
-            hopeless,
         }
     }
+
+    fn count(&self) -> u64 {
+        self.places.frames.len() as u64
+    }
+
+    fn no_names(&self) -> Vec<Vec<Symbol>> {
+        vec![Vec::new(); self.places.frames.len()]
+    }
+
+    fn answer(&self, symbolizer: &mut Symbolizer) -> Answer {
+        let frames = self.places.frames.iter();
+        let addresses: Vec<_> = frames.map(|it| CodeAddress::Return(it.1)).collect();
+        if symbolizer.has_given_up(self.module()) {
+            return (self.no_names(), None, self.count());
+        }
+        let (left_out, shortened) = (symbolizer.left_out(), symbolizer.shortened());
+        match symbolizer.symbolize(self.module(), &addresses) {
+            Ok(symbols) => {
+                let is_left_out = symbolizer.left_out() > left_out;
+                let note = is_left_out.then(|| too_large(&self.path));
+                (symbols, note, symbolizer.shortened() - shortened)
+            }
+            Err(error) => (self.no_names(), Some(error.to_string()), self.count()),
+        }
+    }
+}
+
+fn confusing(path: &Path) -> String {
+    format!(
+        "the symbols of {} confuse residue: its frames are named by offset, check the file",
+        path.display()
+    )
 }
 
 fn too_large(path: &Path) -> String {
@@ -151,4 +208,31 @@ fn too_large(path: &Path) -> String {
         "there is no room for the debug information of {}: its functions are named by its symbols, without lines",
         path.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_thread_nobody_answers() -> std::io::Result<()> {
+        let object = Object {
+            path: PathBuf::from("/proc/self/exe"),
+            file: Some(Arc::new(TargetFile::behind(Path::new("/proc/self/exe"))?)),
+            root: Arc::new(Root::host()?),
+            build_id: None,
+            interpreter: false,
+        };
+        let places = Places {
+            object: 1,
+            frames: vec![(0, 64)],
+        };
+        let mut names = Names {
+            jobs: channel().0,
+            ..Names::default()
+        };
+        assert!(!names.ask(&object, places));
+        assert_eq!(names.unanswered(), 0);
+        Ok(())
+    }
 }

@@ -14,12 +14,14 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit},
+    process::{
+        DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior,
+        set_parent_process_death_signal, setrlimit,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::Symbol;
-use super::look_up::{Answer, Here, LookUp, NoAnswer, Places, Question};
+use super::look_up::{Answer, Found, Here, LookUp, NoAnswer, Question};
 
 /// The subcommand that is the helper. Users do not give it.
 pub const COMMAND: &str = "look-up-names";
@@ -27,10 +29,8 @@ pub const COMMAND: &str = "look-up-names";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How much memory the helper may take, bytes, what it has mapped included.
 const MEMORY: u64 = 4 << 30;
-/// How many places are asked for at once: a question fits into a pipe, so that asking never waits.
-const AT_ONCE: usize = 1024;
-/// No answer is longer, bytes: an address has up to 65 functions, each with two names.
-const MAX_ANSWER_BYTES: u32 = 1 << 30;
+/// No answer is longer, bytes: names of 16 MiB, of which JSON makes six times as much at most.
+const MAX_ANSWER_BYTES: u32 = 128 << 20;
 
 /// Has a helper look names up.
 #[derive(Debug, Default)]
@@ -38,16 +38,6 @@ pub(super) struct Helper(Option<Running>);
 
 impl LookUp for Helper {
     fn look_up(&mut self, question: &Question) -> Answer {
-        let mut found = Vec::with_capacity(question.places.len());
-        for part in parts(question) {
-            found.extend(self.ask(&part)?);
-        }
-        Ok(found)
-    }
-}
-
-impl Helper {
-    fn ask(&mut self, question: &Question) -> Answer {
         let mut running = match self.0.take() {
             Some(running) => running,
             None => Running::start().map_err(NoAnswer::Nobody)?,
@@ -56,28 +46,15 @@ impl Helper {
         let answer = running.ask(question)?;
         self.0 = Some(running);
         match answer {
-            Ok(found) if found.len() == question.places.len() => Ok(found),
+            Ok(found) if found.functions.len() == question.places.len() => Ok(found),
             Ok(_) => Err(NoAnswer::Lost),
             Err(text) => Err(NoAnswer::Unreadable(text)),
         }
     }
 }
 
-fn parts(question: &Question) -> Vec<Question> {
-    type Make = fn(Vec<u64>) -> Places;
-    let (places, make) = match &question.places {
-        Places::Offsets(places) => (places, Places::Offsets as Make),
-        Places::Svmas(places) => (places, Places::Svmas as Make),
-    };
-    let parts = places.chunks(AT_ONCE).map(|part| Question {
-        copy: question.copy.clone(),
-        places: make(part.to_vec()),
-    });
-    parts.collect()
-}
-
 /// What goes back: the functions at each place, or why there are none.
-type Message = Result<Vec<Vec<Symbol>>, String>;
+type Message = Result<Found, String>;
 
 /// A helper under way, killed when dropped.
 #[derive(Debug)]
@@ -165,6 +142,8 @@ pub fn answer_all(mut questions: impl Read, mut answers: impl Write) -> io::Resu
         maximum: Some(0),
     };
     setrlimit(Resource::Core, none)?;
+    // A core that goes to a program has no limit.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let mut here = Here::new();
     loop {
         let question: Question = match receive(&mut questions) {

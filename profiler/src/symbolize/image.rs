@@ -7,6 +7,7 @@
 //! are left out, or name a copy as well. Compressed sections are unpacked here, where it is counted how much
 //! comes out of them.
 
+mod budget;
 mod plan;
 mod write;
 
@@ -20,6 +21,7 @@ use object::{LittleEndian, U32, U64, elf::SectionHeader64};
 
 use super::look_up::{Places, Question};
 use crate::target::TargetFile;
+pub(super) use budget::{Budget, Share, Taken};
 use plan::Plan;
 
 const ENDIAN: LittleEndian = LittleEndian;
@@ -38,29 +40,6 @@ pub(super) enum ImageError {
     NoMemory(#[from] std::io::Error),
 }
 
-/// How many bytes copies may take, all together.
-#[derive(Debug)]
-pub(super) struct Budget {
-    left: u64,
-    /// Files whose debug information found no room.
-    pub(super) left_out: u64,
-}
-
-impl Budget {
-    pub(super) fn new(bytes: u64) -> Self {
-        Self {
-            left: bytes,
-            left_out: 0,
-        }
-    }
-
-    fn take(&mut self, bytes: u64) -> bool {
-        let left = self.left.checked_sub(bytes);
-        self.left = left.unwrap_or(self.left);
-        left.is_some()
-    }
-}
-
 /// The copy.
 #[derive(Debug)]
 pub(super) struct Image {
@@ -69,18 +48,21 @@ pub(super) struct Image {
     path: PathBuf,
     /// What the copy refers to.
     _shared: Option<Box<Shared>>,
+    taken: Taken,
 }
 
 impl Image {
-    /// Copies what is needed of a file, and of what it shares with other debug files, `shared`.
+    /// Copies what is needed of a file, and of what it shares with other debug files, `shared`. If that fails,
+    /// the room for it is given back.
     pub(super) fn of(
         file: &TargetFile,
         shared: Option<Shared>,
-        budget: &mut Budget,
+        share: &mut Share<'_>,
     ) -> Result<Self, ImageError> {
-        let data = file.data();
-        let plan = Plan::of(&data, shared.as_ref(), budget)?;
-        let copy = write::copy(file, &plan)?;
+        let mut taken = Taken::default();
+        let copy = Self::copy(file, shared.as_ref(), share, &mut taken);
+        taken += shared.as_ref().map(|it| it.image.taken).unwrap_or_default();
+        let copy = copy.inspect_err(|_| share.give_back(taken))?;
         Ok(Self {
             path: PathBuf::from(format!(
                 "/proc/{}/fd/{}",
@@ -89,7 +71,24 @@ impl Image {
             )),
             _copy: copy,
             _shared: shared.map(Box::new),
+            taken,
         })
+    }
+
+    fn copy(
+        file: &TargetFile,
+        shared: Option<&Shared>,
+        share: &mut Share<'_>,
+        taken: &mut Taken,
+    ) -> Result<File, ImageError> {
+        let data = file.data();
+        let plan = Plan::of(&data, shared, share, taken)?;
+        Ok(write::copy(file, &plan)?)
+    }
+
+    /// What it has taken, with what it shares.
+    pub(super) fn taken(&self) -> Taken {
+        self.taken
     }
 
     /// A path that opens it, for as long as this exists, in this process and in its children.

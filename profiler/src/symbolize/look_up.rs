@@ -10,12 +10,17 @@ use blazesym::symbolize::{CodeInfo, Input, Reason, Sym, Symbolized, Symbolizer};
 use serde::{Deserialize, Serialize};
 
 use super::Symbol;
+use super::room::{Room, keep};
 
 /// The longest name that is kept, in bytes. Real C++ template names reach some thousands; a hostile
 /// symbol table may hold one of the size of the file, for every frame.
 pub(super) const MAX_NAME_BYTES: usize = 4096;
 /// The most functions that are reported for one address. Compilers inline a few dozen levels.
 const MAX_INLINED: usize = 64;
+/// How many places are asked for at once: a question fits into a pipe, so that asking never waits.
+const AT_ONCE: usize = 1024;
+/// What the names of one answer may take, bytes.
+const MAX_NAMES: u64 = 16 << 20;
 
 /// What is asked of a copy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +29,22 @@ pub(super) struct Question {
     pub(super) copy: PathBuf,
     /// Where.
     pub(super) places: Places,
+}
+
+impl Question {
+    /// The same, in questions that are short enough.
+    pub(super) fn parts(&self) -> Vec<Self> {
+        type Make = fn(Vec<u64>) -> Places;
+        let (places, make) = match &self.places {
+            Places::Offsets(places) => (places, Places::Offsets as Make),
+            Places::Svmas(places) => (places, Places::Svmas as Make),
+        };
+        let parts = places.chunks(AT_ONCE).map(|part| Self {
+            copy: self.copy.clone(),
+            places: make(part.to_vec()),
+        });
+        parts.collect()
+    }
 }
 
 /// Places in a file.
@@ -67,8 +88,17 @@ pub(super) enum NoAnswer {
     Nobody(#[source] std::io::Error),
 }
 
-/// The functions at each place; none where nothing is known.
-pub(super) type Answer = Result<Vec<Vec<Symbol>>, NoAnswer>;
+/// What there is at some places.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Found {
+    /// The functions at each place; none where nothing is known.
+    pub(super) functions: Vec<Vec<Symbol>>,
+    /// At how many of them there are functions for which there was no room.
+    pub(super) shortened: u64,
+}
+
+/// See [`Found`].
+pub(super) type Answer = Result<Found, NoAnswer>;
 
 /// Whoever looks names up.
 pub(super) trait LookUp: std::fmt::Debug {
@@ -98,13 +128,23 @@ impl LookUp for Here {
     fn look_up(&mut self, question: &Question) -> Answer {
         let found = catch_unwind(AssertUnwindSafe(|| look_up(&self.0, question)));
         match found {
-            Ok(found) => found.map_err(|error| NoAnswer::Unreadable(error.to_string())),
+            Ok(Ok(functions)) => Ok(within_room(functions)),
+            Ok(Err(error)) => Err(NoAnswer::Unreadable(error.to_string())),
             Err(_) => {
                 // Whatever it was doing is half done.
                 *self = Self::new();
                 Err(NoAnswer::Lost)
             }
         }
+    }
+}
+
+fn within_room(mut functions: Vec<Vec<Symbol>>) -> Found {
+    let mut room = Room::new(MAX_NAMES);
+    let shortened = functions.iter_mut().map(|it| keep(&mut [&mut room], it));
+    Found {
+        shortened: shortened.filter(|it| *it).count() as u64,
+        functions,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod helper;
 mod image;
 mod look_up;
 mod python;
+mod room;
 
 #[cfg(test)]
 mod tests;
@@ -22,14 +23,17 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::target::{FileKey, Root, TargetFile};
+use crate::target::{FileKey, Root, RootId, TargetFile};
 use debug_file::{Found, Search, Segment};
 use helper::Helper;
-use image::{Budget, Image, Shared};
+use image::{Budget, Image, Share, Shared, Taken};
 use look_up::{LookUp, NoAnswer, Places, Question};
+use room::{Room, keep};
 
-/// The most that copies of symbol tables and debug information take, bytes, for all modules of a recording.
-const MAX_COPIED: u64 = 1 << 30;
+/// The most that the names of one module take, bytes.
+const MAX_NAMES_OF_ONE: u64 = 64 << 20;
+/// The most that the names of all modules of a recording take, bytes.
+const MAX_NAMES: u64 = 256 << 20;
 
 /// A function at an address, and the line in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,7 +74,7 @@ pub struct ModuleFile<'a> {
     pub path: &'a Path,
     /// It.
     pub file: &'a TargetFile,
-    /// The target's root directory.
+    /// The target's root directory. Its debug files name the functions of those alone who have the same root.
     pub root: Option<&'a Root>,
     /// The GNU build id, if it has one.
     pub build_id: Option<&'a [u8]>,
@@ -109,7 +113,14 @@ pub enum SymbolizeError {
     },
 }
 
+/// Which module it is, and who may say what its functions are called.
+type Key = (FileKey, Option<RootId>);
+
 impl ModuleFile<'_> {
+    fn key(&self) -> Key {
+        (self.file.key(), self.root.map(Root::id))
+    }
+
     fn error(&self, why: NoAnswer) -> SymbolizeError {
         let (path, reason) = (self.path.to_owned(), why.to_string());
         match why {
@@ -127,9 +138,11 @@ impl ModuleFile<'_> {
 pub struct Symbolizer {
     look_up: Box<dyn LookUp>,
     budget: Budget,
+    names: Room,
+    shortened: u64,
     host: Option<Root>,
     /// By the file; nothing where one failed, which is not tried again.
-    modules: HashMap<FileKey, Option<Sources>>,
+    modules: HashMap<Key, Option<Sources>>,
 }
 
 /// Where the names of a module come from.
@@ -139,6 +152,8 @@ struct Sources {
     debug: Option<(Image, Vec<Segment>)>,
     /// A copy of the module's own symbols, made when it is needed.
     own: OnceCell<Image>,
+    /// For the names of its functions.
+    names: Room,
 }
 
 impl Symbolizer {
@@ -152,7 +167,9 @@ impl Symbolizer {
     fn new(look_up: Box<dyn LookUp>) -> Self {
         Self {
             look_up,
-            budget: Budget::new(MAX_COPIED),
+            budget: Budget::default(),
+            names: Room::new(MAX_NAMES),
+            shortened: 0,
             host: Root::host().ok(),
             modules: HashMap::new(),
         }
@@ -163,6 +180,26 @@ impl Symbolizer {
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.budget.left_out
+    }
+
+    /// At how many addresses there are functions for whose names there was no room so far.
+    #[must_use]
+    pub fn shortened(&self) -> u64 {
+        self.shortened
+    }
+
+    /// Whether a module failed, so that none of its addresses has a name.
+    #[must_use]
+    pub fn has_given_up(&self, module: ModuleFile<'_>) -> bool {
+        matches!(self.modules.get(&module.key()), Some(None))
+    }
+
+    /// Has no names for a module from now on.
+    pub fn give_up(&mut self, module: ModuleFile<'_>) {
+        let key = module.key();
+        if let Some(Some(sources)) = self.modules.insert(key, None) {
+            self.budget.share(key.1).give_back(sources.taken());
+        }
     }
 
     /// The functions at each address, innermost inlined function first; none where nothing is
@@ -176,10 +213,9 @@ impl Symbolizer {
         module: ModuleFile<'_>,
         addresses: &[CodeAddress],
     ) -> Result<Vec<Vec<Symbol>>, SymbolizeError> {
-        let key = module.file.key();
         let found = self.look_up(module, addresses);
         if found.is_err() {
-            self.modules.insert(key, None);
+            self.give_up(module);
         }
         found
     }
@@ -191,14 +227,23 @@ impl Symbolizer {
     ) -> Result<Vec<Vec<Symbol>>, SymbolizeError> {
         let mut found = vec![Vec::new(); addresses.len()];
         let host = self.host.as_ref();
-        let sources = self.modules.entry(module.file.key());
-        let sources = sources.or_insert_with(|| Some(Sources::of(module, host, &mut self.budget)));
+        let mut share = self.budget.share(module.key().1);
+        let sources = self.modules.entry(module.key());
+        let sources = sources.or_insert_with(|| Some(Sources::of(module, host, &mut share)));
         let Some(sources) = sources else {
             return Ok(found);
         };
+        let mut asks = Asks {
+            look_up: &mut *self.look_up,
+            rooms: [&mut self.names, &mut sources.names],
+            shortened: &mut self.shortened,
+        };
         let offsets: Vec<u64> = addresses.iter().map(|it| it.lookup_offset()).collect();
-        if let Some(question) = sources.of_debug_file(&offsets) {
-            match self.look_up.look_up(&question) {
+        if let Some((image, segments)) = &sources.debug {
+            // Segments of a separate debug file keep their addresses but not their file offsets, so the module's
+            // own headers translate.
+            let svmas = offsets.iter().map(|at| debug_file::svma(segments, *at));
+            match asks.ask(&image.question(Places::Svmas(svmas.collect()))) {
                 Err(NoAnswer::Unreadable(_)) => {}
                 answer => found = answer.map_err(|error| module.error(error))?,
             }
@@ -206,68 +251,96 @@ impl Symbolizer {
         if found.iter().all(|names| !names.is_empty()) {
             return Ok(found);
         }
-        let own = match sources.own(module, host, &mut self.budget) {
+        let own = match own(&sources.own, module, host, &mut share) {
             // The debug file has told some.
             Err(_) if found.iter().any(|names| !names.is_empty()) => return Ok(found),
             own => own?,
         };
-        let question = own.question(Places::Offsets(offsets));
-        let answer = self.look_up.look_up(&question);
+        let missing = found.iter_mut().zip(offsets);
+        let missing: Vec<_> = missing.filter(|(names, _)| names.is_empty()).collect();
+        let offsets = missing.iter().map(|(_, offset)| *offset).collect();
+        let answer = asks.ask(&own.question(Places::Offsets(offsets)));
         let answer = answer.map_err(|error| module.error(error))?;
-        for (found, own) in found.iter_mut().zip(answer) {
-            if found.is_empty() {
-                *found = own;
-            }
+        for ((names, _), own) in missing.into_iter().zip(answer) {
+            *names = own;
         }
         Ok(found)
     }
 }
 
+/// Asks, and keeps what there is room for.
+struct Asks<'a> {
+    look_up: &'a mut dyn LookUp,
+    rooms: [&'a mut Room; 2],
+    shortened: &'a mut u64,
+}
+
+impl Asks<'_> {
+    fn ask(&mut self, question: &Question) -> Result<Vec<Vec<Symbol>>, NoAnswer> {
+        let mut all = Vec::with_capacity(question.places.len());
+        for part in question.parts() {
+            let mut found = self.look_up.look_up(&part)?;
+            for functions in &mut found.functions {
+                found.shortened += u64::from(keep(&mut self.rooms, functions));
+            }
+            *self.shortened += found.shortened;
+            all.extend(found.functions);
+        }
+        Ok(all)
+    }
+}
+
 impl Sources {
-    fn of(module: ModuleFile<'_>, host: Option<&Root>, budget: &mut Budget) -> Self {
+    fn of(module: ModuleFile<'_>, host: Option<&Root>, share: &mut Share<'_>) -> Self {
         let search = Search::new(module, host);
         let debug = search.debug_file().and_then(|found| {
-            let shared = shared(&search, Some(&found), budget);
-            let image = Image::of(&found.file, shared, budget).ok()?;
-            Some((image, debug_file::segments(module.file)?))
+            let segments = debug_file::segments(module.file)?;
+            let shared = shared(&search, Some(&found), share);
+            let image = Image::of(&found.file, shared, share).ok()?;
+            Some((image, segments))
         });
         Self {
             debug,
             own: OnceCell::new(),
+            names: Room::new(MAX_NAMES_OF_ONE),
         }
     }
 
-    /// Segments of a separate debug file keep their addresses but not their file offsets, so the module's own
-    /// headers translate.
-    fn of_debug_file(&self, offsets: &[u64]) -> Option<Question> {
-        let (image, segments) = self.debug.as_ref()?;
-        let svmas = offsets.iter().map(|at| debug_file::svma(segments, *at));
-        Some(image.question(Places::Svmas(svmas.collect())))
-    }
-
-    fn own(
-        &self,
-        module: ModuleFile<'_>,
-        host: Option<&Root>,
-        budget: &mut Budget,
-    ) -> Result<&Image, SymbolizeError> {
-        if let Some(own) = self.own.get() {
-            return Ok(own);
+    /// What its copies have taken.
+    fn taken(&self) -> Taken {
+        let debug = self.debug.as_ref().map(|(image, _)| image);
+        let mut taken = Taken::default();
+        for image in debug.into_iter().chain(self.own.get()) {
+            taken += image.taken();
         }
-        let shared = shared(&Search::new(module, host), None, budget);
-        let own = Image::of(module.file, shared, budget);
-        let own = own.map_err(|error| module.error(NoAnswer::Unreadable(error.to_string())))?;
-        if !is_same(module) {
-            let path = module.path.to_owned();
-            return Err(SymbolizeError::Changed { path });
-        }
-        Ok(self.own.get_or_init(|| own))
+        taken
     }
 }
 
-fn shared(search: &Search<'_>, debug: Option<&Found<'_>>, budget: &mut Budget) -> Option<Shared> {
+/// The copy of the module's own symbols.
+fn own<'a>(
+    own: &'a OnceCell<Image>,
+    module: ModuleFile<'_>,
+    host: Option<&Root>,
+    share: &mut Share<'_>,
+) -> Result<&'a Image, SymbolizeError> {
+    if let Some(own) = own.get() {
+        return Ok(own);
+    }
+    let shared = shared(&Search::new(module, host), None, share);
+    let image = Image::of(module.file, shared, share);
+    let image = image.map_err(|error| module.error(NoAnswer::Unreadable(error.to_string())))?;
+    if !is_same(module) {
+        share.give_back(image.taken());
+        let path = module.path.to_owned();
+        return Err(SymbolizeError::Changed { path });
+    }
+    Ok(own.get_or_init(|| image))
+}
+
+fn shared(search: &Search<'_>, debug: Option<&Found<'_>>, share: &mut Share<'_>) -> Option<Shared> {
     let (file, build_id) = search.shared(debug)?;
-    let image = Image::of(&file, None, budget).ok()?;
+    let image = Image::of(&file, None, share).ok()?;
     Some(Shared { image, build_id })
 }
 

@@ -9,7 +9,7 @@ use object::{Object, ObjectSegment, ObjectSymbol};
 use tempfile::TempDir;
 
 use super::debug_file::Search;
-use super::look_up::Here;
+use super::look_up::{Answer, Found, Here, LookUp, Question};
 use super::{CodeAddress, ModuleFile, Symbol, SymbolizeError, Symbolizer};
 use crate::target::{Root, TargetFile};
 
@@ -216,6 +216,7 @@ fn an_unreadable_module_is_told_once_and_then_has_no_names() -> Outcome<()> {
         symbolizer.symbolize(module, &[CodeAddress::Exact(64)])?,
         [vec![]]
     );
+    assert!(symbolizer.has_given_up(module));
     Ok(())
 }
 
@@ -373,5 +374,78 @@ fn a_link_to_a_shared_debug_file_is_followed_in_the_root() -> Outcome<()> {
     };
     assert!(Search::new(module, None).shared(None).is_some());
     assert_inner_then_outer(&program.functions(Some(&root))?);
+    Ok(())
+}
+
+/// A container may put whatever it likes where its debug files are; the file may be everybody's.
+#[test]
+fn what_one_root_says_of_a_file_is_not_said_in_another() -> Outcome<()> {
+    let program = Program::compile()?;
+    let [theirs, ours] = ["theirs", "ours"].map(|it| program.directory.path().join(it));
+    program.split(&theirs)?;
+    fs::create_dir(&ours)?;
+    let file = TargetFile::behind(&program.path)?;
+    let mut symbolizer = symbolizer();
+    let mut names_in = |root: &Path| -> Outcome<usize> {
+        let root = Root::at(root)?;
+        let module = ModuleFile {
+            path: Path::new("/srv/app"),
+            file: &file,
+            root: Some(&root),
+            build_id: Some(&BUILD_ID),
+        };
+        let addresses = [CodeAddress::Return(program.returns_to)];
+        Ok(symbolizer.symbolize(module, &addresses)?.remove(0).len())
+    };
+    assert_eq!(names_in(&theirs)?, 2);
+    assert_eq!(names_in(&ours)?, 0);
+    assert_eq!(names_in(&theirs)?, 2);
+    Ok(())
+}
+
+/// Answers as the worst debug information does.
+#[derive(Debug)]
+struct Verbose;
+
+impl LookUp for Verbose {
+    fn look_up(&mut self, question: &Question) -> Answer {
+        let symbol = Symbol {
+            name: "n".repeat(4096),
+            ..Symbol::default()
+        };
+        Ok(Found {
+            functions: vec![vec![symbol; 8]; question.places.len()],
+            shortened: 0,
+        })
+    }
+}
+
+#[test]
+fn names_take_no_more_than_there_is_room_for() -> Outcome<()> {
+    let program = Program::compile()?;
+    let mut symbolizer = Symbolizer::new(Box::new(Verbose));
+    let addresses: Vec<_> = (0..20_000).map(CodeAddress::Exact).collect();
+    let (mut all, mut shortened) = (0, 0);
+    for number in 0..6 {
+        let copy = program.directory.path().join(format!("copy-{number}"));
+        fs::copy(&program.path, &copy)?;
+        let module = ModuleFile {
+            path: &copy,
+            file: &TargetFile::behind(&copy)?,
+            root: None,
+            build_id: None,
+        };
+        let found = symbolizer.symbolize(module, &addresses)?;
+        let bytes: usize = found.iter().flatten().map(|it| it.name.len()).sum();
+        assert!(bytes <= 64 << 20, "{bytes} of one module");
+        assert!(
+            number > 0 || found[0].len() == 8,
+            "the first has all of its names"
+        );
+        all += bytes;
+        shortened += found.iter().filter(|it| it.len() < 8).count() as u64;
+    }
+    assert!(all <= 256 << 20, "{all}");
+    assert_eq!(symbolizer.shortened(), shortened);
     Ok(())
 }

@@ -6,7 +6,7 @@ use object::pod::from_bytes;
 use object::read::ReadRef;
 use object::read::elf::{CompressionHeader as _, FileHeader as _, SectionHeader as _};
 
-use super::{Budget, ENDIAN, ImageError, Shared, no_section};
+use super::{ENDIAN, ImageError, Share, Shared, Taken, no_section};
 use crate::target::FileData;
 
 /// A linked object has some forty. Those with one a function are not linked yet.
@@ -96,26 +96,24 @@ impl Contents {
 
 impl<'data> Plan<'data> {
     /// Looks through the section headers. Debug information that finds no room is left out as a whole: parts of
-    /// it refer to each other.
+    /// it refer to each other. What was taken of the share is said, whatever becomes of it.
     pub fn of(
         data: &'data FileData<'_>,
         shared: Option<&Shared>,
-        budget: &mut Budget,
+        share: &mut Share<'_>,
+        taken: &mut Taken,
     ) -> Result<Self, ImageError> {
         let header = FileHeader64::<LittleEndian>::parse(data).map_err(|_| ImageError::Damaged)?;
         let segments = header.program_headers(ENDIAN, data);
         let segments = segments.map_err(|_| ImageError::Damaged)?;
         let mut symbols = sections(data, header, &SYMBOLS)?;
         let debug = sections(data, header, &DEBUG)?;
-        if !budget.take(total(&symbols)) {
+        if !share.take_symbols(total(&symbols), taken) {
             return Err(ImageError::TooLarge);
         }
-        let debug = match budget.take(total(&debug)) {
+        let debug = match share.take_debug(total(&debug), taken) {
             true => debug,
-            false => {
-                budget.left_out += 1;
-                Vec::new()
-            }
+            false => Vec::new(),
         };
         symbols.extend(debug);
         symbols.extend(shared.map(link));

@@ -29,10 +29,23 @@ pub struct RootId {
     mount: u64,
 }
 
+impl RootId {
+    fn of(directory: &OwnedFd) -> io::Result<Self> {
+        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+        let found = statx(directory, "", AtFlags::EMPTY_PATH, wanted)?;
+        Ok(Self {
+            device: makedev(found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+            mount: found.stx_mnt_id,
+        })
+    }
+}
+
 /// A root directory, held open: it stays reachable when the process is gone.
 #[derive(Debug)]
 pub struct Root {
     directory: OwnedFd,
+    id: RootId,
     /// Where it is in our root, if it is below that: the kernel names files of the process by that.
     place: PathBuf,
     /// For whom files are opened in it, if not for ourselves.
@@ -70,8 +83,10 @@ impl Root {
     /// When there is no such directory.
     pub fn at(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(CWD, path, flags, Mode::empty())?;
         Ok(Self {
-            directory: openat(CWD, path, flags, Mode::empty())?,
+            id: RootId::of(&directory)?,
+            directory,
             place: PathBuf::from("/"),
             owner: None,
         })
@@ -100,23 +115,9 @@ impl Root {
     }
 
     /// Which root it is, in which mount namespace: what has another root may have other files by the same names.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel does not tell.
-    pub fn id(&self) -> io::Result<RootId> {
-        let flags = AtFlags::EMPTY_PATH;
-        let found = statx(
-            &self.directory,
-            "",
-            flags,
-            StatxFlags::INO | StatxFlags::MNT_ID,
-        )?;
-        Ok(RootId {
-            device: makedev(found.stx_dev_major, found.stx_dev_minor),
-            inode: found.stx_ino,
-            mount: found.stx_mnt_id,
-        })
+    #[must_use]
+    pub fn id(&self) -> RootId {
+        self.id
     }
 
     /// What the symbolic link at `path` says, which is not followed.

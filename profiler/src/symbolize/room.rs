@@ -1,0 +1,93 @@
+//! How much the names of functions may take. Whoever is recorded chooses them, thousands of bytes each, and how
+//! many functions there are at an address.
+
+use super::Symbol;
+
+/// Room for names.
+#[derive(Debug)]
+pub(super) struct Room {
+    most: u64,
+    spent: u64,
+}
+
+impl Room {
+    /// Of so many bytes.
+    pub(super) const fn new(most: u64) -> Self {
+        Self { most, spent: 0 }
+    }
+
+    fn has(&self, bytes: u64, of: u64) -> bool {
+        self.spent.saturating_add(bytes) <= of
+    }
+}
+
+/// Keeps the functions at one address for which there is room in all these rooms: inlined ones take the first half
+/// of a room at most, so that there is room for the others for longer. Returns whether something was left out.
+pub(super) fn keep(rooms: &mut [&mut Room], functions: &mut Vec<Symbol>) -> bool {
+    let all = functions.iter().map(bytes).sum();
+    if rooms.iter().all(|room| room.has(all, room.most / 2)) {
+        spend(rooms, all);
+        return false;
+    }
+    let Some(outermost) = functions.pop() else {
+        return false;
+    };
+    let inlined = functions.drain(..).count();
+    let alone = bytes(&outermost);
+    if !rooms.iter().all(|room| room.has(alone, room.most)) {
+        return true;
+    }
+    spend(rooms, alone);
+    functions.push(outermost);
+    inlined > 0
+}
+
+fn spend(rooms: &mut [&mut Room], bytes: u64) {
+    rooms.iter_mut().for_each(|room| room.spent += bytes);
+}
+
+fn bytes(symbol: &Symbol) -> u64 {
+    let file = symbol.file.as_ref().map_or(0, String::len);
+    (size_of::<Symbol>() + symbol.name.len() + file) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn functions(names: &[&str]) -> Vec<Symbol> {
+        let symbol = |name: &&str| Symbol {
+            name: name.repeat(1000),
+            ..Symbol::default()
+        };
+        names.iter().map(symbol).collect()
+    }
+
+    #[test]
+    fn inlined_functions_go_first_and_then_all() {
+        let (mut small, mut large) = (Room::new(8400), Room::new(1 << 20));
+        let kept: Vec<(usize, bool)> = (0..7)
+            .map(|_| {
+                let mut found = functions(&["i", "j", "o"]);
+                let is_short = keep(&mut [&mut large, &mut small], &mut found);
+                assert!(found.last().is_none_or(|it| it.name.starts_with('o')));
+                (found.len(), is_short)
+            })
+            .collect();
+        let expected = [
+            (3, false),
+            (1, true),
+            (1, true),
+            (1, true),
+            (1, true),
+            (0, true),
+            (0, true),
+        ];
+        assert_eq!(kept, expected);
+        assert!(small.spent <= small.most && small.spent == large.spent);
+        assert!(
+            !keep(&mut [&mut small], &mut Vec::new()),
+            "nothing was there"
+        );
+    }
+}
