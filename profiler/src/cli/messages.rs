@@ -8,7 +8,7 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,6 +19,8 @@ use crate::printable::{lines, message, printable};
 const WAITING: usize = 1024;
 /// How long the end of residue waits for whoever reads.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How often somebody who waits for room looks again.
+const PAUSE: Duration = Duration::from_millis(5);
 /// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -40,9 +42,11 @@ pub fn say(text: impl Into<String>) {
     send(Message::Line(text.into()));
 }
 
-/// Says what is wrong. It may be of several lines, none of which a name in it can forge.
+/// Says what is wrong. It may be of several lines, none of which a name in it can forge. Why residue ends is not
+/// left out because much is said: there is time to wait for whoever reads.
 pub fn complain(text: &str) {
-    say(format!("residue: {}", message(text)));
+    let line = Message::Line(format!("residue: {}", message(text)));
+    send_until(&QUEUE, line, Instant::now() + PATIENCE);
 }
 
 /// Has log records written to standard error, as `RUST_LOG` asks.
@@ -71,10 +75,28 @@ pub fn is_interactive() -> bool {
 
 /// Waits until all is written, or for a second, if nobody reads.
 pub fn flush() {
+    let deadline = Instant::now() + PATIENCE;
     let (written, is_written) = sync_channel(1);
-    if QUEUE.try_send(Message::Written(written)).is_ok() {
+    if send_until(&QUEUE, Message::Written(written), deadline) {
         // Nobody reads, or the thread has ended: there is nothing more to be done.
-        let _ = is_written.recv_timeout(PATIENCE);
+        let _ = is_written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Sends once there is room in the queue. Returns whether there was any in time.
+fn send_until(queue: &SyncSender<Message>, mut message: Message, deadline: Instant) -> bool {
+    loop {
+        match queue.try_send(message) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(back)) if Instant::now() < deadline => message = back,
+            // There was no room for a thread.
+            Err(TrySendError::Disconnected(Message::Line(text))) => {
+                write_line(&text);
+                return false;
+            }
+            Err(_) => return false,
+        }
+        thread::sleep(PAUSE);
     }
 }
 
@@ -130,4 +152,25 @@ fn spinner() -> ProgressBar {
 /// A terminal or pipe that is gone is nobody's loss but its own.
 fn write_line(text: &str) {
     let _ = io::stderr().write_all(format!("{}\n", lines(text)).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_be_said_waits_for_room_and_not_for_ever() {
+        let (queue, waiting) = sync_channel(1);
+        let line = || Message::Line(String::new());
+        let soon = || Instant::now() + Duration::from_millis(50);
+        assert!(send_until(&queue, line(), soon()));
+        assert!(!send_until(&queue, line(), soon()), "it is full");
+        let reader = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            (waiting.recv().is_ok(), waiting)
+        });
+        let later = Instant::now() + Duration::from_secs(60);
+        assert!(send_until(&queue, line(), later));
+        assert!(reader.join().expect("it does not panic").0);
+    }
 }

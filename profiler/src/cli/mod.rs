@@ -18,6 +18,7 @@ pub mod report;
 mod requests;
 mod shell;
 mod signals;
+mod stream;
 pub mod watch;
 
 /// Exit code for usage and environment errors (clap uses the same).

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write as _},
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::{
     cost::MaxSlowdown, ending, messages::say, record, requests::RequestArgs, signals::Signals,
+    stream::Stream,
 };
 use crate::{
     attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
@@ -116,14 +118,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
     let signals = Signals::listen().context("failed to listen to signals")?;
-    let nobody_reads = Notify::new();
+    let nobody_reads = Arc::new(Notify::new());
     let stop = async {
         tokio::select! {
             () = signals.more_than(0) => {}
             () = nobody_reads.notified() => {}
         }
     };
-    let mut lines = Lines::new(args, &nobody_reads);
+    let mut lines = Lines::new(args, Arc::clone(&nobody_reads));
     let mut tell = |update| lines.show(update);
     let mut session = Session::start(config, &mut tell)?;
     let watched = session.run(stop).await;
@@ -167,9 +169,8 @@ fn config(args: &Args) -> anyhow::Result<Config> {
 }
 
 /// Writes the lines to standard output, and everything else to standard error.
-struct Lines<'a> {
-    /// Told when standard output is closed: nobody is left to watch for.
-    nobody_reads: &'a Notify,
+struct Lines {
+    out: Stream,
     json: bool,
     rules: LineRules,
     table: TableBuilder,
@@ -183,15 +184,14 @@ struct Lines<'a> {
     follows_allocations: bool,
     /// Events that could not be recorded.
     lost: u64,
-    /// The first error of standard output: nothing is written after it.
-    failed: Option<io::Error>,
 }
 
-impl<'a> Lines<'a> {
-    fn new(args: &Args, nobody_reads: &'a Notify) -> Self {
+impl Lines {
+    /// When standard output is closed, `nobody_reads` is told: nobody is left to watch for.
+    fn new(args: &Args, nobody_reads: Arc<Notify>) -> Self {
         let slow = args.slow.unwrap_or_default();
         Self {
-            nobody_reads,
+            out: Stream::to(io::stdout(), move || nobody_reads.notify_one()),
             json: args.json,
             rules: LineRules {
                 threshold_bytes: args.leak_threshold,
@@ -205,7 +205,6 @@ impl<'a> Lines<'a> {
             unbound: None,
             follows_allocations: !args.rss_only,
             lost: 0,
-            failed: None,
         }
     }
 
@@ -259,7 +258,8 @@ impl<'a> Lines<'a> {
         };
         let table = self.table.build(background, ambiguous);
         if table.routes.is_empty() {
-            return writeln!(io::stderr().lock(), "no request was seen");
+            say("no request was seen");
+            return Ok(());
         }
         // At once, or the lines of requests would come in between.
         let mut text = Vec::new();
@@ -281,30 +281,30 @@ impl<'a> Lines<'a> {
         for record in records {
             self.table.add(record);
         }
-        if self.failed.is_none() {
-            self.failed = self.try_write(records).err();
-            if self.failed.is_some() {
-                self.nobody_reads.notify_one();
-            }
+        for record in records.iter().filter(|record| self.rules.shows(record)) {
+            // Writing into memory does not fail.
+            let line = self.line(record).unwrap_or_default();
+            self.out.write(line);
         }
     }
 
-    fn try_write(&self, records: &[WindowRecord]) -> io::Result<()> {
+    fn line(&self, record: &WindowRecord) -> io::Result<Vec<u8>> {
         let notation = match self.json {
             true => Notation::Json,
             false => Notation::Text,
         };
-        let mut out = Sink::new(io::BufWriter::new(io::stdout().lock()), notation);
-        for record in records.iter().filter(|record| self.rules.shows(record)) {
-            let known = self.table.known(&record.route);
-            if self.json {
-                serde_json::to_writer(&mut out, &JsonLine::new(record, &self.rules, known))?;
-                writeln!(out)?;
-            } else {
-                writeln!(out, "{}", TextLine::new(record, &self.rules, known))?;
-            }
+        let mut line = Vec::new();
+        let mut out = Sink::new(&mut line, notation);
+        let known = self.table.known(&record.route);
+        if self.json {
+            serde_json::to_writer(&mut out, &JsonLine::new(record, &self.rules, known))?;
+            writeln!(out)?;
+        } else {
+            writeln!(out, "{}", TextLine::new(record, &self.rules, known))?;
         }
-        out.flush()
+        out.flush()?;
+        drop(out);
+        Ok(line)
     }
 
     /// The table by route.
@@ -317,12 +317,17 @@ impl<'a> Lines<'a> {
                 self.lost
             ));
         }
-        match self.failed {
-            // `residue watch … | head` is no error.
-            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(error).context("cannot write to standard output")
+        match self.out.finish() {
+            Ok(0) => Ok(()),
+            Ok(left_out) => {
+                say(format!(
+                    "{left_out} lines were left out: standard output was not read as fast as requests came"
+                ));
+                Ok(())
             }
-            _ => Ok(()),
+            // `residue watch … | head` is no error.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(error).context("cannot write to standard output"),
         }
     }
 }

@@ -16,10 +16,14 @@ const READS_OTHERS: &[&str] = &[
 /// What opens, reads or maps a file by its name, or leads to one.
 const WORDS: &[&str] = &[
     "File::open",
+    "File::options",
     "OpenOptions",
     "fs::read",
+    "fs::read_dir",
+    "fs::read_link",
     "fs::read_to_string",
     "fs::metadata",
+    "symlink_metadata(",
     "fs::canonicalize",
     "fs::open",
     "openat",
@@ -28,6 +32,10 @@ const WORDS: &[&str] = &[
     "mmap(",
     "map_exec(",
 ];
+/// What writes to standard error past the one that does, and waits for whoever reads.
+const STANDARD_ERROR: &[&str] = &["io::stderr", "eprintln!", "eprint!", "dbg!"];
+/// The one, and what tells those who run unit tests.
+const SAYS: &[&str] = &["profiler/src/cli/messages", "profiler/src/machine"];
 /// blazesym opens, maps and follows what it is given.
 const SYMBOLIZER: &[&str] = &["blazesym::"];
 const ASKS_SYMBOLIZER: &[&str] = &["profiler/src/symbolize/look_up"];
@@ -49,6 +57,16 @@ pub fn files_of_targets_are_opened_in_one_way(source: &Source) -> Vec<Finding> {
         }));
     }
     found
+}
+
+/// Whoever does not read what residue says holds nothing up.
+pub fn messages_alone_writes_to_standard_error(source: &Source) -> Vec<Finding> {
+    if !source.is_in(&["profiler/src"]) || source.is_in(SAYS) {
+        return Vec::new();
+    }
+    mentions(source, STANDARD_ERROR, |word| {
+        format!("`{word}` waits for whoever reads: say it by `cli::messages`")
+    })
 }
 
 #[cfg(test)]
@@ -78,6 +96,18 @@ mod tests {
         let text = "use blazesym::symbolize::Symbolizer;\n";
         assert_eq!(lines("profiler/src/session/frames.rs", text), [1]);
         assert_eq!(lines("profiler/src/symbolize/look_up.rs", text), NONE);
+    }
+
+    #[test]
+    fn what_is_said_past_messages_is_found() {
+        let text = "writeln!(io::stderr().lock(), \"x\");\neprintln!(\"x\");\n";
+        let lines = |path| {
+            let found = messages_alone_writes_to_standard_error(&Source::new(path, text));
+            found.iter().map(|it| it.line).collect::<Vec<_>>()
+        };
+        assert_eq!(lines("profiler/src/cli/watch.rs"), [1, 2]);
+        assert_eq!(lines("profiler/src/cli/messages.rs"), NONE);
+        assert_eq!(lines("xtask/src/main.rs"), NONE);
     }
 
     #[test]

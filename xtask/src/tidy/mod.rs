@@ -43,6 +43,7 @@ const RULES: &[Rule] = &[
     architecture::recording_and_reporting_meet_in_the_capture,
     architecture::every_counter_reaches_the_profile,
     files::files_of_targets_are_opened_in_one_way,
+    files::messages_alone_writes_to_standard_error,
     text::every_unsafe_has_its_safety,
     text::no_unwrap_in_the_profiler,
     text::nothing_is_left_for_later,

@@ -63,16 +63,18 @@ impl Source {
             .map(|(number, line)| (number, without_comment(line)))
     }
 
-    /// The number of the first line of the test module, or one that no line has.
+    /// The number of the first line of the test module, or one that no line has. One in a file of its own is named
+    /// here, before what is no test.
     fn first_test_line(&self) -> usize {
-        let numbered: Vec<_> = self.lines().collect();
-        let found = numbered.windows(2).find(|pair| {
-            let [(_, first), (_, second)] = pair else {
-                return false;
-            };
-            first.trim() == "#[cfg(test)]" && second.trim_start().starts_with("mod ")
-        });
-        found.map_or(usize::MAX, |pair| pair[0].0)
+        let lines: Vec<_> = self.text.lines().map(str::trim).collect();
+        let is_for_tests = |line: &str| line == "#[cfg(test)]";
+        let opens_module = |line: &str| {
+            let declaration = line.strip_prefix("pub(crate) ").unwrap_or(line);
+            declaration.starts_with("mod ") && declaration.ends_with('{')
+        };
+        let mut pairs = lines.windows(2);
+        let found = pairs.position(|pair| is_for_tests(pair[0]) && opens_module(pair[1]));
+        found.map_or(usize::MAX, |index| index + 1)
     }
 }
 
@@ -97,6 +99,15 @@ mod tests {
             .collect();
         let expected = [(1, ""), (2, "fn a() {} "), (3, "let u = \"https://x\";")];
         assert_eq!(code, expected.map(|(n, l)| (n, l.to_owned())));
+    }
+
+    #[test]
+    fn what_follows_the_name_of_a_test_file_is_code() {
+        let text = "mod a;\n#[cfg(test)]\nmod tests;\n\nfn b() {}\n#[cfg(test)]\nmod more {\n}\n";
+        let source = Source::new("a.rs", text);
+        let code: Vec<_> = source.code().filter(|it| it.1.contains("fn")).collect();
+        assert_eq!(code, [(5, "fn b() {}")]);
+        assert_eq!(source.code().count(), 5);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
-use super::write_table;
+use super::{write_table, written};
 use crate::attach::{
     Accepted, Kernel, Limits, ProgramSet, StackConfig, VERIFIER_LIMIT, Verification,
 };
@@ -27,7 +27,7 @@ pub fn run(out: &mut impl Write) -> anyhow::Result<()> {
         StackConfig::default(),
     )?;
     let verified = kernel.verify_programs();
-    write(out, &verified).context("failed to write the table")?;
+    written(write(out, &verified))?;
     let refused = verified
         .iter()
         .filter_map(|one| Some((&one.program, one.outcome.as_ref().err()?)));
