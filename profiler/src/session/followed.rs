@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashSet,
+    convert::Infallible,
     num::NonZeroU32,
     time::{Duration, Instant},
 };
 
 use residue_ebpf::abi::{
-    call_shape::CallShape,
+    call_shape::{AttachRank, CallShape},
     event::{
         Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE, RANGE_IS_MOVED, RANGE_IS_SHARED,
         RANGE_STAYS, WalkEnd,
@@ -23,7 +24,7 @@ use crate::{
     attach::{AttachError, Kernel, ProbePoint},
     drain::RawStack,
     heap::{MappingOwner, Ranges},
-    probes::{Plan, PlanError, PlannedFunction, ScopeObject, SitePolicy, plan},
+    probes::{Plan, PlanError, PlannedFunction, ScopeObject, SitePolicy, plan, plan_under_way},
     target::{
         Avma, Backing, FileKey, FileOffset, Load, LoadedObject, Mappings, Process, UnreadableObject,
     },
@@ -59,6 +60,20 @@ impl Discovered {
     ///
     /// When there is nothing to probe.
     pub fn of(process: &Process, sites: SitePolicy) -> Result<Self, PlanError> {
+        Self::planned(process, |scope| plan(scope, sites))
+    }
+
+    /// As [`of`](Self::of), of a process that is recorded already.
+    pub fn under_way(process: &Process, sites: SitePolicy) -> Self {
+        let planned = |scope: &_| Ok::<_, Infallible>(plan_under_way(scope, sites));
+        let Ok(discovered) = Self::planned(process, planned);
+        discovered
+    }
+
+    fn planned<E>(
+        process: &Process,
+        plan: impl FnOnce(&[ScopeObject]) -> Result<Plan, E>,
+    ) -> Result<Self, E> {
         let found = process.loaded_objects();
         let mut unreadable = found.unreadable;
         let mut objects = Vec::new();
@@ -73,7 +88,7 @@ impl Discovered {
             }
         }
         Ok(Self {
-            plan: plan(&scope, sites)?,
+            plan: plan(&scope)?,
             walkers: walkers::notes(process, &objects, &scope),
             objects,
             unreadable,
@@ -93,6 +108,49 @@ impl Discovered {
         unreadable
             .chain(skipped)
             .chain(self.walkers.iter().cloned())
+    }
+}
+
+/// What came of putting probes in.
+#[derive(Debug, Default)]
+pub struct Added {
+    /// How many functions are probed that were not.
+    pub functions: usize,
+    /// Of which the kernel would have none.
+    pub refused: Vec<AttachError>,
+}
+
+impl Added {
+    /// Has `put` put probes on what is not `probed` yet, in the plan's order. Where what releases or moves the blocks
+    /// of an object is refused, what allocates them is left out: nobody would see them freed.
+    fn of(
+        plan: &Plan,
+        probed: &mut HashSet<(FileKey, FileOffset)>,
+        mut put: impl FnMut(&PlannedFunction) -> Result<(), AttachError>,
+    ) -> Result<Self, AttachError> {
+        let mut added = Self::default();
+        let mut never_freed = HashSet::new();
+        for function in &plan.functions {
+            let rank = function.shape.attach_rank();
+            let is_left_out = rank != AttachRank::Releases && never_freed.contains(&function.object);
+            if is_left_out || probed.contains(&function.key()) {
+                continue;
+            }
+            match put(function) {
+                Ok(()) => {
+                    probed.insert(function.key());
+                    added.functions += 1;
+                }
+                Err(error) if error.is_of_late_probe() => {
+                    if rank != AttachRank::Takes {
+                        never_freed.insert(function.object);
+                    }
+                    added.refused.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(added)
     }
 }
 
@@ -150,38 +208,36 @@ impl Followed {
         }
     }
 
-    /// Puts probes on what is not probed yet, and returns how many functions that were.
+    /// Puts probes on what is not probed yet. Of what was refused, it is tried again the next time.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, or the process is gone.
+    /// When the process is gone, or the kernel refuses for a reason that all processes have.
     pub fn attach(
         &mut self,
         kernel: &mut Kernel,
         discovered: &Discovered,
-    ) -> Result<usize, AttachError> {
-        let mut added = 0;
-        for function in &discovered.plan.functions {
-            if self.probed.insert(function.key()) {
-                let object = &discovered.objects[function.object];
-                let code = self.allocator_code(discovered, function);
-                self.attach_function(kernel, object, function, code)?;
-                added += 1;
-            }
-        }
-        Ok(added)
+    ) -> Result<Added, AttachError> {
+        let mut probed = std::mem::take(&mut self.probed);
+        let added = Added::of(&discovered.plan, &mut probed, |function| {
+            let object = &discovered.objects[function.object];
+            let code = self.allocator_code(discovered, function);
+            self.attach_function(kernel, object, function, code)
+        });
+        self.probed = probed;
+        added
     }
 
-    /// What will not be seen and was not said before. A process that never ends to load libraries is not listened
-    /// to for ever.
+    /// Whether that was not said of it before. A process that never ends to load libraries is not listened to for
+    /// ever.
+    pub fn is_news(&mut self, gap: &str) -> bool {
+        self.gaps.len() < MAX_GAPS && self.gaps.insert(gap.to_owned())
+    }
+
+    /// What will not be seen and was not said before.
     pub fn new_gaps(&mut self, discovered: &Discovered) -> Vec<String> {
-        let mut new = Vec::new();
-        for gap in discovered.gaps() {
-            if self.gaps.len() < MAX_GAPS && self.gaps.insert(gap.clone()) {
-                new.push(gap);
-            }
-        }
-        new
+        let gaps = discovered.gaps();
+        gaps.filter(|gap| self.is_news(gap)).collect()
     }
 
     /// Where calls come from that an allocator makes to itself: its library, or, in an executable,
@@ -475,5 +531,90 @@ const fn stated_owner(flags: u32) -> MappingOwner {
     match flags & RANGE_IS_SHARED {
         0 => MappingOwner::Application,
         _ => MappingOwner::Shared,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use residue_ebpf::abi::call_shape::CallShape;
+
+    use super::*;
+    use crate::probes::{ProbeSite, SiteCost};
+
+    fn function(symbol: &str, object: usize, shape: CallShape) -> PlannedFunction {
+        let offset = symbol.bytes().map(u64::from).sum();
+        PlannedFunction {
+            symbol: symbol.to_owned(),
+            allocator: "test",
+            shape,
+            object,
+            file: FileKey {
+                device: 1,
+                inode: object as u64,
+            },
+            file_offset: FileOffset(offset),
+            site: ProbeSite {
+                symbol: symbol.to_owned(),
+                offset_in_function: 0,
+                file_offset: FileOffset(offset),
+                cost: SiteCost::Emulated,
+                instruction: "push rbp".to_owned(),
+                reason: "",
+            },
+            unpaired: false,
+        }
+    }
+
+    #[test]
+    fn what_allocates_is_left_out_until_what_frees_is_probed() -> Result<(), AttachError> {
+        let functions = [
+            ("free", 0, CallShape::Free),
+            ("free", 1, CallShape::Free),
+            ("realloc", 0, CallShape::Realloc),
+            ("malloc", 0, CallShape::Malloc),
+            ("malloc", 1, CallShape::Malloc),
+        ];
+        let plan = Plan {
+            functions: functions
+                .map(|(symbol, object, shape)| function(symbol, object, shape))
+                .into(),
+            skipped: Vec::new(),
+        };
+        let mut probed = HashSet::new();
+        let mut put_in = |refuses: Option<&str>| {
+            let mut put = Vec::new();
+            let added = Added::of(&plan, &mut probed, |it| {
+                if it.object == 0 && refuses == Some(&it.symbol) {
+                    return Err(AttachError::TooManyLate);
+                }
+                put.push((it.symbol.clone(), it.object));
+                Ok(())
+            })?;
+            assert_eq!((added.functions, added.refused.len()), (put.len(), usize::from(refuses.is_some())));
+            Ok::<_, AttachError>(put)
+        };
+        let named = |all: &[(&str, usize)]| -> Vec<_> {
+            let named = all.iter().map(|(symbol, object)| ((*symbol).to_owned(), *object));
+            named.collect()
+        };
+        assert_eq!(put_in(Some("free"))?, named(&[("free", 1), ("malloc", 1)]));
+        assert_eq!(put_in(Some("realloc"))?, named(&[("free", 0)]));
+        assert_eq!(put_in(Some("malloc"))?, named(&[("realloc", 0)]));
+        assert_eq!(put_in(None)?, named(&[("malloc", 0)]));
+        assert_eq!(put_in(None)?, named(&[]));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_matter_of_one_probe_ends_it() {
+        let plan = Plan {
+            functions: vec![function("free", 0, CallShape::Free)],
+            skipped: Vec::new(),
+        };
+        let put = |_: &_| Err(AttachError::TooManyProcesses);
+        let added = Added::of(&plan, &mut HashSet::new(), put);
+        assert!(matches!(added, Err(AttachError::TooManyProcesses)));
+        let put = |_: &_| Err(AttachError::TooManyFiles);
+        assert!(Added::of(&plan, &mut HashSet::new(), put).is_ok());
     }
 }

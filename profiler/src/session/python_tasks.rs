@@ -71,8 +71,9 @@ impl PythonTasks {
         if !self.with_queues.contains(&followed.slot)
             && let Some(points) = queue_points(followed, discovered)
         {
-            put_in(kernel, followed, &points)?;
+            // Once, whatever comes of it: what takes items out may be in.
             self.with_queues.insert(followed.slot);
+            put_in(kernel, followed, &points)?;
         }
         if !self.probed.insert(followed.slot) {
             return Ok(None);
