@@ -93,6 +93,9 @@ pub enum AttachError {
     /// There are more processes than the kernel side has room for.
     #[error("too many processes: record fewer at once")]
     TooManyProcesses,
+    /// Where residue's own functions are in its file is not to be seen.
+    #[error("failed to find residue's own code (/proc/self/maps)")]
+    OwnCode,
     /// A map operation failed that cannot.
     #[error("failed to use a BPF map")]
     Map(#[from] MapError),

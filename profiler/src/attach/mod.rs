@@ -34,10 +34,13 @@ use programs::Tracepoints;
 use residue_ebpf::abi::{
     call_shape::Cookie,
     cost::ProbeTime,
-    heap::{FunctionInfo, LiveBucket, PROCESS_OPEN, ProcessState, StackTotals, live_buckets},
+    heap::{
+        ADDRESS_BITS, FunctionInfo, LiveBucket, PROCESS_OPEN, ProcessState, StackTotals,
+        live_buckets,
+    },
     python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, TableState},
-    window::{ProcessWindows, TaskState, WindowState},
+    window::{CONNECTION_WORDS, ProcessWindows, TaskState, WindowState, tls_slot},
 };
 use unwind::UnwindMaps;
 
@@ -84,6 +87,9 @@ pub struct Kernel {
     trampolines: Array<MapData, u64>,
     targets: HashMap<MapData, u32, u32>,
     descendants: HashMap<MapData, u32, u32>,
+    contexts: HashMap<MapData, u64, [u32; 2]>,
+    items: HashMap<MapData, u64, [u32; 2]>,
+    connections: HashMap<MapData, u64, [u64; CONNECTION_WORDS]>,
     probe_times: PerCpuArray<MapData, ProbeTime>,
     /// What an empty probe costs, once it is known.
     probe_cost: Option<ProbeCost>,
@@ -203,6 +209,9 @@ impl Kernel {
             trampolines: take(&mut ebpf, "TRAMPOLINES"),
             targets: take(&mut ebpf, "TARGETS"),
             descendants: take(&mut ebpf, "DESCENDANTS"),
+            contexts: take(&mut ebpf, "CONTEXTS"),
+            items: take(&mut ebpf, "ITEMS"),
+            connections: take(&mut ebpf, "CONNECTIONS"),
             probe_times: take(&mut ebpf, "PROBE_TIMES"),
             probe_cost: None,
             functions: take(&mut ebpf, "FUNCTIONS"),
@@ -438,7 +447,24 @@ impl Kernel {
         let mut state = self.processes.get(&u32::from(process), 0)?;
         state.flags = 0;
         self.processes.set(u32::from(process), state, 0)?;
+        // Its id may be another process's soon, whose children are strangers.
+        let slot = self.targets.get(&state.tgid, 0);
+        if slot.is_ok_and(|slot| slot == u32::from(process)) {
+            self.targets.remove(&state.tgid)?;
+        }
         Ok(())
+    }
+
+    /// Forgets what is kept of processes that are over: of each its slot, and its id where that is free for another.
+    pub fn forget(&mut self, slots: &[u16], ids: &[u32]) {
+        let is_theirs = |key: u64| slots.contains(&((key >> ADDRESS_BITS) as u16));
+        forget(&mut self.contexts, is_theirs);
+        forget(&mut self.items, is_theirs);
+        let is_connection = |key| match tls_slot(key) {
+            Some(slot) => slots.contains(&slot),
+            None => ids.contains(&((key >> 32) as u32)),
+        };
+        forget(&mut self.connections, is_connection);
     }
 
     /// As [`close_process`](Self::close_process), for one that was never opened.
@@ -463,6 +489,7 @@ impl Kernel {
         for time in by_cpu.iter() {
             sum.entries += time.entries;
             sum.returns += time.returns;
+            sum.other_returns += time.other_returns;
             sum.timed += time.timed;
             sum.timed_ns += time.timed_ns;
         }
@@ -482,6 +509,15 @@ impl Kernel {
             .filter_map(|it| self.ebpf.program(it.program)?.fd().ok())
             .map(|fd| kernel::recursion_misses(fd.as_fd()))
             .sum()
+    }
+}
+
+/// Removes entries by their keys.
+fn forget<V: aya::Pod>(map: &mut HashMap<MapData, u64, V>, is_over: impl Fn(u64) -> bool) {
+    let over: Vec<u64> = map.keys().flatten().filter(|key| is_over(*key)).collect();
+    for key in over {
+        // The kernel side may have been faster.
+        let _ = map.remove(&key);
     }
 }
 

@@ -132,7 +132,8 @@ impl Added {
         let mut never_freed = HashSet::new();
         for function in &plan.functions {
             let rank = function.shape.attach_rank();
-            let is_left_out = rank != AttachRank::Releases && never_freed.contains(&function.object);
+            let is_left_out =
+                rank != AttachRank::Releases && never_freed.contains(&function.object);
             if is_left_out || probed.contains(&function.key()) {
                 continue;
             }
@@ -590,11 +591,16 @@ mod tests {
                 put.push((it.symbol.clone(), it.object));
                 Ok(())
             })?;
-            assert_eq!((added.functions, added.refused.len()), (put.len(), usize::from(refuses.is_some())));
+            assert_eq!(
+                (added.functions, added.refused.len()),
+                (put.len(), usize::from(refuses.is_some()))
+            );
             Ok::<_, AttachError>(put)
         };
         let named = |all: &[(&str, usize)]| -> Vec<_> {
-            let named = all.iter().map(|(symbol, object)| ((*symbol).to_owned(), *object));
+            let named = all
+                .iter()
+                .map(|(symbol, object)| ((*symbol).to_owned(), *object));
             named.collect()
         };
         assert_eq!(put_in(Some("free"))?, named(&[("free", 1), ("malloc", 1)]));

@@ -120,8 +120,8 @@ fn queue_points<'a>(
     let take = take.map(|take| at(take, CallShape::PythonItemTaken));
     let exits = functions.exits.into_iter();
     let taken = take.chain(exits.map(|exit| at(exit, CallShape::PythonItemReturned)));
-    let put = at(functions.put, CallShape::PythonItemPut);
-    taken.chain([put]).collect()
+    let put = functions.put.map(|put| at(put, CallShape::PythonItemPut));
+    taken.chain(put).collect()
 }
 
 /// First what frees contexts: an address that is used again belongs to nobody until then.

@@ -314,7 +314,7 @@ fn what_frees_blocks_of_which_nobody_sees_the_allocation_is_marked() {
         let skipped: Vec<_> = plan.skipped.into_iter().map(|it| it.symbol).collect();
         (marked.map(|it| it.symbol).collect::<Vec<_>>(), skipped)
     };
-    let (marked, skipped) = marks(std::slice::from_ref(&app));
+    let (marked, skipped) = marks(slice::from_ref(&app));
     assert_eq!(marked, ["free", "realloc"]);
     assert_eq!(skipped, ["malloc"]);
     // That of the C library is another one.
@@ -384,7 +384,11 @@ fn a_sanitizer_that_is_loaded_later_hides_no_other_library() {
     assert_eq!(plan.functions.iter().filter(of(2)).count(), 0);
     assert_eq!(plan.functions.iter().filter(of(3)).count(), own.len());
     let named = plan.skipped.iter().filter(|it| it.object == 2);
-    assert!(named.map(|it| it.reason).all(|it| it.contains("sanitizer's")));
+    assert!(
+        named
+            .map(|it| it.reason)
+            .all(|it| it.contains("sanitizer's"))
+    );
     // Nor does what has no allocator at all.
     assert_eq!(plan_under_way(&[], SitePolicy::Cheapest), Plan::default());
 }
