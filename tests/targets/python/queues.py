@@ -20,8 +20,11 @@ def keep():
 
 def work():
     while True:
-        # Meanwhile others put theirs in.
-        time.sleep(0.005)
+        # Meanwhile others put theirs in, if there are any.
+        for _ in range(20):
+            if JOBS.qsize() >= 4:
+                break
+            time.sleep(0.005)
         job, done = JOBS.get(), DONE
         if isinstance(job, tuple):
             job, done = job

@@ -136,7 +136,7 @@ fn a_library_for_which_there_are_no_files_ends_no_recording() -> Result<()> {
     let pids = [target.pid(), other.pid()];
     let recorder = Recorder::start_as_users_do(&pids, &["--interval", "200ms"])?;
     // As many as it takes to look at the libraries, and no more than one function's.
-    recorder.limit_files(9)?;
+    recorder.limit_files(4)?;
     target.ask("go", "loaded")?;
     thread::sleep(Duration::from_secs(1));
     target.go()?;
