@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::{
@@ -178,23 +178,6 @@ impl Recorder {
         let peak = lines.find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = peak.and_then(|line| line.split_whitespace().next());
         Ok(1024 * kib.context("the kernel says VmHWM")?.parse::<u64>()?)
-    }
-
-    /// Lets it open so many files more and no others.
-    ///
-    /// # Errors
-    ///
-    /// When it is gone.
-    pub fn limit_files(&self, more: u64) -> Result<()> {
-        let opened = fs::read_dir(format!("/proc/{}/fd", self.child.id()))?;
-        let opened = opened.filter_map(|it| it.ok()?.file_name().to_str()?.parse::<u64>().ok());
-        let limit = Some(opened.max().map_or(0, |last| last + 1) + more);
-        let limit = Rlimit {
-            current: limit,
-            maximum: limit,
-        };
-        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit)?;
-        Ok(())
     }
 
     /// Ends it by SIGINT, as Ctrl-C does.

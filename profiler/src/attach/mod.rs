@@ -35,10 +35,7 @@ use programs::Tracepoints;
 use residue_ebpf::abi::{
     call_shape::Cookie,
     cost::ProbeTime,
-    heap::{
-        ADDRESS_BITS, FunctionInfo, LiveBucket, PROCESS_OPEN, ProcessState, StackTotals,
-        live_buckets,
-    },
+    heap::{FunctionInfo, LiveBucket, PROCESS_OPEN, ProcessState, StackTotals, live_buckets},
     python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, TableState},
     window::{CONNECTION_WORDS, ProcessWindows, TaskState, WindowState},

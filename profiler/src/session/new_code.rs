@@ -9,8 +9,19 @@ impl Session<'_> {
     /// It may hold an allocator, or what opens windows, and frames will lie in it.
     pub(super) fn attach_new_code(&mut self, slot: usize) -> Result<(), SessionError> {
         let followed = &mut self.followed[slot];
-        if !followed.is_counted() || followed.process.refresh().is_err() {
+        if !followed.is_counted() {
             return Ok(());
+        }
+        if followed.process.refresh().is_err() {
+            let pid = followed.process.pid();
+            let text = format!(
+                "pid {pid} loaded a library, and its mappings could not be read: what the library does is not seen"
+            );
+            // Of one that ended, the next poll sees that.
+            return match !followed.process.has_exited() && followed.is_news(&text) {
+                true => self.note(text),
+                false => Ok(()),
+            };
         }
         let discovered = match self.config.tracing.allocations {
             true => self.attach_new_allocators(slot)?,

@@ -125,35 +125,6 @@ fn soft_limits_are_raised_and_hard_ones_named() -> Result<()> {
     assert_clean(target.pid())
 }
 
-/// What one process loads takes open files, and none may be left. The others are recorded on.
-#[test]
-fn a_library_for_which_there_are_no_files_ends_no_recording() -> Result<()> {
-    let _turn = machine::alone();
-    let (plugin, bundled) = (Fixture::Plugin.build()?, Fixture::Bundled.build()?);
-    let paths = [plugin.display().to_string(), bundled.display().to_string()];
-    let mut target = Target::start(&Fixture::Dlopen.build()?, &[&paths[0], &paths[1]])?;
-    let mut other = holder()?;
-    let pids = [target.pid(), other.pid()];
-    let recorder = Recorder::start_as_users_do(&pids, &["--interval", "200ms"])?;
-    // As many as it takes to look at the libraries, and no more than one function's.
-    recorder.limit_files(4)?;
-    target.ask("go", "loaded")?;
-    thread::sleep(Duration::from_secs(1));
-    target.go()?;
-    other.ask("fill", "filled")?;
-    let truth = other.ask_truth()?;
-    let recording = recorder.stop()?;
-    let said = &recording.stderr;
-    assert!(
-        said.contains("could not be probed: too many open files"),
-        "{said}"
-    );
-    let report = recording.report()?;
-    let held = &report.by_site()["site_churn"];
-    assert_eq!(held.bytes, truth.bytes());
-    Ok(())
-}
-
 /// A command of ours has the limits that it would have without us.
 #[test]
 fn a_command_keeps_the_limits_that_residue_raises_for_itself() -> Result<()> {
