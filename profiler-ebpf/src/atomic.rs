@@ -1,4 +1,4 @@
-//! Atomic additions to map values.
+//! Atomic changes of map values.
 //!
 //! rustc's BPF target has no read-modify-write atomics in `core::sync::atomic` (`atomic_cas` is
 //! off), though the instruction set has them; hence the assembly.
@@ -14,6 +14,36 @@ use core::arch::asm;
 pub unsafe fn add(target: *mut u64, value: u64) {
     // SAFETY: the caller vouches for the pointer.
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) target, in(reg) value) }
+}
+
+/// Sets bits of what `target` points to, and returns what was there before.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn fetch_or(target: *mut u64, bits: u64) -> u64 {
+    let mut previous = bits;
+    // SAFETY: the caller vouches for the pointer.
+    unsafe {
+        asm!(
+            "{1} = atomic_fetch_or((u64 *)({0} + 0), {1})",
+            in(reg) target,
+            inout(reg) previous,
+        );
+    }
+    previous
+}
+
+/// Keeps only `bits` of what `target` points to.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn and(target: *mut u64, bits: u64) {
+    // SAFETY: the caller vouches for the pointer.
+    unsafe { asm!("lock *(u64 *)({0} + 0) &= {1}", in(reg) target, in(reg) bits) }
 }
 
 /// Writes `new` where `target` points to if `expected` is there, and returns what was there.

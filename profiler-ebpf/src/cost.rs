@@ -11,7 +11,10 @@ use crate::{atomic, heap::cookie, maps::PROBE_TIMES};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Hit {
     Entry,
+    /// Where a function returns that allocates.
     Return,
+    /// Where another one does.
+    OtherReturn,
 }
 
 /// Runs what a probe is there for, and accounts for it.
@@ -31,10 +34,11 @@ fn begin(ctx: *mut c_void, hit: Hit) {
     let count = match hit {
         Hit::Entry => &raw mut time.entries,
         Hit::Return => &raw mut time.returns,
+        Hit::OtherReturn => &raw mut time.other_returns,
     };
     // SAFETY: a field of a map value.
     unsafe { atomic::add(count, 1) };
-    let began = match (time.entries + time.returns) % TIMED_EVERY {
+    let began = match (time.entries + time.returns + time.other_returns) % TIMED_EVERY {
         // SAFETY: a plain helper call.
         0 => unsafe { bpf_ktime_get_ns() },
         _ => 0,

@@ -1,10 +1,11 @@
 //! Which processes descend from those that are recorded. A daemon's parent has ended by the time anybody asks, so
 //! each is noted as it is made.
 
-use aya_ebpf::programs::TracePointContext;
+use aya_ebpf::{helpers::generated::bpf_get_current_task, programs::TracePointContext};
 
 use crate::{
-    maps::{DESCENDANTS, TARGETS},
+    maps::{DESCENDANTS, TARGETS, TASK_OFFSETS},
+    stack::read_kernel,
     syscall::{current_tgid, field},
     thread::current_tid,
 };
@@ -29,8 +30,18 @@ pub fn created(ctx: &TracePointContext) -> Option<()> {
     DESCENDANTS.insert(field::<u32>(ctx, PID), slot, 0).ok()
 }
 
-/// The current thread ends. Of a process it is the first one's id that counts.
+/// The current thread ends, and its process if it was the last: the first may end long before.
 #[inline(always)]
 pub fn exited() {
-    let _ = DESCENDANTS.remove(current_tid());
+    let offsets = TASK_OFFSETS.load();
+    // SAFETY: a plain helper call.
+    let task = unsafe { bpf_get_current_task() };
+    let is_last = match offsets.live {
+        // The kernel does not say.
+        0 => current_tid() == current_tgid(),
+        live => read_kernel(read_kernel(task, offsets.signal), live) as u32 == 0,
+    };
+    if is_last {
+        let _ = DESCENDANTS.remove(current_tgid());
+    }
 }

@@ -69,8 +69,7 @@ pub fn note_caller(ctx: ProbeContext) -> u32 {
 
 #[uprobe]
 pub fn python_code_freed(ctx: ProbeContext) -> u32 {
-    let _ = heap::python_code_freed(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::Entry, || heap::python_code_freed(&ctx))
 }
 
 macro_rules! python_call_programs {
@@ -100,46 +99,47 @@ pub fn enter_python_free(ctx: ProbeContext) -> u32 {
 
 #[uretprobe]
 pub fn leave_python_new_pool(ctx: RetProbeContext) -> u32 {
-    let _ = python_heap::new_pool(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::OtherReturn, || {
+        python_heap::new_pool(&ctx)
+    })
 }
 
 #[uretprobe]
 pub fn python_context_made(ctx: RetProbeContext) -> u32 {
-    let _ = window::context_made(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::OtherReturn, || {
+        window::context_made(&ctx)
+    })
 }
 
 #[uprobe]
 pub fn python_item_put(ctx: ProbeContext) -> u32 {
-    let _ = window::item_put(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::Entry, || window::item_put(&ctx))
 }
 
 #[uretprobe]
 pub fn python_item_taken(ctx: RetProbeContext) -> u32 {
-    let _ = window::item_taken(ctx.as_ptr(), ctx.regs);
-    0
+    measured(ctx.as_ptr(), Hit::OtherReturn, || {
+        window::item_taken(ctx.as_ptr(), ctx.regs)
+    })
 }
 
 #[uprobe]
 pub fn python_item_returned(ctx: ProbeContext) -> u32 {
-    let _ = window::item_taken(ctx.as_ptr(), ctx.regs);
-    0
+    measured(ctx.as_ptr(), Hit::Entry, || {
+        window::item_taken(ctx.as_ptr(), ctx.regs)
+    })
 }
 
 #[uprobe]
 pub fn python_context_freed(ctx: ProbeContext) -> u32 {
-    let _ = window::context_freed(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::Entry, || window::context_freed(&ctx))
 }
 
 macro_rules! window_programs {
     ($($name:ident: $($module:ident)::+($($argument:expr)?);)+) => {$(
         #[uprobe]
         pub fn $name(ctx: ProbeContext) -> u32 {
-            let _ = $($module)::+(&ctx $(, $argument)?);
-            0
+            measured(ctx.as_ptr(), Hit::Entry, || $($module)::+(&ctx $(, $argument)?))
         }
     )+};
 }
@@ -157,20 +157,19 @@ window_programs! {
 
 #[uretprobe]
 pub fn leave_window_function(ctx: RetProbeContext) -> u32 {
-    let _ = window::returned(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::OtherReturn, || window::returned(&ctx))
 }
 
 #[uretprobe]
 pub fn leave_ssl_read(ctx: RetProbeContext) -> u32 {
-    let _ = window::tls::read(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::OtherReturn, || window::tls::read(&ctx))
 }
 
 #[uretprobe]
 pub fn leave_ssl_write(ctx: RetProbeContext) -> u32 {
-    let _ = window::tls::written(&ctx);
-    0
+    measured(ctx.as_ptr(), Hit::OtherReturn, || {
+        window::tls::written(&ctx)
+    })
 }
 
 /// Does nothing: with [`empty_return`], the floor that the benchmarks measure against.

@@ -23,7 +23,7 @@ use residue_ebpf::abi::{
 
 use crate::{
     thread::ThreadState,
-    window::{Connection, Owner},
+    window::{Connection, Owner, Queued},
 };
 
 /// Process slot to state. Written by user space; exec closes a slot from the kernel side.
@@ -128,20 +128,21 @@ pub static PYTHON_CODE_POINTERS: Array<CodePointers> = Array::with_max_entries(1
 #[map]
 pub static PYTHON_FREED: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
-/// `context_key` of a context of `contextvars` to whom it belongs. Full: to nobody, and counted.
+/// `context_key` of a context of `contextvars` to whom it belongs. User space removes what processes leave
+/// that are over. Full: to nobody, and counted.
 #[map]
 pub static CONTEXTS: HashMap<u64, Owner> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// `item_key` of what was put into a queue of Python's and not taken out yet to whom it belongs, a window or a
-/// task. Full: to nobody, and counted.
+/// task. User space removes what processes leave that are over. Full: to nobody, and counted.
 #[map]
-pub static ITEMS: HashMap<u64, u32> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub static ITEMS: HashMap<u64, Queued> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// The last id that a Python code object was given.
 #[map]
 pub static LAST_PYTHON_CODE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// What walks need of the kernel's structures. Set by user space before loading.
+/// What is needed of the kernel's structures of tasks. Set by user space before loading.
 #[unsafe(no_mangle)]
 pub static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets {
     utask: 0,
@@ -150,6 +151,8 @@ pub static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets {
     orig_ret_vaddr: 0,
     next: 0,
     fsbase: 0,
+    signal: 0,
+    live: 0,
 });
 
 /// Whether the kernel has `bpf_loop`. Set by user space before loading.
@@ -224,7 +227,7 @@ pub static LAST_TASK: Array<u64> = Array::with_max_entries(1, 0);
 pub static PROCESS_WINDOWS: Array<ProcessWindows> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
 
 /// `connection_key` to the connection, of those on which a request was read. A socket's entry stays when its
-/// descriptor is closed, for the next one of that number. Full: requests on further ones have no window,
+/// descriptor is closed, for the next one of that number. User space removes what processes leave that are over. Full: requests on further ones have no window,
 /// and are counted.
 #[map]
 pub static CONNECTIONS: HashMap<u64, Connection> =

@@ -24,10 +24,13 @@ use crate::{
     count,
     maps::{EVENTS, PROCESSES, THREADS},
     stack::{native, stack_at},
-    syscall::{argument, open_target, result, saved_registers, target},
+    syscall::{argument, field, open_target, result, saved_registers, target},
     thread::{self, OpenSyscall, Registers, ThreadState},
     window,
 };
+
+/// Of the tracepoint `sched:sched_process_exec` (include/trace/events/sched.h): the id that the thread had before.
+const OLD_PID: usize = 16;
 
 /// asm-generic/mman-common.h
 const PROT_EXEC: u64 = 4;
@@ -202,6 +205,8 @@ pub fn leave_brk(ctx: &TracePointContext) -> Option<()> {
 /// A process replaced its program: what it had is gone, and the probes may sit in the new one.
 #[inline(always)]
 pub fn executed(ctx: &TracePointContext) -> Option<()> {
+    // Its open calls went with the old program. Whichever thread it was, it has the first one's id now.
+    forget_thread(field(ctx, OLD_PID));
     let (slot, process) = target()?;
     if process.flags & PROCESS_LAUNCHING != 0 {
         code_appeared(slot, process);
@@ -212,8 +217,6 @@ pub fn executed(ctx: &TracePointContext) -> Option<()> {
         // SAFETY: a map value; user space writes it only while no event of the process counts.
         unsafe { (*state).flags = 0 };
     }
-    // Its open calls went with the old program.
-    thread_exited();
     send(&Event {
         kind: EventKind::Executed as u32,
         process: slot,
@@ -225,11 +228,16 @@ pub fn executed(ctx: &TracePointContext) -> Option<()> {
 /// A thread ended: its state goes, so that its id can be used again.
 #[inline(always)]
 pub fn thread_exited() {
-    if let Some(thread) = thread::existing() {
-        window::thread_exited(thread);
-    }
+    forget_thread(thread::current_tid());
+}
+
+#[inline(always)]
+fn forget_thread(tid: u32) {
     // Most threads of the host are not followed and have no entry.
-    let _ = THREADS.remove(thread::current_tid());
+    if let Some(thread) = thread::state_of(tid) {
+        window::thread_exited(thread);
+        let _ = THREADS.remove(tid);
+    }
 }
 
 #[inline(always)]

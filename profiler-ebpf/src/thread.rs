@@ -193,11 +193,12 @@ pub fn current() -> Option<&'static mut ThreadState> {
     Some(thread)
 }
 
+/// A thread's state by its id, if it has one.
 #[inline(always)]
-fn state_of(current: u32) -> Option<&'static mut ThreadState> {
-    let thread = THREADS.get_ptr_mut(current)?;
-    // SAFETY: the entry belongs to the current thread, which alone uses it, and is deleted only
-    // when that thread has exited.
+pub fn state_of(tid: u32) -> Option<&'static mut ThreadState> {
+    let thread = THREADS.get_ptr_mut(tid)?;
+    // SAFETY: the entry belongs to the current thread, by the id that it has or had before its exec. It alone uses the
+    // entry, which is deleted only when that thread has exited or has another id.
     Some(unsafe { &mut *thread })
 }
 

@@ -150,6 +150,10 @@ pub struct Session<'a> {
     python_probes: PythonProbes,
     window_probes: WindowProbes,
     costs: Costs,
+    /// It was said that costs are not known in full.
+    unpriced_told: bool,
+    /// Processes that are over, and whose traces in the kernel's maps are not removed yet.
+    over: Vec<usize>,
     command: Option<Launched>,
     tell: &'a mut dyn FnMut(Update),
 }
@@ -248,6 +252,8 @@ impl<'a> Session<'a> {
             python_probes,
             window_probes,
             costs: Costs::new(config.max_slowdown),
+            unpriced_told: false,
+            over: Vec::new(),
             command: None,
             tell,
         };
@@ -434,6 +440,7 @@ impl<'a> Session<'a> {
                 self.end(slot, &how)?;
             }
         }
+        self.forget_those_over();
         Ok(())
     }
 

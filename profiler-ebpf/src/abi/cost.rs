@@ -6,8 +6,10 @@
 pub struct ProbeTime {
     /// Probes that were hit where a function is entered.
     pub entries: u64,
-    /// Probes that were hit where one returns.
+    /// Probes that were hit where a function returns that allocates.
     pub returns: u64,
+    /// Probes that were hit where another one returns.
+    pub other_returns: u64,
     /// How many of these hits were timed.
     pub timed: u64,
     /// How long our programs took in those, nanoseconds.
@@ -16,13 +18,13 @@ pub struct ProbeTime {
     pub began_ns: u64,
 }
 
-const _: () = assert!(size_of::<ProbeTime>() == 5 * size_of::<u64>());
+const _: () = assert!(size_of::<ProbeTime>() == 6 * size_of::<u64>());
 
 impl ProbeTime {
     /// All probes that were hit.
     #[must_use]
     pub const fn hits(&self) -> u64 {
-        self.entries.saturating_add(self.returns)
+        (self.entries.saturating_add(self.returns)).saturating_add(self.other_returns)
     }
 }
 

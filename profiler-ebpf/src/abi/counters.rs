@@ -113,6 +113,8 @@ counters! {
     TasksDisagree = "tasks_disagree", Note;
     /// contexts of Python's tasks for which there was no room: what was allocated in them may be ambiguous
     ContextsFull = "contexts_full", Note;
+    /// items of Python's queues for which there was no room: what was allocated for them may be ambiguous
+    ItemsFull = "items_full", Note;
     /// places in Python code without name because the code was freed, or unreadable, when its name was read
     PythonCodeStale = "python_code_stale", Note;
     /// places in native code that lack names because the symbols of their file cannot be read, or take too long or too

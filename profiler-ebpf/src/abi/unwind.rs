@@ -202,7 +202,7 @@ pub const fn mapping_list(first: u32, count: u32) -> u64 {
     (count as u64) << 32 | first as u64
 }
 
-/// Where the kernel keeps what walks need of a task: offsets of fields, bytes, from the kernel's
+/// Where the kernel keeps what is needed of a task: offsets of fields, bytes, from the kernel's
 /// BTF; zero where it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -219,10 +219,14 @@ pub struct TaskOffsets {
     pub next: u32,
     /// `task_struct.thread.fsbase`: what thread-local storage is found by.
     pub fsbase: u32,
+    /// `task_struct.signal`: what the threads of a process have in common.
+    pub signal: u32,
+    /// `signal_struct.live`: how many of them have not exited.
+    pub live: u32,
 }
 
 const _: () = {
-    assert!(size_of::<TaskOffsets>() == 24);
+    assert!(size_of::<TaskOffsets>() == 32);
     assert!(size_of::<Row>() == 4);
     assert!(size_of::<Page>() == 8);
     assert!(size_of::<RowChunk>() == 4096);

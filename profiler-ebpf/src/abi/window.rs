@@ -1,5 +1,7 @@
 //! Request windows: what the kernel side keeps of them, and what it sends.
 
+use super::heap::{ADDRESS_BITS, live_key};
+
 /// How many windows are kept at a time, a power of two: those of a second or more at any rate that a
 /// server reaches. An older one's place is taken when it is closed.
 pub const WINDOWS: u32 = 65_536;
@@ -76,6 +78,10 @@ pub const WINDOW_NEXT_RESPONSE: u64 = 4 << 32;
 pub const WINDOW_HAS_TASKS: u64 = 16 << 32;
 /// So were tasks that those have made.
 pub const WINDOW_TASKS_INHERITED: u64 = 32 << 32;
+
+/// The window is closed: no thread is bound to it or taken from it any more, and whether it counts in
+/// [`ProcessWindows::unbound_open`] is settled by who has set this.
+pub const WINDOW_IS_OVER: u64 = 64 << 32;
 
 /// A window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,6 +235,27 @@ pub const fn alone_under_way(sum: u64) -> u32 {
     }
 }
 
+/// Marks the key of a connection of TLS: process ids end far below, and so do slots.
+const TLS: u64 = 1 << 63;
+
+/// The key of a connection of TLS by the process slot and the address of its `SSL`.
+#[must_use]
+pub const fn tls_key(process: u16, ssl: u64) -> u64 {
+    TLS | live_key(process, ssl)
+}
+
+/// The process slot of a connection's key; none if it is that of a socket, which begins with the process's id.
+#[must_use]
+pub const fn tls_slot(key: u64) -> Option<u16> {
+    if key & TLS == 0 {
+        return None;
+    }
+    Some(((key & !TLS) >> ADDRESS_BITS) as u16)
+}
+
+/// Words of what the kernel side keeps of a connection.
+pub const CONNECTION_WORDS: usize = 7;
+
 /// What happened to a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -356,6 +383,14 @@ mod tests {
         sum -= under_way(last);
         assert_eq!((count_under_way(sum), alone_under_way(sum)), (1, first));
         assert_eq!(alone_under_way(sum - under_way(first)), 0);
+    }
+
+    #[test]
+    fn connections_of_tls_are_told_from_sockets() {
+        assert_eq!(tls_slot(tls_key(1023, 0x7fff_ffff_f000)), Some(1023));
+        assert_eq!(tls_slot(tls_key(0, u64::MAX)), Some(0));
+        let socket = 4_194_304 << 32 | 7;
+        assert_eq!(tls_slot(socket), None);
     }
 
     #[test]

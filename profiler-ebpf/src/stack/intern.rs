@@ -106,7 +106,10 @@ fn known(hash: u64) -> Option<u32> {
 #[inline(always)]
 fn assign(hash: u64) -> Option<u32> {
     let next = NEXT_STACK.get_ptr_mut(0)?;
+    // Where there is no room, nothing is added, or the ids would begin anew in the end.
     // SAFETY: a map value.
+    totals(u32::try_from(unsafe { next.read_volatile() }).ok()?)?;
+    // SAFETY: as above.
     let id = unsafe { atomic::fetch_add(next, 1) } as u32;
     totals(id)?;
     if STACK_IDS.insert(hash, id, u64::from(BPF_NOEXIST)).is_ok() {

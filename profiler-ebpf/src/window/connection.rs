@@ -5,14 +5,14 @@ use residue_ebpf::abi::{
     counters::Counter,
     http::{self, Status},
     window::{
-        HEAD_BYTES, SPEAKS_HTTP2, SPEAKS_TLS, WINDOW_CHUNKS_ENDED, WINDOW_NEXT_RESPONSE,
-        WINDOW_RESET, WindowEventKind, WindowStage, WindowState,
+        CONNECTION_WORDS, HEAD_BYTES, SPEAKS_HTTP2, SPEAKS_TLS, WINDOW_CHUNKS_ENDED,
+        WINDOW_NEXT_RESPONSE, WINDOW_RESET, WindowEventKind, WindowStage, WindowState,
     },
 };
 
 use super::{
     Moment, contexts,
-    lifecycle::{Beginning, advance, begin, close, hand_over},
+    lifecycle::{Beginning, advance, begin, close, hand_over, set, unset},
     now, open,
     send::{Begun, Fragment, send},
     socket::{self, Socket},
@@ -20,7 +20,7 @@ use super::{
     transfer::{self, Data, Transfer},
 };
 use crate::{
-    count,
+    atomic, count,
     maps::{CONNECTIONS, PROCESS_WINDOWS},
     syscall::{argument, current_tgid, open_target},
     thread::{self, ThreadState},
@@ -58,6 +58,8 @@ pub struct Connection {
     /// Not zero once it speaks another protocol: whatever is read then begins no request.
     upgraded: u32,
 }
+
+const _: () = assert!(size_of::<Connection>() == CONNECTION_WORDS * size_of::<u64>());
 
 /// Of the current process.
 #[inline(always)]
@@ -240,8 +242,8 @@ fn note_protocol(process: u32, beginning: http::Beginning) {
         _ => return,
     };
     if let Some(process) = PROCESS_WINDOWS.get_ptr_mut(process) {
-        // SAFETY: a map value; a bit that is lost is set again by the next connection.
-        unsafe { (*process).speaks |= protocol };
+        // SAFETY: a field of a map value.
+        unsafe { atomic::fetch_or(&raw mut (*process).speaks, protocol) };
     }
 }
 
@@ -281,11 +283,11 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: &Data) -> O
     }
     if window.stage() == WindowStage::Open as u32 {
         advance(window, WindowStage::Responding);
-        window.bound_and_flags &= !WINDOW_NEXT_RESPONSE;
+        unset(window, WINDOW_NEXT_RESPONSE);
     } else if status == Status::None {
-        window.bound_and_flags &= !WINDOW_NEXT_RESPONSE;
+        unset(window, WINDOW_NEXT_RESPONSE);
     } else {
-        window.bound_and_flags |= WINDOW_NEXT_RESPONSE;
+        set(window, WINDOW_NEXT_RESPONSE);
         room = HEAD_BYTES as u32;
     }
     if status == Status::Upgrade {
@@ -305,9 +307,9 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: &Data) -> O
     (window.responded_ns, window.rss_responded) = (now.ns, now.rss);
     let last = fragment.last_five(thread, data);
     if last == LAST_CHUNK {
-        window.bound_and_flags |= WINDOW_CHUNKS_ENDED;
+        set(window, WINDOW_CHUNKS_ENDED);
     } else {
-        window.bound_and_flags &= !WINDOW_CHUNKS_ENDED;
+        unset(window, WINDOW_CHUNKS_ENDED);
     }
     if room != 0 {
         let fragment = fragment.within(room);
@@ -328,7 +330,7 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: &Data) -> O
 fn note_reset(connection: &Connection, last: WindowStage) -> Option<()> {
     let window = open(connection.window)?;
     if window.stage() <= last as u32 {
-        window.bound_and_flags |= WINDOW_RESET;
+        set(window, WINDOW_RESET);
     }
     Some(())
 }

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     count,
-    heap::open_process,
+    heap::{cookie, open_process},
     maps::{CONTEXTS, PYTHONS},
     thread::{self, ThreadState, read_word},
 };
@@ -273,8 +273,8 @@ const fn makes_tasks(layout: &PythonLayout, ip: u64) -> bool {
 #[inline(always)]
 pub fn freed(ctx: &ProbeContext) -> Option<()> {
     let context: u64 = ctx.arg(0)?;
-    let cookie = open_process(ctx.as_ptr())?;
-    forget(cookie.process, context);
+    // Whether or not the process still counts: the entry is there.
+    forget(cookie(ctx.as_ptr()).process, context);
     Some(())
 }
 

@@ -3,7 +3,9 @@
 //!
 //! `concurrent.futures` gives its threads their work through a `queue.SimpleQueue`, and so does
 //! `loop.run_in_executor`, which copies no context. An item is known by its address: from when it is put in
-//! until it is taken out, the queue holds it, so that the address is no other object's.
+//! until it is taken out, the queue holds it, so that the address is no other object's. One object may be in queues
+//! several times, though: while those who put it in do not work for the same window, nobody can tell whose is taken
+//! out.
 
 use core::ffi::c_void;
 
@@ -12,27 +14,48 @@ use aya_ebpf::{
     bindings::{BPF_ANY, pt_regs},
     programs::ProbeContext,
 };
-use residue_ebpf::abi::counters::Counter;
+use residue_ebpf::abi::{counters::Counter, window::AMBIGUOUS};
 
-use super::works_for;
+use super::{nobody::INTERPRETERS_OWN, works_for};
 use crate::{
-    count,
+    atomic, count,
     heap::open_process,
-    maps::ITEMS,
+    maps::{ITEMS, PROCESS_WINDOWS},
     thread::{self, read_word},
 };
 
 /// The key of an item: which process, which address.
 use residue_ebpf::abi::heap::live_key as item_key;
 
+/// The owner of what was put in by several who do not work for the same window. No task has this number.
+const CONTESTED: u32 = AMBIGUOUS;
+
+/// An object that is in queues.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Queued {
+    /// The window or task of whoever put it in, zero if that worked for none; or [`CONTESTED`].
+    owner: u32,
+    /// How often it is in.
+    times: u32,
+}
+
 /// What a thread has taken out of a queue.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Item {
-    /// The window or task of whoever put it in; zero if that worked for none.
+    /// The window or task of whoever put it in; zero if that worked for none; or [`CONTESTED`].
     pub owner: u32,
     /// Not zero if it is known who put it in.
     pub is_known: u32,
+}
+
+impl Item {
+    /// Whether it may be of one of several windows.
+    #[inline(always)]
+    pub const fn is_contested(&self) -> bool {
+        self.owner == CONTESTED
+    }
 }
 
 /// A thread puts an item into a queue: `put(self, args, …)`, of which the first argument is the item however it
@@ -43,15 +66,33 @@ pub fn item_put(ctx: &ProbeContext) -> Option<()> {
     let item = read_word(ctx.arg(1)?);
     let thread = thread::current()?;
     thread.walk.python.begin(cookie.process, &mut thread.fsbase);
-    let owner = works_for(thread, cookie.process);
+    let owner = match works_for(thread, cookie.process) {
+        0 if thread.item.is_contested() => CONTESTED,
+        owner => owner,
+    };
     let key = item_key(cookie.process, item);
-    if owner == 0 {
-        // It may have the address of one that was never taken out.
-        let _ = ITEMS.remove(key);
-    } else if ITEMS.insert(key, owner, u64::from(BPF_ANY)).is_err() {
-        count(Counter::ContextsFull, 1);
+    let queued = match queued(key) {
+        // It may be the address of one that was never taken out; nobody can tell.
+        Some(queued) => Queued {
+            owner: if queued.owner == owner {
+                owner
+            } else {
+                CONTESTED
+            },
+            times: queued.times.saturating_add(1),
+        },
+        None => Queued { owner, times: 1 },
+    };
+    if ITEMS.insert(key, queued, u64::from(BPF_ANY)).is_err() {
+        count(Counter::ItemsFull, 1);
     }
     Some(())
+}
+
+#[inline(always)]
+fn queued(key: u64) -> Option<Queued> {
+    // SAFETY: the value is copied at once.
+    unsafe { ITEMS.get(key) }.copied()
 }
 
 /// A thread has taken an item out of a queue, or has found none: a probe's context and registers where a function
@@ -63,14 +104,34 @@ pub fn item_taken(ctx: *mut c_void, regs: *mut pt_regs) -> Option<()> {
     let item = unsafe { (*regs).rax };
     let thread = thread::current()?;
     let key = item_key(cookie.process, item);
-    // SAFETY: the value is copied at once.
-    let owner = unsafe { ITEMS.get(key) }.copied();
-    if owner.is_some() {
-        let _ = ITEMS.remove(key);
+    let queued = queued(key);
+    match queued {
+        None => {}
+        Some(Queued { times: 0 | 1, .. }) => {
+            let _ = ITEMS.remove(key);
+        }
+        Some(Queued { owner, times }) => {
+            let times = times - 1;
+            // It replaces what is there, for which there is always room.
+            let _ = ITEMS.insert(key, Queued { owner, times }, u64::from(BPF_ANY));
+        }
     }
+    let owner = queued.map_or(0, |queued| queued.owner);
     thread.item = Item {
-        owner: owner.unwrap_or(0),
-        is_known: u32::from(owner.is_some()),
+        owner,
+        is_known: u32::from(owner != 0),
     };
     Some(())
+}
+
+/// Whose an allocation of `size` bytes is of a thread that works on what is contested: it is missing somewhere.
+#[inline(always)]
+pub fn of_contested(process: u16, size: u64) -> u32 {
+    if size > INTERPRETERS_OWN
+        && let Some(process) = PROCESS_WINDOWS.get_ptr_mut(u32::from(process))
+    {
+        // SAFETY: a field of a map value.
+        unsafe { atomic::add(&raw mut (*process).escaped, 1) };
+    }
+    AMBIGUOUS
 }

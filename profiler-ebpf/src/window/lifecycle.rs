@@ -4,8 +4,8 @@ use aya_ebpf::{helpers::bpf_probe_read_user, programs::TracePointContext};
 use residue_ebpf::abi::{
     counters::Counter,
     window::{
-        Amounts, TASK, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS, WINDOW_TASKS_INHERITED,
-        WindowEventKind, WindowStage, WindowState, id_and_stage, under_way,
+        Amounts, TASK, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS, WINDOW_IS_OVER,
+        WINDOW_TASKS_INHERITED, WindowEventKind, WindowStage, WindowState, id_and_stage, under_way,
     },
 };
 
@@ -20,7 +20,8 @@ use crate::{
     thread::{self, ThreadState},
 };
 
-/// How many places are tried for a new window: nearly all are free.
+/// How many places are tried for a new window: nearly all are free. And how often a window is handed over, while
+/// others change its bits.
 const TRIES: usize = 4;
 
 /// Numbers of syscalls on x86-64 (asm/unistd_64.h).
@@ -144,13 +145,30 @@ fn replace(window: &mut WindowState, before: u64, after: u64) -> bool {
     unsafe { atomic::compare_exchange(&raw mut window.id_and_stage, before, after) == before }
 }
 
+/// Sets some `WINDOW_…` bits. Whoever else changes the word meanwhile, such as [`hand_over`], loses nothing.
+#[inline(always)]
+pub fn set(window: &mut WindowState, flags: u64) {
+    // SAFETY: a field of a map value.
+    unsafe { atomic::fetch_or(&raw mut window.bound_and_flags, flags) };
+}
+
+/// Takes some `WINDOW_…` bits away.
+#[inline(always)]
+pub fn unset(window: &mut WindowState, flags: u64) {
+    // SAFETY: a field of a map value.
+    unsafe { atomic::and(&raw mut window.bound_and_flags, !flags) };
+}
+
 /// Closes a window.
 #[inline(always)]
 pub fn close(thread: &mut ThreadState, window: &mut WindowState, now: Moment) {
     if !advance(window, WindowStage::Closed) {
         return;
     }
-    if window.bound() == 0
+    // From here on nobody hands it over: whether it counts as unbound is settled.
+    // SAFETY: a field of a map value.
+    let before = unsafe { atomic::fetch_or(&raw mut window.bound_and_flags, WINDOW_IS_OVER) };
+    if before as u32 == 0
         && let Some(process) = PROCESS_WINDOWS.get_ptr_mut(window.process)
     {
         // SAFETY: a field of a map value.
@@ -194,12 +212,19 @@ fn bound(thread: &ThreadState) -> Option<&'static mut WindowState> {
 /// No thread is bound to the window from here on.
 #[inline(always)]
 pub fn hand_over(window: &mut WindowState) {
-    let before = window.bound_and_flags;
-    let after = before >> 32 << 32 | WINDOW_HANDED_OVER;
-    // SAFETY: a field of a map value.
-    let found = unsafe { atomic::compare_exchange(&raw mut window.bound_and_flags, before, after) };
-    if before as u32 != 0 && found == before {
-        count_unbound(window.process);
+    for _ in 0..TRIES {
+        // SAFETY: a field of a map value.
+        let before = unsafe { (&raw const window.bound_and_flags).read_volatile() };
+        if before as u32 == 0 || before & WINDOW_IS_OVER != 0 {
+            return;
+        }
+        let after = before >> 32 << 32 | WINDOW_HANDED_OVER;
+        let word = &raw mut window.bound_and_flags;
+        // SAFETY: as above.
+        if unsafe { atomic::compare_exchange(word, before, after) } == before {
+            count_unbound(window.process);
+            return;
+        }
     }
 }
 
@@ -215,7 +240,7 @@ pub fn task_begins(window: u32, is_inherited: bool) {
     } else {
         WINDOW_HAS_TASKS
     };
-    window.bound_and_flags |= flag;
+    set(window, flag);
     // SAFETY: a field of a map value.
     unsafe { atomic::add(&raw mut window.tasks, 1) };
 }

@@ -39,7 +39,7 @@ use crate::{
 pub use call::{WindowCall, closed, entered, opened, returned, returns};
 pub use connection::{Connection, data_read, data_written, descriptor_closes};
 pub use contexts::{Entry, Owner, Stay, freed as context_freed, made as context_made};
-pub use items::{Item, item_put, item_taken};
+pub use items::{Item, Queued, item_put, item_taken};
 pub use lifecycle::{thread_exited, thread_waits};
 pub use socket::{is_memory, waits};
 pub use tls::TlsCall;
@@ -50,6 +50,7 @@ pub use tls::TlsCall;
 pub fn of_allocation(thread: &mut ThreadState, process: u16, size: u64, caller: Registers) -> u32 {
     call::seen_at(thread, process, caller);
     match works_for(thread, process) {
+        BACKGROUND if thread.item.is_contested() => items::of_contested(process, size),
         BACKGROUND => nobody::of_allocation(thread, process, size),
         task if task & TASK != 0 => nobody::of_task(thread, process, task),
         window => window,

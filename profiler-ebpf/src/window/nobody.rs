@@ -24,7 +24,7 @@ const STARTING_NS: u64 = 1_000_000_000;
 /// What a thread of Python's allocates up to this size, bytes, may be the interpreter's own, such as the lock by
 /// which it waits: objects come from the allocator only if they are larger (`SMALL_REQUEST_THRESHOLD`,
 /// Objects/obmalloc.c).
-const INTERPRETERS_OWN: u64 = 512;
+pub const INTERPRETERS_OWN: u64 = 512;
 
 /// The window of an allocation of `size` bytes; [`AMBIGUOUS`] or [`BACKGROUND`] if it is no single one's.
 #[inline(always)]

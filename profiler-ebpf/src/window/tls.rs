@@ -7,6 +7,7 @@ use aya_ebpf::{
     EbpfContext as _,
     programs::{ProbeContext, RetProbeContext},
 };
+use residue_ebpf::abi::window::tls_key;
 
 use super::{
     connection::{self, arrived, departed},
@@ -17,11 +18,6 @@ use crate::{
     heap::open_process,
     thread::{self, ThreadState, read_word},
 };
-
-/// Marks a connection of TLS: process ids end far below, and so do slots.
-const TLS: u64 = 1 << 63;
-/// Addresses in user space are of 47 bits.
-const ADDRESS: u64 = (1 << 48) - 1;
 
 /// A read or write under way in a thread.
 #[derive(Clone, Copy)]
@@ -43,10 +39,6 @@ pub struct TlsCall {
 const READ_AT_ONCE: u64 = 1;
 /// A socket was read that blocks.
 const READ_BLOCKING: u64 = 2;
-
-const fn key(process: u16, ssl: u64) -> u64 {
-    TLS | (process as u64) << 48 | ssl & ADDRESS
-}
 
 /// A function is entered that reads or writes; `count` is the number of the argument that says where it
 /// writes how much it was, if it does.
@@ -86,7 +78,7 @@ pub fn socket_read(thread: &mut ThreadState, socket: &Socket, sp: u64) -> bool {
 #[inline(always)]
 pub fn read(ctx: &RetProbeContext) -> Option<()> {
     let (thread, process, call, data) = returned(ctx)?;
-    let key = key(process, call.ssl);
+    let key = tls_key(process, call.ssl);
     let known = connection::connection(key);
     let blocks = match call.read {
         0 => known.as_ref().is_some_and(|known| known.blocks()),
@@ -104,7 +96,7 @@ pub fn read(ctx: &RetProbeContext) -> Option<()> {
 #[inline(always)]
 pub fn written(ctx: &RetProbeContext) -> Option<()> {
     let (_, process, call, data) = returned(ctx)?;
-    departed(key(process, call.ssl), &data)
+    departed(tls_key(process, call.ssl), &data)
 }
 
 /// The call that returns, and what it has transferred.
@@ -139,5 +131,5 @@ fn returned(ctx: &RetProbeContext) -> Option<(&'static mut ThreadState, u16, Tls
 #[inline(always)]
 pub fn ended(ctx: &ProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
-    connection::ended(key(cookie.process, ctx.arg(0)?))
+    connection::ended(tls_key(cookie.process, ctx.arg(0)?))
 }

@@ -78,6 +78,8 @@ fn task_offsets(btf: &[u8]) -> Option<TaskOffsets> {
         next: sections.field("return_instance", "next")?,
         fsbase: sections.field("task_struct", "thread")?
             + sections.field("thread_struct", "fsbase")?,
+        signal: sections.field("task_struct", "signal")?,
+        live: sections.field("signal_struct", "live")?,
     })
 }
 

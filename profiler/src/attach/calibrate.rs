@@ -47,10 +47,19 @@ impl Kernel {
             return Ok(known);
         }
         let bare = time(with_entry);
-        self.attach_to_self(with_entry, "empty_entry")?;
-        for program in ["empty_return", "empty_entry"] {
-            self.attach_to_self(with_pair, program)?;
+        let probes = [
+            (with_entry as extern "C" fn(), "empty_entry"),
+            (with_pair, "empty_return"),
+            (with_pair, "empty_entry"),
+        ];
+        let mut probes = probes.into_iter();
+        let attached =
+            probes.try_for_each(|(function, program)| self.attach_to_self(function, program));
+        if attached.is_err() {
+            // Else the next try would measure those that are in.
+            drop(self.probes_of(SLOT));
         }
+        attached?;
         let cost = ProbeCost {
             entry: time(with_entry).saturating_sub(bare),
             pair: time(with_pair).saturating_sub(bare),
@@ -70,7 +79,7 @@ impl Kernel {
             Some((NonZeroU32::new(own)?, offset))
         });
         let Some((pid, offset)) = place else {
-            return Ok(());
+            return Err(AttachError::OwnCode);
         };
         let point = ProbePoint {
             object: Path::new("/proc/self/exe"),

@@ -33,12 +33,17 @@ impl Kernel {
         let _ = aside.spawn(move || drop_in_parallel(probes, &AtomicUsize::new(0)));
     }
 
-    fn probes_of(&mut self, process: u16) -> Vec<Probe> {
+    pub(super) fn probes_of(&mut self, process: u16) -> Vec<Probe> {
         let (gone, kept) = std::mem::take(&mut self.probes)
             .into_iter()
             .partition(|probe| probe.process == process);
         self.probes = kept;
         gone
+    }
+
+    /// Whether any process has probes.
+    pub const fn has_probes(&self) -> bool {
+        !self.probes.is_empty()
     }
 
     /// What is left to be taken out. All processes must be closed.

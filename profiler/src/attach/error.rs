@@ -10,7 +10,7 @@ use aya::{
 };
 use thiserror::Error;
 
-use super::{Limits, ProbePoint};
+use super::{Limits, MAX_LATE_FUNCTIONS, ProbePoint};
 
 /// Why the kernel side could not be loaded or attached.
 #[derive(Debug, Error)]
@@ -84,12 +84,18 @@ pub enum AttachError {
     /// There are more functions than the kernel side has room for.
     #[error("too many allocator functions to probe: record fewer processes at once")]
     TooManyFunctions,
+    /// One process must not take all the room that there is for probes.
+    #[error("{MAX_LATE_FUNCTIONS} functions are probed already of libraries that it loaded")]
+    TooManyLate,
     /// There are more executable mappings than the kernel side has room for.
     #[error("too many executable mappings to walk stacks in: record fewer processes at once")]
     TooMuchCode,
     /// There are more processes than the kernel side has room for.
     #[error("too many processes: record fewer at once")]
     TooManyProcesses,
+    /// Where residue's own functions are in its file is not to be seen.
+    #[error("failed to find residue's own code (/proc/self/maps)")]
+    OwnCode,
     /// A map operation failed that cannot.
     #[error("failed to use a BPF map")]
     Map(#[from] MapError),
@@ -99,7 +105,17 @@ impl AttachError {
     /// Whether it is about one function of one process, while everything else is recorded on.
     #[must_use]
     pub const fn is_of_one_probe(&self) -> bool {
-        matches!(self, Self::Uprobe { .. } | Self::TooManyFunctions)
+        matches!(
+            self,
+            Self::Uprobe { .. } | Self::TooManyFunctions | Self::TooManyLate
+        )
+    }
+
+    /// Whether it is about one function of one process that is recorded already. There may be no room for the
+    /// probes of what that process has loaded; the others need no more.
+    #[must_use]
+    pub const fn is_of_late_probe(&self) -> bool {
+        self.is_of_one_probe() || matches!(self, Self::TooManyFiles | Self::Program { .. })
     }
 
     /// Whether it is about one process, while all others are recorded.

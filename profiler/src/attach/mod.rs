@@ -8,6 +8,7 @@
 
 mod btf;
 mod calibrate;
+mod closing;
 mod code_lists;
 mod config;
 mod detach;
@@ -34,10 +35,10 @@ use programs::Tracepoints;
 use residue_ebpf::abi::{
     call_shape::Cookie,
     cost::ProbeTime,
-    heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals, live_buckets},
+    heap::{FunctionInfo, LiveBucket, PROCESS_OPEN, ProcessState, StackTotals, live_buckets},
     python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, TableState},
-    window::{ProcessWindows, TaskState, WindowState},
+    window::{CONNECTION_WORDS, ProcessWindows, TaskState, WindowState},
 };
 use unwind::UnwindMaps;
 
@@ -54,6 +55,10 @@ pub use verify::{Accepted, VERIFIER_LIMIT, Verification};
 
 /// The object that `build.rs` made from `profiler-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/residue-ebpf"));
+
+/// How many functions of one process are probed at most that it has loaded while it was recorded. A library with an
+/// allocator has some thirty, and each takes up to four open files.
+const MAX_LATE_FUNCTIONS: usize = 512;
 
 /// Where to put the probes of one function.
 #[derive(Clone, Debug)]
@@ -80,6 +85,9 @@ pub struct Kernel {
     trampolines: Array<MapData, u64>,
     targets: HashMap<MapData, u32, u32>,
     descendants: HashMap<MapData, u32, u32>,
+    contexts: HashMap<MapData, u64, [u32; 2]>,
+    items: HashMap<MapData, u64, [u32; 2]>,
+    connections: HashMap<MapData, u64, [u64; CONNECTION_WORDS]>,
     probe_times: PerCpuArray<MapData, ProbeTime>,
     /// What an empty probe costs, once it is known.
     probe_cost: Option<ProbeCost>,
@@ -90,6 +98,8 @@ pub struct Kernel {
     python_pools: Array<MapData, u64>,
     unwind: UnwindMaps,
     next_function: u32,
+    /// How many functions were probed of each process since it was opened.
+    late_functions: std::collections::HashMap<u16, usize>,
 }
 
 struct Probe {
@@ -197,6 +207,9 @@ impl Kernel {
             trampolines: take(&mut ebpf, "TRAMPOLINES"),
             targets: take(&mut ebpf, "TARGETS"),
             descendants: take(&mut ebpf, "DESCENDANTS"),
+            contexts: take(&mut ebpf, "CONTEXTS"),
+            items: take(&mut ebpf, "ITEMS"),
+            connections: take(&mut ebpf, "CONNECTIONS"),
             probe_times: take(&mut ebpf, "PROBE_TIMES"),
             probe_cost: None,
             functions: take(&mut ebpf, "FUNCTIONS"),
@@ -211,6 +224,7 @@ impl Kernel {
             probes: Vec::new(),
             tracepoints: Vec::new(),
             next_function: 0,
+            late_functions: std::collections::HashMap::new(),
         };
         Ok((kernel, channels))
     }
@@ -259,11 +273,11 @@ impl Kernel {
         Ok(())
     }
 
-    /// Attaches the programs for one function of one process. Returns the function's number.
+    /// Attaches the programs for one function of one process: all of them or none. Returns the function's number.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, or the process is gone.
+    /// When the kernel refuses, the process is gone, or it was recorded already and has loaded too much.
     pub fn attach_function(
         &mut self,
         process: u16,
@@ -271,16 +285,27 @@ impl Kernel {
         point: &ProbePoint<'_>,
         info: FunctionInfo,
     ) -> Result<u32, AttachError> {
+        let late = self.late_functions.get(&process).copied();
+        if late.is_some_and(|late| late >= MAX_LATE_FUNCTIONS) {
+            return Err(AttachError::TooManyLate);
+        }
         let function = self.next_function;
         self.functions
             .set(function, info, 0)
             .map_err(|_| AttachError::TooManyFunctions)?;
-        self.next_function += 1;
         let cookie = Cookie { process, function }.to_bits();
         let names = programs::for_shape(self.programs, point.shape);
+        let before = self.probes.len();
         // The return probe first: it does nothing without its entry.
         for program in names.leave.into_iter().chain(names.enter) {
-            self.attach_uprobe(program, process, pid, point, cookie)?;
+            if let Err(error) = self.attach_uprobe(program, process, pid, point, cookie) {
+                self.probes.truncate(before);
+                return Err(error);
+            }
+        }
+        self.next_function += 1;
+        if let Some(late) = self.late_functions.get_mut(&process) {
+            *late += 1;
         }
         Ok(function)
     }
@@ -320,6 +345,9 @@ impl Kernel {
     ///
     /// When there are more processes than the kernel side has room for.
     pub fn set_process(&mut self, process: u16, state: ProcessState) -> Result<(), AttachError> {
+        if state.flags & PROCESS_OPEN != 0 {
+            self.late_functions.entry(process).or_default();
+        }
         self.targets
             .insert(state.tgid, u32::from(process), 0)
             .and_then(|()| self.processes.set(u32::from(process), state, 0))
@@ -408,24 +436,6 @@ impl Kernel {
         self.unwind.set_table(object, state, updates)
     }
 
-    /// From here on, nothing that the process does counts. Its probes stay in.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses a map update, which it has no reason to.
-    pub fn close_process(&mut self, process: u16) -> Result<(), AttachError> {
-        let mut state = self.processes.get(&u32::from(process), 0)?;
-        state.flags = 0;
-        self.processes.set(u32::from(process), state, 0)?;
-        Ok(())
-    }
-
-    /// As [`close_process`](Self::close_process), for one that was never opened.
-    pub fn release_process(&mut self, process: u16) {
-        // Where there is nothing to be changed, the process is not known.
-        let _ = self.close_process(process);
-    }
-
     /// Processes that were forked by recorded ones, or by their descendants, and live.
     pub fn descendants(&self) -> impl Iterator<Item = u32> {
         self.descendants.keys().flatten()
@@ -442,6 +452,7 @@ impl Kernel {
         for time in by_cpu.iter() {
             sum.entries += time.entries;
             sum.returns += time.returns;
+            sum.other_returns += time.other_returns;
             sum.timed += time.timed;
             sum.timed_ns += time.timed_ns;
         }

@@ -19,8 +19,8 @@ use residue_ebpf::abi::{
     heap::{BUCKET_SLOTS, LiveAllocation, StackKind, StackTotals, is_block},
     python::{CODE_IS_READ, CODE_KEYS, FreedCode},
     window::{
-        AMBIGUOUS, BACKGROUND, ProcessWindows, TASK, TASKS, WINDOWS, WindowEvent, WindowStage,
-        WindowState, id_and_stage, under_way,
+        AMBIGUOUS, BACKGROUND, ProcessWindows, TASK, TASKS, WINDOW_IS_OVER, WINDOWS, WindowEvent,
+        WindowStage, WindowState, id_and_stage, under_way,
     },
 };
 
@@ -190,7 +190,13 @@ impl Drain {
                 sum.fetch_sub(under_way(state.id()), Ordering::Relaxed);
             }
         }
-        if was_open && state.bound() == 0 {
+        // As it is now: its thread may have been taken from it since it was looked at.
+        let bound = offset_of!(WindowState, bound_and_flags) / size_of::<u64>();
+        let bound = self.channels.windows.word(state.id() % WINDOWS, bound);
+        if was_open
+            && let Some(word) = bound
+            && word.fetch_or(WINDOW_IS_OVER, Ordering::Relaxed) as u32 == 0
+        {
             // The first word: how many are open that no thread is bound to.
             if let Some(unbound) = self.channels.process_windows.word(state.process, 0) {
                 unbound.fetch_sub(1, Ordering::Relaxed);

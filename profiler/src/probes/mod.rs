@@ -24,7 +24,7 @@ mod symbols;
 pub mod walkers;
 
 pub use functions::{FunctionSymbol, SymbolName, functions};
-pub use plan::{Plan, PlanError, PlannedFunction, ScopeObject, Skipped, plan};
+pub use plan::{Plan, PlanError, PlannedFunction, ScopeObject, Skipped, plan, plan_under_way};
 pub use sdt::{StaticProbe, static_probes};
 pub use site::{ProbeSite, SiteCost, SitePolicy};
 pub use symbols::{AllocatorSymbol, DamagedSymbols, Forward, FunctionCode, ObjectSymbols};

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::slice;
 
 use residue_ebpf::abi::call_shape::{AttachRank, CallShape};
 
@@ -120,18 +121,7 @@ pub fn plan(objects: &[ScopeObject], policy: SitePolicy) -> Result<Plan, PlanErr
             sanitizer,
         });
     }
-    let mut plan = Plan::default();
-    let chosen = choose(objects);
-    for candidate in without_aliases(chosen.clone()) {
-        match candidate.planned(policy) {
-            Ok(function) => plan.functions.push(function),
-            Err(skipped) => plan.skipped.push(skipped),
-        }
-    }
-    plan.functions
-        .sort_by_key(|f| (f.shape.attach_rank(), f.object, f.file_offset));
-    plan.mark_unpaired(&chosen);
-    plan.name_changed(objects);
+    let plan = plan_under_way(objects, policy);
     let has = |rank| {
         plan.functions
             .iter()
@@ -155,6 +145,36 @@ pub fn plan(objects: &[ScopeObject], policy: SitePolicy) -> Result<Plan, PlanErr
             executable: executable_path,
         },
     })
+}
+
+/// As [`plan`], for a process that is recorded already: plans for what there is. A library with a sanitizer ends no
+/// recording; its functions are left alone.
+#[must_use]
+pub fn plan_under_way(objects: &[ScopeObject], policy: SitePolicy) -> Plan {
+    let mut plan = Plan::default();
+    let chosen = choose(objects);
+    let sanitized: Vec<bool> = objects
+        .iter()
+        .map(|object| sanitizer(slice::from_ref(object)).is_some())
+        .collect();
+    for candidate in without_aliases(chosen.clone()) {
+        let planned = match sanitized[candidate.index] {
+            true => Err(candidate.skipped(
+                "it is a sanitizer's, which notes the caller of every allocation; a return probe would have it \
+                 note an address of nobody",
+            )),
+            false => candidate.planned(policy),
+        };
+        match planned {
+            Ok(function) => plan.functions.push(function),
+            Err(skipped) => plan.skipped.push(skipped),
+        }
+    }
+    plan.functions
+        .sort_by_key(|f| (f.shape.attach_rank(), f.object, f.file_offset));
+    plan.mark_unpaired(&chosen);
+    plan.name_changed(objects);
+    plan
 }
 
 impl Plan {
@@ -232,17 +252,21 @@ impl Candidate<'_> {
         }
     }
 
+    fn skipped(&self, reason: &'static str) -> Skipped {
+        Skipped {
+            symbol: self.symbol.name.clone(),
+            object: self.index,
+            reason,
+        }
+    }
+
     fn planned(&self, policy: SitePolicy) -> Result<PlannedFunction, Skipped> {
         let Candidate {
             index,
             object,
             symbol,
         } = *self;
-        let skipped = |reason| Skipped {
-            symbol: symbol.name.clone(),
-            object: index,
-            reason,
-        };
+        let skipped = |reason| self.skipped(reason);
         if symbol.known.throws {
             return Err(skipped(
                 "it may throw a C++ exception, which a return probe would break; \

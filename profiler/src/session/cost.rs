@@ -16,7 +16,7 @@ use residue_ebpf::abi::cost::ProbeTime;
 
 use super::{Followed, SessionError};
 use crate::{
-    attach::{Kernel, ProbeCost},
+    attach::{AttachError, Kernel, ProbeCost},
     report::units,
 };
 
@@ -70,9 +70,13 @@ impl Spent {
 
     /// Allocations a second.
     pub fn rate(&self) -> f64 {
+        self.per_second(self.allocations)
+    }
+
+    fn per_second(&self, count: u64) -> f64 {
         let seconds = self.wall.as_secs_f64();
         if seconds > 0.0 {
-            self.allocations as f64 / seconds
+            count as f64 / seconds
         } else {
             0.0
         }
@@ -88,13 +92,20 @@ impl Spent {
 
     /// For a person.
     pub fn text(&self) -> String {
-        let rate = units::number(round(self.rate()));
+        let rate = match self.allocations {
+            // Probes for requests alone.
+            0 => format!(
+                "{} hits of probes",
+                units::number(round(self.per_second(self.hits)))
+            ),
+            _ => format!("{} allocations", units::number(round(self.rate()))),
+        };
         match self.slowdown() {
-            few if few < 1.05 => format!("less than 5 % slower ({rate} allocations a second)"),
+            few if few < 1.05 => format!("less than 5 % slower ({rate} a second)"),
             few if few < SURE => {
-                format!("about {few:.1} times slower ({rate} allocations a second)")
+                format!("about {few:.1} times slower ({rate} a second)")
             }
-            _ => format!("{SURE:.0} times slower or more ({rate} allocations a second)"),
+            _ => format!("{SURE:.0} times slower or more ({rate} a second)"),
         }
     }
 }
@@ -111,6 +122,8 @@ pub struct Costs {
     /// From which slowdown on a process's probes are taken out, if at all.
     limit: Option<f64>,
     price: Option<ProbeCost>,
+    /// Why that could not be measured at first.
+    unpriced: Option<AttachError>,
     by_slot: HashMap<u16, Meter>,
 }
 
@@ -139,6 +152,7 @@ impl Costs {
         Self {
             limit,
             price: None,
+            unpriced: None,
             by_slot: HashMap::new(),
         }
     }
@@ -165,11 +179,19 @@ impl Costs {
         };
         let hits = time.hits().saturating_sub(last.2.hits());
         if self.price.is_none() && hits > FEW_HITS {
-            // Where it cannot be measured, what our programs take is known all the same.
-            self.price = Some(kernel.probe_cost().unwrap_or_default());
+            // Where it cannot be measured, what our programs take is known all the same. It is tried again.
+            match kernel.probe_cost() {
+                Ok(price) => self.price = Some(price),
+                Err(error) => self.unpriced = self.unpriced.take().or(Some(error)),
+            }
         }
         let spent = spent(last, now, self.price.unwrap_or_default());
         Ok(meter.take(spent, self.limit))
+    }
+
+    /// Why it is not known what a probe costs, if it should be.
+    pub fn unpriced(&self) -> Option<&AttachError> {
+        self.unpriced.as_ref()
     }
 
     /// What a process used in all, if anything was measured.
@@ -208,7 +230,8 @@ fn spent(
     price: ProbeCost,
 ) -> Spent {
     let entries = after.entries.saturating_sub(before.entries);
-    let returns = after.returns.saturating_sub(before.returns);
+    let allocations = after.returns.saturating_sub(before.returns);
+    let returns = allocations + after.other_returns.saturating_sub(before.other_returns);
     let of_return = price.pair.saturating_sub(price.entry);
     let timed = after.timed.saturating_sub(before.timed);
     let timed_ns = after.timed_ns.saturating_sub(before.timed_ns);
@@ -222,7 +245,7 @@ fn spent(
         used: used.saturating_sub(used_before),
         in_probes: Duration::from_nanos(in_probes),
         hits: entries + returns,
-        allocations: returns,
+        allocations,
     }
 }
 

@@ -97,13 +97,34 @@ impl Session<'_> {
             writer.end_process(slot, now(), &reason)?;
         }
         self.windows.end(slot, &mut self.drain, None);
+        self.over.push(usize::from(slot));
         self.note(format!("{text}; the report shows what it held then"))
+    }
+
+    /// Makes room in the kernel's maps for those that are recorded on.
+    pub(super) fn forget_those_over(&mut self) {
+        let over = std::mem::take(&mut self.over);
+        if over.is_empty() || self.followed.iter().all(|it| !it.open) {
+            return;
+        }
+        let over = over.into_iter().map(|slot| &self.followed[slot]);
+        let (slots, ids): (Vec<_>, Vec<_>) = over
+            // The requests of one that was let go are followed on.
+            .map(|it| (it.slot, (!it.open).then_some(it.pid().get())))
+            .unzip();
+        let ids: Vec<_> = ids.into_iter().flatten().collect();
+        self.kernel.forget(&slots, &ids);
     }
 
     /// Names the processes that nobody recorded although recorded ones made them. A daemon is nobody's child any
     /// more; the kernel side has seen it made.
     fn note_children(&mut self) -> Result<(), SessionError> {
-        let recorded: HashSet<Pid> = self.followed.iter().map(|f| f.process.pid()).collect();
+        // The id of one that has ended may be a stranger's.
+        let recorded = self.followed.iter().map(|it| &it.process);
+        let recorded: HashSet<Pid> = recorded
+            .filter(|it| !it.has_exited())
+            .map(Process::pid)
+            .collect();
         let made = self
             .kernel
             .descendants()

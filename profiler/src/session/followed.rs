@@ -1,7 +1,10 @@
 //! A process that is being recorded: what it is, which of its functions are probed, what it mapped.
 
+mod added;
+
 use std::{
     collections::HashSet,
+    convert::Infallible,
     num::NonZeroU32,
     time::{Duration, Instant},
 };
@@ -17,13 +20,15 @@ use residue_ebpf::abi::{
     unwind::CodeMapping,
 };
 
+pub use added::Added;
+
 use super::{code::Code, python::Python, walkers};
 
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
     drain::RawStack,
     heap::{MappingOwner, Ranges},
-    probes::{Plan, PlanError, PlannedFunction, ScopeObject, SitePolicy, plan},
+    probes::{Plan, PlanError, PlannedFunction, ScopeObject, SitePolicy, plan, plan_under_way},
     target::{
         Avma, Backing, FileKey, FileOffset, Load, LoadedObject, Mappings, Process, UnreadableObject,
     },
@@ -61,6 +66,20 @@ impl Discovered {
     ///
     /// When there is nothing to probe.
     pub fn of(process: &Process, sites: SitePolicy) -> Result<Self, PlanError> {
+        Self::planned(process, |scope| plan(scope, sites))
+    }
+
+    /// As [`of`](Self::of), of a process that is recorded already.
+    pub fn under_way(process: &Process, sites: SitePolicy) -> Self {
+        let planned = |scope: &_| Ok::<_, Infallible>(plan_under_way(scope, sites));
+        let Ok(discovered) = Self::planned(process, planned);
+        discovered
+    }
+
+    fn planned<E>(
+        process: &Process,
+        plan: impl FnOnce(&[ScopeObject]) -> Result<Plan, E>,
+    ) -> Result<Self, E> {
         let found = process.loaded_objects();
         let pid = process.pid();
         let too_many = process.has_more_mappings().then(|| {
@@ -81,7 +100,7 @@ impl Discovered {
             }
         }
         Ok(Self {
-            plan: plan(&scope, sites)?,
+            plan: plan(&scope)?,
             unseen,
             walkers: walkers::notes(process, &objects, &scope),
             objects,
@@ -160,38 +179,36 @@ impl Followed {
         }
     }
 
-    /// Puts probes on what is not probed yet, and returns how many functions that were.
+    /// Puts probes on what is not probed yet. Of what was refused, it is tried again the next time.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, or the process is gone.
+    /// When the process is gone, or the kernel refuses for a reason that all processes have.
     pub fn attach(
         &mut self,
         kernel: &mut Kernel,
         discovered: &Discovered,
-    ) -> Result<usize, AttachError> {
-        let mut added = 0;
-        for function in &discovered.plan.functions {
-            if self.probed.insert(function.key()) {
-                let object = &discovered.objects[function.object];
-                let code = self.allocator_code(discovered, function);
-                self.attach_function(kernel, object, function, code)?;
-                added += 1;
-            }
-        }
-        Ok(added)
+    ) -> Result<Added, AttachError> {
+        let mut probed = std::mem::take(&mut self.probed);
+        let added = Added::of(&discovered.plan, &mut probed, |function| {
+            let object = &discovered.objects[function.object];
+            let code = self.allocator_code(discovered, function);
+            self.attach_function(kernel, object, function, code)
+        });
+        self.probed = probed;
+        added
     }
 
-    /// What will not be seen and was not said before. A process that never ends to load libraries is not listened
-    /// to for ever.
+    /// Whether that was not said of it before. A process that never ends to load libraries is not listened to for
+    /// ever.
+    pub fn is_news(&mut self, gap: &str) -> bool {
+        self.gaps.len() < MAX_GAPS && self.gaps.insert(gap.to_owned())
+    }
+
+    /// What will not be seen and was not said before.
     pub fn new_gaps(&mut self, discovered: &Discovered) -> Vec<String> {
-        let mut new = Vec::new();
-        for gap in discovered.gaps() {
-            if self.gaps.len() < MAX_GAPS && self.gaps.insert(gap.clone()) {
-                new.push(gap);
-            }
-        }
-        new
+        let gaps = discovered.gaps();
+        gaps.filter(|gap| self.is_news(gap)).collect()
     }
 
     /// Where calls come from that an allocator makes to itself: its library, or, in an executable,

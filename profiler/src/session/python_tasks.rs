@@ -71,8 +71,9 @@ impl PythonTasks {
         if !self.with_queues.contains(&followed.slot)
             && let Some(points) = queue_points(followed, discovered)
         {
-            put_in(kernel, followed, &points)?;
+            // Once, whatever comes of it: what takes items out may be in.
             self.with_queues.insert(followed.slot);
+            put_in(kernel, followed, &points)?;
         }
         if !self.probed.insert(followed.slot) {
             return Ok(None);
@@ -119,8 +120,8 @@ fn queue_points<'a>(
     let take = take.map(|take| at(take, CallShape::PythonItemTaken));
     let exits = functions.exits.into_iter();
     let taken = take.chain(exits.map(|exit| at(exit, CallShape::PythonItemReturned)));
-    let put = at(functions.put, CallShape::PythonItemPut);
-    taken.chain([put]).collect()
+    let put = functions.put.map(|put| at(put, CallShape::PythonItemPut));
+    taken.chain(put).collect()
 }
 
 /// First what frees contexts: an address that is used again belongs to nobody until then.

@@ -1,5 +1,7 @@
 //! Says what being recorded costs the processes, and takes the probes out of one that it costs too much.
 
+use crate::error_text::in_full;
+
 use super::{
     ProgramSet, Session, SessionError,
     cost::{Finding, Spent},
@@ -29,6 +31,20 @@ impl Session<'_> {
                 }
                 Some(Finding::TooMuch(spent)) => self.retire(slot, spent)?,
             }
+        }
+        self.note_unpriced()
+    }
+
+    /// Says, once, that costs are not known in full.
+    fn note_unpriced(&mut self) -> Result<(), SessionError> {
+        if let Some(error) = self.costs.unpriced()
+            && !std::mem::replace(&mut self.unpriced_told, true)
+        {
+            let error = in_full(error);
+            self.note(format!(
+                "what the kernel takes for a probe could not be measured on this host: {error}. What recording costs is \
+                 more than is said, and --max-slowdown goes by that until it can be measured"
+            ))?;
         }
         Ok(())
     }
@@ -60,6 +76,7 @@ impl Session<'_> {
         let (slot, name) = (followed.slot, super::describe(followed));
         self.windows.no_longer_counts(slot, &mut self.drain);
         self.kernel.detach_aside(slot);
+        self.over.push(usize::from(slot));
         if let Some(writer) = &mut self.writer {
             writer.end_process(slot, now(), &why)?;
         }
@@ -73,7 +90,7 @@ impl Session<'_> {
 
     /// Whether there are probes that count what they cost.
     pub(super) fn has_costs(&self) -> bool {
-        self.config.tracing.allocations && self.config.programs == ProgramSet::Counting
+        self.config.programs == ProgramSet::Counting && self.kernel.has_probes()
     }
 
     /// Says of every process what it was like to be recorded, and which did nothing.
@@ -85,7 +102,10 @@ impl Session<'_> {
         for followed in self.followed.iter().filter(|it| it.left_out.is_none()) {
             let name = super::describe(followed);
             if self.kernel.probe_time(followed.slot)?.hits() == 0 {
-                idle.push(name);
+                // Without load there are no requests either.
+                if self.config.tracing.allocations {
+                    idle.push(name);
+                }
             } else if let Some(spent) = self.costs.of(followed.slot)
                 && spent.slowdown() >= LISTED
             {

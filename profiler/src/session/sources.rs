@@ -115,7 +115,8 @@ impl WindowProbes {
         objects: &[&LoadedObject],
         probe: &WindowProbe,
     ) -> Result<Option<u32>, AttachError> {
-        if !self.probed.insert((followed.slot, probe.key())) {
+        let key = (followed.slot, probe.key());
+        if self.probed.contains(&key) {
             return Ok(None);
         }
         let object = objects[probe.object];
@@ -127,6 +128,7 @@ impl WindowProbes {
         };
         let info = FunctionInfo::default();
         let function = kernel.attach_function(followed.slot, followed.pid(), &point, info)?;
+        self.probed.insert(key);
         Ok(Some(function))
     }
 

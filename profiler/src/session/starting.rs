@@ -139,11 +139,14 @@ impl Probing<'_> {
         followed: &mut Followed,
         discovered: &Discovered,
     ) -> Result<(usize, Vec<String>), AttachError> {
-        let functions = followed.attach(self.kernel, discovered)?;
+        let added = followed.attach(self.kernel, discovered)?;
+        if let Some(refused) = added.refused.into_iter().next() {
+            return Err(refused);
+        }
         let mut gaps = Vec::from_iter(followed.attach_python(self.kernel, discovered)?);
         gaps.extend(self.python.attach(self.kernel, followed, discovered)?);
         let to = (&mut *self.kernel, &mut *self.windows);
         gaps.extend(self.sources.attach(to, followed, discovered)?);
-        Ok((functions, gaps))
+        Ok((added.functions, gaps))
     }
 }

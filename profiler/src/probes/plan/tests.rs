@@ -314,7 +314,7 @@ fn what_frees_blocks_of_which_nobody_sees_the_allocation_is_marked() {
         let skipped: Vec<_> = plan.skipped.into_iter().map(|it| it.symbol).collect();
         (marked.map(|it| it.symbol).collect::<Vec<_>>(), skipped)
     };
-    let (marked, skipped) = marks(std::slice::from_ref(&app));
+    let (marked, skipped) = marks(slice::from_ref(&app));
     assert_eq!(marked, ["free", "realloc"]);
     assert_eq!(skipped, ["malloc"]);
     // That of the C library is another one.
@@ -366,6 +366,31 @@ fn a_program_that_a_sanitizer_watches_is_refused() {
     assert!(matches!(refused, Err(PlanError::Sanitizer { sanitizer: it, .. }) if it == sanitizer));
     // What only mentions it is none.
     assert!(plan(&[app, libc()], SitePolicy::Cheapest).is_ok());
+}
+
+#[test]
+fn a_sanitizer_that_is_loaded_later_hides_no_other_library() {
+    let app = object("app", Load::Executable, &[]);
+    let functions = [("malloc", 1), ("free", 2)];
+    let run_time = with_mark(
+        object("sanitized.so", Load::Later, &functions),
+        "__asan_init",
+        Some(1),
+    );
+    let own = [("je_malloc", 3), ("je_free", 4)];
+    let plugin = object("plugin.so", Load::Later, &own);
+    let plan = plan_under_way(&[app, libc(), run_time, plugin], SitePolicy::Cheapest);
+    let of = |object| move |it: &&PlannedFunction| it.object == object;
+    assert_eq!(plan.functions.iter().filter(of(2)).count(), 0);
+    assert_eq!(plan.functions.iter().filter(of(3)).count(), own.len());
+    let named = plan.skipped.iter().filter(|it| it.object == 2);
+    assert!(
+        named
+            .map(|it| it.reason)
+            .all(|it| it.contains("sanitizer's"))
+    );
+    // Nor does what has no allocator at all.
+    assert_eq!(plan_under_way(&[], SitePolicy::Cheapest), Plan::default());
 }
 
 #[test]

@@ -153,6 +153,33 @@ fn hypercorn_has_what_its_wsgi_application_keeps() -> Result<()> {
     assert_asyncio(test, "hypercorn", &["/executor", CLEAN])
 }
 
+/// Who puts an object in by `put_nowait` is known as well. While the same object is in for several, nobody can tell
+/// for whom it is taken out.
+#[test]
+fn an_object_that_is_in_a_queue_for_several_requests_is_of_none_for_sure() -> Result<()> {
+    let test = "an_object_that_is_in_a_queue_for_several_requests_is_of_none_for_sure";
+    let _turn = machine::alone();
+    let Some(python) = pythons(test).into_iter().find(|it| it.name == PYTHON) else {
+        return Ok(());
+    };
+    let script = sources().join("python/queues.py");
+    let server = Server::start(Command::new(&python.path).arg(script))?;
+    let report = server.recorded(&["/unique"], 8, true)?;
+    let unique = row(&report, "/unique");
+    assert!(
+        with(unique, "exact") * 10 >= unique.requests * 9,
+        "{unique:#?}"
+    );
+    assert_survivors(unique, "/unique", KEPT, OWN);
+    let report = server.recorded(&["/shared"], 8, true)?;
+    let shared = row(&report, "/shared");
+    assert!(
+        with(shared, "candidates") * 10 >= shared.requests * 8,
+        "{shared:#?}"
+    );
+    Ok(())
+}
+
 /// What one client's requests keep is theirs, whoever allocates; of several, nobody can tell.
 fn assert_queued(way: &str) -> Result<()> {
     let _turn = machine::alone();

@@ -14,8 +14,9 @@ use iced_x86::{Code, Decoder, DecoderOptions, FlowControl};
 
 use crate::target::{Avma, Memory};
 
-/// How the documentation of `put` begins (Modules/_queuemodule.c, from 3.8 to 3.14 the same).
-const PUT: &[u8] = b"put($self, /, item, ";
+/// How the documentation begins of what puts an item in: `put` and `put_nowait`, of which neither calls the other
+/// (Modules/_queuemodule.c, from 3.8 to 3.14 the same).
+const PUT: [&[u8]; 2] = [b"put($self, /, item, ", b"put_nowait($self, /, item)"];
 /// Of what takes an item out: `get` and `get_nowait`.
 const TAKE: [&[u8]; 2] = [b"get($self, /, ", b"get_nowait($self, /)"];
 /// In `PyMethodDef`, bytes.
@@ -33,8 +34,8 @@ const MAX_INSTRUCTION: u64 = 15;
 /// The functions of `queue.SimpleQueue`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueFunctions {
-    /// `PyObject *put(PyObject *self, PyObject *const *args, …)`
-    pub put: Avma,
+    /// Those that put one in: `PyObject *put(PyObject *self, PyObject *const *args, …)`.
+    pub put: [Avma; 2],
     /// The instructions by which those return that take an item out.
     pub exits: Vec<Avma>,
     /// Those of them that return nobody knows where.
@@ -53,7 +54,7 @@ impl QueueFunctions {
         };
         let parts: Vec<_> = parts.iter().filter_map(read).collect();
         let mut found = Self {
-            put: function(&parts, PUT)?,
+            put: [function(&parts, PUT[0])?, function(&parts, PUT[1])?],
             exits: Vec::new(),
             take: Vec::new(),
         };
@@ -166,7 +167,7 @@ mod tests {
     #[test]
     fn methods_are_found_by_what_is_said_of_them() {
         let expected = QueueFunctions {
-            put: Avma(0x200),
+            put: [Avma(0x200), Avma(0x100)],
             exits: Vec::new(),
             take: vec![Avma(0x300), Avma(0x400)],
         };

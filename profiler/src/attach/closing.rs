@@ -1,0 +1,52 @@
+//! Ends what counts of a process, and removes its traces from the kernel side's maps.
+
+use aya::maps::{HashMap, MapData};
+use residue_ebpf::abi::{heap::ADDRESS_BITS, window::tls_slot};
+
+use super::{AttachError, Kernel};
+
+impl Kernel {
+    /// From here on, nothing that the process does counts. Its probes stay in.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn close_process(&mut self, process: u16) -> Result<(), AttachError> {
+        let mut state = self.processes.get(&u32::from(process), 0)?;
+        state.flags = 0;
+        self.processes.set(u32::from(process), state, 0)?;
+        // Its id may be another process's soon, whose children are strangers.
+        let slot = self.targets.get(&state.tgid, 0);
+        if slot.is_ok_and(|slot| slot == u32::from(process)) {
+            self.targets.remove(&state.tgid)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what is kept of processes that are over: of each its slot, and its id where that is free for another.
+    pub fn forget(&mut self, slots: &[u16], ids: &[u32]) {
+        let is_theirs = |key: u64| slots.contains(&((key >> ADDRESS_BITS) as u16));
+        forget(&mut self.contexts, is_theirs);
+        forget(&mut self.items, is_theirs);
+        let is_connection = |key| match tls_slot(key) {
+            Some(slot) => slots.contains(&slot),
+            None => ids.contains(&((key >> 32) as u32)),
+        };
+        forget(&mut self.connections, is_connection);
+    }
+
+    /// As [`close_process`](Self::close_process), for one that was never opened.
+    pub fn release_process(&mut self, process: u16) {
+        // Where there is nothing to be changed, the process is not known.
+        let _ = self.close_process(process);
+    }
+}
+
+/// Removes entries by their keys.
+fn forget<V: aya::Pod>(map: &mut HashMap<MapData, u64, V>, is_over: impl Fn(u64) -> bool) {
+    let over: Vec<u64> = map.keys().flatten().filter(|key| is_over(*key)).collect();
+    for key in over {
+        // The kernel side may have been faster.
+        let _ = map.remove(&key);
+    }
+}
