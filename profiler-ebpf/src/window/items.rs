@@ -45,7 +45,9 @@ pub fn item_put(ctx: &ProbeContext) -> Option<()> {
     thread.walk.python.begin(cookie.process, &mut thread.fsbase);
     let owner = works_for(thread, cookie.process);
     let key = item_key(cookie.process, item);
-    if owner == 0 {
+    // A thread with work of its own that works for no window hands on work of its own. Of others nobody knows.
+    let is_nobodys = thread.has_own_work != 0 && !thread.arrival.is_known();
+    if owner == 0 && !is_nobodys {
         // It may have the address of one that was never taken out.
         let _ = ITEMS.remove(key);
     } else if ITEMS.insert(key, owner, u64::from(BPF_ANY)).is_err() {
