@@ -226,10 +226,17 @@ pub fn descriptor_closes(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// Before accept, epoll_wait, poll, select, nanosleep and their variants.
+/// Before accept, epoll_wait, poll, select and their variants.
 #[tracepoint]
 pub fn thread_waits(ctx: TracePointContext) -> u32 {
     let _ = window::thread_waits(&ctx);
+    0
+}
+
+/// Behind accept, select, nanosleep and their variants.
+#[tracepoint]
+pub fn thread_waited(ctx: TracePointContext) -> u32 {
+    let _ = window::thread_waited(&ctx);
     0
 }
 

@@ -248,6 +248,7 @@ pub static SOCKET_OFFSETS: Global<SocketOffsets> = Global::new(SocketOffsets {
     rss: 0,
     rss_stride: 0,
     nvcsw: 0,
+    start_time: 0,
 });
 
 /// What happens to windows, in order. Full: counted.

@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user},
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
     programs::ProbeContext,
 };
 use residue_ebpf::abi::{
@@ -145,8 +145,6 @@ pub struct ThreadState {
     pub item: Item,
     /// How often it had waited when it was first seen.
     pub waits_at_first: u64,
-    /// When that was, nanoseconds of the monotonic clock.
-    pub first_seen_ns: u64,
     /// The window that the thread's own code has open.
     pub call: WindowCall,
     /// The read or write through TLS under way.
@@ -188,8 +186,6 @@ pub fn current() -> Option<&'static mut ThreadState> {
     let thread = state_of(tid)?;
     thread.tid = tid;
     thread.waits_at_first = waits();
-    // SAFETY: a plain helper call.
-    thread.first_seen_ns = unsafe { bpf_ktime_get_ns() };
     Some(thread)
 }
 

@@ -355,6 +355,8 @@ pub struct SocketOffsets {
     pub rss_stride: u32,
     /// `task_struct.nvcsw`
     pub nvcsw: u32,
+    /// `task_struct.start_time`
+    pub start_time: u32,
 }
 
 const _: () = {
@@ -363,7 +365,7 @@ const _: () = {
     assert!(size_of::<TaskState>() == 64);
     assert!(TASKS.is_power_of_two());
     assert!(size_of::<ProcessWindows>() == 128);
-    assert!(size_of::<SocketOffsets>() == 48);
+    assert!(size_of::<SocketOffsets>() == 52);
     assert!(size_of::<WindowEvent>() == 240);
     assert!(size_of::<WindowRecord>() == 240 + HEAD_BYTES);
     assert!(WINDOWS.is_power_of_two());

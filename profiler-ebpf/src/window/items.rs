@@ -30,11 +30,14 @@ use residue_ebpf::abi::heap::live_key as item_key;
 /// The owner of what was put in by several who do not work for the same window. No task has this number.
 const CONTESTED: u32 = AMBIGUOUS;
 
+/// The owner of what a thread has put in that has work of its own. No task has this number, either.
+const NOBODYS: u32 = AMBIGUOUS - 1;
+
 /// An object that is in queues.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Queued {
-    /// The window or task of whoever put it in, zero if that worked for none; or [`CONTESTED`].
+    /// The window or task of whoever put it in, zero if that is not known; [`NOBODYS`] or [`CONTESTED`].
     owner: u32,
     /// How often it is in.
     times: u32,
@@ -44,7 +47,7 @@ pub struct Queued {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Item {
-    /// The window or task of whoever put it in; zero if that worked for none; or [`CONTESTED`].
+    /// The window or task of whoever put it in; zero if that is not known; [`NOBODYS`] or [`CONTESTED`].
     pub owner: u32,
     /// Not zero if it is known who put it in.
     pub is_known: u32,
@@ -68,6 +71,8 @@ pub fn item_put(ctx: &ProbeContext) -> Option<()> {
     thread.walk.python.begin(cookie.process, &mut thread.fsbase);
     let owner = match works_for(thread, cookie.process) {
         0 if thread.item.is_contested() => CONTESTED,
+        // It hands on work of its own. Of other threads that work for no window, nobody knows.
+        0 if thread.has_own_work != 0 && !thread.arrival.is_known() => NOBODYS,
         owner => owner,
     };
     let key = item_key(cookie.process, item);

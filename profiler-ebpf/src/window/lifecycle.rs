@@ -16,7 +16,7 @@ use super::{
 use crate::{
     atomic, count,
     maps::{LAST_WINDOW, PROCESS_WINDOWS},
-    syscall::{argument, number},
+    syscall::{argument, number, open_target, saved_registers},
     thread::{self, ThreadState},
 };
 
@@ -27,11 +27,14 @@ const TRIES: usize = 4;
 /// Numbers of syscalls on x86-64 (asm/unistd_64.h).
 mod nr {
     pub const POLL: u32 = 7;
+    pub const SELECT: u32 = 23;
     pub const ACCEPT: u32 = 43;
-    pub const NANOSLEEP: u32 = 35;
-    pub const CLOCK_NANOSLEEP: u32 = 230;
+    pub const EPOLL_WAIT: u32 = 232;
+    pub const PSELECT6: u32 = 270;
     pub const PPOLL: u32 = 271;
+    pub const EPOLL_PWAIT: u32 = 281;
     pub const ACCEPT4: u32 = 288;
+    pub const EPOLL_PWAIT2: u32 = 441;
 }
 
 /// How a window begins.
@@ -286,21 +289,13 @@ pub fn thread_exited(thread: &mut ThreadState) {
 }
 
 /// A thread is about to wait. For what it waited before its request arrived, it waits between requests;
-/// for anything else, such as a database, within one. A thread that waits for connections or for the clock has work
-/// of its own ([`nobody`](super::nobody)).
+/// for anything else, such as a database, within one.
 #[inline(always)]
 pub fn thread_waits(ctx: &TracePointContext) -> Option<()> {
     let thread = thread::existing()?;
     let number = number(ctx);
-    if number == nr::NANOSLEEP || number == nr::CLOCK_NANOSLEEP {
-        thread.has_own_work = 1;
-        return None;
-    }
     let wait = u64::from(number) << 32 | u64::from(waits_for(ctx, number));
     let accepts = number == nr::ACCEPT || number == nr::ACCEPT4;
-    if accepts {
-        thread.has_own_work = 1;
-    }
     if let Some(window) = bound(thread) {
         let responded = window.stage() != WindowStage::Open as u32;
         let finished = window.stage() == WindowStage::Finished as u32;
@@ -310,6 +305,31 @@ pub fn thread_waits(ctx: &TracePointContext) -> Option<()> {
     }
     thread.last_wait = wait;
     Some(())
+}
+
+/// A thread has waited for a connection or for the clock: it has work of its own ([`nobody`](super::nobody)). That is
+/// seen when it is done with waiting, so that the wait counts in which a recording finds it.
+#[inline(always)]
+pub fn thread_waited(ctx: &TracePointContext) -> Option<()> {
+    let number = number(ctx);
+    let selects = number == nr::SELECT || number == nr::PSELECT6;
+    // Without descriptors it is for the clock, as Python sleeps until 3.10.
+    if selects && saved_registers().rdi as u32 != 0 {
+        return None;
+    }
+    open_target()?;
+    thread::current()?.has_own_work = 1;
+    Some(())
+}
+
+/// Whether a thread waits for several descriptors, as a loop does: whoever waits for the answer to what it has asked
+/// itself reads, or polls.
+#[inline(always)]
+pub const fn waits_as_loop(thread: &ThreadState) -> bool {
+    matches!(
+        (thread.last_wait >> 32) as u32,
+        nr::SELECT | nr::PSELECT6 | nr::EPOLL_WAIT | nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2
+    )
 }
 
 /// What tells one wait from another: the descriptor, of several the first; of select, their bound.

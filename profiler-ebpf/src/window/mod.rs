@@ -40,7 +40,7 @@ pub use call::{WindowCall, closed, entered, opened, returned, returns};
 pub use connection::{Connection, data_read, data_written, descriptor_closes};
 pub use contexts::{Entry, Owner, Stay, freed as context_freed, made as context_made};
 pub use items::{Item, Queued, item_put, item_taken};
-pub use lifecycle::{thread_exited, thread_waits};
+pub use lifecycle::{thread_exited, thread_waited, thread_waits};
 pub use socket::{is_memory, waits};
 pub use tls::TlsCall;
 

@@ -123,6 +123,18 @@ pub fn waits() -> u64 {
     load(task as u64, offsets.nvcsw)
 }
 
+/// When the current thread was started, nanoseconds of the monotonic clock; zero if the kernel does not say.
+#[inline(always)]
+pub fn started_ns() -> u64 {
+    let offsets = SOCKET_OFFSETS.load();
+    if offsets.files == 0 {
+        return 0;
+    }
+    // SAFETY: a plain helper call.
+    let task = unsafe { bpf_get_current_task_btf() };
+    load(task as u64, offsets.start_time)
+}
+
 /// A word of a structure that the verifier knows by its type, at an offset that it knows as well: a plain
 /// load, which yields zero where nothing can be read.
 #[inline(always)]

@@ -54,6 +54,7 @@ fn socket_offsets(btf: &[u8]) -> Option<SocketOffsets> {
         rss: rss.map_or(0, |(first, _)| first),
         rss_stride: rss.map_or(0, |(_, stride)| stride),
         nvcsw: sections.field("task_struct", "nvcsw")?,
+        start_time: sections.field("task_struct", "start_time")?,
     })
 }
 

@@ -54,7 +54,7 @@ pub(super) const SEGMENTS: [Tracepoints; 2] = [
 ];
 
 /// Those that follow requests on sockets.
-pub(super) const SOCKETS: [Tracepoints; 4] = [
+pub(super) const SOCKETS: [Tracepoints; 5] = [
     syscalls(
         "data_read",
         &[
@@ -87,8 +87,17 @@ pub(super) const SOCKETS: [Tracepoints; 4] = [
             "sys_enter_ppoll",
             "sys_enter_select",
             "sys_enter_pselect6",
-            "sys_enter_nanosleep",
-            "sys_enter_clock_nanosleep",
+        ],
+    ),
+    syscalls(
+        "thread_waited",
+        &[
+            "sys_exit_accept",
+            "sys_exit_accept4",
+            "sys_exit_select",
+            "sys_exit_pselect6",
+            "sys_exit_nanosleep",
+            "sys_exit_clock_nanosleep",
         ],
     ),
 ];

@@ -58,23 +58,67 @@ fn estimates(capture: &Capture, unbound: &[&WindowRecord]) -> HashMap<Route, Row
     let columns = Columns::new(&routes, estimate::told_apart(intervals, routes.len()));
     let series = series(&levels, unbound, &columns);
     let estimate = estimate::by_route(&series, from);
+    let [by_route, bound_by_route] = [
+        counted(unbound.iter().copied()),
+        counted(bound(capture, &processes)),
+    ];
     let of_route = |route: &Route| match &estimate {
-        Ok(estimate) => columns.explain(route, &estimate.routes, from),
+        Ok(estimate) => {
+            let bound = bound_by_route.get(route).copied().unwrap_or_default();
+            let of_all = columns.explain(route, &estimate.routes, from);
+            with_bound(of_all, by_route[route], bound)
+        }
         Err(error) => RowEstimate::Missing(error.to_string()),
     };
     let estimates = routes.iter().map(|route| (route.clone(), of_route(route)));
     estimates.collect()
 }
 
+fn bound<'a>(
+    capture: &'a Capture,
+    processes: &HashSet<u16>,
+) -> impl Iterator<Item = &'a WindowRecord> {
+    let records = capture.windows.records.iter().map(|(record, _)| record);
+    records.filter(|it| it.binding.is_bound() && processes.contains(&it.process))
+}
+
+/// What the unbound requests of a route would leave if all of the memory were theirs that is bound to no request. The
+/// route's bound requests may have left some of it, too: what a thread did that was taken for one with work of its own.
+/// So as large a part of it may be theirs as they are of all. From half on, that says nothing.
+fn with_bound(estimate: RowEstimate, unbound: u64, bound: u64) -> RowEstimate {
+    let part = bound as f64 / (bound + unbound) as f64;
+    match estimate {
+        RowEstimate::Told { .. } if part >= 0.5 => RowEstimate::Missing(format!(
+            "{bound} of its {} requests are bound, and may have left some of the memory all the same that is not",
+            bound + unbound
+        )),
+        RowEstimate::Told {
+            bytes_per_request,
+            standard_error,
+            from,
+        } => RowEstimate::Told {
+            bytes_per_request,
+            standard_error: standard_error.hypot(part * bytes_per_request),
+            from,
+        },
+        missing => missing,
+    }
+}
+
 /// Those with the most requests first.
 fn ranked(unbound: &[&WindowRecord]) -> Vec<Route> {
-    let mut requests: HashMap<Route, u64> = HashMap::new();
-    for record in unbound {
-        *requests.entry(record.route.row()).or_default() += 1;
-    }
-    let mut routes: Vec<_> = requests.into_iter().collect();
+    let mut routes: Vec<_> = counted(unbound.iter().copied()).into_iter().collect();
     routes.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
     routes.into_iter().map(|(route, _)| route).collect()
+}
+
+/// How many requests each route has.
+fn counted<'a>(records: impl Iterator<Item = &'a WindowRecord>) -> HashMap<Route, u64> {
+    let mut requests = HashMap::new();
+    for record in records {
+        *requests.entry(record.route.row()).or_default() += 1;
+    }
+    requests
 }
 
 /// Memory of all processes together at one moment.

@@ -256,6 +256,29 @@ fn growth_tells_what_requests_leave_that_nothing_is_bound_to() {
     }
 }
 
+/// Of the requests of each route, so many in a hundred are bound, though the memory is of all of them.
+fn with_bound(percent: usize) -> Capture {
+    let mut capture = concurrent(60, 3);
+    for (number, (record, _)) in capture.windows.records.iter_mut().enumerate() {
+        if (number * 37) % 100 < percent {
+            record.binding = Binding::Lineage;
+        }
+    }
+    capture
+}
+
+#[test]
+fn memory_of_requests_that_were_taken_for_bound_is_not_blamed_on_the_others() {
+    for percent in [5, 20, 40] {
+        let (bytes, error) = told(&with_bound(percent), "/0");
+        assert!((bytes - 500.0).abs() <= 2.0 * error, "{bytes} ± {error}");
+    }
+    let RowEstimate::Missing(why) = estimate(&with_bound(70), "/0") else {
+        panic!("most requests are bound");
+    };
+    assert!(why.contains("requests are bound"), "{why}");
+}
+
 #[test]
 fn routes_with_few_requests_share_what_the_data_cannot_tell_apart() {
     let capture = concurrent(30, 20);
