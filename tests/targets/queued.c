@@ -71,7 +71,7 @@ static void *work(void *unused) {
   return NULL;
 }
 
-static void have_done(int leaks) {
+static __attribute__((noinline)) void have_done(int leaks) {
   struct job job = {leaks, 0};
   pthread_mutex_lock(&lock);
   waiting[last++ % MOST_WAITING] = &job;

@@ -1,7 +1,7 @@
 //! Whose an allocation is whose thread works for no window as far as is known.
 //!
-//! While a single window is under way, it is that one's: there is no other for which it could be. While several
-//! are, it is *ambiguous*, and where the thread must have worked for one of them it has *escaped* from it: no
+//! While a single request is under way, it is that one's: there is no other for which it could be. While several
+//! are, or others may be that nobody sees, it is *ambiguous*, and where the thread must have worked for one of them it has *escaped* from it: no
 //! window that was under way meanwhile is known to have all of its allocations.
 //!
 //! Two kinds of threads are known to work for no request:
@@ -40,7 +40,9 @@ pub fn of_allocation(thread: &ThreadState, process: u16, size: u64) -> u32 {
     if count_under_way(under_way) == 0 {
         return at_worst;
     }
-    if let Some(window) = open(alone_under_way(under_way)) {
+    if let Some(window) = open(alone_under_way(under_way))
+        && !process.may_miss_requests()
+    {
         if !may_be_requests(thread, window.bound() == 0, size) {
             return at_worst;
         }
@@ -71,12 +73,12 @@ pub fn of_task(thread: &ThreadState, process: u16, task: u32) -> u32 {
         return task;
     }
     match open(alone_under_way(process.under_way)) {
-        Some(window) => {
+        Some(window) if !process.may_miss_requests() => {
             // SAFETY: as above.
             unsafe { atomic::add(&raw mut window.others, 1) };
             window.id()
         }
-        None => {
+        _ => {
             // SAFETY: as above.
             unsafe { atomic::add(&raw mut process.escaped, 1) };
             task
