@@ -1,7 +1,8 @@
 // A server of HTTP/1.1 that has its work done by others: a thread a connection reads and answers, and puts what is
 // to be done into a queue, from which four threads take it. Nothing else in it allocates once it is ready.
 //
-// `/leak` keeps 10,000 bytes a request, `/clean` none. Argument: `blocking` or `polling`, how sockets are read.
+// `/leak` keeps 10,000 bytes a request, `/clean` none; `/own` keeps as many that its own thread has allocated, and has
+// nothing kept by others. Argument: `blocking` or `polling`, how sockets are read.
 // Prints `ready PORT`, and ends with its input.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -33,6 +34,18 @@ static __attribute__((noinline)) void *site_leak(void) {
   return block;
 }
 
+static __attribute__((noinline)) void *site_own(void) {
+  void *block = malloc(KEPT_BYTES);
+  if (block) memset(block, 2, KEPT_BYTES);
+  return block;
+}
+
+static void keep(void *block) {
+  pthread_mutex_lock(&lock);
+  kept[kept_count++ % MOST_KEPT] = block;
+  pthread_mutex_unlock(&lock);
+}
+
 static __attribute__((noinline)) void site_clean(void) {
   char *volatile block = malloc(20000);
   free(block);
@@ -58,7 +71,7 @@ static void *work(void *unused) {
   return NULL;
 }
 
-static void have_done(int leaks) {
+static __attribute__((noinline)) void have_done(int leaks) {
   struct job job = {leaks, 0};
   pthread_mutex_lock(&lock);
   waiting[last++ % MOST_WAITING] = &job;
@@ -77,6 +90,7 @@ static void serve(int fd) {
     if (count <= 0) break;
     head[filled += count] = 0;
     if (!strstr(head, "\r\n\r\n")) continue;
+    if (!strncmp(head, "GET /own ", 9)) keep(site_own());
     have_done(!strncmp(head, "GET /leak ", 10));
     if (write(fd, answer, sizeof answer - 1) < 0) break;
     filled = 0;

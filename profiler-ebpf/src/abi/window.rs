@@ -112,7 +112,7 @@ pub struct WindowState {
     pub tasks: u64,
     /// One more than the index of the function that makes such windows; zero for a request on a socket.
     pub source: u32,
-    /// How many windows of the process had opened before, modulo 2^32.
+    /// How many requests of the process had opened before, modulo 2^32; zero for any other window.
     pub number: u32,
     /// How many of its allocations were made by threads that are bound to nothing, while no other window was
     /// under way.
@@ -199,21 +199,32 @@ pub struct ProcessWindows {
     pub ambiguous: Amounts,
     /// `SPEAKS_…` bits.
     pub speaks: u64,
-    /// The windows that are under way: the sum of their [`under_way`] words.
+    /// The requests that are under way: the sum of their [`under_way`] words.
     pub under_way: u64,
-    /// All windows so far.
+    /// All requests so far.
     pub opened: u64,
     /// Allocations so far of threads that worked for some window, and nobody knows for which.
     pub escaped: u64,
+    /// Not zero if the process has an io_uring: the requests that it reads through it are not seen.
+    pub has_ring: u64,
     /// Zero. Fills two cache lines.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
+}
+
+impl ProcessWindows {
+    /// Whether the process may have read requests that have no windows. That a window is alone under way then
+    /// does not tell whose an allocation is. (TLS tells nothing: whoever asks a server by TLS reads it as well.)
+    #[must_use]
+    pub const fn may_miss_requests(&self) -> bool {
+        self.has_ring != 0 || self.speaks & SPEAKS_HTTP2 != 0
+    }
 }
 
 /// From this bit on, a sum of [`under_way`] words has how many they are; below, the sum of their numbers: at most
 /// 2^16 windows are open, and each number is below 2^31.
 const COUNT_BIT: u32 = 47;
 
-/// A window that is under way, that is, from the head's first byte until its connection is closed or has the
+/// A request's window that is under way, that is, from the head's first byte until its connection is closed or has the
 /// next request, in [`ProcessWindows::under_way`]. One word, so that both parts change at once.
 #[must_use]
 pub const fn under_way(window: u32) -> u64 {
@@ -304,7 +315,7 @@ pub struct WindowEvent {
     pub unbound_opened: u64,
     /// [`ProcessWindows::ambiguous`] now.
     pub ambiguous: Amounts,
-    /// How many windows are under way now, itself included.
+    /// How many requests are under way now, itself included.
     pub under_way: u64,
     /// [`ProcessWindows::opened`] now.
     pub opened: u64,

@@ -119,9 +119,9 @@ fn begin(thread: &mut ThreadState, cookie: Cookie, sp: u64, has_return_probe: bo
         process: u32::from(cookie.process),
         binds: true,
         at: now,
+        source: cookie.function + 1,
     };
     let window = lifecycle::open(thread, &beginning)?;
-    window.source = cookie.function + 1;
     // There is nothing to wait for: what it does is the answer.
     advance(window, WindowStage::Responding);
     thread.call = WindowCall {

@@ -202,6 +202,7 @@ fn open_window(
             0 => now,
             _ => connection.begun_at,
         },
+        source: 0,
     };
     connection.begun_len = 0;
     let window = begin(thread, &beginning, now)?;

@@ -45,6 +45,8 @@ pub struct Beginning {
     pub binds: bool,
     /// When the first byte was read.
     pub at: Moment,
+    /// As [`WindowState::source`].
+    pub source: u32,
 }
 
 /// Opens a window, with the current thread's previous one closed.
@@ -73,12 +75,15 @@ pub fn open(thread: &mut ThreadState, beginning: &Beginning) -> Option<&'static 
     window.sent_bytes = 0;
     window.rss_open = beginning.at.rss;
     window.rss_responded = beginning.at.rss;
-    window.source = 0;
+    window.source = beginning.source;
+    window.number = 0;
     window.amounts = Amounts::default();
     window.tasks = 0;
     window.others = 0;
     window.answerer = 0;
-    comes_under_way(window);
+    if window.source == 0 {
+        comes_under_way(window);
+    }
     if beginning.binds {
         thread.has_own_work = 1;
         window.bound_and_flags = u64::from(window.tid);
@@ -117,14 +122,15 @@ pub fn advance(window: &mut WindowState, stage: WindowStage) -> bool {
     if before >> 32 == 0 || !replace(window, before, id_and_stage(before as u32, stage)) {
         return false;
     }
-    let was_under_way = before >> 32 != WindowStage::Finished as u64;
+    let was_under_way = window.source == 0 && before >> 32 != WindowStage::Finished as u64;
     if was_under_way && matches!(stage, WindowStage::Finished | WindowStage::Closed) {
         add_under_way(window.process, under_way(before as u32).wrapping_neg());
     }
     true
 }
 
-/// A window has begun.
+/// A request has begun. A call of a function does not come under way: what other threads do meanwhile may be for
+/// anything.
 #[inline(always)]
 fn comes_under_way(window: &mut WindowState) {
     add_under_way(window.process, under_way(window.id()));

@@ -1,7 +1,8 @@
 //! Whose an allocation is whose thread works for no window as far as is known.
 //!
-//! While a single window is under way, it is that one's: there is no other for which it could be. While several
-//! are, it is *ambiguous*, and where the thread may have worked for one of them it has *escaped* from it: no
+//! While a single request is under way, it is that one's: there is no other for which it could be. While several
+//! are, or others may be that nobody sees, it is *ambiguous*, and where the thread may have worked for one of them
+//! it has *escaped* from it: no
 //! window that was under way meanwhile is known to have all of its allocations.
 //!
 //! Three kinds of threads are known to work for no request:
@@ -49,7 +50,7 @@ pub fn of_allocation(thread: &ThreadState, process: u16, size: u64) -> u32 {
     if count_under_way(under_way) == 0 {
         return at_worst;
     }
-    let alone = open(alone_under_way(under_way));
+    let alone = open(alone_under_way(under_way)).filter(|_| !process.may_miss_requests());
     let any_unbound = alone
         .as_ref()
         .map_or(any_unbound, |window| window.bound() == 0);
@@ -83,12 +84,12 @@ pub fn of_task(thread: &ThreadState, process: u16, task: u32) -> u32 {
         return task;
     }
     match open(alone_under_way(process.under_way)) {
-        Some(window) => {
+        Some(window) if !process.may_miss_requests() => {
             // SAFETY: as above.
             unsafe { atomic::add(&raw mut window.others, 1) };
             window.id()
         }
-        None => {
+        _ => {
             // SAFETY: as above.
             unsafe { atomic::add(&raw mut process.escaped, 1) };
             task

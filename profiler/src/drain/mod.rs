@@ -183,7 +183,7 @@ impl Drain {
             )
             .is_ok()
         });
-        let was_under_way = state.stage() != WindowStage::Finished as u32;
+        let was_under_way = state.source == 0 && state.stage() != WindowStage::Finished as u32;
         if was_open && was_under_way {
             let at = offset_of!(ProcessWindows, under_way) / size_of::<u64>();
             if let Some(sum) = self.channels.process_windows.word(state.process, at) {
@@ -203,6 +203,14 @@ impl Drain {
             }
         }
         was_open
+    }
+
+    /// The process in a slot has an io_uring.
+    pub fn set_has_ring(&self, slot: u16) {
+        let at = offset_of!(ProcessWindows, has_ring) / size_of::<u64>();
+        if let Some(word) = self.channels.process_windows.word(slot.into(), at) {
+            word.store(1, Ordering::Relaxed);
+        }
     }
 
     /// What the windows of the process in a slot have in common.

@@ -1,6 +1,6 @@
 //! What a recording writes at each interval.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use residue_ebpf::abi::counters::Counter;
 
@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     capture::{Interval, MappingTotals},
+    heap::{Figures, Origin},
     window::record::{ProcessUnbound, WindowEnd},
 };
 
@@ -34,6 +35,7 @@ impl Session<'_> {
             (Counter::PythonCodeTableFull, self.frames.unnamed()),
             (Counter::FramesNameless, self.frames.nameless()),
             (Counter::SurvivorsUnknown, self.windows.forgotten()),
+            (Counter::SurvivorsUncounted, self.windows.uncounted()),
             (Counter::WindowsFull, self.windows.crowded_out()),
             (Counter::NotHttp, self.windows.not_http()),
             (Counter::RoutesFull, self.windows.overflowed()),
@@ -91,7 +93,7 @@ impl Session<'_> {
             let Followed { slot, process, .. } = &self.followed[slot];
             if process.has_io_uring() {
                 let pid = process.pid();
-                if let Some(text) = self.windows.new_ring(*slot) {
+                if let Some(text) = self.windows.new_ring(*slot, &self.drain) {
                     self.note(format!("pid {pid} {text}"))?;
                 }
             }
@@ -139,16 +141,56 @@ impl Session<'_> {
     }
 
     fn mappings(&self) -> Vec<MappingTotals> {
-        let ranges = self
-            .followed
-            .iter()
-            .flat_map(|followed| followed.ranges.totals());
-        ranges
-            .map(|((stack, owner), figures)| MappingTotals {
-                stack,
-                owner,
-                figures,
-            })
-            .collect()
+        let ranges = self.followed.iter();
+        summed(ranges.flat_map(|followed| followed.ranges.totals()))
+    }
+}
+
+/// One for each origin: what mapped memory without a stack, since there was no room for one, is the same origin in
+/// all processes.
+fn summed(totals: impl Iterator<Item = (Origin, Figures)>) -> Vec<MappingTotals> {
+    let mut sums: BTreeMap<Origin, Figures> = BTreeMap::new();
+    for (origin, figures) in totals {
+        sums.entry(origin).or_default().add(figures);
+    }
+    let sums = sums.into_iter();
+    sums.map(|((stack, owner), figures)| MappingTotals {
+        stack,
+        owner,
+        figures,
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use residue_ebpf::abi::UNKNOWN_STACK;
+
+    use super::*;
+    use crate::heap::MappingOwner;
+
+    #[test]
+    fn what_two_processes_have_mapped_without_a_stack_is_one_row() {
+        let figures = |bytes| Figures {
+            inuse_bytes: bytes,
+            inuse_objects: 1,
+            alloc_bytes: bytes,
+            alloc_objects: 1,
+        };
+        let application = MappingOwner::Application;
+        let totals = [
+            ((UNKNOWN_STACK, application), figures(10)),
+            ((7, application), figures(100)),
+            ((UNKNOWN_STACK, MappingOwner::Shared), figures(1000)),
+            ((UNKNOWN_STACK, application), figures(20)),
+        ];
+        let sums = summed(totals.into_iter());
+        let unknown = |it: &&MappingTotals| (it.stack, it.owner) == (UNKNOWN_STACK, application);
+        assert_eq!(sums.len(), 3);
+        let unknown = sums.iter().find(unknown).map(|it| it.figures);
+        assert_eq!(
+            unknown.map(|it| (it.inuse_bytes, it.inuse_objects)),
+            Some((30, 2))
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Session, now, windows::Windows};
+use super::{Session, now};
 use crate::window::record::MemoryAt;
 
 /// What was seen since it was last written.
@@ -47,20 +47,19 @@ impl MemoryLog {
 impl Session<'_> {
     pub(super) fn look_at_memory(&mut self) {
         let at_ns = now();
+        // What a request was answered with by now is in its window's amounts, whose number the events tell.
+        self.windows.poll(&mut self.drain);
         for followed in &self.followed {
-            let unbound = || {
-                let unbound = Windows::unbound(followed.slot, &self.drain);
-                let parts = [unbound.background, unbound.ambiguous];
-                parts.map(|it| it.outstanding.bytes).iter().sum()
-            };
             let Some(resident) = followed.process.resident_set() else {
                 continue;
             };
+            let is_counted = self.config.tracing.allocations && followed.retired.is_none();
+            let unbound_bytes =
+                is_counted.then(|| self.windows.not_bound_bytes(followed.slot, &self.drain));
             self.memory.add(MemoryAt {
                 process: followed.slot,
                 at_ns,
-                unbound_bytes: (self.config.tracing.allocations && followed.retired.is_none())
-                    .then(unbound),
+                unbound_bytes,
                 resident_bytes: Some(resident),
             });
         }

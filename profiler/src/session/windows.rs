@@ -1,11 +1,13 @@
 //! The request windows of a recording: from events to records, and what they left behind.
 
+mod not_bound;
+
 use std::{
     collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
-use residue_ebpf::abi::window::{SPEAKS_HTTP2, SPEAKS_TLS, WINDOWS, WindowStage};
+use residue_ebpf::abi::window::{SPEAKS_HTTP2, SPEAKS_TLS, WINDOWS, WindowStage, WindowState};
 
 use super::clock;
 use crate::{
@@ -21,6 +23,7 @@ use crate::{
         track::{Last, Tracker, allocated, outstanding},
     },
 };
+use not_bound::NotBound;
 
 /// How often it is looked at what windows left behind.
 const LOOK: Duration = Duration::from_secs(1);
@@ -83,6 +86,7 @@ pub struct Windows {
     keys: HashMap<u32, WindowKey>,
     /// Those of them that closed since the last look.
     fresh: Vec<u32>,
+    not_bound: NotBound,
     news: News,
     /// Whether anybody asks by which stacks something was left behind.
     by_stack: bool,
@@ -110,6 +114,7 @@ impl Windows {
             waiting: HashMap::new(),
             keys: HashMap::new(),
             fresh: Vec::new(),
+            not_bound: NotBound::default(),
             news: News::default(),
             by_stack,
             next_look: Instant::now() + LOOK,
@@ -195,6 +200,9 @@ impl Windows {
                 opened_ns: record.opened_ns,
                 closed_ns: Some(record.closed_ns),
             });
+            if !record.binding.is_bound() {
+                self.not_bound.add(record.process, record.window as u32);
+            }
             // What is still open has left nothing behind yet.
             if record.binding.is_bound() && record.end != WindowEnd::StillOpen {
                 let id = record.window as u32;
@@ -289,6 +297,23 @@ impl Windows {
             background: of(&process.background),
             ambiguous: of(&process.ambiguous),
         }
+    }
+
+    /// What blocks the process in a slot has outstanding that are not known to be a single request's, bytes. Those of
+    /// windows that are open are among them: whether such a window is bound is not known before it is over, and what
+    /// it has allocated by then would come too late for the estimates.
+    pub fn not_bound_bytes(&mut self, slot: u16, drain: &Drain) -> u64 {
+        let bytes = |window: &WindowState| outstanding(&window.amounts).bytes;
+        let open = self.tracker.of_process(slot).into_iter();
+        let open = open.filter_map(|id| drain.window(id));
+        // A call is always bound.
+        let open = open.filter(|window| window.source == 0);
+        let open: u64 = open.map(|window| bytes(&window)).sum();
+        let look = |id| drain.window(id).as_ref().map(bytes);
+        let over = self.not_bound.outstanding(slot, look);
+        let unbound = Self::unbound(slot, drain);
+        let no_windows = unbound.background.outstanding.bytes + unbound.ambiguous.outstanding.bytes;
+        no_windows + open + over
     }
 
     /// What a person should know of a process that has an io_uring; once.

@@ -168,14 +168,15 @@ pub struct ProcessUnbound {
     pub ambiguous: Unbound,
 }
 
-/// How much memory a process has that no single window may have left behind, at one moment.
+/// How much memory a process has, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryAt {
     /// The process slot.
     pub process: u16,
     /// Nanoseconds since 1970 UTC. All processes are looked at at the same time.
     pub at_ns: u64,
-    /// Outstanding in blocks of no single window, bytes; none where allocations are not followed.
+    /// Outstanding in blocks that are not bound to a single window, and in those of windows that are open, bytes; none
+    /// where allocations are not followed.
     pub unbound_bytes: Option<u64>,
     /// Resident set, bytes; none where the kernel does not say.
     pub resident_bytes: Option<u64>,

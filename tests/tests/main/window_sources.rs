@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     code_bytes::assert_clean,
     fixtures::{Fixture, sources},
+    http::Load,
     lines::Lines,
     machine::{self, Needed, PATIENCE, wait_until},
     python::{Python, pythons},
@@ -88,6 +89,33 @@ impl Watcher {
 fn interrupt(child: &Child, signal: Signal) -> Result<()> {
     let pid = Pid::from_raw(child.id().cast_signed()).context("a child has a pid")?;
     Ok(kill_process(pid, signal)?)
+}
+
+/// A pool allocates meanwhile, for whom nobody knows.
+#[test]
+fn a_call_has_what_its_own_thread_allocates_and_nothing_else() -> Result<()> {
+    let _turn = machine::alone();
+    let mut target = Target::spawn(Command::new(Fixture::Queued.build()?).arg("blocking"))?;
+    let said = target.await_line("ready ")?;
+    let port = said.rsplit(' ').next().context("a port")?.parse()?;
+    let load = Load {
+        name: "calls",
+        clients: 1,
+        rounds: 5,
+        paths: &["/leak"],
+        keep_alive: true,
+    };
+    load.run(port)?;
+    let watcher = Watcher::start(target.pid(), &["fn:have_done"])?;
+    load.run(port)?;
+    let windows = watcher.stop()?;
+    ensure!(target.is_running()?, "the target has ended");
+    assert_eq!(windows.len(), 5, "{windows:#?}");
+    for window in &windows {
+        let found = (&window.confidence[..], window.alloc_bytes);
+        assert_eq!(found, ("exact", 0), "{window:?}");
+    }
+    Ok(())
 }
 
 /// Has the target do jobs while it is watched.

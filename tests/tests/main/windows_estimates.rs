@@ -48,15 +48,23 @@ impl Server {
 
     /// Records it under load, when its caches are full and its threads started.
     fn recorded(&self, arguments: &[&str]) -> Result<(Recording, Vec<Answer>)> {
+        self.recorded_under(&LOAD, arguments)
+    }
+
+    fn recorded_under(
+        &self,
+        load: &Mix<'_>,
+        arguments: &[&str],
+    ) -> Result<(Recording, Vec<Answer>)> {
         Mix {
             name: "warm-up",
             requests: 1000,
             rate: 2000,
-            ..LOAD
+            ..*load
         }
         .run(self.port)?;
         let recorder = Recorder::start(&[self.process.pid()], arguments)?;
-        let answers = LOAD.run(self.port)?;
+        let answers = load.run(self.port)?;
         Ok((recorder.stop()?, answers))
     }
 }
@@ -147,6 +155,32 @@ fn go_has_all_its_requests_counted_and_its_leak_estimated() -> Result<()> {
     let (recording, answers) = server.recorded(&["--rss-only"])?;
     assert_all_counted(&recording.report()?, &answers);
     assert_estimated(&recording, 65_536.0, "resident-set")
+}
+
+/// A pool has allocated something meanwhile, so that nobody knows what else is theirs.
+#[test]
+fn what_their_own_threads_leave_is_in_the_estimates_of_requests_that_are_not_bound() -> Result<()> {
+    let _alone = machine::alone();
+    let server = Server::start(Command::new(Fixture::Queued.build()?).arg("blocking"))?;
+    let load = Mix {
+        paths: &["/own", "/clean"],
+        ..LOAD
+    };
+    let (recording, answers) = server.recorded_under(&load, &[])?;
+    let report = recording.report()?;
+    assert_all_counted(&report, &answers);
+    for (path, truth) in [("/own", 10_000.0), ("/clean", 0.0)] {
+        let row = row(&report, path);
+        let bound = row.requests - row.confidences["candidates"];
+        assert!(bound * 2 < row.requests, "{row:#?}");
+        let estimate = row.estimated_bytes_per_request;
+        let within = row.estimate_standard_error.map(|it| 2.0 * it);
+        eprintln!("{path} leaves {estimate:?}, give or take {within:?}, {bound} bound");
+        // A machine that is busy may leave none of the clean ones.
+        let is_near = (estimate.unwrap_or(0.0) - truth).abs() <= TOLERANCE * 10_000.0;
+        assert!(is_near, "{path} leaves {truth} bytes: {row:#?}");
+    }
+    Ok(())
 }
 
 /// As it is installed, made by Go's own compiler.

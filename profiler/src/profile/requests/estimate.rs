@@ -17,8 +17,6 @@ const MAX_INTERVALS: usize = 300;
 /// Why a route has no estimate that shares a column with others.
 const TOO_FEW: &str = "its requests are too few among those of the others";
 /// As it says.
-const TOGETHER: &str = "its requests arrived together with others";
-/// As it says.
 const NOT_SEEN: &str = "none of its requests ended in a whole interval";
 /// As it says.
 const AT_ONCE: &str =
@@ -28,50 +26,75 @@ const STEADY: &str = "its requests came as evenly as time";
 
 /// Fills in the estimates of routes with requests that were not bound.
 pub(super) fn fill_in(capture: &Capture, table: &mut RouteTable) {
-    let records = || capture.windows.records.iter().map(|(record, _)| record);
-    let by_threads: HashSet<u16> = records()
-        .filter(|it| it.binding.is_bound())
-        .map(|it| it.process)
-        .collect();
-    let behind_others = records().filter(|it| it.window >> 32 != 0);
-    let shared: HashSet<u32> = behind_others.map(|it| it.window as u32).collect();
-    // What such requests allocated is theirs together where a thread serves all of them, and in none of the memory
-    // that estimates are made from.
-    let is_apart = |it: &&WindowRecord| {
-        by_threads.contains(&it.process) && shared.contains(&(it.window as u32))
-    };
-    let unbound = records().filter(|it| !it.binding.is_bound());
-    let (apart, unbound): (Vec<_>, Vec<_>) = unbound.partition(is_apart);
-    let missing = |it: &WindowRecord| (it.route.row(), RowEstimate::Missing(TOGETHER.to_owned()));
-    let mut known: HashMap<_, _> = apart.into_iter().map(missing).collect();
-    if !unbound.is_empty() {
-        known.extend(estimates(capture, &unbound));
+    // One whose probes were taken out is among these: its blocks were not counted to the end.
+    let memory = capture.windows.memory.iter();
+    let uncounted = memory.filter(|it| it.unbound_bytes.is_none());
+    let uncounted: HashSet<u16> = uncounted.map(|it| it.process).collect();
+    let records = capture.windows.records.iter().map(|(record, _)| record);
+    let (resident, complete): (Vec<_>, Vec<_>) =
+        records.partition(|it| uncounted.contains(&it.process));
+    // What bound requests leave is not among the blocks that are not bound; the resident set has it like all else.
+    let blocks = complete.into_iter().filter(is_unbound).collect();
+    let groups = [
+        (EstimatedFrom::Blocks, blocks),
+        (EstimatedFrom::ResidentSet, resident),
+    ];
+    let mut known: HashMap<Route, (u64, RowEstimate)> = HashMap::new();
+    for (from, records) in groups {
+        for (route, requests, estimate) in estimates(capture, &records, from) {
+            let is_told = |it: &RowEstimate| matches!(it, RowEstimate::Told { .. });
+            let is_better = |known: &(u64, RowEstimate)| {
+                (is_told(&estimate), requests) > (is_told(&known.1), known.0)
+            };
+            if known.get(&route).is_none_or(is_better) {
+                known.insert(route, (requests, estimate));
+            }
+        }
     }
-    table.estimate(&known);
+    let known = known.into_iter();
+    table.estimate(&known.map(|(route, (_, it))| (route, it)).collect());
 }
 
-fn estimates(capture: &Capture, unbound: &[&WindowRecord]) -> HashMap<Route, RowEstimate> {
-    let routes = ranked(unbound);
-    let processes: HashSet<u16> = unbound.iter().map(|it| it.process).collect();
-    let (levels, from) = levels(&capture.windows.memory, &processes);
+fn is_unbound(record: &&WindowRecord) -> bool {
+    !record.binding.is_bound()
+}
+
+/// By route with requests that were not bound, how many of those there are, and what one leaves.
+fn estimates(
+    capture: &Capture,
+    records: &[&WindowRecord],
+    from: EstimatedFrom,
+) -> Vec<(Route, u64, RowEstimate)> {
+    let routes = ranked(records);
+    let processes: HashSet<u16> = records.iter().map(|it| it.process).collect();
+    let levels = levels(&capture.windows.memory, &processes, from);
     let intervals = levels.len().saturating_sub(1);
     let columns = Columns::new(&routes, estimate::told_apart(intervals, routes.len()));
-    let series = series(&levels, unbound, &columns);
+    let series = series(&levels, records, &columns);
     let estimate = estimate::by_route(&series, from);
-    let [by_route, bound_by_route] = [
-        counted(unbound.iter().copied()),
-        counted(bound(capture, &processes)),
-    ];
-    let of_route = |route: &Route| match &estimate {
+    // The resident set has what bound requests left as well, and they are counted there.
+    let bound = match from {
+        EstimatedFrom::Blocks => counted(bound(capture, &processes)),
+        EstimatedFrom::ResidentSet => HashMap::new(),
+    };
+    let of_route = |route: &Route, requests: u64| match &estimate {
         Ok(estimate) => {
-            let bound = bound_by_route.get(route).copied().unwrap_or_default();
-            let of_all = columns.explain(route, &estimate.routes, from);
-            with_bound(of_all, by_route[route], bound)
+            let bound = bound.get(route).copied().unwrap_or_default();
+            with_bound(
+                columns.explain(route, &estimate.routes, from),
+                requests,
+                bound,
+            )
         }
         Err(error) => RowEstimate::Missing(error.to_string()),
     };
-    let estimates = routes.iter().map(|route| (route.clone(), of_route(route)));
-    estimates.collect()
+    let unbound = counted(records.iter().copied().filter(is_unbound)).into_iter();
+    unbound
+        .map(|(route, requests)| {
+            let estimate = of_route(&route, requests);
+            (route, requests, estimate)
+        })
+        .collect()
 }
 
 fn bound<'a>(
@@ -106,8 +129,8 @@ fn with_bound(estimate: RowEstimate, unbound: u64, bound: u64) -> RowEstimate {
 }
 
 /// Those with the most requests first.
-fn ranked(unbound: &[&WindowRecord]) -> Vec<Route> {
-    let mut routes: Vec<_> = counted(unbound.iter().copied()).into_iter().collect();
+fn ranked(records: &[&WindowRecord]) -> Vec<Route> {
+    let mut routes: Vec<_> = counted(records.iter().copied()).into_iter().collect();
     routes.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
     routes.into_iter().map(|(route, _)| route).collect()
 }
@@ -132,12 +155,8 @@ struct Level {
 /// Where intervals meet, from the first moment at which all of these processes were looked at. What the last
 /// looks leave over is no whole interval. Where memory stays as it is, it was looked at all the same: intervals that
 /// end only where something is left behind would say that all of them leave something.
-fn levels(memory: &[MemoryAt], processes: &HashSet<u16>) -> (Vec<Level>, EstimatedFrom) {
+fn levels(memory: &[MemoryAt], processes: &HashSet<u16>, from: EstimatedFrom) -> Vec<Level> {
     let of_processes = memory.iter().filter(|it| processes.contains(&it.process));
-    let from = match of_processes.clone().all(|it| it.unbound_bytes.is_some()) {
-        true => EstimatedFrom::Blocks,
-        false => EstimatedFrom::ResidentSet,
-    };
     let mut now: HashMap<u16, u64> = HashMap::new();
     let mut levels: Vec<Level> = Vec::new();
     for memory in of_processes {
@@ -156,7 +175,7 @@ fn levels(memory: &[MemoryAt], processes: &HashSet<u16>) -> (Vec<Level>, Estimat
     }
     let levels = looked_at_as_well(&levels);
     let joined = levels.len().div_ceil(MAX_INTERVALS).max(1);
-    (levels.into_iter().step_by(joined).collect(), from)
+    levels.into_iter().step_by(joined).collect()
 }
 
 /// With the looks that are not stored, since nothing had changed.
@@ -182,8 +201,8 @@ fn looked_at_as_well(levels: &[Level]) -> Vec<Level> {
     all
 }
 
-/// Growth and requests of each interval, of all processes together that have unbound requests.
-fn series(levels: &[Level], unbound: &[&WindowRecord], columns: &Columns<'_>) -> Vec<Interval> {
+/// Growth and requests of each interval, of all processes together.
+fn series(levels: &[Level], records: &[&WindowRecord], columns: &Columns<'_>) -> Vec<Interval> {
     let growths = levels.windows(2).map(|pair| pair[1].bytes - pair[0].bytes);
     let mut series: Vec<_> = growths
         .map(|growth| Interval {
@@ -191,7 +210,7 @@ fn series(levels: &[Level], unbound: &[&WindowRecord], columns: &Columns<'_>) ->
             requests: vec![0; columns.count()],
         })
         .collect();
-    for record in unbound {
+    for record in records {
         let after = levels.partition_point(|it| it.at_ns < answered_ns(record));
         let interval = after.checked_sub(1).and_then(|it| series.get_mut(it));
         if let Some(interval) = interval {

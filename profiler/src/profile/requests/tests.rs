@@ -332,17 +332,23 @@ fn what_is_left_behind_now_and_then_is_told_from_time() {
 }
 
 #[test]
-fn where_threads_serve_requests_that_arrive_together_nothing_is_estimated() {
-    let together = |behind: u64| WindowRecord {
-        window: behind << 32 | 7,
-        binding: Binding::Candidates(2),
-        ..window(&route("/together"), 200, 9)
-    };
-    let records = vec![window(&route("/alone"), 200, 9), together(0), together(1)];
-    let RowEstimate::Missing(why) = estimate(&capture(records, Vec::new()), "/together") else {
+fn requests_that_always_arrive_together_are_not_told_apart() {
+    let mut capture = concurrent(60, 1);
+    let records = capture.windows.records.clone().into_iter();
+    let behind = records.map(|(record, survived)| {
+        let record = WindowRecord {
+            window: 1 << 32 | record.window,
+            route: route("/behind"),
+            ..record
+        };
+        (record, survived)
+    });
+    let behind: Vec<_> = behind.collect();
+    capture.windows.records.extend(behind);
+    let RowEstimate::Missing(why) = estimate(&capture, "/behind") else {
         panic!("it cannot be told");
     };
-    assert!(why.contains("together with others"), "{why}");
+    assert!(why.contains("came along with"), "{why}");
 }
 
 #[test]
@@ -370,6 +376,59 @@ fn where_allocations_are_not_followed_the_resident_set_tells() {
         } => assert!((bytes_per_request - 500.0).abs() < 1.0),
         other => panic!("{other:?}"),
     }
+}
+
+/// Of a process whose probes were taken out in the middle.
+#[test]
+fn the_resident_set_has_what_bound_requests_left_as_well() {
+    let mut capture = concurrent(60, 3);
+    let half = 30 * SECOND;
+    for memory in &mut capture.windows.memory {
+        memory.resident_bytes = memory.unbound_bytes;
+        memory.unbound_bytes.take_if(|_| memory.at_ns > half);
+    }
+    for (record, _) in &mut capture.windows.records {
+        record.binding = match record.closed_ns < half {
+            true => Binding::Exact,
+            false => Binding::None,
+        };
+    }
+    match estimate(&capture, "/0") {
+        RowEstimate::Told {
+            bytes_per_request: bytes,
+            standard_error: error,
+            from: EstimatedFrom::ResidentSet,
+        } => assert!((bytes - 500.0).abs() < 1.0, "{bytes} ± {error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_process_without_its_probes_leaves_the_estimates_of_others_as_they_were() {
+    let mut capture = concurrent(60, 3);
+    let of_other = |(record, survived): (WindowRecord, _)| {
+        let record = WindowRecord {
+            process: 1,
+            route: route("/other"),
+            binding: Binding::None,
+            ..record
+        };
+        (record, survived)
+    };
+    let records = capture.windows.records.clone().into_iter().map(of_other);
+    let records: Vec<_> = records.collect();
+    capture.windows.records.extend(records);
+    let memory = capture.windows.memory.clone().into_iter();
+    let memory: Vec<_> = memory
+        .map(|it| MemoryAt {
+            process: 1,
+            unbound_bytes: None,
+            ..it
+        })
+        .collect();
+    capture.windows.memory.extend(memory);
+    capture.windows.memory.sort_by_key(|it| it.at_ns);
+    assert!((told(&capture, "/0").0 - 500.0).abs() < 1.0);
 }
 
 #[test]

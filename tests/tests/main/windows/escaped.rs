@@ -1,7 +1,13 @@
 //! Requests whose work is done by other threads: what these leave behind is the request's, or is called ambiguous
 //! beside it. No request that keeps something reads as one that keeps nothing for sure.
 
-use std::{process::Command, thread, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use residue_tests::{
@@ -225,6 +231,32 @@ fn what_a_pool_does_for_threads_that_wait_is_not_missing() -> Result<()> {
 #[test]
 fn what_a_pool_does_for_threads_that_poll_is_not_missing() -> Result<()> {
     assert_queued("polling")
+}
+
+/// A request of HTTP/2 has no window, so that one window is not all that may be under way.
+#[test]
+fn beside_requests_of_http_2_no_single_request_is_meant() -> Result<()> {
+    let _turn = machine::alone();
+    let server = Server::start(Command::new(Fixture::Queued.build()?).arg("blocking"))?;
+    let load = Load {
+        name: "escaped",
+        clients: 1,
+        rounds: ROUNDS,
+        paths: &["/leak"],
+        keep_alive: true,
+    };
+    load.run(server.port)?;
+    let recorder = Recorder::start(&[server.process.pid()], &[])?;
+    let mut connection = TcpStream::connect(("127.0.0.1", server.port))?;
+    connection.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
+    connection.read_exact(&mut [0; 8])?;
+    load.run(server.port)?;
+    let report = recorder.stop()?.report()?;
+    let row = row(&report, "/leak");
+    assert_eq!(with(row, "single"), 0, "{row:#?}");
+    // While it is not clear that a thread is a pool's, it is taken for one with work of its own.
+    assert!(with(row, "candidates") * 10 >= row.requests * 8, "{row:#?}");
+    Ok(())
 }
 
 #[test]

@@ -1,0 +1,67 @@
+//! What is left of windows that are over and are not bound: nobody adds it up, so that estimates are made from it.
+//!
+//! Such a window has amounts of its own where a thread or tasks were bound to it, or where it was alone under way for a
+//! time. They are not *all* that it did, and so they are no figure of its route.
+
+use std::collections::HashMap;
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub struct NotBound {
+    by_process: HashMap<u16, Left>,
+}
+
+#[derive(Debug, Default)]
+struct Left {
+    /// Bytes outstanding by window, as of the last look.
+    windows: HashMap<u32, u64>,
+    /// The same of all windows whose places others have taken: what is freed of it after that, nobody sees.
+    displaced: u64,
+}
+
+impl NotBound {
+    /// A window of the process is over, and is not bound.
+    pub fn add(&mut self, process: u16, window: u32) {
+        let left = self.by_process.entry(process).or_default();
+        left.windows.entry(window).or_default();
+    }
+
+    /// Bytes outstanding in such windows of the process, by what `look` says of each.
+    pub fn outstanding(&mut self, process: u16, look: impl Fn(u32) -> Option<u64>) -> u64 {
+        let Some(left) = self.by_process.get_mut(&process) else {
+            return 0;
+        };
+        let Left { windows, displaced } = left;
+        windows.retain(|window, bytes| match look(*window) {
+            Some(now) => {
+                *bytes = now;
+                now > 0
+            }
+            None => {
+                *displaced += *bytes;
+                false
+            }
+        });
+        *displaced + windows.values().sum::<u64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_window_left_goes_when_it_is_freed_and_stays_when_nobody_sees_that() {
+        let mut not_bound = NotBound::default();
+        [1, 2, 3].map(|window| not_bound.add(0, window));
+        not_bound.add(1, 4);
+        let at_first = |window| Some(u64::from(window) * 10);
+        assert_eq!(not_bound.outstanding(0, at_first), 60);
+        // The first is freed, in part the second; another one has the place of the third.
+        let later = |window| [None, Some(0), Some(5), None][window as usize];
+        assert_eq!(not_bound.outstanding(0, later), 35);
+        assert_eq!(not_bound.outstanding(0, |_| None), 35);
+        assert_eq!(not_bound.outstanding(1, at_first), 40);
+        assert_eq!(not_bound.outstanding(2, at_first), 0);
+    }
+}
