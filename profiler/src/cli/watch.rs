@@ -124,7 +124,10 @@ async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
         }
     };
     let mut lines = Lines::new(args, &nobody_reads);
-    let mut tell = |update| lines.show(update);
+    let mut tell = |update| match update {
+        Update::Attached => signals.recording_begins(),
+        update => lines.show(update),
+    };
     let mut session = Session::start(config, &mut tell)?;
     let watched = session.run(stop).await;
     let Finished {
@@ -134,6 +137,7 @@ async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
         Ok(()) => lines.finish(),
         Err(error) => Err(error.into()),
     };
+    signals.all_is_written();
     ending::take_out(probes, &signals, false).await;
     shown
 }
@@ -141,6 +145,7 @@ async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
 fn config(args: &Args) -> anyhow::Result<Config> {
     Ok(Config {
         pids: record::with_children(&args.pids, args.children)?,
+        children: args.children,
         command: Vec::new(),
         output: None,
         duration: args.duration,
@@ -216,6 +221,7 @@ impl<'a> Lines<'a> {
                 say(format!("watching {processes}; Ctrl-C ends it"));
                 self.table_due = Instant::now() + self.table_every.unwrap_or_default();
             }
+            Update::Attached => {}
             Update::Note(text) => say(format!("note: {}", printable(&text))),
             Update::Windows(records) => self.write(&records),
             Update::Survivors(survivors) => {
@@ -259,7 +265,8 @@ impl<'a> Lines<'a> {
         };
         let table = self.table.build(background, ambiguous);
         if table.routes.is_empty() {
-            return writeln!(io::stderr().lock(), "no request was seen");
+            say("no request was seen");
+            return Ok(());
         }
         // At once, or the lines of requests would come in between.
         let mut text = Vec::new();

@@ -99,6 +99,27 @@ fn processes_that_did_nothing_are_named() -> Result<()> {
     Ok(())
 }
 
+/// Whoever gave `--children` is not told to give it.
+#[test]
+fn a_child_that_is_forked_later_is_named_as_that() -> Result<()> {
+    let _turn = machine::alone();
+    let mut shell =
+        Target::spawn(Command::new("sh").args(["-c", "read x; sleep 30 & echo $!; read y"]))?;
+    let recorder = Recorder::start_as_users_do(&[shell.pid()], &["--children"])?;
+    let child = shell.ask("", "")?;
+    let recording = recorder.stop()?;
+    let said = &recording.stderr;
+    let note = said
+        .lines()
+        .find(|line| line.contains(&format!("{child} (")));
+    let note = note.with_context(|| format!("the child is not named: {said}"))?;
+    assert!(note.contains("forked after the recording began"), "{note}");
+    assert!(!note.contains("--children"), "{note}");
+    let pid = rustix::process::Pid::from_raw(child.parse()?).context("a pid")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    Ok(())
+}
+
 /// Records with a limit of the shell's, such as `-Sn 64`.
 fn limited(limit: &str, pid: u32) -> Result<Refusal> {
     let directory = tempfile::tempdir()?;
