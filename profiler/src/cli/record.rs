@@ -137,7 +137,7 @@ enum Stacks {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before any thread is started: it changes what this thread and its children see.
     ensure_tracefs();
-    raise_limits()?;
+    raise_limits(args.max_live)?;
     let config = config(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -104,7 +104,7 @@ fn parse_size(text: &str) -> Result<u64, parse_size::Error> {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before any thread is started: it changes what this thread and its children see.
     ensure_tracefs();
-    raise_limits()?;
+    raise_limits(args.max_live)?;
     let config = config(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -180,7 +180,8 @@ struct Lines<'a> {
     table: TableBuilder,
     /// How often the table is shown; none if only at the end.
     table_every: Option<Duration>,
-    table_due: Instant,
+    /// When the table was shown last, or the start.
+    table_shown: Instant,
     /// Requests since the table was shown.
     untold: usize,
     /// What belongs to no single request, which is known at the end; none until then, or if nobody counts it.
@@ -205,7 +206,7 @@ impl<'a> Lines<'a> {
             },
             table: TableBuilder::default(),
             table_every: Some(args.table_every).filter(|it| !it.is_zero()),
-            table_due: Instant::now() + args.table_every,
+            table_shown: Instant::now(),
             untold: 0,
             unbound: None,
             follows_allocations: !args.rss_only,
@@ -219,7 +220,7 @@ impl<'a> Lines<'a> {
             Update::Started { processes, .. } => {
                 let processes = printable(&processes.join(", "));
                 say(format!("watching {processes}; Ctrl-C ends it"));
-                self.table_due = Instant::now() + self.table_every.unwrap_or_default();
+                self.table_shown = Instant::now();
             }
             Update::Attached => {}
             Update::Note(text) => say(format!("note: {}", printable(&text))),
@@ -249,10 +250,11 @@ impl<'a> Lines<'a> {
     /// The table so far. What nobody reads any more is no reason to end.
     fn show_table_when_due(&mut self) {
         let now = Instant::now();
-        let Some(every) = self.table_every.filter(|_| now >= self.table_due) else {
+        let since = now.duration_since(self.table_shown);
+        if self.table_every.is_none_or(|every| since < every) {
             return;
-        };
-        self.table_due = now + every;
+        }
+        self.table_shown = now;
         if std::mem::take(&mut self.untold) > 0 {
             let _ = self.write_table("REQUESTS BY ROUTE, so far");
         }

@@ -59,15 +59,18 @@ impl Default for Names {
     fn default() -> Self {
         let (jobs, work) = channel::<Job>();
         let (done, answers) = channel();
-        // Ends when this is dropped, and with it the last sender of jobs.
-        thread::spawn(move || {
-            let mut symbolizer = Symbolizer::with_helper();
-            for job in work {
-                if done.send(job.answer(&mut symbolizer)).is_err() {
-                    return;
+        // Ends when this is dropped, and with it the last sender of jobs. Without room for a thread nobody takes
+        // jobs, and there are no names.
+        let _ = thread::Builder::new()
+            .name("names".to_owned())
+            .spawn(move || {
+                let mut symbolizer = Symbolizer::with_helper();
+                for job in work {
+                    if done.send(job.answer(&mut symbolizer)).is_err() {
+                        return;
+                    }
                 }
-            }
-        });
+            });
         Self {
             jobs,
             answers,

@@ -382,3 +382,17 @@ fn a_daemon_that_a_command_leaves_is_named() -> Result<()> {
     kill_process(pid, Signal::KILL)?;
     Ok(())
 }
+
+/// No such moment exists, and nobody has to know that.
+#[test]
+fn a_table_that_is_never_due_ends_no_watch() -> Result<()> {
+    let _turn = machine::alone();
+    let target = holder()?;
+    let watch = Command::new(residue_tests::recorder::residue()?)
+        .args(["watch", "-d", "1s", "--table-every", "500000000000years"])
+        .args(["-p", &target.pid().to_string()])
+        .output()?;
+    let said = String::from_utf8_lossy(&watch.stderr);
+    assert!(watch.status.success(), "{}: {said}", watch.status);
+    Ok(())
+}

@@ -142,7 +142,11 @@ fn soft_limits_are_raised_and_hard_ones_named() -> Result<()> {
         assert_eq!(code, Some(0), "ulimit {soft}: {stderr}");
     }
     limited("-n 40", target.pid())?.assert_says(&["too many open files", "ulimit -Hn"]);
-    limited("-v 200000", target.pid())?.assert_says(&["address space", "ulimit -Hv"]);
+    for hard in ["-v 200000", "-v 290000", "-v 500000"] {
+        limited(hard, target.pid())?.assert_says(&["address space", "ulimit -Hv"]);
+    }
+    let enough = limited("-v 650000", target.pid())?;
+    assert_eq!(enough.code, Some(0), "{}", enough.stderr);
     assert_clean(target.pid())
 }
 
