@@ -14,6 +14,7 @@ pub mod probes;
 pub mod profile;
 pub mod report;
 pub mod session;
+mod signal_mask;
 pub mod symbolize;
 pub mod target;
 pub mod unwind;

@@ -8,6 +8,7 @@ use residue::{
 };
 
 fn main() -> ExitCode {
+    messages::tell_of_panics();
     // For debugging residue itself: RUST_LOG=info shows what the kernel side has to say.
     messages::log();
     let code = Cli::from_arguments().and_then(|cli| {

@@ -58,7 +58,7 @@ use code::Code;
 use cost::Costs;
 use followed::{Discovered, Followed};
 use frames::FrameTable;
-use launch::{Launch, Launched, resume};
+use launch::{Held, Launch, Launched};
 use memory::MemoryLog;
 use python::CodeObjects;
 use python_probes::PythonProbes;
@@ -70,6 +70,7 @@ use windows::Windows;
 
 pub use ending::Finished;
 pub use error::SessionError;
+pub use launch::end_held as end_held_command;
 pub use limits::raise as raise_limits;
 pub use update::{Tables, Tally, Update};
 pub use windows::WindowRules;
@@ -101,6 +102,8 @@ const NAMES: Duration = Duration::from_millis(50);
 pub struct Config {
     /// The processes.
     pub pids: Vec<Pid>,
+    /// Whether their descendants are among them.
+    pub children: bool,
     /// A command to start and record as well; may be empty.
     pub command: Vec<OsString>,
     /// Where the capture goes, if one is to be written.
@@ -178,8 +181,7 @@ impl<'a> Session<'a> {
         };
         let (mut kernel, channels) = Kernel::load(config.limits, config.programs, config.stacks)?;
         kernel.attach_tracepoints(config.tracing)?;
-        let launched = launch.as_ref().map(Launch::pid);
-        let mut launched_command = None;
+        let mut launched = None;
         if let Some(launch) = launch {
             let state = ProcessState {
                 tgid: launch.pid().as_raw_nonzero().get().unsigned_abs(),
@@ -188,14 +190,13 @@ impl<'a> Session<'a> {
             kernel.set_process(found.processes.len() as u16, state)?;
             let (process, command) = launch.run_to_c_library(config.sites)?;
             found.processes.push(process);
-            launched_command = Some(command);
+            launched = Some(command);
         }
         let mut session = Self::attach(config, tell, (kernel, channels), code, found, began);
+        // It goes on, whether it is recorded or not.
+        let command = launched.map(Held::release);
         if let Ok(session) = &mut session {
-            session.command = launched_command;
-        }
-        if let Some(pid) = launched {
-            resume(pid);
+            session.command = command;
         }
         session
     }
@@ -233,6 +234,7 @@ impl<'a> Session<'a> {
             ..
         } = attached;
         window_probes.check()?;
+        tell(Update::Attached);
         let mut session = Self {
             writer: writer(config)?,
             windows,

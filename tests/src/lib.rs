@@ -25,6 +25,7 @@ pub mod chains;
 pub mod code_bytes;
 pub mod exact;
 pub mod fixtures;
+pub mod hanging;
 pub mod http;
 pub mod lines;
 pub mod machine;

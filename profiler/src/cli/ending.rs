@@ -9,13 +9,17 @@ use std::{
     time::Duration,
 };
 
+use libc::c_int;
 use tokio::sync::oneshot;
 
 use super::{
-    messages::{clear_status, is_interactive, say, show_status},
+    messages::{clear_status, flush, is_interactive, say, show_status},
     signals::Signals,
 };
-use crate::attach::{Remaining, leave_probes_behind};
+use crate::{
+    attach::{Remaining, leave_probes_behind},
+    session::end_held_command,
+};
 
 /// How often a terminal shows how far it is.
 const SHOWN: Duration = Duration::from_millis(200);
@@ -91,4 +95,37 @@ fn leave(left: usize) {
     };
     clear_status();
     say(text);
+}
+
+/// Leaves from the middle of the start. A command of ours has not begun either, and is ended.
+pub fn leave_before_the_beginning(signal: c_int) -> ! {
+    let command = match end_held_command() {
+        true => ", and the command was not run",
+        false => "",
+    };
+    let text = format!("ended before the recording began; nothing was recorded{command}");
+    leave_from_anywhere(text, signal)
+}
+
+/// Leaves from the middle of a recording, or of its last writing.
+pub fn leave_unfinished(signal: c_int) -> ! {
+    end_held_command();
+    let text = "leaving at once, as asked again: what was written until now stays, and the kernel takes the probes \
+                out by itself";
+    leave_from_anywhere(text.to_owned(), signal)
+}
+
+/// Ends residue, whatever its other threads wait for.
+fn leave_from_anywhere(text: String, signal: c_int) -> ! {
+    clear_status();
+    say(text);
+    flush();
+    // As late as can be: what the other threads open from here on, this process must close itself.
+    if let Err(error) = leave_probes_behind() {
+        say(format!(
+            "taking the probes out first: cannot fork ({error})"
+        ));
+        flush();
+    }
+    std::process::exit(128 + signal)
 }

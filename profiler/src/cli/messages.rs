@@ -2,7 +2,9 @@
 //! empties, or a terminal that is held, holds up no recording, and one that is gone ends none.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     io::{self, IsTerminal as _, Write as _},
+    panic::{self, PanicHookInfo},
     sync::{
         LazyLock,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -23,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(5);
 /// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(200);
+
+/// The thread that writes.
+const WRITER: &str = "messages";
 
 static QUEUE: LazyLock<SyncSender<Message>> = LazyLock::new(start);
 
@@ -47,6 +52,36 @@ pub fn say(text: impl Into<String>) {
 pub fn complain(text: &str) {
     let line = Message::Line(format!("residue: {}", message(text)));
     send_until(&QUEUE, line, Instant::now() + PATIENCE);
+}
+
+/// Has a panic say where residue is wrong, as everything is said: printable, and by nobody who could be held up or
+/// ended by that. What unwinding drops takes the probes out; the exit code of a panic in `main` is 101.
+pub fn tell_of_panics() {
+    panic::set_hook(Box::new(|info| {
+        let text = describe_panic(info);
+        // Whoever writes messages would wait for itself.
+        match thread::current().name() {
+            Some(WRITER) => write_line(&text),
+            _ => {
+                say(text);
+                flush();
+            }
+        }
+    }));
+}
+
+fn describe_panic(info: &PanicHookInfo<'_>) -> String {
+    let place = info.location().map(ToString::to_string);
+    let text = message(&format!(
+        "residue: internal error at {}: {}; no process that is recorded is harmed by it. Please report this line on \
+         the project's page, with what you ran",
+        place.unwrap_or_default(),
+        info.payload_as_str().unwrap_or("no text"),
+    ));
+    match Backtrace::capture() {
+        trace if trace.status() == BacktraceStatus::Captured => format!("{text}\n{trace}"),
+        _ => text,
+    }
 }
 
 /// Has log records written to standard error, as `RUST_LOG` asks.
@@ -111,7 +146,7 @@ fn send(message: Message) {
 
 fn start() -> SyncSender<Message> {
     let (sender, messages) = sync_channel(WAITING);
-    let thread = thread::Builder::new().name("messages".to_owned());
+    let thread = thread::Builder::new().name(WRITER.to_owned());
     // Without the thread, the channel is closed, and lines are written at once.
     let _ = thread.spawn(move || write(&messages));
     sender
@@ -156,6 +191,16 @@ fn write_line(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        env,
+        fs::File,
+        io::{Read as _, Write as _},
+        process::{Command, ExitStatus},
+        time::{Duration, Instant},
+    };
+
+    use rustix::pipe::{fcntl_getpipe_size, pipe};
+
     use super::*;
 
     #[test]
@@ -172,5 +217,71 @@ mod tests {
         let later = Instant::now() + Duration::from_secs(60);
         assert!(send_until(&queue, line(), later));
         assert!(reader.join().expect("it does not panic").0);
+    }
+
+    /// What `panics` is run with, in a process of its own.
+    const CHILD: [&str; 4] = [
+        "cli::messages::tests::panics",
+        "--exact",
+        "--ignored",
+        "--nocapture",
+    ];
+
+    #[test]
+    #[ignore = "is what the other tests start"]
+    fn panics() {
+        tell_of_panics();
+        panic!("\u{1b}[31mred\u{202e}");
+    }
+
+    /// Panics in a process whose standard error is `stderr`.
+    fn panic_with(stderr: impl Into<std::process::Stdio>) -> ExitStatus {
+        let mut child = Command::new(env::current_exe().expect("a test is a program"))
+            .args(CHILD)
+            .env_remove("RUST_BACKTRACE")
+            .stdout(std::process::Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("a test can be started");
+        let began = Instant::now();
+        while child.try_wait().expect("a child of ours").is_none() {
+            if began.elapsed() > Duration::from_secs(20) {
+                child.kill().expect("a child of ours");
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        child.wait().expect("a child of ours")
+    }
+
+    #[test]
+    fn a_panic_says_where_it_was_in_printable_text() {
+        let (reader, writer) = pipe().expect("a pipe");
+        let status = panic_with(writer);
+        let mut said = String::new();
+        File::from(reader)
+            .read_to_string(&mut said)
+            .expect("it is UTF-8");
+        assert_eq!(status.code(), Some(101), "{said}");
+        assert!(said.starts_with("residue: internal error at"), "{said}");
+        assert!(said.contains(file!()), "{said}");
+        assert!(said.contains(r"\u{1b}[31mred\u{202e}"), "{said}");
+    }
+
+    #[test]
+    fn a_panic_ends_although_nobody_reads_what_it_says() {
+        let (reader, writer) = pipe().expect("a pipe");
+        let room = fcntl_getpipe_size(&reader).expect("it is a pipe");
+        let mut full = File::from(writer.try_clone().expect("a descriptor is free"));
+        full.write_all(&vec![b'.'; room])
+            .expect("there is so much room");
+        assert_eq!(panic_with(writer).code(), Some(101));
+        drop(reader);
+    }
+
+    #[test]
+    fn a_panic_ends_although_standard_error_is_gone() {
+        let (reader, writer) = pipe().expect("a pipe");
+        drop(reader);
+        assert_eq!(panic_with(writer).code(), Some(101));
     }
 }

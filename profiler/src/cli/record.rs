@@ -137,7 +137,7 @@ enum Stacks {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before any thread is started: it changes what this thread and its children see.
     ensure_tracefs();
-    raise_limits()?;
+    raise_limits(args.max_live)?;
     let config = config(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -162,7 +162,10 @@ async fn record(config: &Config, quiet: bool) -> anyhow::Result<Option<ExitStatu
     let mut progress = Progress::new(config, quiet);
     // From here on Ctrl-C ends the recording instead of residue.
     let signals = Signals::listen().context("failed to listen to signals")?;
-    let mut tell = |update| progress.show(update);
+    let mut tell = |update| match update {
+        Update::Attached => signals.recording_begins(),
+        update => progress.show(update),
+    };
     let mut session = Session::start(config, &mut tell)?;
     let recorded = session.run(signals.more_than(0)).await;
     let Finished {
@@ -170,6 +173,7 @@ async fn record(config: &Config, quiet: bool) -> anyhow::Result<Option<ExitStatu
         command,
         probes,
     } = session.finish();
+    signals.all_is_written();
     let recorded = recorded.and(written);
     clear_status();
     if recorded.is_ok() {
@@ -193,6 +197,7 @@ fn config(args: &Args) -> anyhow::Result<Config> {
     let pids = with_children(&args.pids, args.children)?;
     Ok(Config {
         pids,
+        children: args.children,
         command: args.command.clone(),
         output: Some(output),
         duration: args.duration,
@@ -346,7 +351,7 @@ impl Progress {
                 self.show_status(&summary(&figures, self.follows_allocations));
             }
             Update::Note(text) => say(format!("note: {}", printable(&text))),
-            Update::Windows(_) | Update::Survivors(_) | Update::Unbound(_) => {}
+            Update::Attached | Update::Windows(_) | Update::Survivors(_) | Update::Unbound(_) => {}
         }
     }
 

@@ -106,7 +106,7 @@ fn parse_size(text: &str) -> Result<u64, parse_size::Error> {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before any thread is started: it changes what this thread and its children see.
     ensure_tracefs();
-    raise_limits()?;
+    raise_limits(args.max_live)?;
     let config = config(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -126,7 +126,10 @@ async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
         }
     };
     let mut lines = Lines::new(args, Arc::clone(&nobody_reads));
-    let mut tell = |update| lines.show(update);
+    let mut tell = |update| match update {
+        Update::Attached => signals.recording_begins(),
+        update => lines.show(update),
+    };
     let mut session = Session::start(config, &mut tell)?;
     let watched = session.run(stop).await;
     let Finished {
@@ -136,6 +139,7 @@ async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
         Ok(()) => lines.finish(),
         Err(error) => Err(error.into()),
     };
+    signals.all_is_written();
     ending::take_out(probes, &signals, false).await;
     shown
 }
@@ -143,6 +147,7 @@ async fn watch(config: &Config, args: &Args) -> anyhow::Result<()> {
 fn config(args: &Args) -> anyhow::Result<Config> {
     Ok(Config {
         pids: record::with_children(&args.pids, args.children)?,
+        children: args.children,
         command: Vec::new(),
         output: None,
         duration: args.duration,
@@ -176,7 +181,8 @@ struct Lines {
     table: TableBuilder,
     /// How often the table is shown; none if only at the end.
     table_every: Option<Duration>,
-    table_due: Instant,
+    /// When the table was shown last, or the start.
+    table_shown: Instant,
     /// Requests since the table was shown.
     untold: usize,
     /// What belongs to no single request, which is known at the end; none until then, or if nobody counts it.
@@ -200,7 +206,7 @@ impl Lines {
             },
             table: TableBuilder::default(),
             table_every: Some(args.table_every).filter(|it| !it.is_zero()),
-            table_due: Instant::now() + args.table_every,
+            table_shown: Instant::now(),
             untold: 0,
             unbound: None,
             follows_allocations: !args.rss_only,
@@ -213,8 +219,9 @@ impl Lines {
             Update::Started { processes, .. } => {
                 let processes = printable(&processes.join(", "));
                 say(format!("watching {processes}; Ctrl-C ends it"));
-                self.table_due = Instant::now() + self.table_every.unwrap_or_default();
+                self.table_shown = Instant::now();
             }
+            Update::Attached => {}
             Update::Note(text) => say(format!("note: {}", printable(&text))),
             Update::Windows(records) => self.write(&records),
             Update::Survivors(survivors) => {
@@ -242,10 +249,11 @@ impl Lines {
     /// The table so far. What nobody reads any more is no reason to end.
     fn show_table_when_due(&mut self) {
         let now = Instant::now();
-        let Some(every) = self.table_every.filter(|_| now >= self.table_due) else {
+        let since = now.duration_since(self.table_shown);
+        if self.table_every.is_none_or(|every| since < every) {
             return;
-        };
-        self.table_due = now + every;
+        }
+        self.table_shown = now;
         if std::mem::take(&mut self.untold) > 0 {
             let _ = self.write_table("REQUESTS BY ROUTE, so far");
         }

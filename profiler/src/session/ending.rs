@@ -132,8 +132,10 @@ impl Session<'_> {
         let children = recorded
             .iter()
             .flat_map(|&pid| crate::target::children(pid));
+        // What was asked for and is not recorded has a note of its own.
+        let named: HashSet<Pid> = recorded.iter().chain(&self.config.pids).copied().collect();
         let all: BTreeSet<Pid> = children.chain(made).collect();
-        let live = all.into_iter().filter(|pid| !recorded.contains(pid));
+        let live = all.into_iter().filter(|pid| !named.contains(pid));
         let live: Vec<Process> = live
             .filter_map(|pid| Process::open_unprobed(pid).ok())
             .collect();
@@ -148,10 +150,15 @@ impl Session<'_> {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        self.note(format!(
-            "child processes that run on were not recorded: {}{further}; record them by -p PID, or give \
-             --children once they exist",
-            named.join(", ")
-        ))
+        let named = named.join(", ");
+        self.note(match self.config.children {
+            true => format!(
+                "forked after the recording began, and not recorded: {named}{further}; record them by -p PID"
+            ),
+            false => format!(
+                "child processes that run on were not recorded: {named}{further}; record them by -p PID, or give \
+                 --children once they exist"
+            ),
+        })
     }
 }

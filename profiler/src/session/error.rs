@@ -21,13 +21,16 @@ pub enum SessionError {
     Attach(#[from] AttachError),
     /// The limit on address space is too low.
     #[error(
-        "the limit on address space is {} MiB, and residue needs 256 and more: raise it (ulimit -Hv unlimited, LimitAS= of \
+        "the limit on address space is {} MiB, and residue needs {} and more: raise it (ulimit -Hv unlimited, LimitAS= of \
          systemd)",
-        bytes >> 20
+        bytes >> 20,
+        needed >> 20
     )]
     AddressSpace {
         /// What it is.
         bytes: u64,
+        /// What it should be.
+        needed: u64,
     },
     /// Neither a process nor a command was given.
     #[error("nothing to record: give -p PID, or a command after --")]

@@ -12,6 +12,7 @@ use std::{
         unix::process::{CommandExt as _, ExitStatusExt as _},
     },
     process::{Child, Command, ExitStatus},
+    sync::atomic::{AtomicI32, Ordering},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -22,7 +23,7 @@ use rustix::{
 };
 
 use super::{SessionError, followed::Discovered, limits};
-use crate::{probes::SitePolicy, target::Process};
+use crate::{probes::SitePolicy, signal_mask, target::Process};
 
 /// How long a program may take from exec until its C library is mapped. Loading hundreds of
 /// libraries, each with a stop, takes under a second.
@@ -32,9 +33,35 @@ const POLL: Duration = Duration::from_micros(500);
 /// File names of C libraries: glibc's, and musl's, which is its dynamic linker as well.
 const C_LIBRARIES: [&str; 3] = ["libc.so", "ld-musl", "libc.musl"];
 
+/// The pid of the command that does not run its program yet; 0 if there is none.
+static HELD: AtomicI32 = AtomicI32::new(0);
+
+/// Ends the command that does not run its program yet. Returns whether there is one.
+pub fn end_held() -> bool {
+    let held = Pid::from_raw(HELD.load(Ordering::Relaxed));
+    held.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+}
+
+/// A child that does not run its program yet. When this is dropped it goes on: else it would stand still for ever.
+struct Hold(Pid);
+
+impl Hold {
+    fn of(pid: Pid) -> Self {
+        HELD.store(pid.as_raw_nonzero().get(), Ordering::Relaxed);
+        Self(pid)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        HELD.store(0, Ordering::Relaxed);
+        resume(self.0);
+    }
+}
+
 /// A child that has not run its program yet.
 pub struct Launch {
-    pid: Pid,
+    hold: Hold,
     name: String,
     go: OwnedFd,
     /// `Command::spawn` returns only after the exec, so it waits in a thread of its own.
@@ -64,7 +91,8 @@ impl Launch {
             rustix::io::write(&pid_in, &getpid().as_raw_nonzero().get().to_ne_bytes())?;
             match rustix::io::read(&wait, &mut [0])? {
                 0 => Err(io::ErrorKind::Interrupted.into()),
-                _ => Ok(()),
+                // What somebody has sent meanwhile is meant for it.
+                _ => signal_mask::restore(),
             }
         };
         // SAFETY: only system calls on descriptors that the child has inherited.
@@ -76,8 +104,9 @@ impl Launch {
         let mut pid = [0; 4];
         let read = rustix::io::read(&pid_out, &mut pid).map_err(|error| failed(error.into()))?;
         let pid = Pid::from_raw(i32::from_ne_bytes(pid)).filter(|_| read == pid.len());
+        let pid = pid.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
         Ok(Self {
-            pid: pid.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?,
+            hold: Hold::of(pid),
             name,
             go,
             spawned,
@@ -87,11 +116,11 @@ impl Launch {
     /// The child's pid.
     #[must_use]
     pub fn pid(&self) -> Pid {
-        self.pid
+        self.hold.0
     }
 
     /// Lets the child run its program, up to where its C library is mapped; there it stands still
-    /// until [`resume`].
+    /// until [`Held::release`].
     ///
     /// # Errors
     ///
@@ -99,20 +128,21 @@ impl Launch {
     pub fn run_to_c_library(
         self,
         sites: SitePolicy,
-    ) -> Result<((Process, Discovered), Launched), SessionError> {
+    ) -> Result<((Process, Discovered), Held), SessionError> {
         let failed = |source: io::Error| SessionError::Launch {
             name: self.name.clone(),
             source,
         };
         rustix::io::write(self.go.as_fd(), &[1]).map_err(|error| failed(error.into()))?;
+        let pid = self.pid();
         let deadline = Instant::now() + PATIENCE;
         let ready = loop {
             if Instant::now() > deadline {
                 break Err(failed(io::ErrorKind::TimedOut.into()));
             }
-            match stopped(self.pid) {
-                Ok(true) => match look(self.pid, sites) {
-                    Ok(None) => resume(self.pid),
+            match stopped(pid) {
+                Ok(true) => match look(pid, sites) {
+                    Ok(None) => resume(pid),
                     Ok(Some(ready)) => break Ok(ready),
                     Err(error) => break Err(error),
                 },
@@ -123,12 +153,16 @@ impl Launch {
         };
         if ready.is_err() {
             // It is ours, has not begun its work, and would stand still for ever.
-            let _ = kill_process(self.pid, Signal::KILL);
+            let _ = kill_process(pid, Signal::KILL);
         }
         match self.spawned.join() {
             Ok(Ok(child)) => {
-                let status = None;
-                Ok((ready?, Launched { child, status }))
+                let launched = Launched {
+                    child,
+                    status: None,
+                };
+                let hold = self.hold;
+                Ok((ready?, Held { launched, hold }))
             }
             Ok(Err(source)) => Err(SessionError::Launch {
                 name: self.name,
@@ -136,6 +170,20 @@ impl Launch {
             }),
             Err(_) => Err(failed(io::ErrorKind::Other.into())),
         }
+    }
+}
+
+/// A command that stands still where its program begins.
+pub struct Held {
+    launched: Launched,
+    hold: Hold,
+}
+
+impl Held {
+    /// Lets it go on.
+    pub fn release(self) -> Launched {
+        drop(self.hold);
+        self.launched
     }
 }
 
@@ -189,7 +237,7 @@ const SIGNALS: [(i32, &str); 12] = [
 ];
 
 /// Lets a stopped child go on.
-pub fn resume(pid: Pid) {
+fn resume(pid: Pid) {
     // If it is gone, that is found out where it is waited for.
     let _ = kill_process(pid, Signal::CONT);
 }

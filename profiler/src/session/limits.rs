@@ -6,19 +6,21 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::SessionError;
 
-/// Below this much address space a recording does not even get to the point where it can say what failed: the
-/// kernel side's maps are mapped, and each thread has a stack.
-const ADDRESS_SPACE: u64 = 256 << 20;
+/// How much address space a recording needs beside its live set. Python and Node could be recorded with 320 MiB in
+/// all, and not with 280: each thread has a stack and an arena, and a failed allocation ends residue without a word.
+const ADDRESS_SPACE: u64 = 512 << 20;
+/// What a live allocation takes of the live set, which is mapped.
+const LIVE_BYTES: u64 = 43;
 
 /// The limits on open files and on address space, as they were at first.
 static BEFORE: OnceLock<[(Resource, Rlimit); 2]> = OnceLock::new();
 
-/// Raises the soft limits: each probe takes two open files.
+/// Raises the soft limits: each probe takes two open files. `max_live` allocations will be tracked.
 ///
 /// # Errors
 ///
 /// When the hard limit on address space is too low. It would fail anywhere, and say nothing of the limit.
-pub fn raise() -> Result<(), SessionError> {
+pub fn raise(max_live: u32) -> Result<(), SessionError> {
     let limits = [Resource::Nofile, Resource::As].map(|it| (it, getrlimit(it)));
     BEFORE.get_or_init(|| limits);
     for (resource, limit) in limits {
@@ -29,8 +31,9 @@ pub fn raise() -> Result<(), SessionError> {
         // What is refused is as it was.
         let _ = setrlimit(resource, raised);
     }
+    let needed = ADDRESS_SPACE + LIVE_BYTES * u64::from(max_live);
     match getrlimit(Resource::As).current {
-        Some(bytes) if bytes < ADDRESS_SPACE => Err(SessionError::AddressSpace { bytes }),
+        Some(bytes) if bytes < needed => Err(SessionError::AddressSpace { bytes, needed }),
         _ => Ok(()),
     }
 }

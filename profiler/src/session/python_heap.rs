@@ -238,9 +238,9 @@ impl<'a> Heap<'a> {
         let is_own_local = |address: Avma| {
             let svma = bias.svma(address).0;
             let mut exported = file.dynamic_symbols();
-            text.as_ref()
-                .is_some_and(|it| (it.address()..it.address() + it.size()).contains(&svma))
-                && !exported.any(|it| it.address() == svma)
+            text.as_ref().is_some_and(|it| {
+                (it.address()..it.address().saturating_add(it.size())).contains(&svma)
+            }) && !exported.any(|it| it.address() == svma)
         };
         let called = || {
             let malloc = behind.table.functions[0];

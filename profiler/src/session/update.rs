@@ -15,7 +15,9 @@ use crate::window::{
 /// See the module documentation.
 #[derive(Clone, Debug)]
 pub enum Update {
-    /// All probes are in, and everything counts from now on.
+    /// All probes are in. The capture, if one is written, is made after this is told.
+    Attached,
+    /// Everything counts from now on.
     Started {
         /// For each process: what it is.
         processes: Vec<String>,

@@ -15,7 +15,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{
-        DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior,
+        DumpableBehavior, Resource, Rlimit, Signal, getrlimit, set_dumpable_behavior,
         set_parent_process_death_signal, setrlimit,
     },
 };
@@ -132,9 +132,12 @@ impl<R: Read + AsFd> Read for Timed<'_, R> {
 /// When whoever asks is gone.
 pub fn answer_all(mut questions: impl Read, mut answers: impl Write) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    // Never more than whoever started the recorder allows.
+    let most = getrlimit(Resource::As).maximum;
+    let memory = Some(most.map_or(MEMORY, |most| most.min(MEMORY)));
     let limit = Rlimit {
-        current: Some(MEMORY),
-        maximum: Some(MEMORY),
+        current: memory,
+        maximum: memory,
     };
     setrlimit(Resource::As, limit)?;
     let none = Rlimit {

@@ -1,7 +1,7 @@
 //! However somebody ends a recording, or looks away from it, the capture is complete.
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -13,9 +13,11 @@ use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     code_bytes::{assert_clean, changed_code},
     fixtures::Fixture,
+    hanging::Hanging,
     lines::Lines,
     machine::{self, PATIENCE, wait_until},
     recorder::{record, report},
+    report::Report,
     target::Target,
 };
 use rustix::{
@@ -23,6 +25,8 @@ use rustix::{
     process::{Pid, Signal, kill_process},
 };
 use tempfile::TempDir;
+
+use crate::files::split;
 
 /// More than a recording of a second takes beside that second, on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -170,12 +174,169 @@ fn the_capture_is_complete_before_the_probes_are_out_and_who_asks_again_leaves()
     said.wait_for_end(PATIENCE)?;
     assert!(said.all().contains("leaving"), "{}", said.all());
     assert_complete(&capture)?;
-    for pid in pids {
+    assert_clean_soon(&pids)
+}
+
+/// How long it may take to leave at once.
+const AT_ONCE: Duration = Duration::from_secs(2);
+/// The exit code of whoever SIGINT keeps from an end of its own.
+const INTERRUPTED: i32 = 128 + 2;
+
+/// Panics unless `residue` leaves at once, on this signal, because nothing is recorded yet.
+fn assert_leaves_before_the_beginning(
+    mut residue: Child,
+    which: Signal,
+    capture: &Path,
+) -> Result<String> {
+    let said = Lines::of(residue.stderr.take().context("a piped stderr")?);
+    signal(&residue, which)?;
+    let status = ended(&mut residue, AT_ONCE)?;
+    said.wait_for_end(PATIENCE)?;
+    let said = said.all();
+    assert_eq!(
+        status.code(),
+        Some(128 + which.as_raw()),
+        "{status}: {said}"
+    );
+    assert!(said.contains("nothing was recorded"), "{said}");
+    assert!(!said.contains("recording 1"), "{said}");
+    assert!(!capture.exists(), "a capture of nothing is left");
+    Ok(said)
+}
+
+fn assert_clean_soon(pids: &[u32]) -> Result<()> {
+    for &pid in pids {
         let clean = || changed_code(pid).is_ok_and(|changed| changed.is_empty());
         wait_until(PATIENCE, clean);
         assert_clean(pid)?;
     }
     Ok(())
+}
+
+fn is_probed(pid: u32) -> bool {
+    changed_code(pid).is_ok_and(|changed| !changed.is_empty())
+}
+
+/// Attaching to so many processes takes seconds.
+#[test]
+fn who_asks_while_probes_are_put_in_leaves_at_once_and_no_probe_stays() -> Result<()> {
+    let _turn = machine::alone();
+    let targets: Vec<Target> = (0..24).map(|_| holder()).collect::<Result<_>>()?;
+    let pids: Vec<u32> = targets.iter().map(Target::pid).collect();
+    for which in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
+        let (_directory, capture) = capture()?;
+        let residue = record(&pids, &capture)?.stderr(Stdio::piped()).spawn()?;
+        let probed = wait_until(SOON, || is_probed(pids[0]));
+        ensure!(probed, "residue has put no probes in");
+        assert_leaves_before_the_beginning(residue, which, &capture)?;
+        assert_clean_soon(&pids)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn who_asks_while_a_file_system_does_not_answer_leaves_at_once() -> Result<()> {
+    let _turn = machine::alone();
+    let directory = tempfile::tempdir()?;
+    let program = directory.path().join("churn");
+    std::fs::copy(Fixture::Churn.build()?, &program)?;
+    let target = Target::start(&program, &["1", "100", "3"])?;
+    let hanging = Hanging::over(directory.path())?;
+    let (_directory, capture) = capture()?;
+    let mut residue = record(&[target.pid()], &capture)?;
+    let residue = residue.stderr(Stdio::piped()).spawn()?;
+    thread::sleep(Duration::from_secs(1));
+    assert_leaves_before_the_beginning(residue, Signal::INT, &capture)?;
+    drop(hanging);
+    assert_clean(target.pid())
+}
+
+/// Names are looked up for ten seconds, beside a file system that does not answer.
+#[test]
+fn who_asks_twice_while_the_end_is_written_leaves_with_what_is_written() -> Result<()> {
+    let _turn = machine::alone();
+    let directory = tempfile::tempdir()?;
+    let program = directory.path().join("churn");
+    std::fs::copy(Fixture::Churn.build()?, &program)?;
+    split(&program)?;
+    let mut target = Target::start(&program, &["1", "100", "3"])?;
+    let (_directory, capture) = capture()?;
+    let mut residue = record(&[target.pid()], &capture)?
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let said = Lines::of(residue.stderr.take().context("a piped stderr")?);
+    said.next_starting("recording", PATIENCE)?;
+    let hanging = Hanging::over(directory.path())?;
+    target.ask("fill", "filled")?;
+    let truth = target.ask_truth()?;
+    // More than an interval.
+    thread::sleep(Duration::from_millis(2500));
+    signal(&residue, Signal::INT)?;
+    thread::sleep(Duration::from_secs(1));
+    assert!(residue.try_wait()?.is_none(), "it waits for names");
+    signal(&residue, Signal::INT)?;
+    let status = ended(&mut residue, AT_ONCE)?;
+    said.wait_for_end(PATIENCE)?;
+    assert_eq!(status.code(), Some(INTERRUPTED), "{status}: {}", said.all());
+    assert!(said.all().contains("leaving at once"), "{}", said.all());
+    drop(hanging);
+    let json = String::from_utf8(report(&capture, "json")?.stdout)?;
+    let json: serde_json::Value = serde_json::from_str(&json)?;
+    assert_eq!(json["span"]["cut_off"], true, "{}", json["span"]);
+    let report: Report = serde_json::from_value(json)?;
+    assert_eq!(report.outstanding_bytes(), truth.bytes());
+    assert_clean_soon(&[target.pid()])
+}
+
+/// A command that is held where its program begins is nobody's loss, and must not stand still for ever.
+#[test]
+fn who_asks_while_a_command_is_started_ends_it_before_it_begins() -> Result<()> {
+    let _turn = machine::alone();
+    // From before it is forked to when it is recorded.
+    for milliseconds in [100, 200, 400, 600, 800, 1000, 1200, 1500] {
+        let (directory, capture) = capture()?;
+        let began = directory.path().join("began");
+        let mut residue = record(&[], &capture)?
+            .args(["--", "sh", "-c", "touch \"$0\"; exec sleep 30"])
+            .arg(&began)
+            .stderr(Stdio::piped())
+            .spawn()?;
+        thread::sleep(Duration::from_millis(milliseconds));
+        signal(&residue, Signal::INT)?;
+        let status = ended(&mut residue, SOON)?;
+        let mut said = String::new();
+        let mut stderr = residue.stderr.take().context("a piped stderr")?;
+        stderr.read_to_string(&mut said)?;
+        let never = status.code() == Some(INTERRUPTED);
+        assert_eq!(
+            said.contains("nothing was recorded"),
+            never,
+            "{status}: {said}"
+        );
+        if never {
+            assert!(!began.exists(), "{said}");
+            assert!(!capture.exists(), "{said}");
+        }
+        let of_ours = || commands_with(&began.display().to_string());
+        match never {
+            true => assert!(wait_until(SOON, || of_ours().is_empty()), "{:?}", of_ours()),
+            // It was recorded, and goes on: none may stand still.
+            false => assert!(wait_until(SOON, || began.exists()), "{said}"),
+        }
+    }
+    Ok(())
+}
+
+/// Processes that have this in their command line.
+fn commands_with(text: &str) -> Vec<i32> {
+    let processes = procfs::process::all_processes().into_iter().flatten();
+    let with = processes.filter_map(|process| {
+        let process = process.ok()?;
+        let command = process.cmdline().ok()?;
+        (command.iter().any(|it| it.contains(text)) && !command.iter().any(|it| it == "record"))
+            .then_some(process.pid)
+    });
+    with.collect()
 }
 
 /// Records a shell command, and returns how residue ended and what it said.
@@ -219,5 +380,19 @@ fn a_daemon_that_a_command_leaves_is_named() -> Result<()> {
     assert!(note.contains(&format!("{daemon} (sleep)")), "{note}");
     let pid = Pid::from_raw(daemon.parse()?).context("a pid")?;
     kill_process(pid, Signal::KILL)?;
+    Ok(())
+}
+
+/// No such moment exists, and nobody has to know that.
+#[test]
+fn a_table_that_is_never_due_ends_no_watch() -> Result<()> {
+    let _turn = machine::alone();
+    let target = holder()?;
+    let watch = Command::new(residue_tests::recorder::residue()?)
+        .args(["watch", "-d", "1s", "--table-every", "500000000000years"])
+        .args(["-p", &target.pid().to_string()])
+        .output()?;
+    let said = String::from_utf8_lossy(&watch.stderr);
+    assert!(watch.status.success(), "{}: {said}", watch.status);
     Ok(())
 }

@@ -46,7 +46,7 @@ fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Strips a program, which links to a debug file beside it. Returns the path of that.
-fn split(program: &Path) -> Result<PathBuf> {
+pub(crate) fn split(program: &Path) -> Result<PathBuf> {
     let debug = program.with_extension("debug");
     run(Command::new("objcopy")
         .arg("--only-keep-debug")

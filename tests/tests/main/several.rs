@@ -99,6 +99,27 @@ fn processes_that_did_nothing_are_named() -> Result<()> {
     Ok(())
 }
 
+/// Whoever gave `--children` is not told to give it.
+#[test]
+fn a_child_that_is_forked_later_is_named_as_that() -> Result<()> {
+    let _turn = machine::alone();
+    let mut shell =
+        Target::spawn(Command::new("sh").args(["-c", "read x; sleep 30 & echo $!; read y"]))?;
+    let recorder = Recorder::start_as_users_do(&[shell.pid()], &["--children"])?;
+    let child = shell.ask("", "")?;
+    let recording = recorder.stop()?;
+    let said = &recording.stderr;
+    let note = said
+        .lines()
+        .find(|line| line.contains(&format!("{child} (")));
+    let note = note.with_context(|| format!("the child is not named: {said}"))?;
+    assert!(note.contains("forked after the recording began"), "{note}");
+    assert!(!note.contains("--children"), "{note}");
+    let pid = rustix::process::Pid::from_raw(child.parse()?).context("a pid")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    Ok(())
+}
+
 /// Records with a limit of the shell's, such as `-Sn 64`.
 fn limited(limit: &str, pid: u32) -> Result<Refusal> {
     let directory = tempfile::tempdir()?;
@@ -121,7 +142,11 @@ fn soft_limits_are_raised_and_hard_ones_named() -> Result<()> {
         assert_eq!(code, Some(0), "ulimit {soft}: {stderr}");
     }
     limited("-n 40", target.pid())?.assert_says(&["too many open files", "ulimit -Hn"]);
-    limited("-v 200000", target.pid())?.assert_says(&["address space", "ulimit -Hv"]);
+    for hard in ["-v 200000", "-v 290000", "-v 500000"] {
+        limited(hard, target.pid())?.assert_says(&["address space", "ulimit -Hv"]);
+    }
+    let enough = limited("-v 650000", target.pid())?;
+    assert_eq!(enough.code, Some(0), "{}", enough.stderr);
     assert_clean(target.pid())
 }
 

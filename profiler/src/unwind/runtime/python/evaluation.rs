@@ -99,7 +99,9 @@ fn moved_parts<'data>(
     let targets = jumps_out(code, function.start);
     let mut searches = 0;
     for target in targets.difference(functions) {
-        let is_in = |part: &EvalPart| (part.start.0..part.start.0 + part.bytes).contains(target);
+        let is_in = |part: &EvalPart| {
+            (part.start.0..part.start.0.saturating_add(part.bytes)).contains(target)
+        };
         if searches == MAX_SEARCHES || parts.iter().any(is_in) {
             continue;
         }

@@ -1,0 +1,74 @@
+//! Signals that wait until somebody takes them. A thread that waits for a file system runs no handler, and the
+//! kernel may choose just that thread; a signal that all threads block goes to whoever waits for it.
+
+use std::{io, mem::MaybeUninit, ptr, sync::OnceLock};
+
+/// What was blocked at first.
+static BEFORE: OnceLock<libc::sigset_t> = OnceLock::new();
+
+/// Signals that this thread, and those that it starts from now on, do not get.
+#[derive(Clone, Copy)]
+pub struct Blocked(libc::sigset_t);
+
+impl Blocked {
+    /// Blocks `signals`, even those that are ignored.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is no signal.
+    pub fn block(signals: &[libc::c_int]) -> io::Result<Self> {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: makes `set` the empty set.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        for signal in signals {
+            // SAFETY: `set` is a set.
+            if unsafe { libc::sigaddset(set.as_mut_ptr(), *signal) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        // SAFETY: it was made above.
+        let set = unsafe { set.assume_init() };
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: reads one set and writes the other.
+        check(unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, before.as_mut_ptr())
+        })?;
+        // SAFETY: written by what has succeeded.
+        BEFORE.get_or_init(|| unsafe { before.assume_init() });
+        Ok(Self(set))
+    }
+
+    /// Waits for one of them.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, which it has no reason to.
+    pub fn wait(&self) -> io::Result<libc::c_int> {
+        let mut signal = 0;
+        // SAFETY: reads the set and writes the number.
+        check(unsafe { libc::sigwait(&raw const self.0, &raw mut signal) })?;
+        Ok(signal)
+    }
+}
+
+/// Lets a command that we start get what it would get without us. Makes system calls only.
+///
+/// # Errors
+///
+/// When the kernel refuses, which it has no reason to.
+pub fn restore() -> io::Result<()> {
+    match BEFORE.get() {
+        // SAFETY: reads the set.
+        Some(before) => {
+            check(unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, ptr::null_mut()) })
+        }
+        None => Ok(()),
+    }
+}
+
+fn check(error: libc::c_int) -> io::Result<()> {
+    match error {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
