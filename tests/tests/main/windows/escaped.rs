@@ -38,7 +38,7 @@ const SETTLING: Duration = Duration::from_millis(500);
 
 struct Server {
     /// Held: the server ends with it.
-    _process: Target,
+    process: Target,
     /// The process that serves.
     pid: u32,
     port: u16,
@@ -53,7 +53,7 @@ impl Server {
         let pid = words.next().and_then(|it| it.parse().ok());
         Ok(Self {
             pid: pid.unwrap_or(process.pid()),
-            _process: process,
+            process: process,
             port,
         })
     }
