@@ -17,7 +17,7 @@ use residue_ebpf::abi::cost::ProbeTime;
 use super::{Followed, SessionError};
 use crate::{
     attach::{Kernel, ProbeCost},
-    report::units,
+    wording,
 };
 
 /// How often it is looked at.
@@ -88,7 +88,7 @@ impl Spent {
 
     /// For a person.
     pub fn text(&self) -> String {
-        let rate = units::number(round(self.rate()));
+        let rate = wording::number(round(self.rate()));
         match self.slowdown() {
             few if few < 1.05 => format!("less than 5 % slower ({rate} allocations a second)"),
             few if few < SURE => {

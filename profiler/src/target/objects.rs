@@ -10,8 +10,6 @@ use super::elf::{ElfFacts, NotUsable};
 use super::file::map_file;
 use super::search_order::{Linkage, loaded_at_startup};
 use super::{Avma, FileKey, LoadBias, Mapping, Process, TargetFile, link_map};
-use crate::probes::{ObjectSymbols, ScopeObject};
-use crate::window::sources::{SourceObject, WindowSource};
 
 /// When an object came into the process, which decides what its symbols override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,43 +180,6 @@ impl LoadedObject {
                 .map(OsStrExt::as_bytes)
                 .unwrap_or_default(),
         }
-    }
-
-    /// Reads what probe planning needs to know of the object.
-    ///
-    /// # Errors
-    /// When the file is gone or damaged.
-    pub fn scope_object(&self) -> Result<ScopeObject, UnreadableObject> {
-        let unreadable = |reason| UnreadableObject {
-            path: self.path.clone(),
-            reason,
-        };
-        let symbols = ObjectSymbols::read(&self.opened.data(), &self.facts.text)
-            .map_err(|damaged| unreadable(io::Error::other(damaged)))?;
-        Ok(ScopeObject {
-            path: self.path.clone(),
-            file: self.file,
-            load: self.load,
-            is_dynamic: self.load != Load::Executable || !self.facts.is_static(),
-            symbols,
-        })
-    }
-
-    /// Reads what planning for these sources of windows needs to know of the object.
-    ///
-    /// # Errors
-    /// When the file is gone or damaged.
-    pub fn source_object(
-        &self,
-        sources: &[WindowSource],
-    ) -> Result<SourceObject, UnreadableObject> {
-        let unreadable = |reason| UnreadableObject {
-            path: self.path.clone(),
-            reason,
-        };
-        let identity = (&*self.path, self.file);
-        SourceObject::read(identity, &self.opened.data(), &self.facts, sources)
-            .map_err(|damaged| unreadable(io::Error::other(damaged)))
     }
 }
 
