@@ -19,3 +19,4 @@ pub mod symbolize;
 pub mod target;
 pub mod unwind;
 pub mod window;
+mod wording;

@@ -4,7 +4,7 @@ use std::{
     env,
     io::Write as _,
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
 
@@ -43,11 +43,19 @@ impl Knobs {
     }
 }
 
-/// Keeps all other tests waiting while it lives.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
+/// Who has the machine.
+static TURN: RwLock<()> = RwLock::new(());
+
+/// Keeps all other tests waiting while it lives: for a test that measures time, or that changes something which all
+/// processes share.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
     // A test that failed leaves nothing behind that another could stumble over.
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    TURN.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps tests waiting that want to be alone, and lets all others run at the same time.
+pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+    TURN.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Something outside the workspace that a test needs.

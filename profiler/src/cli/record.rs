@@ -25,9 +25,9 @@ use crate::{
     attach::{Limits, ProgramSet, Samples, StackConfig, Tracing, Walking, ensure_tracefs},
     capture,
     probes::SitePolicy,
-    report::units::printable,
     session::{Config, Finished, Session, Tally, Update, raise_limits},
     target::{self, Pid, Process, Refusal},
+    wording::printable,
 };
 
 const EXAMPLES: &str = "\

@@ -3,11 +3,11 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use crate::{
+    probes::windows::WindowSource,
     session::WindowRules,
     window::{
         head::IdHeader,
         route::{Kept, MAX_ROUTES, Pattern, RouteRules},
-        sources::WindowSource,
         survivors::Grace,
     },
 };

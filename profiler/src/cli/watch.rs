@@ -19,7 +19,6 @@ use crate::{
     attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
     printable::{Notation, Sink},
     probes::SitePolicy,
-    report::units::{printable, wrap},
     session::{Config, Finished, Session, Update, raise_limits},
     target::Pid,
     window::{
@@ -27,6 +26,7 @@ use crate::{
         record::{Unbound, WindowRecord},
         table::{self, TableBuilder},
     },
+    wording::{printable, wrap},
 };
 
 const EXAMPLES: &str = "\

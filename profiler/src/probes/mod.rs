@@ -8,6 +8,8 @@
 //! Windows open and close at functions of the program's own: `functions` finds those by name, `demangle`
 //! knows what the source calls them, `exits` where they return, and `sdt` reads static probes.
 //!
+//! `windows` plans what opens windows beside sockets. `loaded` reads the objects of a process.
+//!
 //! `walkers` knows what else in a process takes stacks, which return probes cut.
 
 pub mod allocators;
@@ -15,6 +17,7 @@ pub mod demangle;
 mod encoding;
 pub mod exits;
 mod functions;
+mod loaded;
 mod plan;
 mod plt;
 pub mod python;
@@ -22,6 +25,7 @@ mod sdt;
 mod site;
 mod symbols;
 pub mod walkers;
+pub mod windows;
 
 pub use functions::{FunctionSymbol, SymbolName, functions};
 pub use plan::{Plan, PlanError, PlannedFunction, ScopeObject, Skipped, plan, plan_under_way};

@@ -402,6 +402,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::probes::ScopeObject;
     use crate::target::Process;
     use crate::target::elf::ElfFacts;
 
@@ -411,9 +412,7 @@ mod tests {
         let objects = process.loaded_objects().objects;
         let malloc = |symbols: &ObjectSymbols| symbols.functions.iter().any(|f| f.name == "malloc");
         let defines = |object: &&crate::target::LoadedObject| {
-            object
-                .scope_object()
-                .is_ok_and(|object| malloc(&object.symbols))
+            ScopeObject::of(object).is_ok_and(|object| malloc(&object.symbols))
         };
         let libc = objects
             .iter()

@@ -10,8 +10,9 @@ use inferno::flamegraph::{self, TextTruncateDirection};
 
 use crate::profile::Profile;
 use crate::report::rows::{self, Row, rows};
-use crate::report::{Measure, Options, empty, folded, units};
+use crate::report::{Measure, Options, empty, folded, heading};
 use crate::window::route::Route;
+use crate::wording;
 use colours::Colours;
 use page::Page;
 
@@ -74,7 +75,7 @@ fn draw(lines: &[String], colours: &mut Colours) -> io::Result<Vec<u8>> {
 }
 
 fn title(profile: &Profile, shown: Options<'_>) -> String {
-    let targets = units::targets(profile);
+    let targets = heading::targets(profile);
     let (_, memory) = shown.tier.nouns();
     let requests = requests(shown);
     match shown.by {
@@ -87,7 +88,7 @@ fn title(profile: &Profile, shown: Options<'_>) -> String {
 
 /// Whose requests are shown.
 fn requests(shown: Options<'_>) -> String {
-    let name = |route: &Route| units::fit(&units::printable(&route.to_string()), ROUTE_COLUMNS);
+    let name = |route: &Route| wording::fit(&wording::printable(&route.to_string()), ROUTE_COLUMNS);
     shown.route.map_or_else(|| "requests".to_owned(), name)
 }
 
@@ -107,13 +108,13 @@ fn remarks(profile: &Profile, shown: Options<'_>, rows: &[Row<'_>]) -> Vec<Strin
         Some(_) => "",
     };
     let (bytes, blocks) = (
-        units::bytes(total.bytes),
-        units::counted(total.objects, block),
+        wording::bytes(total.bytes),
+        wording::counted(total.objects, block),
     );
     let share = rows::walked_share(rows);
     [
         Some(format!("{bytes} in {blocks} {counted}")),
-        Some(units::span(profile.span)),
+        Some(heading::span(profile.span)),
         share.map(|share| format!("{share} by their own stack{rest}")),
         Some(lost(profile)),
     ]
@@ -125,12 +126,12 @@ fn remarks(profile: &Profile, shown: Options<'_>, rows: &[Row<'_>]) -> Vec<Strin
 fn lost(profile: &Profile) -> String {
     let all = profile.lost().count();
     let named = profile.lost().take(MAX_LOST).map(|counter| {
-        let name = units::fit(&counter.name, LOST_COLUMNS);
-        format!("{} {name}", units::number(counter.value))
+        let name = wording::fit(&counter.name, LOST_COLUMNS);
+        format!("{} {name}", wording::number(counter.value))
     });
     let mut lost: Vec<String> = named.collect();
     if let Some(more @ 1..) = all.checked_sub(MAX_LOST) {
-        lost.push(format!("and {} more", units::number(more as u64)));
+        lost.push(format!("and {} more", wording::number(more as u64)));
     }
     match lost.is_empty() {
         true => "lost: nothing".to_owned(),

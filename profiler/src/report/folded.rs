@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use crate::printable::printable;
 use crate::profile::Profile;
 use crate::report::rows::{Row, rows};
-use crate::report::{Options, units};
+use crate::report::{Options, heading};
 
 pub(super) fn write(
     profile: &Profile,
@@ -36,7 +36,9 @@ fn line(profile: &Profile, frames: &[String], row: &Row<'_>) -> String {
     if row.by_process {
         let target = row.targets.first().copied().flatten();
         let target = target.and_then(|index| profile.targets.get(index));
-        line.push_str(&target.map_or("[process unknown]".into(), |it| escape(&units::target(it))));
+        line.push_str(&target.map_or("[process unknown]".into(), |it| {
+            escape(&heading::target(it))
+        }));
         line.push(';');
     }
     if let Some(route) = row.route {

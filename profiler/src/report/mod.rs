@@ -3,12 +3,12 @@
 mod empty;
 mod flamegraph;
 mod folded;
+mod heading;
 mod json;
 mod pprof;
 mod rows;
 mod selection;
 mod text;
-pub(crate) mod units;
 
 #[cfg(test)]
 mod tests;

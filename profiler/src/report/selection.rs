@@ -3,8 +3,9 @@
 use thiserror::Error;
 
 use crate::profile::{Profile, Tier};
-use crate::report::{Format, Measure, Options, units};
+use crate::report::{Format, Measure, Options};
 use crate::window::table::RouteRow;
+use crate::wording;
 
 /// Routes that a message names, at most.
 const MAX_NAMED: usize = 20;
@@ -130,11 +131,11 @@ fn find<'a>(profile: &'a Profile, name: &str) -> Result<&'a RouteRow, Refusal> {
     match with_path.collect::<Vec<_>>()[..] {
         [row] => Ok(row),
         [] => Err(Refusal::NoSuchRoute {
-            route: units::printable(name),
+            route: wording::printable(name),
             known: named(&rows.iter().collect::<Vec<_>>()),
         }),
         ref several => Err(Refusal::SeveralRoutes {
-            path: units::printable(name),
+            path: wording::printable(name),
             routes: named(several),
         }),
     }
@@ -143,10 +144,10 @@ fn find<'a>(profile: &'a Profile, name: &str) -> Result<&'a RouteRow, Refusal> {
 /// Routes, one a line, as far as a message has room for them.
 fn named(rows: &[&RouteRow]) -> String {
     let shown = rows.iter().take(MAX_NAMED);
-    let line = |row: &&RouteRow| format!("\n  {}", units::printable(&row.route.to_string()));
+    let line = |row: &&RouteRow| format!("\n  {}", wording::printable(&row.route.to_string()));
     let mut lines: String = shown.map(line).collect();
     if let Some(more @ 1..) = rows.len().checked_sub(MAX_NAMED) {
-        let more = units::counted(more as u64, "further route");
+        let more = wording::counted(more as u64, "further route");
         lines += &format!("\n  and {more} (--format json has all)");
     }
     lines

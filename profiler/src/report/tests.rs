@@ -14,13 +14,14 @@ use flate2::read::GzDecoder;
 use residue_ebpf::abi::event::WalkEnd;
 use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
-use super::{Format, Measure, Options, units};
+use super::{Format, Measure, Options};
 use crate::capture::{
     Capture, Ended, Figures, Frame, FrameKind, MappingOwner, MappingTotals, Module, Note, Process,
     Stack,
 };
 use crate::profile::Profile;
 use crate::symbolize::Symbol;
+use crate::wording;
 use wire::Message;
 
 type TestResult = Result<(), Box<dyn Error>>;
@@ -306,7 +307,7 @@ fn inferno_reads_the_folded_stacks_and_finds_every_byte() -> TestResult {
     let mut svg = Vec::new();
     let mut options = inferno::flamegraph::Options::default();
     inferno::flamegraph::from_reader(&mut options, Cursor::new(folded), &mut svg)?;
-    let total = units::number(Profile::from(&capture()).total().inuse_bytes);
+    let total = wording::number(Profile::from(&capture()).total().inuse_bytes);
     assert!(String::from_utf8(svg)?.contains(&format!("all ({total} samples, 100%)")));
     Ok(())
 }
@@ -429,13 +430,13 @@ fn pprof_read_by_another_parser_says_the_same() -> TestResult {
 
 #[test]
 fn numbers_read_well() {
-    assert_eq!(units::bytes(1023), "1023 B");
-    assert_eq!(units::bytes(1536), "1.5 KiB");
-    assert_eq!(units::bytes(1024 * 1024 - 1), "1.0 MiB");
-    assert_eq!(units::bytes(u64::MAX), "16.0 EiB");
-    assert_eq!(units::number(999), "999");
-    assert_eq!(units::number(1_234_567), "1,234,567");
-    assert_eq!(units::counted(1, "block"), "1 block");
+    assert_eq!(wording::bytes(1023), "1023 B");
+    assert_eq!(wording::bytes(1536), "1.5 KiB");
+    assert_eq!(wording::bytes(1024 * 1024 - 1), "1.0 MiB");
+    assert_eq!(wording::bytes(u64::MAX), "16.0 EiB");
+    assert_eq!(wording::number(999), "999");
+    assert_eq!(wording::number(1_234_567), "1,234,567");
+    assert_eq!(wording::counted(1, "block"), "1 block");
 }
 
 /// The release build is to draw 10,000 stacks in two seconds; a debug build gets ten times as long.

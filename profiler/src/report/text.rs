@@ -9,8 +9,9 @@ use std::io::{self, Write};
 
 use crate::profile::{Profile, Tier};
 use crate::report::rows::{mapped, rows};
-use crate::report::{Measure, Options, units};
+use crate::report::{Measure, Options};
 use crate::window::table;
+use crate::wording;
 use culprits::{Culprits, Listing};
 
 /// Columns that a line may take: those of a terminal that nobody has made wider.
@@ -134,7 +135,7 @@ fn write_routes(profile: &Profile, options: Options<'_>, out: &mut impl Write) -
     match further {
         0 => Ok(()),
         more => {
-            let more = units::counted(more as u64, "further route");
+            let more = wording::counted(more as u64, "further route");
             writeln!(out, "\n{more}: `--format json` has all of them")
         }
     }
@@ -152,7 +153,7 @@ fn scope_of_routes(profile: &Profile) -> String {
         ("other mappings", mapped.saturating_sub(arenas)),
     ];
     let grew = parts.iter().filter(|(_, bytes)| *bytes > 0);
-    let grew = grew.map(|(what, bytes)| format!("{what} grew by {}", units::bytes(*bytes)));
+    let grew = grew.map(|(what, bytes)| format!("{what} grew by {}", wording::bytes(*bytes)));
     let grew: Vec<_> = grew.collect();
     match grew.is_empty() {
         true => table::SCOPE.to_owned(),
@@ -176,9 +177,9 @@ fn write_python(profile: &Profile, options: Options<'_>, out: &mut impl Write) -
         let heading = format!(
             "Python objects of up to 512 bytes, estimated from samples, one per {}: {} in {} samples, \
              give or take {error:.1} %",
-            units::bytes(interval),
-            units::bytes(total),
-            units::number(samples),
+            wording::bytes(interval),
+            wording::bytes(total),
+            wording::number(samples),
         );
         write_python_table(profile, Tier::PythonObjects, &heading, options, out)?;
     }
@@ -214,8 +215,8 @@ fn write_python_table(
 
 /// Breaks a text at blanks; a word that is too long for a line is cut.
 fn write_wrapped(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
-    let lines = units::wrap(text, COLUMNS).into_iter();
-    let mut lines = lines.map(|line| units::fit(&line, COLUMNS));
+    let lines = wording::wrap(text, COLUMNS).into_iter();
+    let mut lines = lines.map(|line| wording::fit(&line, COLUMNS));
     lines.try_for_each(|line| writeln!(out, "{}", style.paint(&line)))
 }
 

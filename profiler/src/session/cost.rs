@@ -17,7 +17,7 @@ use residue_ebpf::abi::cost::ProbeTime;
 use super::{Followed, SessionError};
 use crate::{
     attach::{AttachError, Kernel, ProbeCost},
-    report::units,
+    wording,
 };
 
 /// How often it is looked at.
@@ -96,9 +96,9 @@ impl Spent {
             // Probes for requests alone.
             0 => format!(
                 "{} hits of probes",
-                units::number(round(self.per_second(self.hits)))
+                wording::number(round(self.per_second(self.hits)))
             ),
-            _ => format!("{} allocations", units::number(round(self.rate()))),
+            _ => format!("{} allocations", wording::number(round(self.rate()))),
         };
         match self.slowdown() {
             few if few < 1.05 => format!("less than 5 % slower ({rate} a second)"),

@@ -9,7 +9,7 @@ use crate::{attach::AttachError, capture::CaptureError, probes::PlanError, targe
 pub enum SessionError {
     /// There is nothing that makes the windows that were asked for.
     #[error(transparent)]
-    Source(#[from] crate::window::sources::SourceError),
+    Source(#[from] crate::probes::windows::SourceError),
     /// A process cannot or must not be recorded.
     #[error(transparent)]
     Refused(#[from] Refusal),

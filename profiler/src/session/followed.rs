@@ -91,7 +91,7 @@ impl Discovered {
         let mut objects = Vec::new();
         let mut scope: Vec<ScopeObject> = Vec::new();
         for object in found.objects {
-            match object.scope_object() {
+            match ScopeObject::of(&object) {
                 Ok(readable) => {
                     scope.push(readable);
                     objects.push(object);

@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
-    probes::SitePolicy,
-    target::{FileKey, FileOffset, LoadedObject},
-    window::{
-        route::Route,
-        sources::{SourceError, SourceObject, WindowProbe, WindowSource, plan_tls},
+    probes::{
+        SitePolicy,
+        windows::{SourceError, SourceObject, WindowProbe, WindowSource, plan_tls},
     },
+    target::{FileKey, FileOffset, LoadedObject},
+    window::route::Route,
 };
 
 /// See the module documentation.
@@ -104,7 +104,7 @@ impl WindowProbes {
         // An allocator in one that cannot be read is not seen either, which is told already.
         let readable = objects
             .iter()
-            .filter_map(|object| Some((object, object.source_object(&self.sources).ok()?)));
+            .filter_map(|object| Some((object, SourceObject::of(object, &self.sources).ok()?)));
         readable.unzip()
     }
 

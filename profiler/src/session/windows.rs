@@ -12,13 +12,13 @@ use residue_ebpf::abi::window::{SPEAKS_HTTP2, SPEAKS_TLS, WINDOWS, WindowStage, 
 use super::clock;
 use crate::{
     drain::Drain,
+    probes::windows::WindowSource,
     window::{
         head::IdHeader,
         record::{
             Amount, Binding, LeftBehind, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord,
         },
         route::{Route, RouteRules, Routes},
-        sources::WindowSource,
         survivors::{Grace, OpenSpan, past_grace},
         track::{Last, Tracker, allocated, outstanding},
     },

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use super::elf::{ElfFacts, NotUsable};
 use super::file::map_file;
 use super::search_order::{Linkage, loaded_at_startup};
-use super::{Avma, FileKey, LoadBias, Mapping, Process, ReadBudget, TargetFile, link_map};
-use crate::probes::{ObjectSymbols, ScopeObject};
-use crate::window::sources::{SourceObject, WindowSource};
+use super::{Avma, FileData, FileKey, LoadBias, Mapping, Process, ReadBudget, TargetFile, link_map};
 
 /// How many files a process runs code from at most. The largest have some hundred libraries.
 const MAX_OBJECTS: usize = 4096;
@@ -211,46 +209,10 @@ impl LoadedObject {
         }
     }
 
-    /// Reads what probe planning needs to know of the object.
-    ///
-    /// # Errors
-    /// When the file is gone or damaged.
-    pub fn scope_object(&self) -> Result<ScopeObject, UnreadableObject> {
-        let unreadable = |reason| UnreadableObject {
-            path: self.path.clone(),
-            reason,
-        };
-        let symbols = ObjectSymbols::read(&self.opened.data_within(&self.budget), &self.facts.text)
-            .map_err(|damaged| unreadable(io::Error::other(damaged)))?;
-        Ok(ScopeObject {
-            path: self.path.clone(),
-            file: self.file,
-            load: self.load,
-            is_dynamic: self.load != Load::Executable || !self.facts.is_static(),
-            symbols,
-        })
-    }
-
-    /// Reads what planning for these sources of windows needs to know of the object.
-    ///
-    /// # Errors
-    /// When the file is gone or damaged.
-    pub fn source_object(
-        &self,
-        sources: &[WindowSource],
-    ) -> Result<SourceObject, UnreadableObject> {
-        let unreadable = |reason| UnreadableObject {
-            path: self.path.clone(),
-            reason,
-        };
-        let identity = (&*self.path, self.file);
-        SourceObject::read(
-            identity,
-            &self.opened.data_within(&self.budget),
-            &self.facts,
-            sources,
-        )
-        .map_err(|damaged| unreadable(io::Error::other(damaged)))
+    /// The object's file, of which no more is read than all files of the process together may take.
+    #[must_use]
+    pub fn data(&self) -> FileData<'_> {
+        self.opened.data_within(&self.budget)
     }
 }
 

@@ -338,7 +338,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::probes::{SitePolicy, plan};
+    use crate::probes::{ScopeObject, SitePolicy, plan};
     use crate::target::{Avma, Load};
 
     fn own_pid() -> Pid {
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(found.objects[0].path, process.exe());
         assert_eq!(found.objects[0].load, Load::Executable);
         assert_eq!(found.unreadable.len(), 0);
-        let scope: Result<Vec<_>, _> = found.objects.iter().map(|o| o.scope_object()).collect();
+        let scope: Result<Vec<_>, _> = found.objects.iter().map(ScopeObject::of).collect();
         let plan = plan(&scope.expect("all is readable"), SitePolicy::Cheapest);
         let plan = plan.expect("a C library is linked");
         assert!(

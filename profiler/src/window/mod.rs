@@ -20,7 +20,6 @@ pub mod head;
 pub mod line;
 pub mod record;
 pub mod route;
-pub mod sources;
 pub mod survivors;
 pub mod table;
 pub mod track;

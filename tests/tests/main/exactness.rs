@@ -22,7 +22,7 @@ use residue_tests::{
 
 /// Records the fixture's whole run, as often as asked for, and compares each time.
 fn exact_in_every_run(test: &str, fixture: Fixture, arguments: &[&str]) -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !fixture.can_be_had(test) {
         return Ok(());
     }
@@ -97,7 +97,7 @@ fn rust_on_a_static_mimalloc_is_exact() -> Result<()> {
 
 #[test]
 fn ten_thousand_stacks_are_told_apart() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::start(&Fixture::Stacks.build()?, &[])?;
     let recorder = Recorder::start(&[target.pid()], &[])?;
     let truth = target.go()?;
@@ -115,7 +115,7 @@ fn ten_thousand_stacks_are_told_apart() -> Result<()> {
 /// target gives residue a moment before it uses it.
 #[test]
 fn libraries_loaded_during_the_recording_are_exact() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (plugin, bundled) = (Fixture::Plugin.build()?, Fixture::Bundled.build()?);
     let paths = [plugin.display().to_string(), bundled.display().to_string()];
     let mut target = Target::start(&Fixture::Dlopen.build()?, &[&paths[0], &paths[1]])?;
@@ -131,7 +131,7 @@ fn libraries_loaded_during_the_recording_are_exact() -> Result<()> {
 
 #[test]
 fn two_recorders_on_one_target_are_both_exact() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::start(&Fixture::HeapWalk.build()?, &["20000"])?;
     let first = Recorder::start(&[target.pid()], &[])?;
     let second = Recorder::start(&[target.pid()], &[])?;
@@ -144,7 +144,7 @@ fn two_recorders_on_one_target_are_both_exact() -> Result<()> {
 
 #[test]
 fn two_targets_of_one_recorder_are_added_up() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let program = Fixture::HeapWalk.build()?;
     let mut targets = [
         Target::start(&program, &["8000"])?,
@@ -161,7 +161,7 @@ fn two_targets_of_one_recorder_are_added_up() -> Result<()> {
 /// A shell that starts two fixtures; only their pids' parent is named.
 #[test]
 fn the_descendants_of_a_process_are_recorded_with_it() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let program = Fixture::Churn.build()?;
     // The shell hands its standard input to the child, and waits for it.
     let script = format!("{} 1 500 1; true", program.display());
@@ -179,7 +179,7 @@ fn the_descendants_of_a_process_are_recorded_with_it() -> Result<()> {
 /// preparations are as well; they are in no site.
 #[test]
 fn a_command_that_residue_starts_is_exact_from_its_beginning() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let program = Fixture::HeapWalk.build()?;
     let directory = tempfile::tempdir()?;
     let (input, output) = (directory.path().join("in"), directory.path().join("out"));

@@ -23,7 +23,7 @@ use residue_tests::{
 use tempfile::TempDir;
 
 fn exact(test: &str, fixture: Fixture, arguments: &[&str]) -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !fixture.can_be_had(test) {
         return Ok(());
     }
@@ -57,7 +57,7 @@ fn a_static_pie_program_in_cpp_is_exact() -> Result<()> {
 /// It maps no C library for which residue could wait.
 #[test]
 fn a_static_pie_command_is_exact_from_its_beginning() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let program = Fixture::HeapWalkStaticPie.build()?;
     let directory = tempfile::tempdir()?;
     let (input, output) = (directory.path().join("in"), directory.path().join("out"));
@@ -87,7 +87,7 @@ fn changed(fixture: Fixture, tool: &[&str]) -> Result<(TempDir, PathBuf)> {
 
 #[test]
 fn a_static_pie_program_without_symbols_is_refused() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (directory, program) = changed(Fixture::HeapWalkStaticPie, &["strip"])?;
     let target = Target::start(&program, &["0"])?;
     let mut command = record(&[target.pid()], &directory.path().join("refused.residue"))?;
@@ -99,7 +99,7 @@ fn a_static_pie_program_without_symbols_is_refused() -> Result<()> {
 /// As where the compiler has put all of `malloc` into its callers.
 #[test]
 fn frees_whose_malloc_is_not_found_are_named_and_counted() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let remove = ["objcopy", "--strip-symbol=malloc"];
     let (_directory, program) = changed(Fixture::HeapWalkStaticPie, &remove)?;
     let mut target = Target::start(&program, &["8000"])?;
@@ -133,7 +133,7 @@ fn loading(library: Fixture) -> Result<(Truth, Recording)> {
 }
 
 fn exact_when_loaded(library: Fixture) -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (truth, recording) = loading(library)?;
     // What the loader keeps about the libraries is in no site.
     assert_exact(&truth, &recording.report()?.only_sites());
@@ -153,7 +153,7 @@ fn an_allocator_that_link_time_optimization_hides_is_exact() -> Result<()> {
 /// Its free has lost its argument: what is freed cannot be known.
 #[test]
 fn an_allocator_that_link_time_optimization_changes_is_named() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (_, recording) = loading(Fixture::BundledChanged)?;
     let report = recording.report()?;
     assert!(!report.by_site().contains_key("site_in_bundled"));

@@ -27,7 +27,7 @@ fn owners(report: &Report) -> BTreeMap<&str, BTreeSet<&str>> {
 /// memfds, POSIX and System V shared memory, `MAP_SHARED` without a file; moved, copied and cut.
 #[test]
 fn shared_memory_is_counted_to_the_page_and_has_its_own_owner() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::start(&Fixture::SharedMaps.build()?, &[])?;
     let recorder = Recorder::start(&[target.pid()], &[])?;
     let truth = target.go()?;

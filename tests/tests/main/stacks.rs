@@ -63,7 +63,7 @@ fn record(
     runs: u32,
     check: impl Fn(Recorded) -> Result<()>,
 ) -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !fixture.can_be_had(test) {
         return Ok(());
     }
@@ -199,7 +199,7 @@ fn stacks_are_whole_at_every_instruction_at_a_fixed_address() -> Result<()> {
 /// (OPENSSL_ia32cap(3)): all that there are; without SHA; without AVX2; without AVX and SSSE3.
 #[test]
 fn assembly_written_by_hand_is_walked_through() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let program = Fixture::Crypto.build()?;
     let mut targets = Vec::new();
     for without in [
@@ -242,7 +242,7 @@ fn a_deep_recursion_keeps_both_ends_and_says_what_is_left_out() -> Result<()> {
 /// Before Linux 5.17 there is no `bpf_loop`, and a walk has few steps.
 #[test]
 fn without_loops_in_the_kernel_deep_stacks_are_cut_and_counted() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::start(&Fixture::Outermost.build()?, &["recursion"])?;
     let recorder = Recorder::start(&[target.pid()], &["--few-steps"])?;
     let (truth, report) = (target.go()?, recorder.stop()?.report()?);
@@ -258,7 +258,7 @@ fn without_loops_in_the_kernel_deep_stacks_are_cut_and_counted() -> Result<()> {
 /// Unwind tables belong to files, not to processes.
 #[test]
 fn workers_of_one_program_share_its_unwind_tables() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let program = Fixture::Churn.build()?;
     let start = || Target::start(&program, &["1", "10", "1"]);
     let targets = [start()?, start()?, start()?];
@@ -288,7 +288,7 @@ fn a_thread_is_walked_to_its_first_function() -> Result<()> {
 /// One child is recorded by its own pid, another as a descendant of the process that forked it.
 #[test]
 fn the_stacks_of_a_forked_child_are_whole() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let program = Fixture::Outermost.build()?;
     let start = || Target::start(&program, &["child"]);
     let targets = vec![start()?, start()?];

@@ -10,7 +10,9 @@ use crate::{command, workspace};
 
 mod architecture;
 mod files;
+mod imports;
 mod readme;
+mod rooms;
 mod source;
 mod text;
 
@@ -39,8 +41,6 @@ type Rule = fn(&Source) -> Vec<Finding>;
 /// Every rule. A new one needs a test that shows it finding something.
 const RULES: &[Rule] = &[
     architecture::pure_modules_stay_pure,
-    architecture::reports_are_made_from_the_profile_alone,
-    architecture::recording_and_reporting_meet_in_the_capture,
     architecture::every_counter_reaches_the_profile,
     files::files_of_targets_are_opened_in_one_way,
     files::messages_alone_writes_to_standard_error,
@@ -65,6 +65,12 @@ pub fn run() -> Result<()> {
                 .map(|it| located(source, &it)),
         );
     }
+    let imports = rooms::imports_keep_to_the_table(&sources);
+    findings.extend(
+        imports
+            .iter()
+            .map(|(path, finding)| format!("{path}:{finding}")),
+    );
     findings.extend(
         readme::commands_exist(&sources)
             .iter()
@@ -79,7 +85,7 @@ pub fn run() -> Result<()> {
             findings.len()
         );
     }
-    println!("tidy: {} files, {} rules", sources.len(), RULES.len() + 1);
+    println!("tidy: {} files, {} rules", sources.len(), RULES.len() + 2);
     Ok(())
 }
 

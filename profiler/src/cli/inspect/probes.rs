@@ -6,9 +6,9 @@ use residue_ebpf::abi::call_shape::CallShape;
 
 use super::write_table;
 use crate::cli::messages;
+use crate::probes::windows::{SourceObject, WindowProbe, WindowSource, plan_tls};
 use crate::probes::{Plan, PlannedFunction, ScopeObject, SiteCost, SitePolicy, plan};
 use crate::target::{LoadedObject, Pid, Process, UnreadableObject};
-use crate::window::sources::{SourceObject, WindowProbe, WindowSource, plan_tls};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,9 +43,11 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<io::Resul
     let left_out = found.left_out();
     left_out.into_iter().for_each(|it| messages::complain(&it));
     found.unreadable.into_iter().for_each(warn);
-    let objects = read_all(&found.objects, LoadedObject::scope_object);
+    let objects = read_all(&found.objects, ScopeObject::of);
     let plan = plan(&objects, SitePolicy::Cheapest)?;
-    let windows = read_all(&found.objects, |object| object.source_object(&args.windows));
+    let windows = read_all(&found.objects, |object| {
+        SourceObject::of(object, &args.windows)
+    });
     let tls = plan_tls(&windows, SitePolicy::Cheapest);
     let mut probes = Vec::new();
     for source in &args.windows {

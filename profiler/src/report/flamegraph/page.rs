@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::colours::{self, Colours};
-use crate::report::units;
+use crate::wording;
 
 /// Pixels of the window where there is none yet; a browser fits the picture to its own.
 const WIDTH: usize = 1200;
@@ -158,12 +158,12 @@ impl Page {
     }
 
     fn title_lines(&self) -> Vec<String> {
-        units::wrap(&self.title, TITLE_COLUMNS)
+        wording::wrap(&self.title, TITLE_COLUMNS)
     }
 
     fn remark_lines(&self) -> Vec<String> {
         let remarks = self.remarks.iter();
-        remarks.flat_map(|it| units::wrap(it, COLUMNS)).collect()
+        remarks.flat_map(|it| wording::wrap(it, COLUMNS)).collect()
     }
 
     fn heading_height(&self) -> usize {

@@ -13,7 +13,7 @@ use prost::Message;
 use crate::printable::printable;
 use crate::profile::{Figures, Frame, FrameId, LeftProfile, Profile, StackProfile};
 use crate::report::rows::{left_behind, rows, walked_share};
-use crate::report::{Measure, Options, units, why_empty};
+use crate::report::{Measure, Options, heading, why_empty};
 use crate::window::record::Stage;
 
 /// Type and unit of each value of a sample.
@@ -133,8 +133,8 @@ fn request_samples<'a>(
 fn comments(profile: &Profile, shown: Options<'_>) -> Vec<String> {
     let mut comments = vec![format!(
         "{}, {}",
-        units::targets(profile),
-        units::span(profile.span)
+        heading::targets(profile),
+        heading::span(profile.span)
     )];
     comments.extend(
         profile

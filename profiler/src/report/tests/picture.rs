@@ -199,8 +199,8 @@ fn any_number_of_counters_leaves_room_for_the_frames() -> TestResult {
 #[test]
 fn a_gap_in_a_name_is_no_place_to_begin_lines_at() {
     let text = format!("note         {} a  b c d", "x".repeat(60));
-    let lines = units::wrap(&text, 80);
+    let lines = wording::wrap(&text, 80);
     assert!(lines.len() <= 2, "{lines:?}");
-    let lines = units::wrap(&format!("{}  b c d e f", "x".repeat(78)), 80);
+    let lines = wording::wrap(&format!("{}  b c d e f", "x".repeat(78)), 80);
     assert!(lines.len() <= 2, "{lines:?}");
 }

@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use super::{Style, blocks, write_wrapped};
 use crate::profile::{MappingOwner, Profile};
 use crate::report::rows::{self, rows};
-use crate::report::{Measure, Options, units};
+use crate::report::{Measure, Options, heading};
+use crate::wording;
 
 /// What is wrong with the figures comes before them.
 pub(super) fn write_warnings(
@@ -20,8 +21,12 @@ pub(super) fn write_warnings(
     };
     let mut warned = false;
     for counter in profile.lost() {
-        let text = format!("LOST  {} {}", units::number(counter.value), counter.meaning);
-        write_wrapped(&units::printable(&text), warning, out)?;
+        let text = format!(
+            "LOST  {} {}",
+            wording::number(counter.value),
+            counter.meaning
+        );
+        write_wrapped(&wording::printable(&text), warning, out)?;
         warned = true;
     }
     if profile.span.cut_off {
@@ -38,7 +43,7 @@ pub(super) fn write_summary(
     options: Options<'_>,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let targets = units::targets(profile);
+    let targets = heading::targets(profile);
     if profile.rss_only {
         let text = format!(
             "No allocation of {targets} was followed (--rss-only): what is outstanding is not known"
@@ -54,12 +59,12 @@ pub(super) fn write_summary(
     };
     let mut text = format!(
         "{targets}: {} {what} in {}",
-        units::bytes(total.bytes),
-        units::counted(total.objects, "block"),
+        wording::bytes(total.bytes),
+        wording::counted(total.objects, "block"),
     );
     let mapped = options.by.bytes(&profile.mapped_beside());
     if options.by.stage().is_none() && mapped > 0 {
-        text += &format!(", {} mapped beside them", units::bytes(mapped));
+        text += &format!(", {} mapped beside them", wording::bytes(mapped));
     }
     write_wrapped(&text, Style::bold(options.colour), out)
 }
@@ -72,20 +77,20 @@ pub(super) fn write_rest(
 ) -> io::Result<()> {
     writeln!(out)?;
     write_targets(profile, out)?;
-    writeln!(out, "span         {}", units::span(profile.span))?;
+    writeln!(out, "span         {}", heading::span(profile.span))?;
     if !profile.rss_only {
         write_sums(profile, options, out)?;
     }
     for note in &profile.notes {
-        let text = format!("note         {}", units::printable(&note.text));
+        let text = format!("note         {}", wording::printable(&note.text));
         write_wrapped(&text, Style::PLAIN, out)?;
     }
     for counter in profile.counters.iter().filter(|it| it.value > 0) {
         if profile.lost().all(|lost| lost.name != counter.name) {
-            let value = units::number(counter.value);
+            let value = wording::number(counter.value);
             let text = format!(
                 "note         {value} {}",
-                units::printable(&counter.meaning)
+                wording::printable(&counter.meaning)
             );
             write_wrapped(&text, Style::PLAIN, out)?;
         }
@@ -97,10 +102,10 @@ fn write_targets(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
     for target in &profile.targets {
         let ended = target.end_reason.as_ref();
         let ended = ended.map_or(String::new(), |reason| {
-            format!(", {}", units::printable(reason))
+            format!(", {}", wording::printable(reason))
         });
-        let exe = units::printable(&target.exe);
-        let text = format!("target       {} {exe}{ended}", units::target(target));
+        let exe = wording::printable(&target.exe);
+        let text = format!("target       {} {exe}{ended}", heading::target(target));
         write_wrapped(&text, Style::PLAIN, out)?;
     }
     Ok(())
@@ -113,8 +118,8 @@ fn write_sums(profile: &Profile, options: Options<'_>, out: &mut impl Write) -> 
             out,
             "{:<12} {} in {}",
             by.noun(),
-            units::bytes(by.bytes(&total)),
-            units::counted(by.objects(&total), "block"),
+            wording::bytes(by.bytes(&total)),
+            wording::counted(by.objects(&total), "block"),
         )?;
     }
     write_mapped(profile, out)?;
@@ -150,16 +155,16 @@ fn write_mapped(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
     ];
     for (mapped, what) in sums {
         if mapped.inuse_objects > 0 {
-            let bytes = units::bytes(mapped.inuse_bytes);
-            let ranges = units::counted(mapped.inuse_objects, "range");
+            let bytes = wording::bytes(mapped.inuse_bytes);
+            let ranges = wording::counted(mapped.inuse_objects, "range");
             let text = format!("mapped       {bytes} outstanding in {ranges} {what}");
             write_wrapped(&text, Style::PLAIN, out)?;
         }
     }
     let arenas = profile.python_arenas();
     if arenas.inuse_objects > 0 {
-        let bytes = units::bytes(arenas.inuse_bytes);
-        let arenas = units::counted(arenas.inuse_objects, "arena");
+        let bytes = wording::bytes(arenas.inuse_bytes);
+        let arenas = wording::counted(arenas.inuse_objects, "arena");
         let text = format!(
             "             of it {bytes} in {arenas} of Python, which hold its small objects"
         );

@@ -7,10 +7,11 @@ use std::io::{self, Write};
 
 use super::page::Page;
 use crate::profile::{FrameId, Profile};
+use crate::report::Options;
 use crate::report::rows::{self, Row};
-use crate::report::{Options, units};
 use crate::window::record::Amount;
 use crate::window::route::Route;
+use crate::wording;
 
 /// How rows are listed.
 #[derive(Clone, Copy)]
@@ -110,8 +111,8 @@ impl<'a> Culprits<'a> {
         if further.is_empty() {
             return Ok(());
         }
-        let bytes = units::bytes(rows::sum(further.iter().map(|it| it.amount)).bytes);
-        let rows = units::counted(further.len() as u64, "further row");
+        let bytes = wording::bytes(rows::sum(further.iter().map(|it| it.amount)).bytes);
+        let rows = wording::counted(further.len() as u64, "further row");
         let text = format!("{bytes:>11}       {rows}{}", listing.more);
         super::write_wrapped(&text, page.dim(), out)
     }
@@ -124,6 +125,6 @@ fn label(profile: &Profile, frames: &[FrameId], culprit: usize) -> (String, Opti
         Some(library) => Some(profile.frame(frames[library]).in_library()),
         None => blamed.package().map(str::to_owned),
     };
-    let library = library.map(|it| units::printable(&it));
-    (units::printable(&blamed.to_string()), library)
+    let library = library.map(|it| wording::printable(&it));
+    (wording::printable(&blamed.to_string()), library)
 }

@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use super::culprits::{Culprit, Listing, Stack};
 use super::{COLUMNS, Style};
 use crate::profile::{FrameId, Profile};
-use crate::report::{Options, units};
+use crate::report::{Options, heading};
+use crate::wording;
 
 /// Columns before the text of a row.
 const INDENT: usize = 18;
@@ -44,7 +45,7 @@ impl Page<'_> {
             0 => "",
             _ => "~",
         };
-        let bytes = format!("{mark}{}", units::bytes(bytes));
+        let bytes = format!("{mark}{}", wording::bytes(bytes));
         let share = share(culprit.amount.bytes, self.total);
         let mut lines = head(&culprit.label).into_iter();
         let bold = Style::bold(self.options.colour);
@@ -54,7 +55,7 @@ impl Page<'_> {
             writeln!(out, "{:INDENT$}{}", "", bold.paint(&line))?;
         }
         for line in self.details(culprit) {
-            let line = units::fit(&line, ROOM);
+            let line = wording::fit(&line, ROOM);
             writeln!(out, "{:INDENT$}{}", "", self.dim().paint(&line))?;
         }
         Ok(())
@@ -84,7 +85,7 @@ impl Page<'_> {
 
     /// How many blocks, in how many processes, and of which requests.
     fn counts(&self, culprit: &Culprit<'_>) -> String {
-        let mut text = units::counted(culprit.amount.objects, self.listing.noun);
+        let mut text = wording::counted(culprit.amount.objects, self.listing.noun);
         let targets = &self.profile.targets;
         let known = culprit.stacks.iter().flat_map(|it| &it.row.targets);
         let known: BTreeSet<usize> = known.copied().flatten().collect();
@@ -92,12 +93,12 @@ impl Page<'_> {
             let by_process = culprit.stacks.iter().any(|it| it.row.by_process);
             match known.first().and_then(|it| targets.get(*it)) {
                 None => text += ", process unknown",
-                Some(target) if by_process => text += &format!(", {}", units::target(target)),
+                Some(target) if by_process => text += &format!(", {}", heading::target(target)),
                 Some(_) => text += &format!(", in {} of {} processes", known.len(), targets.len()),
             }
         }
         if let Some(route) = culprit.route {
-            text += &format!(", in {}", units::printable(&route.to_string()));
+            text += &format!(", in {}", wording::printable(&route.to_string()));
         }
         text
     }
@@ -147,14 +148,14 @@ impl Page<'_> {
             true => frame.to_string(),
             false => frame.in_library(),
         };
-        units::printable(&name)
+        wording::printable(&name)
     }
 }
 
 /// The first ways, and how many more there are.
 fn listed(ways: &[Way], how: &str, nowhere: &str) -> Vec<String> {
     let line = |(name, bytes): &Way| {
-        let bytes = units::bytes(*bytes);
+        let bytes = wording::bytes(*bytes);
         match name {
             Some(name) => format!("{bytes} {how} {name}"),
             None => format!("{bytes} {nowhere}"),
@@ -169,7 +170,7 @@ fn listed(ways: &[Way], how: &str, nowhere: &str) -> Vec<String> {
     let mut lines: Vec<_> = ways.iter().take(shown).map(line).collect();
     if let Some(more) = ways.get(shown..).filter(|more| !more.is_empty()) {
         let sum = |sum: u64, (_, bytes): &(_, u64)| sum.saturating_add(*bytes);
-        let bytes = units::bytes(more.iter().fold(0, sum));
+        let bytes = wording::bytes(more.iter().fold(0, sum));
         lines.push(format!("{bytes} {how} {} further ones", more.len()));
     }
     lines
@@ -179,15 +180,15 @@ fn listed(ways: &[Way], how: &str, nowhere: &str) -> Vec<String> {
 fn head(label: &(String, Option<String>)) -> Vec<String> {
     let (application, library) = label;
     let Some(library) = library else {
-        return vec![units::fit(application, ROOM)];
+        return vec![wording::fit(application, ROOM)];
     };
     let whole = format!("{application}, in {library}");
     if whole.chars().count() <= ROOM {
         return vec![whole];
     }
     vec![
-        format!("{},", units::fit(application, ROOM - 1)),
-        format!("in {}", units::fit(library, ROOM - 3)),
+        format!("{},", wording::fit(application, ROOM - 1)),
+        format!("in {}", wording::fit(library, ROOM - 3)),
     ]
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::{Confidences, EstimatedFrom, RouteRow, RouteTable, RowEstimate};
-use crate::report::units;
 use crate::window::growth::Evidence;
 use crate::window::record::Unbound;
+use crate::wording;
 
 /// Columns that a line may take: those of a terminal that nobody has made wider.
 const COLUMNS: usize = 80;
@@ -57,13 +57,13 @@ pub fn write(table: &RouteTable, out: &mut impl Write) -> io::Result<()> {
 fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
     let scope = scope(row.confidences);
     let room = COLUMNS - 2 - scope.chars().count().min(COLUMNS - 2 - ROUTE_COLUMNS);
-    let route = units::fit(&units::printable(&row.route.to_string()), room);
+    let route = wording::fit(&wording::printable(&row.route.to_string()), room);
     writeln!(out, "{route:room$}  {scope}")?;
     let columns = [
         or_unknown(row.survivor_bytes_per_request, mean),
         or_unknown(row.retained_bytes_per_request, mean),
         or_unknown(row.alloc_bytes_per_request, mean),
-        units::number(row.requests),
+        wording::number(row.requests),
         or_unknown(row.duration_p50, duration),
         or_unknown(row.duration_p95, duration),
         or_unknown(row.delta_max, signed),
@@ -95,7 +95,7 @@ fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
 
 fn suspicion(evidence: Evidence) -> String {
     let Evidence { requests, left, .. } = evidence;
-    let each = units::bytes(evidence.bytes_each());
+    let each = wording::bytes(evidence.bytes_each());
     format!("  LEAK_SUSPECTED  {left} of the last {requests} requests left blocks, {each} each")
 }
 
@@ -109,19 +109,19 @@ fn write_missing(rows: &[RouteRow], out: &mut impl Write) -> io::Result<()> {
     }
     for (why, rows) in reasons {
         let of = match rows[..] {
-            [row] => units::fit(&row.route.to_string(), ROUTE_COLUMNS),
-            _ => units::counted(rows.len() as u64, "route"),
+            [row] => wording::fit(&row.route.to_string(), ROUTE_COLUMNS),
+            _ => wording::counted(rows.len() as u64, "route"),
         };
         let text = format!("no estimate  of {of}: {why}");
-        write_wrapped(&units::printable(&text), out)?;
+        write_wrapped(&wording::printable(&text), out)?;
     }
     Ok(())
 }
 
 /// Breaks a text at blanks; a word that is too long for a line is cut.
 fn write_wrapped(text: &str, out: &mut impl Write) -> io::Result<()> {
-    let lines = units::wrap(text, COLUMNS).into_iter();
-    let mut lines = lines.map(|line| units::fit(&line, COLUMNS));
+    let lines = wording::wrap(text, COLUMNS).into_iter();
+    let mut lines = lines.map(|line| wording::fit(&line, COLUMNS));
     lines.try_for_each(|line| writeln!(out, "{line}"))
 }
 
@@ -144,7 +144,8 @@ fn write_unbound(
     let Some(it) = it.filter(|it| it.allocated.objects > 0) else {
         return Ok(());
     };
-    let [outstanding, allocated] = [it.outstanding, it.allocated].map(|it| units::bytes(it.bytes));
+    let [outstanding, allocated] =
+        [it.outstanding, it.allocated].map(|it| wording::bytes(it.bytes));
     let text =
         format!("{name:<12} {outstanding} outstanding of {allocated} allocated by {whose}: blocks");
     write_wrapped(&text, out)
@@ -210,7 +211,7 @@ fn signed(bytes: i64) -> String {
         0 => "",
         _ => "+",
     };
-    format!("{sign}{}", units::bytes(bytes.unsigned_abs()))
+    format!("{sign}{}", wording::bytes(bytes.unsigned_abs()))
 }
 
 /// A leak of some bytes in every tenth request is one.
@@ -218,6 +219,6 @@ fn mean(bytes: f64) -> String {
     if bytes > 0.0 && bytes < 10.0 {
         format!("{bytes:.1} B")
     } else {
-        units::bytes(bytes.round() as u64)
+        wording::bytes(bytes.round() as u64)
     }
 }

@@ -1,0 +1,263 @@
+//! Which modules a file names, by resolving its paths.
+//!
+//! A path that leaves its room begins with `crate` or `super`, wherever it stands: in a `use`, in an
+//! expression, in an attribute or in the tokens of a macro. Tokens are read for that reason, and not a syntax
+//! tree, which keeps the arguments of macros unread.
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+use super::source::Source;
+
+/// A path that a file names, from the root of its crate: its first segments, without `crate`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The line that it stands in, from 1.
+    pub line: usize,
+    /// `["heap", "Ranges"]` of `crate::heap::Ranges`.
+    pub path: Vec<String>,
+}
+
+/// What the production code of one file names, and which of its modules are tests.
+#[derive(Debug, Default)]
+pub struct Imports {
+    /// Every path that begins at the root of the crate, or leads there.
+    pub named: Vec<Named>,
+    /// Modules in files of their own that are compiled for tests alone, from the root of the crate.
+    pub tests: Vec<Vec<String>>,
+}
+
+/// Reads a file whose module is `module`, counted from the root of its crate.
+///
+/// # Errors
+///
+/// When the file is not made of Rust's tokens.
+pub fn read(source: &Source, module: &[String]) -> Result<Imports, proc_macro2::LexError> {
+    let tokens: TokenStream = source.text().parse()?;
+    let mut imports = Imports::default();
+    imports.walk(tokens, module);
+    Ok(imports)
+}
+
+/// The module that a file holds, from the root of its crate: `["heap", "ranges"]` of `heap/ranges.rs`.
+pub fn module_of(file: &str) -> Vec<String> {
+    let path = file.strip_suffix(".rs").unwrap_or(file);
+    let path = path.strip_suffix("/mod").unwrap_or(path);
+    match path {
+        "lib" | "main" => Vec::new(),
+        _ => path.split('/').map(str::to_owned).collect(),
+    }
+}
+
+impl Imports {
+    fn walk(&mut self, tokens: TokenStream, module: &[String]) {
+        let mut rest: &[TokenTree] = &tokens.into_iter().collect::<Vec<_>>();
+        while let Some(token) = rest.first() {
+            if is_test_attribute(rest) {
+                rest = self.skip_test(&rest[2..], module);
+                continue;
+            }
+            if let Some((from, length)) = root_of_path(rest, module) {
+                let tree = &rest[length..];
+                self.add_tree(tree, &from, token.span().start().line);
+                // The tree's own groups hold no further roots.
+                rest = after_tree(tree);
+                continue;
+            }
+            if let [
+                TokenTree::Ident(word),
+                TokenTree::Ident(name),
+                TokenTree::Group(body),
+                ..,
+            ] = rest
+                && word == "mod"
+                && body.delimiter() == Delimiter::Brace
+            {
+                self.walk(body.stream(), &child(module, &name.to_string()));
+                rest = &rest[3..];
+                continue;
+            }
+            if let TokenTree::Group(group) = token {
+                self.walk(group.stream(), module);
+            }
+            rest = &rest[1..];
+        }
+    }
+
+    /// Leaves out the item after `#[cfg(test)]`, whose further attributes and visibility come first.
+    fn skip_test<'a>(&mut self, tokens: &'a [TokenTree], module: &[String]) -> &'a [TokenTree] {
+        for (at, token) in tokens.iter().enumerate() {
+            let rest = &tokens[at + 1..];
+            match token {
+                TokenTree::Ident(word) if word == "mod" => {
+                    if let [TokenTree::Ident(name), TokenTree::Punct(end), ..] = rest
+                        && end.as_char() == ';'
+                    {
+                        self.tests.push(child(module, &name.to_string()));
+                    }
+                }
+                TokenTree::Punct(end) if end.as_char() == ';' => return rest,
+                TokenTree::Group(body) if body.delimiter() == Delimiter::Brace => return rest,
+                _ => {}
+            }
+        }
+        &[]
+    }
+
+    /// Adds the paths of `a::b`, `a::{b, c::d}` or `{a, b}` behind a root.
+    fn add_tree(&mut self, tree: &[TokenTree], from: &[String], line: usize) {
+        match tree {
+            [TokenTree::Ident(name), rest @ ..] => {
+                let path = child(from, &name.to_string());
+                let line = name.span().start().line;
+                match after_colons(rest) {
+                    Some(rest) => self.add_tree(rest, &path, line),
+                    None => self.named.push(Named { line, path }),
+                }
+            }
+            [TokenTree::Group(group), ..] if group.delimiter() == Delimiter::Brace => {
+                let tokens: Vec<_> = group.stream().into_iter().collect();
+                for part in tokens
+                    .split(|token| is_punct(token, ','))
+                    .filter(|part| !part.is_empty())
+                {
+                    self.add_tree(part, from, line);
+                }
+            }
+            // `crate::*`, or nothing.
+            _ => self.named.push(Named {
+                line,
+                path: from.to_vec(),
+            }),
+        }
+    }
+}
+
+/// The module that a path begins at, and how many tokens say so: `crate::`, `self::super::` or `super::super::`.
+fn root_of_path(tokens: &[TokenTree], module: &[String]) -> Option<(Vec<String>, usize)> {
+    let mut from = module.to_vec();
+    let mut rest = tokens;
+    let mut is_path = false;
+    while let Some(TokenTree::Ident(word)) = rest.first() {
+        match word.to_string().as_str() {
+            "crate" if !is_path => from.clear(),
+            "super" => _ = from.pop(),
+            "self" if !is_path => {}
+            _ => break,
+        }
+        let Some(after) = after_colons(&rest[1..]) else {
+            break;
+        };
+        rest = after;
+        is_path = true;
+    }
+    is_path.then(|| (from, tokens.len() - rest.len()))
+}
+
+/// What stands behind the path or the tree of paths at the beginning.
+fn after_tree(mut tree: &[TokenTree]) -> &[TokenTree] {
+    loop {
+        match tree {
+            [TokenTree::Ident(_), rest @ ..] => match after_colons(rest) {
+                Some(after) => tree = after,
+                None => return rest,
+            },
+            [TokenTree::Group(group), rest @ ..] if group.delimiter() == Delimiter::Brace => {
+                return rest;
+            }
+            _ => return tree,
+        }
+    }
+}
+
+fn after_colons(tokens: &[TokenTree]) -> Option<&[TokenTree]> {
+    match tokens {
+        [first, second, rest @ ..] if is_punct(first, ':') && is_punct(second, ':') => Some(rest),
+        _ => None,
+    }
+}
+
+fn is_punct(token: &TokenTree, c: char) -> bool {
+    matches!(token, TokenTree::Punct(punct) if punct.as_char() == c)
+}
+
+fn is_test_attribute(tokens: &[TokenTree]) -> bool {
+    let [hash, TokenTree::Group(attribute), ..] = tokens else {
+        return false;
+    };
+    is_punct(hash, '#') && attribute.stream().to_string().replace(' ', "") == "cfg(test)"
+}
+
+fn child(module: &[String], name: &str) -> Vec<String> {
+    let mut path = module.to_vec();
+    path.push(name.to_owned());
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(module: &str, text: &str) -> Vec<(usize, String)> {
+        let source = Source::new("a.rs", text);
+        let imports = read(&source, &module_of(module)).expect("tokens of Rust");
+        let named = imports.named.into_iter();
+        named.map(|it| (it.line, it.path.join("::"))).collect()
+    }
+
+    fn paths(module: &str, text: &str) -> Vec<String> {
+        let named = named(module, text).into_iter();
+        named.map(|(_, path)| path).collect()
+    }
+
+    #[test]
+    fn a_tree_of_imports_is_taken_apart() {
+        let text = "use crate::{\n    heap::{Ranges, suspects::*},\n    drain::Drain as D,\n};\n";
+        assert_eq!(
+            named("session.rs", text),
+            [
+                (2, "heap::Ranges".to_owned()),
+                (2, "heap::suspects".to_owned()),
+                (3, "drain::Drain".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn super_leads_out_of_a_room() {
+        assert_eq!(
+            paths("heap/ranges.rs", "use super::super::report::X;"),
+            ["report::X"]
+        );
+        assert_eq!(paths("heap/mod.rs", "use super::report::X;"), ["report::X"]);
+        assert_eq!(
+            paths("heap/ranges.rs", "use super::Totals;"),
+            ["heap::Totals"]
+        );
+        assert_eq!(
+            paths("heap.rs", "mod inner { use super::super::report; }"),
+            ["report"]
+        );
+    }
+
+    #[test]
+    fn paths_in_code_attributes_and_macros_count() {
+        let text = "#[arg(value_parser = crate::cost::parse)]\nfn a() { b(crate::heap::C, format!(\"{}\", \
+                    crate::report::d())) }";
+        assert_eq!(
+            paths("cli.rs", text),
+            ["cost::parse", "heap::C", "report::d"]
+        );
+    }
+
+    #[test]
+    fn tests_prose_and_visibility_do_not_count() {
+        let text = "//! As `crate::a::B`.\n#[cfg(test)]\nmod tests { use crate::c::D; }\n#[cfg(test)]\n\
+                    pub(crate) mod hostile;\npub(super) fn e() { \"crate::f\"; }\n";
+        assert_eq!(paths("heap/mod.rs", text), Vec::<String>::new());
+        let imports = read(&Source::new("a.rs", text), &module_of("heap/mod.rs"));
+        assert_eq!(
+            imports.expect("tokens of Rust").tests,
+            [["heap", "hostile"]]
+        );
+    }
+}

@@ -1,0 +1,298 @@
+//! Which room may look into which: the table of allowed edges, and the check that the imports keep to it.
+//!
+//! A room is a module at the top of a crate, with everything below it. The rooms of a table stand from top to
+//! bottom, and a room looks only into rooms that stand below it, so that no table holds a circle.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Finding,
+    imports::{self, Imports},
+    source::Source,
+};
+
+/// The rooms of one crate.
+struct House {
+    /// Where the crate's sources are.
+    sources: &'static str,
+    /// Its rooms, from top to bottom, each with the rooms that it may look into.
+    rooms: &'static [Room],
+}
+
+type Room = (&'static str, &'static [&'static str]);
+
+const HOUSES: &[House] = &[PROFILER];
+
+/// The program and its library.
+const PROFILER: House = House {
+    sources: "profiler/src/",
+    rooms: &[
+        (
+            "cli",
+            &[
+                "attach",
+                "capture",
+                "printable",
+                "private_file",
+                "probes",
+                "profile",
+                "report",
+                "session",
+                "symbolize",
+                "target",
+                "unwind",
+                "window",
+                "wording",
+            ],
+        ),
+        (
+            "session",
+            &[
+                "attach",
+                "capture",
+                "drain",
+                "error_text",
+                "heap",
+                "private_file",
+                "probes",
+                "symbolize",
+                "target",
+                "unwind",
+                "window",
+                "wording",
+            ],
+        ),
+        ("drain", &["attach"]),
+        ("attach", &["target", "unwind"]),
+        ("report", &["printable", "profile", "window", "wording"]),
+        ("profile", &["capture", "printable", "window"]),
+        ("capture", &["heap", "private_file", "symbolize", "window"]),
+        ("heap", &[]),
+        ("window", &["printable", "wording"]),
+        ("wording", &["printable"]),
+        ("printable", &[]),
+        ("unwind", &["symbolize", "target"]),
+        ("symbolize", &["target"]),
+        ("probes", &["target"]),
+        ("target", &[]),
+        ("private_file", &[]),
+        ("error_text", &[]),
+    ],
+};
+
+/// The kernel side. `abi` is the library that both sides share.
+const PROGRAMS: House = House {
+    sources: "profiler-ebpf/src/",
+    rooms: &[],
+};
+
+/// A finding, and the file that it is in.
+pub type Located<'a> = (&'a str, Finding);
+
+/// Invariant "imports run one way".
+pub fn imports_keep_to_the_table(sources: &[Source]) -> Vec<Located<'_>> {
+    HOUSES
+        .iter()
+        .flat_map(|house| house.check(sources))
+        .collect()
+}
+
+impl House {
+    fn check<'a>(&self, sources: &'a [Source]) -> Vec<Located<'a>> {
+        let (files, mut findings) = self.read(sources);
+        let tests: Vec<&[String]> = files
+            .iter()
+            .flat_map(|file| file.imports.tests.iter().map(Vec::as_slice))
+            .collect();
+        let mut seen = BTreeSet::new();
+        for file in files
+            .iter()
+            .filter(|file| !tests.iter().any(|test| file.module.starts_with(test)))
+        {
+            // The files at the root put the rooms together.
+            let Some(room) = file.module.first() else {
+                continue;
+            };
+            let Some((_, allowed)) = self.rooms.iter().find(|(name, _)| name == room) else {
+                findings.push((file.path, self.unnamed(room)));
+                continue;
+            };
+            seen.insert((room.clone(), room.clone()));
+            for named in &file.imports.named {
+                let Some(other) = named.path.first().filter(|other| *other != room) else {
+                    continue;
+                };
+                seen.insert((room.clone(), other.clone()));
+                if !allowed.contains(&other.as_str()) {
+                    let message = format!(
+                        "`{room}` may not look into `{other}`: hand in what it needs, or put it into a room below both \
+                         (xtask/src/tidy/rooms.rs has the table)"
+                    );
+                    findings.push((file.path, Finding::new(named.line, message)));
+                }
+            }
+        }
+        findings.extend(
+            self.check_table(&seen)
+                .into_iter()
+                .map(|finding| (TABLE, finding)),
+        );
+        findings
+    }
+
+    fn read<'a>(&self, sources: &'a [Source]) -> (Vec<File<'a>>, Vec<Located<'a>>) {
+        let (mut files, mut findings) = (Vec::new(), Vec::new());
+        for source in sources.iter().filter(|source| source.is_rust()) {
+            let Some(file) = source.path.strip_prefix(self.sources) else {
+                continue;
+            };
+            let module = imports::module_of(file);
+            match imports::read(source, &module) {
+                Ok(imports) => files.push(File {
+                    path: &source.path,
+                    module,
+                    imports,
+                }),
+                Err(error) => findings.push((&*source.path, Finding::new(1, error.to_string()))),
+            }
+        }
+        (files, findings)
+    }
+
+    fn unnamed(&self, room: &str) -> Finding {
+        let message = format!(
+            "the table of rooms does not name `{room}`: add the room to the table of {} in \
+             xtask/src/tidy/rooms.rs, or move the file into a room that is there",
+            self.sources
+        );
+        Finding::new(1, message)
+    }
+
+    /// An edge of the table leads down to another room, and some file needs it.
+    fn check_table(&self, seen: &BTreeSet<(String, String)>) -> Vec<Finding> {
+        let places: BTreeMap<&str, usize> =
+            self.rooms.iter().map(|(name, _)| *name).zip(0..).collect();
+        let is_used = |from: &str, to: &str| seen.contains(&(from.to_owned(), to.to_owned()));
+        let mut findings = Vec::new();
+        for (at, (room, allowed)) in self.rooms.iter().enumerate() {
+            let mut find = |message| findings.push(Finding::new(1, message));
+            if !is_used(room, room) {
+                find(format!(
+                    "{}{room} is in the table of rooms and not in the tree",
+                    self.sources
+                ));
+            }
+            for other in *allowed {
+                match places.get(other) {
+                    Some(place) if *place > at => {}
+                    _ => find(format!(
+                        "the table lets `{room}` look up into `{other}`: that makes a circle"
+                    )),
+                }
+                if !is_used(room, other) {
+                    find(format!(
+                        "nothing in `{room}` looks into `{other}`: take the edge out of the table"
+                    ));
+                }
+            }
+        }
+        findings
+    }
+}
+
+const TABLE: &str = "xtask/src/tidy/rooms.rs";
+
+struct File<'a> {
+    path: &'a str,
+    module: Vec<String>,
+    imports: Imports,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the house's own table says of one file.
+    fn found(house: &House, path: &str, text: &str) -> Vec<String> {
+        let sources = [Source::new(path, text)];
+        let findings = house.check(&sources).into_iter();
+        let of_file = findings.filter(|(file, _)| *file != TABLE);
+        of_file.map(|(_, finding)| finding.message).collect()
+    }
+
+    #[test]
+    fn each_import_that_made_a_circle_is_found_when_it_is_put_back() {
+        let old = [
+            ("target/objects.rs", "use crate::probes::ScopeObject;"),
+            (
+                "target/objects.rs",
+                "use crate::window::sources::SourceObject;",
+            ),
+            ("window/table/text.rs", "use crate::report::units;"),
+            ("session/cost.rs", "use crate::{capture, report::units};"),
+        ];
+        for (file, import) in old {
+            let found = found(&PROFILER, &format!("profiler/src/{file}"), import);
+            assert_eq!(found.len(), 1, "{file}: {import}");
+        }
+    }
+
+    #[test]
+    fn recording_and_reporting_do_not_know_each_other() {
+        for (file, path) in [
+            ("report/text.rs", "crate::symbolize::Symbolizer"),
+            ("report/text.rs", "crate::capture::Capture"),
+            ("report/json.rs", "super::super::drain::Drain"),
+            ("profile/mod.rs", "crate::session::Session"),
+            ("session.rs", "crate::profile::Profile"),
+        ] {
+            let file = format!("profiler/src/{file}");
+            let call = format!("fn a() {{ b!(x, {path}::new()) }}");
+            assert_eq!(found(&PROFILER, &file, &call).len(), 1, "{file}: {path}");
+        }
+        let allowed = "use crate::{profile::Profile, wording};";
+        assert_eq!(
+            found(&PROFILER, "profiler/src/report/text.rs", allowed),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn tests_may_look_anywhere() {
+        let text = "#[cfg(test)]\nmod tests { use crate::report::Format; }";
+        assert_eq!(found(&PROFILER, "profiler/src/heap/mod.rs", text), [""; 0]);
+    }
+
+    #[test]
+    fn a_room_that_the_table_does_not_name_is_found() {
+        for (house, file) in [
+            (&PROFILER, "profiler/src/attic.rs"),
+            (&PROFILER, "profiler/src/attic/mod.rs"),
+            (&PROGRAMS, "profiler-ebpf/src/attic.rs"),
+        ] {
+            assert!(found(house, file, "")[0].contains("does not name `attic`"));
+        }
+    }
+
+    #[test]
+    fn a_table_with_a_circle_or_an_edge_that_nothing_needs_is_found() {
+        let house = House {
+            sources: "a/src/",
+            rooms: &[("top", &["down"]), ("down", &["top"]), ("gone", &[])],
+        };
+        let sources = [
+            Source::new("a/src/top.rs", "use crate::down::A;"),
+            Source::new("a/src/down.rs", ""),
+        ];
+        let findings = house.check(&sources).into_iter();
+        let messages: Vec<_> = findings.map(|(_, finding)| finding.message).collect();
+        assert_eq!(
+            messages,
+            [
+                "the table lets `down` look up into `top`: that makes a circle",
+                "nothing in `down` looks into `top`: take the edge out of the table",
+                "a/src/gone is in the table of rooms and not in the tree",
+            ]
+        );
+    }
+}
