@@ -221,15 +221,11 @@ impl Kernel {
     }
 
     fn attach_tracepoints_of(&mut self, tracepoints: &Tracepoints) -> Result<(), AttachError> {
-        let Tracepoints {
-            program,
-            category,
-            names,
-        } = *tracepoints;
+        let (program, category) = (tracepoints.program, tracepoints.category);
         let refused = |source| AttachError::program(program, source);
         let tracepoint: &mut TracePoint = program_mut(&mut self.ebpf, program);
         tracepoint.load().map_err(refused)?;
-        for name in names {
+        for name in tracepoints.names {
             let link = tracepoint
                 .attach(category, name)
                 .map_err(|source| AttachError::tracepoint(category, name, source))?;

@@ -16,6 +16,12 @@ struct Range {
     origin: Origin,
 }
 
+impl Range {
+    const fn until(self, end: u64) -> Self {
+        Self { end, ..self }
+    }
+}
+
 /// The memory mappings of one process and their totals.
 #[derive(Debug, Default)]
 pub struct Ranges {
@@ -167,22 +173,12 @@ impl Ranges {
         for (at, range) in self.overlapping(start, end) {
             self.remove(at, range);
             if at < start {
-                self.insert(
-                    at,
-                    Range {
-                        end: start,
-                        ..range
-                    },
-                );
+                self.insert(at, range.until(start));
             }
             if range.end > end {
                 self.insert(end, range);
             }
-            let part = Range {
-                end: range.end.min(end),
-                ..range
-            };
-            removed.push((at.max(start), part));
+            removed.push((at.max(start), range.until(range.end.min(end))));
         }
         removed
     }

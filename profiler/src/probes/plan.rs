@@ -277,17 +277,13 @@ impl Candidate<'_> {
     /// Whether calls go to this definition. `resolved` has the index of the object that symbol resolution picks
     /// for each name.
     fn is_resolved(&self, resolved: &HashMap<&str, usize>) -> bool {
-        let Candidate {
-            index,
-            object,
-            symbol,
-        } = *self;
+        let (object, symbol) = (self.object, self.symbol);
         match object.load {
             // Probes on functions that map memory are for unwinding, which only static programs need.
             _ if symbol.localized => is_heap(symbol.known.shape) || !object.is_dynamic,
             Load::Executable if !symbol.exported => symbol.global,
             Load::Later => symbol.exported,
-            _ => resolved.get(&*symbol.name) == Some(&index),
+            _ => resolved.get(&*symbol.name) == Some(&self.index),
         }
     }
 }
@@ -380,8 +376,7 @@ fn nothing_below(candidate: &Candidate<'_>, chosen: &[Candidate<'_>]) -> bool {
 /// function sees the same call, with the same arguments and caller.
 fn without_aliases(candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
     let mut seen = HashSet::new();
-    let is_new =
-        |candidate: &Candidate<'_>| seen.insert((candidate.object.file, candidate.symbol.address));
+    let is_new = |found: &Candidate<'_>| seen.insert((found.object.file, found.symbol.address));
     let names: HashSet<_> = candidates
         .iter()
         .map(|candidate| (candidate.symbol.name.clone(), candidate.symbol.known.shape))

@@ -211,13 +211,9 @@ impl Planned<'_> {
         shape: CallShape,
         policy: SitePolicy,
     ) -> Result<WindowProbe, FunctionError> {
-        let FunctionSymbol {
-            name,
-            address,
-            code,
-            ..
-        } = self.function;
-        let site = ProbeSite::choose(name, (*address, start), code, shape, policy);
+        let function = self.function;
+        let place = (function.address, start);
+        let site = ProbeSite::choose(&function.name, place, &function.code, shape, policy);
         Ok(self.probe(shape, site.map_err(|reason| self.not_probed(reason))?))
     }
 

@@ -76,12 +76,8 @@ impl SourceObject {
     }
 
     fn wants(&mut self, symbol: SymbolName<'_>, asked: &[&str]) -> bool {
-        let SymbolName {
-            name,
-            is_function,
-            is_defined,
-        } = symbol;
-        self.throws |= may_throw(name, is_defined);
+        let (name, is_function) = (symbol.name, symbol.is_function);
+        self.throws |= may_throw(name, symbol.is_defined);
         // Rust mangles the name of the crate `rustls` so.
         self.has_rustls |= is_function && name.contains("6rustls");
         let is_meant = |asked: &&str| is_named(without_part(name), asked);
