@@ -1,9 +1,9 @@
-//! Builds the eBPF programs from source and leaves the object at `$OUT_DIR/residue-ebpf`, from
-//! where the library embeds it: the finished `residue` is one file.
+//! Builds the eBPF programs from source and writes the object to `$OUT_DIR/residue-ebpf`. The library embeds
+//! that object, so that the finished `residue` is one file.
 //!
-//! `core` has to be compiled for `bpfel-unknown-none`, so the stable compiler of this workspace
-//! does not do: a second toolchain is needed, with the sources of `core`. `cargo xtask setup`
-//! brings one; which one it brought is found here, so that a plain `cargo build` needs no setting.
+//! The build has to compile `core` for `bpfel-unknown-none`, which the stable compiler of this workspace
+//! cannot do. It needs a second toolchain with the sources of `core`, which `cargo xtask setup` installs.
+//! This script finds that toolchain, so that a plain `cargo build` needs no setting.
 
 use std::env;
 
@@ -24,11 +24,11 @@ fn main() -> Result<()> {
         format!("no toolchain among {TOOLCHAINS:?} has core's sources: run `cargo xtask setup`")
     })?;
 
-    // These end with this process: only the build of the eBPF programs inherits them. The first
-    // makes the stable compiler of `ebpf` take `-Z build-std=core`. The second keeps cargo from
-    // announcing each crate, which would be repeated as warnings of this one.
+    // Only the build of the eBPF programs, a child of this process, inherits these variables. The first
+    // makes the stable compiler of `ebpf` accept `-Z build-std=core`. The second keeps the inner cargo from
+    // announcing each crate, because the outer cargo would repeat that as warnings of this crate.
     for (variable, value) in [("RUSTC_BOOTSTRAP", "1"), ("CARGO_TERM_QUIET", "true")] {
-        // SAFETY: this process has one thread, so nobody reads the environment meanwhile.
+        // SAFETY: this process has one thread, so nobody else reads the environment at the same time.
         unsafe { env::set_var(variable, value) };
     }
 

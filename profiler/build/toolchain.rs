@@ -1,5 +1,5 @@
-//! Finds the toolchain that builds the eBPF programs. Shared by `build.rs`, which uses it, and
-//! `cargo xtask setup`, which brings one when there is none.
+//! Finds the toolchain that builds the eBPF programs. `build.rs` uses that toolchain, and `cargo xtask setup`
+//! installs one when there is none.
 
 use std::{
     env,
@@ -9,15 +9,15 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// The toolchains that may build the programs, best first. `ebpf` is the name under which
-/// `cargo xtask setup` links a distribution's compiler; it comes with a linker made for its LLVM.
+/// The toolchains that may build the programs, best first. `ebpf` is the name under which `cargo xtask setup`
+/// links the compiler of a Linux distribution, which also has a linker for that compiler's LLVM.
 pub const TOOLCHAINS: [&str; 2] = ["ebpf", "nightly"];
 
 /// The linker that turns LLVM bitcode into an eBPF object.
 pub const LINKER: &str = "bpf-linker";
 
-/// The first toolchain that is installed with the sources of `core`. A `nightly` alone is not
-/// enough: rustup installs it without them unless asked for `rust-src`.
+/// The first toolchain that is installed with the sources of `core`. Not every `nightly` has them: rustup
+/// installs the sources only with the component `rust-src`.
 pub fn usable_toolchain() -> Result<Option<&'static str>> {
     for toolchain in TOOLCHAINS {
         if sysroot(toolchain)?.is_some_and(|root| has_core_sources(&root)) {
@@ -33,7 +33,7 @@ pub fn in_path(program: &str) -> bool {
         .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
-/// Where a toolchain lives, if it is installed.
+/// The directory of a toolchain, if the toolchain is installed.
 fn sysroot(toolchain: &str) -> Result<Option<PathBuf>> {
     let output = Command::new("rustup")
         .args(["run", toolchain, "rustc", "--print", "sysroot"])

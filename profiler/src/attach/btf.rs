@@ -1,13 +1,13 @@
-//! Offsets of kernel structures' fields, from the kernel's BTF.
+//! Reads the offsets of fields of kernel structures from the kernel's BTF.
 //!
-//! Only names and offsets of a few structures are wanted, so the type section is scanned once and
-//! nothing of it is kept: the crates that read BTF build all 150,000 types first. The format is in
-//! Documentation/bpf/btf.rst.
+//! Residue needs a few names and offsets, so this module scans the type section and keeps nothing: the
+//! crates that read BTF build all 150,000 types first. The kernel's Documentation/bpf/btf.rst describes the
+//! format.
 
 use bytes::Buf as _;
 use residue_ebpf::abi::{unwind::TaskOffsets, window::SocketOffsets};
 
-/// The kernel's own types.
+/// The file with the types of the running kernel.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// `BTF_MAGIC`.
 const MAGIC: u16 = 0xeb9f;
@@ -15,21 +15,22 @@ const MAGIC: u16 = 0xeb9f;
 const ARRAY: u32 = 3;
 /// `BTF_KIND_STRUCT`.
 const STRUCT: u32 = 4;
-/// How deep structures without a name are looked into.
+/// How deep [`Sections::member`] looks into structures without a name.
 const MAX_NESTING: u32 = 2;
 /// Bytes of `struct btf_member`.
 const MEMBER_BYTES: usize = 12;
 
-/// What is wanted of the kernel's structures; all zero where it does not say.
+/// The offsets that residue needs, all zero where the kernel does not tell them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Offsets {
-    /// Without, stacks that pass through a return probe are cut there.
+    /// Without these, a stack that passes through a return probe ends there.
     pub task: TaskOffsets,
-    /// Without, there are no request windows, and shared memory that has a descriptor is not counted.
+    /// Without these, there are no request windows, and residue does not count shared memory that has a
+    /// descriptor.
     pub socket: SocketOffsets,
 }
 
-/// Those of the running kernel.
+/// The offsets of the running kernel.
 pub(super) fn offsets() -> Offsets {
     let btf = std::fs::read(VMLINUX).unwrap_or_default();
     Offsets {
@@ -58,8 +59,8 @@ fn socket_offsets(btf: &[u8]) -> Option<SocketOffsets> {
     })
 }
 
-/// Where the first counter of resident pages is in a `mm_struct`, and the distance to the next one. From
-/// 6.2 on they are an array of `struct percpu_counter`, before that of words.
+/// Where the first counter of resident pages is in a `mm_struct`, and the distance to the next one, bytes.
+/// From Linux 6.2 on the counters are an array of `struct percpu_counter`, before that an array of words.
 fn rss_counters(sections: &Sections<'_>) -> Option<(u32, u32)> {
     let (offset, kind) = sections.typed_field("mm_struct", "rss_stat")?;
     if sections.nth(kind)?.kind != ARRAY {
@@ -94,9 +95,9 @@ struct Sections<'a> {
 struct Type<'a> {
     name: u32,
     kind: u32,
-    /// Of a structure, bytes.
+    /// The size of a structure, bytes.
     size: u32,
-    /// Whether member offsets hold a bitfield's size in their top byte.
+    /// Whether the offsets of members have the size of a bitfield in their top byte.
     kind_flag: bool,
     members: &'a [u8],
 }
@@ -125,22 +126,22 @@ impl<'a> Sections<'a> {
         Some(self.typed_field(structure, field)?.0)
     }
 
-    /// The same, with the number of the field's type.
+    /// Bytes from the beginning of a structure to one of its fields, with the number of the field's type.
     fn typed_field(&self, structure: &str, field: &str) -> Option<(u32, u32)> {
         self.member(&self.structure(structure)?, field, MAX_NESTING)
     }
 
-    /// Bytes of a structure.
+    /// The size of a structure, bytes.
     fn size(&self, structure: &str) -> Option<u32> {
         Some(self.structure(structure)?.size)
     }
 
     fn structure(&self, name: &str) -> Option<Type<'a>> {
         self.all()
-            .find(|it| it.kind == STRUCT && self.is(it.name, name))
+            .find(|entry| entry.kind == STRUCT && self.is(entry.name, name))
     }
 
-    /// A type by its number: the first is 1, for 0 is `void`.
+    /// The type with this number. The first type is 1, because 0 is `void`.
     fn nth(&self, number: u32) -> Option<Type<'a>> {
         self.all().nth(number.checked_sub(1)? as usize)
     }
@@ -150,7 +151,8 @@ impl<'a> Sections<'a> {
         std::iter::from_fn(move || next_type(&mut types))
     }
 
-    /// A structure without a name lends its members to the one around it.
+    /// The offset and the type of a structure's field. The fields of an inner structure without a name count as
+    /// fields of the outer one.
     fn member(&self, structure: &Type<'_>, field: &str, depth: u32) -> Option<(u32, u32)> {
         let (members, _) = structure.members.as_chunks::<MEMBER_BYTES>();
         members.iter().find_map(|member| {
@@ -163,7 +165,7 @@ impl<'a> Sections<'a> {
             if !self.is(name, "") || depth == 0 {
                 return None;
             }
-            let inner = self.nth(kind).filter(|it| it.kind == STRUCT)?;
+            let inner = self.nth(kind).filter(|entry| entry.kind == STRUCT)?;
             let (inner, kind) = self.member(&inner, field, depth - 1)?;
             Some((offset.checked_add(inner)?, kind))
         })
@@ -177,7 +179,7 @@ impl<'a> Sections<'a> {
     }
 }
 
-/// From bits, which may have a bitfield's size in their top byte.
+/// The bytes of an offset in bits, which has the size of a bitfield in its top byte if `kind_flag` says so.
 const fn bytes(bits: u32, kind_flag: bool) -> u32 {
     if kind_flag {
         (bits & 0x00ff_ffff) / 8
@@ -186,7 +188,7 @@ const fn bytes(bits: u32, kind_flag: bool) -> u32 {
     }
 }
 
-/// Takes one type off the section; `None` at the end, or at a kind that is not known.
+/// Takes one type off the section; `None` at the end, or at a type of an unknown kind.
 fn next_type<'a>(types: &mut &'a [u8]) -> Option<Type<'a>> {
     let mut head = types.get(..12)?;
     let name = head.get_u32_le();
@@ -222,7 +224,7 @@ mod tests {
     use super::*;
     use crate::machine::skipped;
 
-    /// The running kernel's BTF. When it has none, says so around the runner's capture.
+    /// The running kernel's BTF. Without one, says so on the terminal, past the test runner's capture.
     fn vmlinux(test: &str) -> Option<Vec<u8>> {
         let btf = std::fs::read(VMLINUX).ok();
         if btf.is_none() {

@@ -1,4 +1,4 @@
-//! What probes cost on this host: measured with the empty programs, on functions of residue's own.
+//! Measures what probes cost on this host, with empty programs on functions of residue's own.
 
 use std::{num::NonZeroU32, path::Path, time::Duration};
 
@@ -8,23 +8,24 @@ use super::{AttachError, Kernel, ProbePoint};
 use crate::target::{Avma, Process};
 use residue_ebpf::abi::call_shape::CallShape;
 
-/// How often a function is called for one measurement: a few milliseconds in all.
+/// How many calls of a function one measurement takes: a few milliseconds in all.
 const CALLS: u32 = 2000;
-/// The middle one of so many measurements counts: what disturbs us disturbs those who are recorded as well.
+/// How many measurements to take. The median counts, because what disturbs residue now and then also disturbs
+/// the targets.
 const MEASUREMENTS: u32 = 5;
-/// The slot that the calibration's probes belong to. It is never opened.
+/// The process slot of the calibration's probes. Nobody opens this slot.
 const SLOT: u16 = 1023;
 
-/// What a hit of a probe costs that sits on an emulated instruction.
+/// What one hit costs of a probe on an instruction that the kernel emulates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProbeCost {
-    /// At a function's entry.
+    /// A hit of a probe at a function's entry.
     pub entry: Duration,
-    /// At its entry and its return.
+    /// A hit of the two probes at a function's entry and return together.
     pub pair: Duration,
 }
 
-/// Begins, as most functions do, with an instruction that the kernel emulates.
+/// A function that begins with an instruction that the kernel emulates, as most functions do.
 #[unsafe(naked)]
 extern "C" fn with_entry() {
     core::arch::naked_asm!("push rbp", "pop rbp", "ret");
@@ -36,8 +37,8 @@ extern "C" fn with_pair() {
 }
 
 impl Kernel {
-    /// Measures, once. The probes stay in until the end: taking them out would take longer, and nobody calls
-    /// what they are on.
+    /// Measures the cost at the first call, and remembers it. The probes stay in until the end, because taking
+    /// them out takes longer than the measurement, and nobody else calls these functions.
     ///
     /// # Errors
     ///
@@ -91,13 +92,13 @@ impl Kernel {
     }
 }
 
-/// The processor time of this thread: others may want the processor, too.
+/// The processor time of this thread. It leaves out the time during which other threads had the processor.
 fn own_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// How long a call takes.
+/// How long one call takes.
 fn time(function: extern "C" fn()) -> Duration {
     let measure = || {
         let began = own_time();

@@ -1,16 +1,16 @@
-//! Where in the kernel side's array of code mappings each process's list is.
+//! Finds places in the kernel side's array of code mappings for the lists of processes.
 //!
-//! A walk may be reading a list at any moment, so a list is never changed in place: the new one is
-//! written elsewhere, then the process is led to it. The place of the old one is given to others
-//! only at the change after that, long after any walk has ended.
+//! A walk may read a list at any moment, so residue never changes a list in place. It writes the new list
+//! elsewhere, and then points the process to the new list. The place of the old list becomes free only at
+//! the change after that, long after any walk that still read the old list has ended.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-/// See the module documentation.
+/// The places of all lists of code mappings.
 #[derive(Debug)]
 pub(super) struct CodeLists {
-    /// Free places by their beginning, with their length.
+    /// Free places: the length of each, by its beginning.
     free: BTreeMap<u32, u32>,
     in_use: HashMap<u16, Range<u32>>,
     left: Option<Range<u32>>,
@@ -25,8 +25,7 @@ impl CodeLists {
         }
     }
 
-    /// A place for a list of `count` mappings, which the process is about to be led to; `None` when
-    /// there is none that is large enough.
+    /// Finds a place for a process's new list of `count` mappings; `None` when no free place is large enough.
     pub(super) fn place(&mut self, process: u16, count: u32) -> Option<Range<u32>> {
         let (&start, &length) = self.free.iter().find(|(_, length)| **length >= count)?;
         self.free.remove(&start);

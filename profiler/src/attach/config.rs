@@ -1,4 +1,4 @@
-//! What a recording asks of the kernel side.
+//! The settings of the kernel side for one recording.
 
 use residue_ebpf::abi::heap::StackPolicy;
 
@@ -7,19 +7,19 @@ use crate::unwind::StoreLimits;
 /// How much the kernel side may keep.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Live allocations, over all targets.
+    /// How many live allocations, over all targets.
     pub max_live: u32,
-    /// Distinct stacks, over all targets.
+    /// How many distinct stacks, over all targets.
     pub max_stacks: u32,
-    /// Unwind tables of all objects: room in the kernel, MiB.
+    /// How much kernel memory for the unwind tables of all objects, MiB.
     pub max_unwind_mib: u32,
-    /// Mean distance of samples of Python objects, bytes; at least
+    /// How many bytes of Python objects lie between two samples on average, at least
     /// [`MAX_PYTHON_OBJECT`](residue_ebpf::abi::heap::MAX_PYTHON_OBJECT).
     pub python_interval: u32,
 }
 
 impl Limits {
-    /// Those of a recording that asks for no others.
+    /// The limits of a recording whose user gives no others.
     pub const DEFAULT: Self = Self {
         max_live: 1 << 20,
         max_stacks: 65_536,
@@ -27,8 +27,8 @@ impl Limits {
         python_interval: 8192,
     };
 
-    /// How much of the unwind tables' room is for rows and how much for pages, whose entries go with
-    /// about nine times their size in rows.
+    /// Divides the memory for unwind tables between rows and pages. A table has about nine times as many bytes
+    /// of rows as of pages.
     #[must_use]
     pub const fn unwind_store(&self) -> StoreLimits {
         let chunks = self.max_unwind_mib * 256;
@@ -42,7 +42,7 @@ impl Limits {
 /// How the kernel side walks stacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Walking {
-    /// By unwind tables, and by frame pointers in code that has none but keeps those.
+    /// By unwind tables, and by frame pointers in code that has no unwind table but keeps frame pointers.
     #[default]
     Tables,
     /// By frame pointers alone.
@@ -51,18 +51,19 @@ pub enum Walking {
     FewSteps,
 }
 
-/// Whether the kernel side hands out stacks together with what it walked them from, for tests.
+/// Whether the kernel side hands out samples for tests: stacks, each with the memory that it walked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Samples {
-    /// No stack.
+    /// No samples.
     #[default]
     None,
-    /// Some stacks: as many as get through.
+    /// As many samples as the ring buffer has room for.
     Taken,
 }
 
 impl Samples {
-    /// A few hundred samples between two polls, or as little as a ring buffer can hold.
+    /// The size of the ring buffer for samples, bytes: enough for a few hundred between two polls, or the
+    /// smallest that the kernel allows.
     pub(super) const fn ring_bytes(self) -> u32 {
         match self {
             Self::None => 4096,
@@ -71,18 +72,18 @@ impl Samples {
     }
 }
 
-/// What the kernel side does about stacks.
+/// How the kernel side takes stacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StackConfig {
-    /// Which it walks.
+    /// Which stacks the kernel side walks.
     pub policy: StackPolicy,
-    /// How it walks them.
+    /// How the kernel side walks a stack.
     pub walking: Walking,
-    /// Whether it hands out samples.
+    /// Whether the kernel side hands out samples.
     pub samples: Samples,
 }
 
-/// What is followed besides the processes themselves.
+/// What the tracepoints follow besides the processes themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tracing {
     /// Allocations and mappings.

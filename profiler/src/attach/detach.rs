@@ -1,4 +1,4 @@
-//! Takes probes out, or leaves that to the kernel.
+//! Takes probes out, or leaves them for the kernel to take out.
 
 use std::{
     io,
@@ -14,22 +14,24 @@ use aya::programs::trace_point::TracePointLink;
 
 use super::{Kernel, Probe};
 
-/// The kernel waits out an RCU grace period for every probe that it removes, tens of milliseconds. So many
-/// waits overlap; more do not make it quicker, and whoever leaves waits for those that are under way.
+/// How many threads take probes out at once. The kernel waits for an RCU grace period, tens of milliseconds,
+/// for every probe that it removes, and these waits overlap. More threads are not faster, and residue cannot
+/// exit before the waits that have begun are over.
 const AT_ONCE: usize = 4;
 
-/// The probes of a recording that is over. Dropping them takes them out, one by one.
+/// The probes of a recording that is over. Dropping this value takes the probes out, one by one.
 pub struct Remaining {
     probes: Vec<Probe>,
     tracepoints: Vec<TracePointLink>,
 }
 
 impl Kernel {
-    /// Takes out the probes of one process, of which nothing may count any more, while others are recorded on.
+    /// Takes out the probes of one process on a thread of its own, while the recording of other processes goes
+    /// on. The process must be closed.
     pub fn detach_aside(&mut self, process: u16) {
         let probes = self.probes_of(process);
         let aside = thread::Builder::new().name("detach".to_owned());
-        // Without room for a thread they are dropped here and now, with the closure.
+        // When no thread can start, the closure drops the probes here and now.
         let _ = aside.spawn(move || drop_in_parallel(probes, &AtomicUsize::new(0)));
     }
 
@@ -46,7 +48,7 @@ impl Kernel {
         !self.probes.is_empty()
     }
 
-    /// What is left to be taken out. All processes must be closed.
+    /// The probes that are still in. All processes must be closed.
     #[must_use]
     pub fn into_remaining(self) -> Remaining {
         Remaining {
@@ -57,13 +59,13 @@ impl Kernel {
 }
 
 impl Remaining {
-    /// How many there are, those of tracepoints included.
+    /// How many probes there are, including those on tracepoints.
     #[must_use]
     pub const fn count(&self) -> usize {
         self.probes.len() + self.tracepoints.len()
     }
 
-    /// Takes all out, and counts in `gone` while it does.
+    /// Takes all probes out, and adds one to `gone` for each.
     pub fn take_out(self, gone: &AtomicUsize) {
         drop_in_parallel(self.probes, gone);
         drop_in_parallel(self.tracepoints, gone);
@@ -81,25 +83,26 @@ fn drop_in_parallel<T: Send>(values: Vec<T>, gone: &AtomicUsize) {
     };
     thread::scope(|scope| {
         for _ in 1..AT_ONCE {
-            // Without room for a thread there are fewer at once.
+            // When no thread can start, fewer threads share the work.
             let _ = thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
     });
 }
 
-/// How often the process that holds the descriptors looks whether its parent is gone.
+/// How often the process that keeps the descriptors looks whether its parent has exited.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Lets this process exit at once, whatever probes are in: the kernel takes them out as the last descriptor of
-/// each is closed, and waits for each. A child, which does nothing else, is the last to hold them.
+/// Lets this process exit at once, even with probes in. The kernel takes a probe out when the last descriptor
+/// of the probe is closed, and whoever closes that descriptor has to wait. So this function forks a child,
+/// which does nothing but keep the descriptors a little longer than this process.
 ///
 /// # Errors
 ///
-/// When there is no room for another process. The exit then takes its time.
+/// When the kernel cannot start another process. This process then exits slowly.
 pub fn leave_probes_behind() -> io::Result<()> {
     let parent = rustix::process::getpid().as_raw_pid();
-    // SAFETY: the child makes system calls only, on memory of its own, and never returns.
+    // SAFETY: the child only makes system calls, on memory of its own, and never returns.
     match unsafe { libc::fork() } {
         0 => outlive(parent),
         -1 => Err(io::Error::last_os_error()),
@@ -107,13 +110,15 @@ pub fn leave_probes_behind() -> io::Result<()> {
     }
 }
 
-/// Whoever reads our output must not wait for us, and no Ctrl-C is meant for us.
+/// Waits in the child until the parent has exited. The child closes the standard streams, so that nobody who
+/// reads them waits for the child, and begins a session of its own, so that no Ctrl-C reaches it.
 fn outlive(parent: libc::pid_t) -> ! {
     let nap = libc::timespec {
         tv_sec: 0,
         tv_nsec: LOOK.subsec_nanos().into(),
     };
-    // SAFETY: system calls only, as between fork and exit of a process with threads; `nap` outlives its use.
+    // SAFETY: only system calls, as a process with threads must do between fork and exit; `nap` outlives its
+    // use.
     unsafe {
         libc::setsid();
         for standard in 0..=2 {

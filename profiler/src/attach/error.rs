@@ -1,4 +1,4 @@
-//! Why attaching failed, and what to do about it.
+//! The reasons why attaching fails, with what the user can do about each.
 
 use std::{io, num::NonZeroU32, path::PathBuf};
 
@@ -23,31 +23,31 @@ pub enum AttachError {
         "no kernel memory for a live set of {max_live} allocations: give a lower --max-live (each needs 43 bytes)"
     )]
     NoMemory {
-        /// The limit that was asked for.
+        /// The limit that the user asked for.
         max_live: u32,
     },
     /// The kernel refused the object.
     #[error("failed to load the BPF maps: is this kernel at least 6.1, with CONFIG_BPF_SYSCALL?")]
     Load(#[source] Box<EbpfError>),
-    /// An array could not be shared with the kernel side.
+    /// Residue could not map an array of the kernel side into its memory.
     #[error(
         "failed to map the kernel side's figures into memory: raise the limit on address space (ulimit -v), or give a \
          lower --max-live"
     )]
     Share(#[source] io::Error),
-    /// The channel for the kernel side's messages could not be opened.
+    /// Residue could not open the channel for the kernel side's messages.
     #[error("failed to open the kernel side's message channel")]
     Log(#[source] aya_log::Error),
     /// The kernel refused a program.
     #[error("the kernel refused the BPF program {program}")]
     Program {
-        /// Its name.
+        /// The name of the program.
         program: &'static str,
         /// What the kernel said.
         #[source]
         source: Box<ProgramError>,
     },
-    /// A tracepoint is missing or may not be used.
+    /// A tracepoint is missing, or this user may not use it.
     #[error(
         "failed to attach to the tracepoint {name}: residue needs tracefs (mount -t tracefs nodev /sys/kernel/tracing) and CONFIG_FTRACE_SYSCALLS"
     )]
@@ -58,10 +58,10 @@ pub enum AttachError {
         #[source]
         source: Box<ProgramError>,
     },
-    /// The process ended while probes were put into it.
+    /// The process ended while residue put probes into it.
     #[error("process {pid} ended while residue attached to it")]
     ProcessGone {
-        /// Its pid.
+        /// The pid of the process.
         pid: NonZeroU32,
     },
     /// The kernel refused a probe.
@@ -69,13 +69,13 @@ pub enum AttachError {
     Uprobe {
         /// The object's file.
         object: PathBuf,
-        /// Offset in that file.
+        /// Offset in that file, bytes.
         offset: u64,
         /// What the kernel said.
         #[source]
         source: Box<ProgramError>,
     },
-    /// Each probe is an open file.
+    /// This process has no file descriptors left: each probe takes two.
     #[error(
         "too many open files, each probe takes two: raise the limit (ulimit -Hn, LimitNOFILE= of systemd), or \
          record fewer processes at once"
@@ -96,13 +96,13 @@ pub enum AttachError {
     /// Where residue's own functions are in its file is not to be seen.
     #[error("failed to find residue's own code (/proc/self/maps)")]
     OwnCode,
-    /// A map operation failed that cannot.
+    /// The kernel refused to read or write a map, which it has no reason to.
     #[error("failed to use a BPF map")]
     Map(#[from] MapError),
 }
 
 impl AttachError {
-    /// Whether it is about one function of one process, while everything else is recorded on.
+    /// Whether the error concerns one function of one process, so that the recording of everything else goes on.
     #[must_use]
     pub const fn is_of_one_probe(&self) -> bool {
         matches!(
@@ -118,7 +118,7 @@ impl AttachError {
         self.is_of_one_probe() || matches!(self, Self::TooManyFiles | Self::Program { .. })
     }
 
-    /// Whether it is about one process, while all others are recorded.
+    /// Whether the error concerns one process, so that the recording of all others goes on.
     #[must_use]
     pub const fn is_of_one_process(&self) -> bool {
         self.is_of_one_probe() || matches!(self, Self::ProcessGone { .. })
@@ -160,7 +160,7 @@ impl AttachError {
         if is_out_of_files(&source) {
             return Self::TooManyFiles;
         }
-        // Of a process that is gone, different kernels miss different things.
+        // When a process has ended, one kernel misses its file and another the process.
         let file_gone = matches!(
             &source,
             ProgramError::UProbeError(UProbeError::FileError { io_error, .. })
@@ -181,7 +181,7 @@ fn is_out_of_files(source: &ProgramError) -> bool {
     matches!(os_error(source), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// What whoever was refused can do.
+/// What a user can do whom the kernel did not let load BPF programs.
 fn remedy() -> &'static str {
     match rustix::process::geteuid().is_root() {
         true => {
@@ -192,7 +192,8 @@ fn remedy() -> &'static str {
     }
 }
 
-/// A verifier rejection is EACCES too, but comes with a log.
+/// Whether the verifier refused a program. The errno is EACCES, as without privileges, but only the verifier
+/// writes a log.
 fn is_verifier_error(error: &ProgramError) -> bool {
     matches!(error, ProgramError::LoadError { verifier_log, .. } if !verifier_log.to_string().is_empty())
 }

@@ -1,4 +1,4 @@
-//! What the running kernel needs before it can be asked for probes.
+//! Asks the running kernel what it can do, and prepares the host for probes.
 
 use std::{
     os::fd::{AsRawFd as _, BorrowedFd},
@@ -14,8 +14,8 @@ use rustix::{
     thread::{UnshareFlags, unshare_unsafe},
 };
 
-/// Lifts the limit on locked memory. Kernels before 5.11 charge BPF maps to it; later ones charge
-/// the memory cgroup and do not look, so failing is harmless.
+/// Lifts the limit on locked memory. Kernels before 5.11 charge BPF maps to that limit. Later kernels charge
+/// them to the memory cgroup and ignore the limit, so that a failure is harmless there.
 pub(super) fn raise_memlock_limit() {
     let unlimited = rustix::process::Rlimit {
         current: None,
@@ -24,13 +24,13 @@ pub(super) fn raise_memlock_limit() {
     let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
 }
 
-/// Whether the kernel has `bpf_loop` (5.17). When it does not say, it is old enough not to.
+/// Whether the kernel has `bpf_loop` (Linux 5.17). A kernel that cannot say so is older.
 pub(super) fn has_loop() -> bool {
     is_helper_supported(ProgramType::KProbe, BpfHelper::BPF_FUNC_loop).unwrap_or(false)
 }
 
 /// How often the kernel skipped a program, from the program's fdinfo (kernel/bpf/syscall.c,
-/// `bpf_prog_show_fdinfo`); zero where it does not say.
+/// `bpf_prog_show_fdinfo`); zero where the kernel does not say.
 pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> u64 {
     let fdinfo = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
     let Ok(text) = std::fs::read_to_string(fdinfo) else {
@@ -42,18 +42,18 @@ pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> u64 {
         .unwrap_or(0)
 }
 
-/// Where tracefs is looked for, by us and by aya.
+/// Where residue and aya look for tracefs.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// Makes tracefs visible to this process. Minimal hosts and containers do not mount it; mounting it
-/// for everybody is not ours to do, so it is mounted in a mount namespace of our own.
+/// Makes tracefs visible to this process. Minimal hosts and containers do not mount tracefs. Residue should
+/// not mount it for everybody, so it moves to a mount namespace of its own and mounts tracefs there.
 ///
-/// Only the calling thread and those it starts later see the mount: call this first.
+/// Only the calling thread and the threads that it starts later see the mount: call this first.
 pub fn ensure_tracefs() {
     if TRACEFS.iter().any(|path| has_tracepoints(path)) {
         return;
     }
-    // Where this fails, attaching a tracepoint fails too, and says what to do.
+    // When this fails, attaching a tracepoint fails too, and that error says what to do.
     let _ = mount_tracefs_privately();
 }
 
@@ -72,9 +72,9 @@ fn has_tracepoints(tracefs: &str) -> bool {
 }
 
 fn mount_tracefs_privately() -> rustix::io::Result<()> {
-    // SAFETY: neither flag affects file descriptors or memory; only the view of mounts changes.
+    // SAFETY: the flag changes this thread's view of mounts, and neither file descriptors nor memory.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS)? };
-    // Mounts made elsewhere still arrive here; ours stays here.
+    // Mounts that others make still appear here, but ours does not appear elsewhere.
     mount_change(
         "/",
         MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,

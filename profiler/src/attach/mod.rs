@@ -1,10 +1,10 @@
-//! Loads the eBPF object and attaches its programs. Nearly all of aya is here and in
+//! Loads the eBPF object and attaches its programs. Nearly all calls of aya are here and in
 //! [`drain`](crate::drain).
 //!
-//! A process is recorded from one definite instant to another: all its probes are put in while the
-//! kernel side still ignores it, then it is *opened*; at the end it is *closed* first, and the
-//! probes are taken out at leisure, in any order. Probes that see memory released are attached
-//! before those that see it taken.
+//! The recording of a process begins and ends at one instant. Residue puts all probes in while the kernel
+//! side still ignores the process, and then *opens* the process. At the end residue *closes* the process
+//! first, and then takes the probes out, in any order. Residue attaches the probes that see memory released
+//! before those that see memory taken.
 
 mod btf;
 mod calibrate;
@@ -53,7 +53,7 @@ pub use programs::ProgramSet;
 pub use shared::SharedArray;
 pub use verify::{Accepted, VERIFIER_LIMIT, Verification};
 
-/// The object that `build.rs` made from `profiler-ebpf`.
+/// The object that `build.rs` builds from `profiler-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/residue-ebpf"));
 
 /// How many functions of one process are probed at most that it has loaded while it was recorded. A library with an
@@ -63,11 +63,11 @@ const MAX_LATE_FUNCTIONS: usize = 512;
 /// Where to put the probes of one function.
 #[derive(Clone, Debug)]
 pub struct ProbePoint<'a> {
-    /// A path that opens the object's file.
+    /// A path by which residue can open the object's file.
     pub object: &'a std::path::Path,
-    /// The object as the target names it, for messages.
+    /// The path by which the target names the object, for messages.
     pub name: &'a std::path::Path,
-    /// Offset of the probed instruction in that file, bytes.
+    /// Offset of the probed instruction in the object's file, bytes.
     pub file_offset: u64,
     /// The function's call shape.
     pub shape: residue_ebpf::abi::call_shape::CallShape,
@@ -78,7 +78,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     messages: EbpfLogger<&'static dyn log::Log>,
     programs: ProgramSet,
-    /// The probes, of every process, in the order in which they were attached.
+    /// The probes of every process, in the order in which residue attached them.
     probes: Vec<Probe>,
     tracepoints: Vec<TracePointLink>,
     processes: Array<MapData, ProcessState>,
@@ -89,7 +89,7 @@ pub struct Kernel {
     items: HashMap<MapData, u64, [u32; 2]>,
     connections: HashMap<MapData, u64, [u64; CONNECTION_WORDS]>,
     probe_times: PerCpuArray<MapData, ProbeTime>,
-    /// What an empty probe costs, once it is known.
+    /// What an empty probe costs, once that is measured.
     probe_cost: Option<ProbeCost>,
     functions: Array<MapData, FunctionInfo>,
     pythons: Array<MapData, PythonLayout>,
@@ -104,11 +104,11 @@ pub struct Kernel {
 
 struct Probe {
     process: u16,
-    /// Held for its `Drop`, which takes the probe out.
+    /// Kept for its `Drop`, which takes the probe out.
     _link: UProbeLink,
 }
 
-/// What [`drain`](crate::drain) reads from.
+/// The maps and ring buffers that [`drain`](crate::drain) reads from.
 pub struct Channels {
     /// Frames of new stacks.
     pub stacks: RingBuf<MapData>,
@@ -120,89 +120,73 @@ pub struct Channels {
     pub next_stack: Array<MapData, u64>,
     /// The live set.
     pub live: SharedArray<LiveBucket>,
-    /// Request windows, by their numbers modulo the length.
+    /// Request windows. The place of a window is its number modulo the length.
     pub windows: SharedArray<WindowState>,
-    /// Tasks whose window was not known when they began, by their numbers modulo the length.
+    /// Tasks that began while nobody knew their window. The place of a task is its number modulo the length.
     pub tasks: SharedArray<TaskState>,
-    /// What the windows of a process have in common, by its slot.
+    /// What the kernel side keeps for all windows of a process together, by the slot of the process.
     pub process_windows: SharedArray<ProcessWindows>,
-    /// What happens to windows.
+    /// Events of windows.
     pub window_events: RingBuf<MapData>,
-    /// Counters.
+    /// The counters of the kernel side, by their numbers.
     pub counters: PerCpuArray<MapData, u64>,
     /// Samples of stacks.
     pub samples: RingBuf<MapData>,
-    /// Keys of Python code objects to their ids.
+    /// Ids of Python code objects, by their keys.
     pub python_codes: HashMap<MapData, u64, u32>,
-    /// Ids of Python code objects to their keys.
+    /// Keys of Python code objects, by their ids.
     pub python_code_keys: Array<MapData, u64>,
-    /// Python code objects that were freed before they were read.
+    /// Python code objects that Python freed before user space had read them.
     pub python_freed: RingBuf<MapData>,
 }
 
+impl Channels {
+    fn of(ebpf: &mut Ebpf) -> Result<Self, AttachError> {
+        let mut next_stack: Array<MapData, u64> = take(ebpf, "NEXT_STACK");
+        next_stack.set(0, 1_u64, 0)?;
+        Ok(Self {
+            stacks: take(ebpf, "STACKS"),
+            events: take(ebpf, "EVENTS"),
+            totals: SharedArray::of(ebpf, "TOTALS")?,
+            live: SharedArray::of(ebpf, "LIVE")?,
+            windows: SharedArray::of(ebpf, "WINDOWS")?,
+            tasks: SharedArray::of(ebpf, "TASKS")?,
+            process_windows: SharedArray::of(ebpf, "PROCESS_WINDOWS")?,
+            window_events: take(ebpf, "WINDOW_EVENTS"),
+            next_stack,
+            counters: take(ebpf, "COUNTERS"),
+            samples: take(ebpf, "SAMPLES"),
+            python_codes: take(ebpf, "PYTHON_CODES"),
+            python_code_keys: take(ebpf, "PYTHON_CODE_KEYS"),
+            python_freed: take(ebpf, "PYTHON_FREED"),
+        })
+    }
+}
+
 impl Kernel {
-    /// Loads the maps and puts nothing anywhere yet.
+    /// Loads the maps. Attaches nothing yet.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses: no privileges, no BPF, no memory for the maps.
+    /// When the kernel refuses: because of missing privileges, without BPF, or without memory for the maps.
     pub fn load(
         limits: Limits,
         programs: ProgramSet,
         stacks: StackConfig,
     ) -> Result<(Self, Channels), AttachError> {
         kernel::raise_memlock_limit();
-        let buckets = live_buckets(limits.max_live);
-        let unwind = limits.unwind_store();
-        let StackConfig {
-            policy,
-            walking,
-            samples,
-        } = stacks;
-        let offsets = btf::offsets();
-        let has_loop = walking != Walking::FewSteps && kernel::has_loop();
-        let mut ebpf = EbpfLoader::new()
-            .override_global("LIVE_BUCKETS", &buckets, true)
-            .override_global("TASK_OFFSETS", &offsets.task, true)
-            .override_global("SOCKET_OFFSETS", &offsets.socket, true)
-            .override_global("HAS_LOOP", &u32::from(has_loop), true)
-            .override_global("STACK_POLICY", &(policy as u32), true)
-            .override_global(
-                "FRAME_POINTERS_ONLY",
-                &u32::from(walking == Walking::FramePointers),
-                true,
-            )
-            .override_global("PYTHON_OBJECT_INTERVAL", &limits.python_interval, true)
-            .override_global("SAMPLE_STACKS", &u32::from(samples == Samples::Taken), true)
-            .map_max_entries("SAMPLES", samples.ring_bytes())
-            .map_max_entries("ROWS", unwind.row_chunks)
-            .map_max_entries("PAGES", unwind.page_chunks)
-            .map_max_entries("LIVE", buckets)
-            .map_max_entries("STACK_IDS", limits.max_stacks)
-            .map_max_entries("TOTALS", limits.max_stacks.saturating_add(1))
-            .map_max_entries("SUSPECTS", limits.max_stacks.saturating_add(1))
-            .load(OBJECT)
-            .map_err(|source| AttachError::load(source, limits))?;
+        let mut ebpf = load_object(limits, stacks)?;
         let messages = EbpfLogger::init(&mut ebpf).map_err(AttachError::Log)?;
-        let mut next_stack: Array<MapData, u64> = take(&mut ebpf, "NEXT_STACK");
-        next_stack.set(0, 1_u64, 0)?;
-        let channels = Channels {
-            stacks: take(&mut ebpf, "STACKS"),
-            events: take(&mut ebpf, "EVENTS"),
-            totals: SharedArray::of(&mut ebpf, "TOTALS")?,
-            live: SharedArray::of(&mut ebpf, "LIVE")?,
-            windows: SharedArray::of(&mut ebpf, "WINDOWS")?,
-            tasks: SharedArray::of(&mut ebpf, "TASKS")?,
-            process_windows: SharedArray::of(&mut ebpf, "PROCESS_WINDOWS")?,
-            window_events: take(&mut ebpf, "WINDOW_EVENTS"),
-            next_stack,
-            counters: take(&mut ebpf, "COUNTERS"),
-            samples: take(&mut ebpf, "SAMPLES"),
-            python_codes: take(&mut ebpf, "PYTHON_CODES"),
-            python_code_keys: take(&mut ebpf, "PYTHON_CODE_KEYS"),
-            python_freed: take(&mut ebpf, "PYTHON_FREED"),
-        };
-        let kernel = Self {
+        let channels = Channels::of(&mut ebpf)?;
+        Ok((Self::over(ebpf, messages, programs), channels))
+    }
+
+    fn over(
+        mut ebpf: Ebpf,
+        messages: EbpfLogger<&'static dyn log::Log>,
+        programs: ProgramSet,
+    ) -> Self {
+        Self {
             processes: take(&mut ebpf, "PROCESSES"),
             trampolines: take(&mut ebpf, "TRAMPOLINES"),
             targets: take(&mut ebpf, "TARGETS"),
@@ -225,11 +209,10 @@ impl Kernel {
             tracepoints: Vec::new(),
             next_function: 0,
             late_functions: std::collections::HashMap::new(),
-        };
-        Ok((kernel, channels))
+        }
     }
 
-    /// Attaches the tracepoints that follow threads and programs, and those asked for.
+    /// Attaches the tracepoints that follow threads and programs, and those that `tracing` asks for.
     ///
     /// # Errors
     ///
@@ -238,32 +221,25 @@ impl Kernel {
         if self.programs == ProgramSet::Empty {
             return Ok(());
         }
-        let Tracing {
-            allocations,
-            sockets,
-        } = tracing;
-        let mappings = allocations.then_some(&programs::MAPPINGS);
-        let segments = (allocations && kernel::has_segments()).then_some(&programs::SEGMENTS);
-        let sockets = sockets.then_some(&programs::SOCKETS);
+        let with_segments = tracing.allocations && kernel::has_segments();
+        let mappings = tracing.allocations.then_some(&programs::MAPPINGS);
+        let segments = with_segments.then_some(&programs::SEGMENTS);
+        let sockets = tracing.sockets.then_some(&programs::SOCKETS);
         let wanted = mappings.into_iter().flatten();
         let wanted = wanted.chain(segments.into_iter().flatten());
         let wanted = wanted.chain(sockets.into_iter().flatten());
         programs::PROCESSES
             .iter()
             .chain(wanted)
-            .try_for_each(|it| self.attach_tracepoints_of(it))
+            .try_for_each(|tracepoints| self.attach_tracepoints_of(tracepoints))
     }
 
     fn attach_tracepoints_of(&mut self, tracepoints: &Tracepoints) -> Result<(), AttachError> {
-        let Tracepoints {
-            program,
-            category,
-            names,
-        } = *tracepoints;
+        let (program, category) = (tracepoints.program, tracepoints.category);
         let refused = |source| AttachError::program(program, source);
         let tracepoint: &mut TracePoint = program_mut(&mut self.ebpf, program);
         tracepoint.load().map_err(refused)?;
-        for name in names {
+        for name in tracepoints.names {
             let link = tracepoint
                 .attach(category, name)
                 .map_err(|source| AttachError::tracepoint(category, name, source))?;
@@ -277,7 +253,7 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, the process is gone, or it was recorded already and has loaded too much.
+    /// When the kernel refuses, the process has ended, or it was recorded already and has loaded too much.
     pub fn attach_function(
         &mut self,
         process: u16,
@@ -296,7 +272,7 @@ impl Kernel {
         let cookie = Cookie { process, function }.to_bits();
         let names = programs::for_shape(self.programs, point.shape);
         let before = self.probes.len();
-        // The return probe first: it does nothing without its entry.
+        // The return probe comes first: without the entry probe it does nothing.
         for program in names.leave.into_iter().chain(names.enter) {
             if let Err(error) = self.attach_uprobe(program, process, pid, point, cookie) {
                 self.probes.truncate(before);
@@ -339,7 +315,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Tells the kernel side about a process, and whether its events count.
+    /// Tells the kernel side about a process, and whether the events of the process count.
     ///
     /// # Errors
     ///
@@ -354,7 +330,7 @@ impl Kernel {
             .map_err(|_| AttachError::TooManyProcesses)
     }
 
-    /// Tells the kernel side where its return trampoline is in a process, AVMA.
+    /// Tells the kernel side where a process has the trampoline of return probes, AVMA.
     ///
     /// # Errors
     ///
@@ -363,7 +339,7 @@ impl Kernel {
         Ok(self.trampolines.set(u32::from(process), trampoline, 0)?)
     }
 
-    /// Leads the walks of a process to a new list of its code, in ascending order.
+    /// Gives the walks of a process a new list of its code, in ascending order.
     ///
     /// # Errors
     ///
@@ -372,7 +348,7 @@ impl Kernel {
         self.unwind.set_code(process, code)
     }
 
-    /// Tells the kernel side where a process's Python keeps its frames.
+    /// Tells the kernel side where the Python of a process keeps its frames.
     ///
     /// # Errors
     ///
@@ -381,7 +357,7 @@ impl Kernel {
         Ok(self.pythons.set(u32::from(process), layout, 0)?)
     }
 
-    /// Tells the kernel side where a process's Python keeps what names its code objects.
+    /// Tells the kernel side where the Python of a process keeps the names of its code objects.
     ///
     /// # Errors
     ///
@@ -395,7 +371,7 @@ impl Kernel {
         Ok(self.code_pointers.set(process, pointers, 0)?)
     }
 
-    /// Has every stack of a shallow context walked from now on, or no longer.
+    /// Tells the kernel side to walk every stack of a shallow context from now on, or no longer to do so.
     ///
     /// # Errors
     ///
@@ -404,7 +380,7 @@ impl Kernel {
         Ok(self.suspects.set(context, u32::from(suspected), 0)?)
     }
 
-    /// Tells the kernel side how large the pools of a process's Python are, bytes; a power of two.
+    /// Tells the kernel side how large the pools of a process's Python are: bytes, a power of two.
     ///
     /// # Errors
     ///
@@ -413,7 +389,7 @@ impl Kernel {
         Ok(self.python_pools.set(u32::from(process), bytes, 0)?)
     }
 
-    /// States that an object has no unwind table that could be read, and why.
+    /// Tells the kernel side that residue has no unwind table of an object, and why.
     ///
     /// # Errors
     ///
@@ -422,7 +398,7 @@ impl Kernel {
         self.unwind.set_no_table(object, why)
     }
 
-    /// Hands over an object's unwind table.
+    /// Gives the kernel side the unwind table of an object.
     ///
     /// # Errors
     ///
@@ -436,12 +412,12 @@ impl Kernel {
         self.unwind.set_table(object, state, updates)
     }
 
-    /// Processes that were forked by recorded ones, or by their descendants, and live.
+    /// The living processes that recorded processes or their descendants have forked.
     pub fn descendants(&self) -> impl Iterator<Item = u32> {
         self.descendants.keys().flatten()
     }
 
-    /// What the probes of a process have done so far, on all CPUs together.
+    /// How often the probes of a process have run so far, and how long, on all CPUs together.
     ///
     /// # Errors
     ///
@@ -459,23 +435,52 @@ impl Kernel {
         Ok(sum)
     }
 
-    /// Hands what the kernel side has to say, which is for debugging residue, to the `log` crate.
+    /// Hands the messages of the kernel side, which are for debugging residue, to the `log` crate.
     pub fn flush_messages(&mut self) {
         self.messages.flush();
     }
 
-    /// How many syscall events the kernel did not give to our tracepoint programs, because another
-    /// BPF operation was under way on the CPU.
+    /// How many syscall events the kernel did not give to our tracepoint programs, because the CPU was running
+    /// another BPF operation.
     #[must_use]
     pub fn skipped(&self) -> u64 {
         programs::tracepoints()
-            .filter_map(|it| self.ebpf.program(it.program)?.fd().ok())
+            .filter_map(|tracepoints| self.ebpf.program(tracepoints.program)?.fd().ok())
             .map(|fd| kernel::recursion_misses(fd.as_fd()))
             .sum()
     }
 }
 
-/// A map of the embedded object.
+/// Loads the embedded object's maps, with what a recording asks of the kernel side as constants.
+fn load_object(limits: Limits, stacks: StackConfig) -> Result<Ebpf, AttachError> {
+    let buckets = live_buckets(limits.max_live);
+    let stack_count = limits.max_stacks.saturating_add(1);
+    let unwind = limits.unwind_store();
+    let offsets = btf::offsets();
+    let has_loop = stacks.walking != Walking::FewSteps && kernel::has_loop();
+    let frame_pointers_only = stacks.walking == Walking::FramePointers;
+    let sampled = stacks.samples == Samples::Taken;
+    EbpfLoader::new()
+        .override_global("LIVE_BUCKETS", &buckets, true)
+        .override_global("TASK_OFFSETS", &offsets.task, true)
+        .override_global("SOCKET_OFFSETS", &offsets.socket, true)
+        .override_global("HAS_LOOP", &u32::from(has_loop), true)
+        .override_global("STACK_POLICY", &(stacks.policy as u32), true)
+        .override_global("FRAME_POINTERS_ONLY", &u32::from(frame_pointers_only), true)
+        .override_global("PYTHON_OBJECT_INTERVAL", &limits.python_interval, true)
+        .override_global("SAMPLE_STACKS", &u32::from(sampled), true)
+        .map_max_entries("SAMPLES", stacks.samples.ring_bytes())
+        .map_max_entries("ROWS", unwind.row_chunks)
+        .map_max_entries("PAGES", unwind.page_chunks)
+        .map_max_entries("LIVE", buckets)
+        .map_max_entries("STACK_IDS", limits.max_stacks)
+        .map_max_entries("TOTALS", stack_count)
+        .map_max_entries("SUSPECTS", stack_count)
+        .load(OBJECT)
+        .map_err(|source| AttachError::load(source, limits))
+}
+
+/// Takes a map out of the embedded object.
 fn take<T>(ebpf: &mut Ebpf, name: &str) -> T
 where
     T: TryFrom<aya::maps::Map>,
@@ -486,7 +491,7 @@ where
         .expect("the embedded object has the maps of profiler-ebpf/src/maps.rs")
 }
 
-/// A program of the embedded object.
+/// Borrows a program of the embedded object.
 fn program_mut<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut T
 where
     &'a mut T: TryFrom<&'a mut aya::programs::Program>,

@@ -1,14 +1,14 @@
-//! Which program of the object serves what.
+//! Names the program of the eBPF object for each tracepoint and each call shape.
 
 use residue_ebpf::abi::call_shape::CallShape;
 
 /// Which programs the probes run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProgramSet {
-    /// Those that count.
+    /// The programs that count.
     #[default]
     Counting,
-    /// Empty ones at the same sites: the floor of what any tool would cost here.
+    /// Empty programs at the same sites. They cost the least that any tool would cost there.
     Empty,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Tracepoints {
     pub names: &'static [&'static str],
 }
 
-/// Those by which processes are followed.
+/// The tracepoints that follow processes.
 pub(super) const PROCESSES: [Tracepoints; 3] = [
     sched("process_executed", &["sched_process_exec"]),
     sched("thread_exited", &["sched_process_exit"]),
@@ -36,7 +36,7 @@ pub(super) const PROCESSES: [Tracepoints; 3] = [
     },
 ];
 
-/// Those that follow memory mappings.
+/// The tracepoints that follow memory mappings.
 pub(super) const MAPPINGS: [Tracepoints; 7] = [
     syscalls("enter_mmap", &["sys_enter_mmap"]),
     syscalls("leave_mmap", &["sys_exit_mmap"]),
@@ -47,13 +47,13 @@ pub(super) const MAPPINGS: [Tracepoints; 7] = [
     syscalls("leave_brk", &["sys_exit_brk"]),
 ];
 
-/// Those that follow System V shared memory. A kernel may be built without it.
+/// The tracepoints that follow System V shared memory. A kernel without CONFIG_SYSVIPC has none of them.
 pub(super) const SEGMENTS: [Tracepoints; 2] = [
     syscalls("leave_shmat", &["sys_exit_shmat"]),
     syscalls("enter_shmdt", &["sys_enter_shmdt"]),
 ];
 
-/// Those that follow requests on sockets.
+/// The tracepoints that follow requests on sockets.
 pub(super) const SOCKETS: [Tracepoints; 5] = [
     syscalls(
         "data_read",
@@ -102,7 +102,7 @@ pub(super) const SOCKETS: [Tracepoints; 5] = [
     ),
 ];
 
-/// All of them.
+/// All tracepoints that residue knows.
 pub(super) fn tracepoints() -> impl Iterator<Item = &'static Tracepoints> {
     let mappings = MAPPINGS.iter().chain(&SEGMENTS);
     PROCESSES.iter().chain(mappings).chain(&SOCKETS)
@@ -124,7 +124,7 @@ const fn syscalls(program: &'static str, names: &'static [&'static str]) -> Trac
     }
 }
 
-/// The programs for functions of a shape.
+/// The programs for functions of a call shape.
 pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
     let (enter, leave) = match shape {
         CallShape::Malloc => ("enter_malloc", "leave_malloc"),
@@ -169,7 +169,7 @@ pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
     }
 }
 
-/// The empty program in the place of another, if there is one.
+/// `empty`, if there is a program that the empty one can stand in for.
 const fn of(program: &'static str, empty: &'static str) -> &'static str {
     if program.is_empty() { "" } else { empty }
 }

@@ -1,8 +1,8 @@
-//! Arrays of the kernel side, as memory that it and user space share.
+//! Arrays of the kernel side, as memory that the kernel side and user space share.
 //!
-//! They are read several times a second, all of them: a system call for each value would cost more than
-//! the whole rest of what user space does, and would keep the kernel from giving our tracepoint programs
-//! the events of other threads meanwhile.
+//! User space reads these arrays several times a second, from end to end. A system call for each value would
+//! cost more than everything else that user space does. And while such a call runs, the kernel does not give
+//! events on that CPU to our tracepoint programs.
 
 use std::{
     marker::PhantomData,
@@ -23,14 +23,14 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::AttachError;
 
-/// A value that can be read word by word while it is written.
+/// A value that one side can read word by word while the other side writes.
 ///
 /// # Safety
 ///
-/// It must be `repr(C)`, aligned to 8 bytes, and valid for every bit pattern.
+/// The type must be `repr(C)`, aligned to 8 bytes, and valid for every bit pattern.
 pub unsafe trait Words: Copy {}
 
-// SAFETY: repr(C), integers only, the first of 8 bytes (the size asserts beside the types).
+// SAFETY: repr(C), only integers, the first of 8 bytes (see the size asserts beside the types).
 unsafe impl Words for StackTotals {}
 // SAFETY: as above.
 unsafe impl Words for LiveBucket {}
@@ -38,24 +38,24 @@ unsafe impl Words for LiveBucket {}
 unsafe impl Words for WindowState {}
 // SAFETY: as above.
 unsafe impl Words for ProcessWindows {}
-// SAFETY: repr(C), integers only, some of 8 bytes (the size asserts beside the type).
+// SAFETY: repr(C), only integers, some of 8 bytes (see the size asserts beside the type).
 unsafe impl Words for TaskState {}
 
-/// See the module documentation.
+/// An array of the kernel side in shared memory.
 #[derive(Debug)]
 pub struct SharedArray<T> {
     words: NonNull<AtomicU64>,
     len: u32,
-    /// Programs that are loaded later refer to it by its file descriptor.
+    /// Kept because programs that residue loads later refer to the map by its file descriptor.
     _map: MapData,
     _values: PhantomData<T>,
 }
 
-// SAFETY: the memory belongs to the mapping and not to a thread, and is accessed by atomics alone.
+// SAFETY: the memory belongs to the mapping and not to a thread, and only atomics access the memory.
 unsafe impl<T> Send for SharedArray<T> {}
 
 impl<T: Words> SharedArray<T> {
-    /// Words of a value.
+    /// How many words a value has.
     const WORDS: usize = size_of::<T>() / size_of::<u64>();
 
     pub(super) fn of(ebpf: &mut Ebpf, name: &str) -> Result<Self, AttachError> {
@@ -67,7 +67,7 @@ impl<T: Words> SharedArray<T> {
 
     fn share(map: MapData) -> Result<Self, std::io::Error> {
         let len = map.info().map_err(std::io::Error::other)?.max_entries();
-        // SAFETY: a new mapping, somewhere in free address space.
+        // SAFETY: the kernel chooses free address space for this new mapping.
         let words = unsafe {
             mmap(
                 ptr::null_mut(),
@@ -86,22 +86,23 @@ impl<T: Words> SharedArray<T> {
         })
     }
 
-    /// How many values there are.
+    /// How many values the array has.
     #[must_use]
     pub const fn capacity(&self) -> u32 {
         self.len
     }
 
-    /// A value, each word read at a moment of its own; `None` where there is none.
+    /// The value at an index; `None` beyond the end. Reads one word after the other, so the kernel side may
+    /// change the value in between.
     #[must_use]
     pub fn get(&self, index: u32) -> Option<T> {
         let mut value = std::mem::MaybeUninit::<T>::uninit();
         for word in 0..Self::WORDS {
             let read = self.word(index, word)?.load(Ordering::Relaxed);
-            // SAFETY: within the value, which is aligned for words.
+            // SAFETY: the word is within the value, and the value is aligned for words.
             unsafe { value.as_mut_ptr().cast::<u64>().add(word).write(read) };
         }
-        // SAFETY: every word was written, and any bits are valid.
+        // SAFETY: the loop has written every word, and the type is valid for any bits.
         Some(unsafe { value.assume_init() })
     }
 
@@ -111,8 +112,8 @@ impl<T: Words> SharedArray<T> {
         if index >= self.len || word >= Self::WORDS {
             return None;
         }
-        // SAFETY: within the mapping, which lives as long as `self`; nothing but atomics read or
-        // write there.
+        // SAFETY: the word is within the mapping, which lives as long as `self`; only atomics read or write
+        // there.
         Some(unsafe { self.words.add(index as usize * Self::WORDS + word).as_ref() })
     }
 
@@ -124,7 +125,7 @@ impl<T: Words> SharedArray<T> {
 impl<T> Drop for SharedArray<T> {
     fn drop(&mut self) {
         let bytes = self.len as usize * size_of::<T>();
-        // SAFETY: the mapping is ours, and nothing refers to it any more.
+        // SAFETY: the mapping is ours, and nothing refers to the mapping any more.
         unsafe { munmap(self.words.as_ptr().cast(), bytes) }
             .expect("it was mapped with this length");
     }

@@ -1,4 +1,4 @@
-//! Hands unwind tables, and what maps them, to the kernel side.
+//! Hands unwind tables to the kernel side, with the lists that say which table belongs to which code.
 
 use aya::{
     Ebpf,
@@ -11,7 +11,7 @@ use residue_ebpf::abi::unwind::{
 use super::{AttachError, code_lists::CodeLists, take};
 use crate::unwind::Update;
 
-/// The maps that a walk reads.
+/// The maps that the kernel side reads when it walks a stack.
 pub(super) struct UnwindMaps {
     lists: Array<MapData, u64>,
     mappings: Array<MapData, CodeMapping>,
@@ -36,7 +36,7 @@ impl UnwindMaps {
         }
     }
 
-    /// Leads the walks of a process to a new list of its code, in ascending order.
+    /// Gives the walks of a process a new list of its code, in ascending order.
     pub(super) fn set_code(
         &mut self,
         process: u16,
@@ -52,7 +52,7 @@ impl UnwindMaps {
         Ok(self.lists.set(u32::from(process), list, 0)?)
     }
 
-    /// States that an object has no table that could be read, and why.
+    /// Notes that residue has no table of an object, and why.
     pub(super) fn set_no_table(&mut self, object: u16, why: TableState) -> Result<(), AttachError> {
         let state = ObjectState {
             state: why as u32,
@@ -61,7 +61,7 @@ impl UnwindMaps {
         Ok(self.objects.set(u32::from(object), state, 0)?)
     }
 
-    /// Hands over an object's table.
+    /// Gives the kernel side the table of an object.
     pub(super) fn set_table(
         &mut self,
         object: u16,
@@ -75,7 +75,8 @@ impl UnwindMaps {
                 Update::Pages { index, chunk } => self.pages.set(*index, **chunk, 0)?,
             }
         }
-        // Where the table is comes before that it is there: the kernel copies a value word by word.
+        // The kernel copies a value word by word. So the first write says where the table is, and only the
+        // second one that the table is ready.
         let not_yet = ObjectState {
             state: TableState::Loading as u32,
             ..state

@@ -1,4 +1,4 @@
-//! Whether the running kernel accepts the eBPF programs, all of them, and at which price.
+//! Asks the running kernel whether it accepts all eBPF programs, and how much work verifying them is.
 
 use std::time::{Duration, Instant};
 
@@ -13,30 +13,31 @@ pub const VERIFIER_LIMIT: u32 = 1_000_000;
 /// Bytes of one eBPF instruction (include/uapi/linux/bpf.h, `struct bpf_insn`).
 const INSTRUCTION_BYTES: u32 = 8;
 
-/// What the kernel said to one program.
+/// What the kernel said about one program.
 #[derive(Debug)]
 pub struct Verification {
     /// The program's name.
     pub program: String,
-    /// How long it took, the kernel's compiler included.
+    /// How long the kernel took to verify and compile the program.
     pub took: Duration,
-    /// What was accepted, or why it was refused, with the verifier's log.
+    /// What the kernel accepted, or why the kernel refused the program, with the verifier's log.
     pub outcome: Result<Accepted, ProgramError>,
 }
 
 /// A program that the kernel accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Accepted {
-    /// Its length in instructions, as the verifier rewrote it; none where the kernel does not tell.
+    /// The length of the program after the verifier has rewritten it, in instructions; `None` where the kernel
+    /// does not tell.
     pub instructions: Option<u32>,
-    /// How many instructions the verifier walked, over all paths; at most [`VERIFIER_LIMIT`]. None
-    /// where the kernel does not tell.
+    /// How many instructions the verifier walked, over all paths, at most [`VERIFIER_LIMIT`]; `None` where the
+    /// kernel does not tell.
     pub walked: Option<u32>,
 }
 
 impl Kernel {
-    /// Has the kernel verify every program of the object, those too that no process here needs, in
-    /// the order of their names. Nothing is attached.
+    /// Has the kernel verify every program of the object in the order of their names, even programs that no
+    /// process here needs. Attaches nothing.
     pub fn verify_programs(&mut self) -> Vec<Verification> {
         let mut programs: Vec<_> = self.ebpf.programs_mut().collect();
         programs.sort_unstable_by_key(|(name, _)| *name);

@@ -1,7 +1,8 @@
-//! From ring buffers and maps to values: what the kernel side has seen since last asked.
+//! Reads the ring buffers and maps of the kernel side, and turns their records into values.
 //!
-//! Everything here was made by our own programs, but some of it (frames, addresses, lengths) by a
-//! target's behaviour; records of an unknown kind or the wrong size are dropped, never trusted.
+//! Our own programs write every record, but what a target does decides some of the content (frames,
+//! addresses, lengths). So this module drops records of an unknown kind or the wrong size, and never
+//! trusts a length.
 
 use std::{
     io,
@@ -29,19 +30,19 @@ use crate::attach::Channels;
 /// A stack as the kernel side walked it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawStack {
-    /// Its id.
+    /// The id of the stack.
     pub id: u32,
-    /// The process slot it was taken in.
+    /// The slot of the process that the stack was taken in.
     pub process: u16,
     /// Why the walk stopped.
     pub end: WalkEnd,
-    /// Leaf first.
+    /// The frames, leaf first.
     pub frames: Vec<RawFrame>,
     /// How many frames are missing before the last [`ROOT_FRAMES`] ones.
     pub left_out: u32,
-    /// What its totals are.
+    /// What the totals of this stack count.
     pub kind: StackKind,
-    /// The shallow context that it belongs to; zero if it has none.
+    /// The shallow context that the stack belongs to; zero if there is none.
     pub context: u32,
 }
 
@@ -52,7 +53,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Of a loaded kernel side.
+    /// Reads the channels of a loaded kernel side.
     #[must_use]
     pub const fn new(channels: Channels) -> Self {
         Self {
@@ -61,32 +62,32 @@ impl Drain {
         }
     }
 
-    /// Becomes readable when a process maps code, which is to be looked at soon.
+    /// A descriptor that becomes readable when a process maps code, so that user space looks at the code soon.
     ///
     /// # Errors
     ///
-    /// When there are no file descriptors left.
+    /// When this process has no file descriptors left.
     pub fn new_code(&self) -> io::Result<OwnedFd> {
         self.channels.events.as_fd().try_clone_to_owned()
     }
 
-    /// The stacks whose frames have arrived.
+    /// The stacks whose frames have arrived since the last call.
     pub fn stacks(&mut self) -> Vec<RawStack> {
         records(&mut self.channels.stacks, parse_stack)
     }
 
-    /// The samples of stacks, each to be looked at where it lies.
+    /// Shows `each` the samples of stacks that have arrived. A sample is not copied: it lies in the ring buffer.
     pub fn samples(&mut self, mut each: impl FnMut(&StackSample)) {
         while let Some(record) = self.channels.samples.next() {
             if record.len() >= size_of::<StackSample>() {
-                // SAFETY: large enough, and valid for every bit pattern; the kernel aligns records
-                // to 8 bytes.
+                // SAFETY: the record is large enough, the type is valid for every bit pattern, and the
+                // kernel aligns records to 8 bytes.
                 each(unsafe { &*record.as_ptr().cast::<StackSample>() });
             }
         }
     }
 
-    /// What happened to ranges and processes, in order.
+    /// What has happened to ranges and processes since the last call, in order.
     pub fn events(&mut self) -> Vec<(EventKind, Event)> {
         records(&mut self.channels.events, parse_event)
     }
@@ -95,7 +96,7 @@ impl Drain {
     ///
     /// # Errors
     ///
-    /// When a map cannot be read, which the kernel has no reason for.
+    /// When the kernel refuses to read a map, which it has no reason to.
     pub fn totals(&mut self) -> Result<Vec<(u32, StackTotals)>, MapError> {
         let next = self.channels.next_stack.get(&0, 0)?;
         let in_use = u32::try_from(next)
@@ -113,14 +114,14 @@ impl Drain {
         Ok(totals)
     }
 
-    /// Stacks that were in use when [`Self::totals`] was last called, but whose frames the kernel
-    /// side had not been able to send.
+    /// How many stacks were in use at the last call of [`Self::totals`] while the kernel side had not been
+    /// able to send their frames.
     #[must_use]
     pub const fn undelivered(&self) -> u64 {
         self.undelivered
     }
 
-    /// The key of a Python code object, by its id; another's where the id is too old.
+    /// The key of the Python code object with this id. An id that is too old yields the key of another one.
     #[must_use]
     pub fn python_code_key(&self, id: u32) -> Option<u64> {
         let place = id % CODE_KEYS;
@@ -128,32 +129,34 @@ impl Drain {
         (key != 0).then_some(key)
     }
 
-    /// Has the kernel side send nothing about this code object when it is freed.
+    /// Tells the kernel side that user space has read a code object, so that the kernel side sends nothing
+    /// when Python frees that object.
     pub fn set_python_code_read(&mut self, key: u64, id: u32) {
         let keys = &mut self.channels.python_code_keys;
-        // Otherwise it is only sent in vain.
+        // If the update fails, the kernel side sends something that nobody needs: no harm.
         let _ = keys.set(id % CODE_KEYS, key | CODE_IS_READ, 0);
     }
 
-    /// Python code objects that were freed before they were read, each to be looked at where it
-    /// lies.
+    /// Shows `each` the Python code objects that Python freed before user space had read them. They are not
+    /// copied: they lie in the ring buffer.
     pub fn freed_python_code(&mut self, mut each: impl FnMut(&FreedCode)) {
         while let Some(record) = self.channels.python_freed.next() {
             if record.len() >= size_of::<FreedCode>() {
-                // SAFETY: large enough, and valid for every bit pattern; the kernel aligns records
-                // to 8 bytes.
+                // SAFETY: the record is large enough, the type is valid for every bit pattern, and the
+                // kernel aligns records to 8 bytes.
                 each(unsafe { &*record.as_ptr().cast::<FreedCode>() });
             }
         }
     }
 
-    /// Whether a key is still that of the code object with the given id.
+    /// Whether the code object with this id still has this key.
     #[must_use]
     pub fn is_python_code(&self, key: u64, id: u32) -> bool {
         self.channels.python_codes.get(&key, 0).ok() == Some(id)
     }
 
-    /// What happened to request windows, in order, each with its fragment of a head.
+    /// Shows `each` what has happened to request windows, in order: the event, and the part of a request's
+    /// head that came with it.
     pub fn window_events(&mut self, mut each: impl FnMut(&WindowEvent, &[u8])) {
         while let Some(record) = self.channels.window_events.next() {
             if let Some((event, fragment)) = parse_window_event(&record) {
@@ -162,14 +165,15 @@ impl Drain {
         }
     }
 
-    /// A request window by its number, unless another one has taken its place.
+    /// The request window with this number, unless a later window has taken its place.
     #[must_use]
     pub fn window(&self, id: u32) -> Option<WindowState> {
         let state = self.channels.windows.get(id % WINDOWS)?;
         (state.id() == id).then_some(state)
     }
 
-    /// Closes a window, unless that has happened meanwhile: returns whether it was still as `state` says.
+    /// Closes a window, unless the kernel side has changed the window meanwhile. Returns whether the window was
+    /// still as `state` says.
     #[must_use]
     pub fn close_window(&self, state: &WindowState) -> bool {
         let closed = id_and_stage(state.id(), WindowStage::Closed);
@@ -197,7 +201,7 @@ impl Drain {
             && let Some(word) = bound
             && word.fetch_or(WINDOW_IS_OVER, Ordering::Relaxed) as u32 == 0
         {
-            // The first word: how many are open that no thread is bound to.
+            // The first word counts the open windows that no thread is bound to.
             if let Some(unbound) = self.channels.process_windows.word(state.process, 0) {
                 unbound.fetch_sub(1, Ordering::Relaxed);
             }
@@ -213,14 +217,15 @@ impl Drain {
         }
     }
 
-    /// What the windows of the process in a slot have in common.
+    /// What the kernel side keeps for all windows of the process in this slot together.
     #[must_use]
     pub fn process_windows(&self, slot: u16) -> ProcessWindows {
         let process = self.channels.process_windows.get(slot.into());
         process.unwrap_or_default()
     }
 
-    /// The window of what a task has allocated, as far as it is known by now.
+    /// The window that an allocation belongs to. For an allocation of a task, that is the window of the task,
+    /// or [`AMBIGUOUS`] while nobody knows that window.
     fn settled(&self, window: u32) -> u32 {
         if window & TASK == 0 || window == AMBIGUOUS {
             return window;
@@ -232,8 +237,8 @@ impl Drain {
         }
     }
 
-    /// Looks at the allocators' live blocks that were made in some window: the window, the stack, and the
-    /// size.
+    /// Shows `each` the live blocks that were allocated in some window: the window, the stack, and the size in
+    /// bytes.
     pub fn blocks_of_windows(&self, mut each: impl FnMut(u32, u32, u64)) {
         for index in 0..self.channels.live.capacity() {
             let Some(bucket) = self.channels.live.get(index) else {
@@ -249,11 +254,11 @@ impl Drain {
         }
     }
 
-    /// Every counter that the kernel side keeps.
+    /// Every counter that the kernel side keeps, summed over all CPUs.
     ///
     /// # Errors
     ///
-    /// When a map cannot be read, which the kernel has no reason for.
+    /// When the kernel refuses to read a map, which it has no reason to.
     pub fn counters(&self) -> Result<Vec<(Counter, u64)>, MapError> {
         Counter::ALL
             .iter()
@@ -267,7 +272,7 @@ impl Drain {
 
 fn parse_window_event(record: &[u8]) -> Option<(WindowEvent, &[u8])> {
     let (event, fragment) = record.split_at_checked(size_of::<WindowEvent>())?;
-    // SAFETY: as many bytes as the type has, which is valid for every bit pattern.
+    // SAFETY: the slice has as many bytes as the type, and the type is valid for every bit pattern.
     let event = unsafe { event.as_ptr().cast::<WindowEvent>().read_unaligned() };
     let fragment = fragment.get(..usize::try_from(event.fragment_len).ok()?)?;
     Some((event, fragment))
@@ -308,10 +313,10 @@ fn parse_stack(mut record: &[u8]) -> Option<RawStack> {
     })
 }
 
-/// The frames of a walk of so many frames, leaf first, from how the kernel side keeps them.
+/// Puts the frames that the kernel side kept of a walk into order, leaf first. The walk saw `walked` frames.
 pub(crate) fn in_order(mut kept: Vec<u64>, walked: usize) -> Vec<RawFrame> {
     if walked > MAX_FRAMES {
-        // The ring's oldest frame is where the next one would have gone.
+        // The outermost frames are in a ring. Its oldest frame is where the next one would have gone.
         kept[LEAF_FRAMES..].rotate_left((walked - LEAF_FRAMES) % ROOT_FRAMES);
     }
     kept.into_iter().map(RawFrame::from_bits).collect()

@@ -1,7 +1,7 @@
-//! What is outstanding, as far as user space keeps it. Pure.
+//! The outstanding memory that user space keeps track of. Pure.
 //!
-//! The kernel side keeps the allocator's blocks and their totals by stack. Memory mappings are
-//! ranges, which split and overlap; they are kept here.
+//! The kernel side keeps the allocators' blocks and their totals by stack. This module keeps memory
+//! mappings, because mappings are ranges, which split and overlap.
 
 mod ranges;
 mod suspects;
@@ -9,15 +9,15 @@ mod suspects;
 pub use ranges::{Origin, Ranges};
 pub use suspects::Suspects;
 
-/// Whose memory a mapped range is.
+/// Who a mapped range belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MappingOwner {
-    /// Mapped by the application itself.
+    /// The application mapped the range itself.
     Application,
-    /// Mapped by an allocator as the backing of its blocks: counting it beside the blocks would
-    /// count the same memory twice.
+    /// An allocator mapped the range and makes blocks of it: counting the range beside the blocks would count
+    /// the same memory twice.
     Allocator,
-    /// Mapped by the application, and other processes may have the same memory: a memfd, POSIX or
+    /// The application mapped the range, and other processes may have the same memory: a memfd, POSIX or
     /// System V shared memory, `MAP_SHARED` without a file.
     Shared,
 }
@@ -26,7 +26,7 @@ impl MappingOwner {
     /// Every owner, in the order of their names.
     pub const ALL: [Self; 3] = [Self::Allocator, Self::Application, Self::Shared];
 
-    /// The name in captures and reports.
+    /// The owner's name in captures and reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -36,14 +36,14 @@ impl MappingOwner {
         }
     }
 
-    /// From its name, if there is such an owner.
+    /// The owner with this name, if there is one.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|owner| owner.name() == name)
     }
 }
 
-/// Memory by the two ways to count it: what is outstanding now, and all since attach.
+/// An amount of memory, counted in two ways: what is outstanding now, and everything since attach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Bytes allocated since attach and not yet freed.
@@ -57,7 +57,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// What is left without `part`, which is a part of it.
+    /// What remains of these figures without `part`, which they include.
     #[must_use]
     pub const fn minus(self, part: Self) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Figures {
         }
     }
 
-    /// Sums both, stopping at the largest number rather than wrapping.
+    /// Adds `other`. A sum that is too large becomes the largest number.
     pub fn add(&mut self, other: Self) {
         let Self {
             inuse_bytes,

@@ -1,14 +1,13 @@
-//! The memory mappings of one process that were made while it was recorded and are memory of their own: no
-//! files.
+//! The memory mappings that one process has made during its recording, without those of files.
 //!
-//! Ranges, not addresses: an munmap can take the middle out of a range, an mmap with `MAP_FIXED`
-//! can cover parts of several. Addresses are AVMAs, lengths bytes.
+//! This module keeps ranges and not addresses, because an munmap can take the middle out of a range, and an
+//! mmap with `MAP_FIXED` can cover parts of several. Addresses are AVMAs, lengths are bytes.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Figures, MappingOwner};
 
-/// Who mapped something.
+/// Who mapped a range: the id of the stack that did, and the owner.
 pub type Origin = (u32, MappingOwner);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,38 +16,45 @@ struct Range {
     origin: Origin,
 }
 
-/// See the module documentation.
+impl Range {
+    const fn until(self, end: u64) -> Self {
+        Self { end, ..self }
+    }
+}
+
+/// The memory mappings of one process and their totals.
 #[derive(Debug, Default)]
 pub struct Ranges {
-    /// By start; they never overlap.
+    /// The mapped ranges by their start. No two of them overlap.
     live: BTreeMap<u64, Range>,
-    /// By thread: what its last munmap or mremap was about.
+    /// For each thread: the ranges of its last munmap or mremap.
     taken: HashMap<u32, Taken>,
-    /// System V segments by start, each with its end and who attached it.
+    /// System V segments by their start, each with its end and who attached it.
     segments: HashMap<u64, Range>,
-    /// When there are more, it is looked for those that are gone: twice as many as were left then.
+    /// With more segments than this, [`Ranges::attach`] forgets those that are gone. Each such clean-up sets
+    /// the limit to twice as many as it left.
     most_segments: usize,
     totals: HashMap<Origin, Figures>,
-    /// The end of the program break's last page, once known.
+    /// The end of the program break's last page, once it is known.
     break_end: Option<u64>,
 }
 
-/// What a thread was about to unmap or to move away.
+/// The ranges that a thread was about to unmap or to move away.
 #[derive(Debug)]
 struct Taken {
     parts: Vec<(u64, Range)>,
-    /// It is mapped where it was all the same.
+    /// Whether the ranges stay mapped where they were, and only their content moves.
     stays: bool,
 }
 
-/// So many segments are kept without a look.
+/// Up to this many segments, [`Ranges::attach`] does not look for those that are gone.
 const MIN_SEGMENTS: usize = 1024;
 
-/// Memory is mapped in whole pages.
+/// Bytes of a page: the kernel maps memory in whole pages.
 const PAGE: u64 = 4096;
 
 impl Ranges {
-    /// For a process whose `[heap]` mapping ends at `break_end`.
+    /// Begins with a process whose `[heap]` mapping ends at `break_end`.
     #[must_use]
     pub fn new(break_end: Option<u64>) -> Self {
         Self {
@@ -57,8 +63,8 @@ impl Ranges {
         }
     }
 
-    /// `[start, start + length)` was mapped. Whatever was there is gone. Without an origin it is
-    /// no memory of its own (a file).
+    /// Notes that `[start, start + length)` was mapped, and that whatever was mapped there is gone. A mapping
+    /// without an origin (a file) does not count.
     pub fn map(&mut self, start: u64, length: u64, origin: Option<Origin>) {
         let end = start.saturating_add(round_up(length));
         self.unmap(start, end);
@@ -71,7 +77,7 @@ impl Ranges {
         self.insert(start, Range { end, origin });
     }
 
-    /// A thread is about to unmap `[start, start + length)`, or to move it away.
+    /// Notes that a thread is about to unmap `[start, start + length)`, or to move that range away.
     pub fn take(&mut self, tid: u32, start: u64, length: u64) {
         let parts = if start.is_multiple_of(PAGE) {
             self.unmap(start, start.saturating_add(round_up(length)))
@@ -82,22 +88,23 @@ impl Ranges {
         self.taken.insert(tid, Taken { parts, stays });
     }
 
-    /// A thread is about to move the content of `[start, start + length)` away, which stays mapped.
+    /// Notes that a thread is about to move the content of `[start, start + length)` away, while the range
+    /// stays mapped.
     pub fn empty(&mut self, tid: u32, start: u64, length: u64) {
         let parts = self.overlapping(start, start.saturating_add(round_up(length)));
         let stays = true;
         self.taken.insert(tid, Taken { parts, stays });
     }
 
-    /// Whose the memory was that the thread's last [`take`](Self::take) or [`empty`](Self::empty) was about;
-    /// none if nothing is known of it.
+    /// Who the memory of the thread's last [`take`](Self::take) or [`empty`](Self::empty) belonged to; `None` if
+    /// that memory is not known.
     #[must_use]
     pub fn taken_from(&self, tid: u32) -> Option<MappingOwner> {
         let (_, range) = self.taken.get(&tid)?.parts.first()?;
         Some(range.origin.1)
     }
 
-    /// A System V segment is at `[start, end)` now.
+    /// Notes that a System V segment was attached at `[start, end)`.
     pub fn attach(&mut self, start: u64, end: u64, origin: Origin) {
         self.map(start, end.saturating_sub(start), Some(origin));
         self.segments.insert(start, Range { end, origin });
@@ -106,7 +113,7 @@ impl Ranges {
         }
     }
 
-    /// Forgets those that went by munmap.
+    /// Forgets the segments that an munmap has removed.
     fn forget_segments(&mut self) {
         let mut segments = std::mem::take(&mut self.segments);
         segments.retain(|start, segment| {
@@ -119,7 +126,8 @@ impl Ranges {
         self.segments = segments;
     }
 
-    /// The System V segment at `start` is about to go. What was mapped over a part of it meanwhile stays.
+    /// Notes that the System V segment at `start` is about to go. What was mapped over a part of the segment
+    /// since then stays.
     pub fn detach(&mut self, start: u64) {
         let Some(segment) = self.segments.remove(&start) else {
             return;
@@ -131,7 +139,7 @@ impl Ranges {
         }
     }
 
-    /// The thread's last [`take`](Self::take) did not happen.
+    /// Undoes the thread's last [`take`](Self::take), because the kernel refused the call.
     pub fn restore(&mut self, tid: u32) {
         let taken = self.taken.remove(&tid).filter(|taken| !taken.stays);
         for (start, range) in taken.map_or(Vec::new(), |taken| taken.parts) {
@@ -140,7 +148,7 @@ impl Ranges {
         }
     }
 
-    /// The program break is now `to`.
+    /// Notes that the program break is now `to`.
     pub fn move_break(&mut self, to: u64, origin: Origin) {
         let to = round_up(to);
         match self.break_end.replace(to) {
@@ -152,41 +160,31 @@ impl Ranges {
         }
     }
 
-    /// What each origin has mapped, in bytes and ranges. A range that was cut in two counts as two.
+    /// What each origin has mapped, in bytes and ranges. A range that something cut in two counts as two.
     pub fn totals(&self) -> impl Iterator<Item = (Origin, Figures)> {
         self.totals
             .iter()
             .map(|(&origin, &totals)| (origin, totals))
     }
 
-    /// Takes `[start, end)` out and returns what was there.
+    /// Takes `[start, end)` out, and returns the ranges that were there.
     fn unmap(&mut self, start: u64, end: u64) -> Vec<(u64, Range)> {
         let mut removed = Vec::new();
         for (at, range) in self.overlapping(start, end) {
             self.remove(at, range);
             if at < start {
-                self.insert(
-                    at,
-                    Range {
-                        end: start,
-                        ..range
-                    },
-                );
+                self.insert(at, range.until(start));
             }
             if range.end > end {
                 self.insert(end, range);
             }
-            let part = Range {
-                end: range.end.min(end),
-                ..range
-            };
-            removed.push((at.max(start), part));
+            removed.push((at.max(start), range.until(range.end.min(end))));
         }
         removed
     }
 
     fn overlapping(&self, start: u64, end: u64) -> Vec<(u64, Range)> {
-        // The one that begins before `start` may reach into it.
+        // A range that begins before `start` may reach beyond `start`.
         let first = self
             .live
             .range(..start)

@@ -1,8 +1,8 @@
-//! Which shallow contexts seem to grow, so that each of their stacks is worth a walk. Pure.
+//! Finds the shallow contexts that seem to grow, so that the kernel side walks each of their stacks. Pure.
 //!
-//! What a server holds rises and falls with the requests that are under way. A leak shows in the
-//! troughs: in the least that a context held during a period. A context is a *suspect* when that
-//! least has passed its record several times within a short while, and for as long as it does so.
+//! The memory of a server rises and falls with the requests that are under way. A leak shows in the
+//! troughs: the trough of a context is the least that the context held during a period. A context is a
+//! *suspect* while its trough has set several new records within a short time.
 
 use std::{
     collections::HashMap,
@@ -11,18 +11,18 @@ use std::{
 
 use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
-/// How many reviews make a period: enough that one of them falls between two requests.
+/// How many reviews make a period: enough that one of the reviews falls between two requests.
 const PERIOD: u32 = 4;
-/// How many records within [`MEMORY`] make a suspect. The first periods of any recording set one or
-/// two, as what lives long is allocated anew.
+/// How many records within [`MEMORY`] make a suspect. The first periods of any recording set one or two
+/// records, because the program then allocates what lives long.
 const RECORDS: usize = 3;
-/// How long a record counts.
+/// How long a new record counts.
 const MEMORY: Duration = Duration::from_secs(20);
 
-/// See the module documentation.
+/// The shallow contexts, and what each has held so far.
 #[derive(Debug, Default)]
 pub struct Suspects {
-    /// By the id of a full stack: its context.
+    /// The context of each full stack, by the id of the stack.
     context_of: HashMap<u32, u32>,
     contexts: HashMap<u32, Context>,
     reviews: u32,
@@ -30,9 +30,9 @@ pub struct Suspects {
 
 #[derive(Debug, Default)]
 struct Context {
-    /// Bytes outstanding at this review.
+    /// Bytes that are outstanding at this review.
     held: u64,
-    /// The least of this period so far.
+    /// The least bytes of this period so far.
     trough: Option<u64>,
     /// The highest trough of any period.
     record: u64,
@@ -42,7 +42,7 @@ struct Context {
 }
 
 impl Suspects {
-    /// Notes a stack that was seen for the first time.
+    /// Notes a new stack.
     pub fn add_stack(&mut self, id: u32, kind: StackKind, context: u32) {
         match kind {
             StackKind::Context => drop(self.contexts.entry(id).or_default()),
@@ -51,8 +51,8 @@ impl Suspects {
         }
     }
 
-    /// Looks at the totals of every stack as of `now`, and returns the contexts whose suspicion has
-    /// changed.
+    /// Looks at the totals of every stack as of `now`. Returns the contexts that have become suspects, with
+    /// `true`, and those that no longer are, with `false`.
     pub fn review(&mut self, now: Instant, totals: &[(u32, StackTotals)]) -> Vec<(u32, bool)> {
         for (id, totals) in totals {
             let context = self.context_of.get(id).unwrap_or(id);
@@ -80,7 +80,7 @@ impl Context {
         self.trough = Some(self.trough.map_or(held, |trough| trough.min(held)));
     }
 
-    /// Returns whether the suspicion has changed.
+    /// Ends a period. Returns whether the context has become a suspect, or no longer is one.
     fn end_period(&mut self, now: Instant) -> bool {
         let trough = self.trough.take().unwrap_or(0);
         if trough > self.record {
@@ -98,8 +98,8 @@ impl Context {
 mod tests {
     use super::*;
 
-    /// Suspicion of context 1 after each period, whose full stack 2 and which itself hold what is given
-    /// for each review, one every 250 ms.
+    /// Whether context 1 is a suspect after each period. `held` has one entry for each review, every 250 ms: the
+    /// bytes that context 1 holds itself, and the bytes that its full stack 2 holds.
     fn suspicion(held: impl IntoIterator<Item = (u64, u64)>) -> Vec<bool> {
         let mut suspects = Suspects::default();
         suspects.add_stack(1, StackKind::Context, 0);

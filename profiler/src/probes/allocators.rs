@@ -1,14 +1,14 @@
-//! What allocators look like: data only. To add one, add an [`AllocatorSpec`].
+//! The allocators that residue knows, as data. To add an allocator, add an [`AllocatorSpec`].
 //!
-//! Left out on purpose:
-//! - `reallocarray` of glibc and musl: both end in a tail call of `realloc` with the same stack, so
-//!   the probe there sees the call, with the right caller.
-//! - `__libc_malloc` and its kin: other names of the same code. Names that share a file offset, as
-//!   glibc's `memalign` and `aligned_alloc` do, are probed once.
+//! These functions are missing on purpose:
+//! - `reallocarray` of glibc and musl: both end in a tail call of `realloc` with the same stack, so the probe
+//!   on `realloc` sees the call, with the right caller.
+//! - `__libc_malloc` and similar names: they name the same code. Residue puts one probe on names that share a
+//!   file offset, as glibc's `memalign` and `aligned_alloc` do.
 //! - libstdc++'s plain `operator new`: it calls `malloc`, and leaves the frame pointer alone.
-//! - `malloc_usable_size`, `mallctl` and so on: they move no memory.
-//! - mimalloc's `mi_heap_calloc`, `mi_heap_realloc` and their kin, `mi_expand` and `mi_strdup`:
-//!   their arguments fit no shape. Rust's mimalloc crate calls none of them.
+//! - `malloc_usable_size`, `mallctl` and so on: they neither allocate nor free memory.
+//! - mimalloc's `mi_heap_calloc`, `mi_heap_realloc` and the like, `mi_expand` and `mi_strdup`: no call shape
+//!   fits their arguments. Rust's mimalloc crate calls none of them.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -18,48 +18,50 @@ use residue_ebpf::abi::call_shape::CallShape::{self, *};
 /// One function of an allocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllocFn {
-    /// The symbol, without the allocator's prefix.
+    /// The symbol, without the prefix of the allocator.
     pub symbol: &'static str,
-    /// How it is called.
+    /// How callers call the function.
     pub shape: CallShape,
-    /// Whether it reports failure by a C++ exception. Such a function must never get a return
-    /// probe: the probe replaces the return address, the unwinder then finds no caller, and the
-    /// program is terminated instead of catching `bad_alloc`.
+    /// Whether the function reports failure by a C++ exception. Residue must never put a return probe on
+    /// such a function: the probe replaces the return address, so the unwinder finds no caller, and the
+    /// program terminates instead of catching `bad_alloc`.
     pub throws: bool,
 }
 
-/// Which definitions of a function count.
+/// Which definitions of a function to probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// The one that symbol resolution picks, and those of libraries loaded later.
+    /// The definition that symbol resolution picks, and those in libraries that the process loads later.
     Resolved,
-    /// As `Resolved`, if the object brings its own allocator. Elsewhere these functions call it.
+    /// As `Resolved`, but only in an object that brings its own allocator. Elsewhere these functions call
+    /// `malloc` and `free`, which have probes already.
     ResolvedInAllocator,
-    /// As `Resolved`, in an executable that is linked statically.
+    /// As `Resolved`, but only in an executable that is linked statically.
     ResolvedInStatic,
-    /// Each one, in whichever object: the prefix makes the name the allocator's own.
+    /// Every definition in every object, because the prefix makes the name the allocator's own.
     Anywhere,
-    /// Each one, if nothing that it calls is visible.
+    /// Every definition, if residue finds no allocator that the function calls.
     NothingBelow,
 }
 
-/// An allocator: its functions and where to look for them.
+/// An allocator: its functions, and where to look for them.
 #[derive(Debug)]
 pub struct AllocatorSpec {
     /// The name in reports.
     pub name: &'static str,
-    /// What its symbols begin with, one entry a flavour.
+    /// The prefixes of its symbols, one entry for each flavour of the allocator.
     pub prefixes: &'static [&'static str],
-    /// Which definitions count.
+    /// Which definitions to probe.
     pub found: Found,
-    /// Its functions, in groups that allocators share.
+    /// The functions, in groups that several allocators share.
     pub functions: &'static [&'static [AllocFn]],
 }
 
-/// Stands for whatever allocator the defining object brings; see [`MARKERS`].
+/// Stands for the allocator that the defining object brings; see [`MARKERS`].
 pub const PROVIDER: &str = "libc";
 
-/// All that residue knows. Among symbols at one address, the one that comes first here names it.
+/// All allocators that residue knows. If several symbols have one address, the function gets the name that
+/// comes first here.
 pub const ALLOCATORS: &[AllocatorSpec] = &[
     AllocatorSpec {
         name: PROVIDER,
@@ -112,7 +114,7 @@ pub const ALLOCATORS: &[AllocatorSpec] = &[
     },
 ];
 
-/// Symbols that tell which allocator an object brings under the C names.
+/// Symbols that tell which allocator an object brings under the names of C.
 pub const MARKERS: &[(&str, &str)] = &[
     ("mallctl", "jemalloc"),
     ("TCMallocInternalMalloc", "tcmalloc"),
@@ -120,11 +122,11 @@ pub const MARKERS: &[(&str, &str)] = &[
     ("_dlstart", "musl"),
 ];
 
-/// What rustc's shims call when a program sets a `#[global_allocator]`. In recent versions they
-/// call nothing of that kind: `__rust_alloc` is then the program's own, and [`RUST_DEFAULT`] is
+/// The function that rustc's shims call when a program sets a `#[global_allocator]`. In recent versions of
+/// Rust the shims call no such function: the program itself defines `__rust_alloc`, and [`RUST_DEFAULT`] is
 /// missing.
 pub const RUST_CUSTOM: &str = "__rg_alloc";
-/// What rustc's shims call otherwise: the allocator of the C library.
+/// The function that rustc's shims call otherwise. It calls the allocator of the C library.
 pub const RUST_DEFAULT: &str = "__rdl_alloc";
 
 const fn function(symbol: &'static str, shape: CallShape) -> AllocFn {
@@ -159,8 +161,8 @@ const C_FAMILY: &[AllocFn] = &[
     function("free_aligned_sized", Free),
 ];
 
-/// They note who calls, which matters where no unwind table covers them (musl); the syscall
-/// tracepoints account for the range.
+/// Functions that map memory. Their probes only note the caller, for code without an unwind table (musl); the
+/// syscall tracepoints count the memory.
 const C_MAPPING: &[AllocFn] = &[
     function("mmap", NoteCaller),
     function("mmap64", NoteCaller),
@@ -168,8 +170,8 @@ const C_MAPPING: &[AllocFn] = &[
     function("sbrk", NoteCaller),
 ];
 
-/// The same around any syscall. Not for glibc, whose unwind table is there, and where programs wait
-/// for locks through it.
+/// The function for any syscall, for the same purpose. Residue leaves out glibc's: glibc has an unwind table,
+/// and programs call its `syscall` whenever they wait for a lock.
 const C_DIRECT_MAPPING: &[AllocFn] = &[function("syscall", NoteCaller)];
 
 const JEMALLOC_EXTENSIONS: &[AllocFn] = &[
@@ -239,7 +241,7 @@ const MIMALLOC_EXTENSIONS: &[AllocFn] = &[
     throwing("new_reallocn", ReallocArray),
 ];
 
-/// `f(heap, size, …)`: like `aligned_alloc`, whose first argument the probe does not use either.
+/// `f(heap, size, …)`. The probe of `aligned_alloc` fits, because it does not use the first argument.
 const MIMALLOC_HEAPS: &[AllocFn] = &[
     function("heap_malloc", AlignedAlloc),
     function("heap_zalloc", AlignedAlloc),
@@ -276,7 +278,7 @@ const TCMALLOC_OPERATORS: &[AllocFn] = &[
     function("deletearray_aligned_nothrow", Free),
 ];
 
-/// What rustc makes of `alloc::alloc` and so on (library/alloc/src/alloc.rs).
+/// The functions that `alloc::alloc` and so on call (library/alloc/src/alloc.rs).
 const RUST: &[AllocFn] = &[
     function("__rust_alloc", Malloc),
     function("__rust_alloc_zeroed", Malloc),
@@ -284,16 +286,16 @@ const RUST: &[AllocFn] = &[
     function("__rust_dealloc", Free),
 ];
 
-/// A function as found under one name.
+/// The entry of the registry for one symbol.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// The allocator.
+    /// The allocator that has this function.
     pub spec: &'static AllocatorSpec,
-    /// How it is called.
+    /// How callers call the function.
     pub shape: CallShape,
-    /// Whether it reports failure by a C++ exception.
+    /// Whether the function reports failure by a C++ exception.
     pub throws: bool,
-    /// Place in [`ALLOCATORS`], for choosing among names of one function.
+    /// The place in [`ALLOCATORS`], for choosing among several names of one function.
     pub rank: usize,
 }
 
@@ -341,7 +343,7 @@ pub fn partner(symbol: &str) -> Option<String> {
     spec.prefixes.iter().find_map(|prefix| {
         let own = symbol.strip_prefix(prefix)?;
         let mut functions = spec.functions.iter().copied().flatten();
-        functions.find(|it| it.symbol == own)?;
+        functions.find(|function| function.symbol == own)?;
         let partner = match own {
             "dallocx" | "sdallocx" | "rallocx" | "xallocx" => "mallocx",
             "__rust_dealloc" | "__rust_realloc" => "__rust_alloc",
@@ -355,9 +357,9 @@ pub fn partner(symbol: &str) -> Option<String> {
     })
 }
 
-/// The name inside `_RNvCs…_7___rustc12___rust_alloc` (Rust 1.86 and later; RFC 2603 mangling puts
-/// an underscore between a length and a name that itself begins with one). Any other symbol as it
-/// is.
+/// The name inside a symbol such as `_RNvCs…_7___rustc12___rust_alloc` (Rust 1.86 and later; the mangling of
+/// RFC 2603 puts an underscore between a length and a name that begins with an underscore). Returns any other
+/// symbol unchanged.
 #[must_use]
 pub fn unmangled(symbol: &str) -> &str {
     let inner = symbol
@@ -414,7 +416,10 @@ mod tests {
             let partner = partner(name);
             assert!(known.shape != Free || partner.is_some(), "{name}");
             let partner = partner.as_deref();
-            assert!(partner.is_none_or(|it| find(it).is_some()), "{name}");
+            assert!(
+                partner.is_none_or(|partner| find(partner).is_some()),
+                "{name}"
+            );
         }
     }
 

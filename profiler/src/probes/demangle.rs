@@ -1,15 +1,15 @@
-//! What a mangled symbol is called in its source.
+//! Finds the name in the source code for a mangled symbol.
 
 use std::fmt::{self, Write};
 
 use cpp_demangle::{BorrowedSymbol, DemangleOptions};
 
-/// No symbol that somebody would type is longer, mangled or not, bytes. A few hostile ones unfold
-/// without end.
+/// The longest name to demangle, and the longest result, bytes. Nobody types a longer one, and a hostile
+/// symbol can unfold without end.
 const MAX_NAME_BYTES: usize = 4 << 10;
 
-/// What the source calls the function: a path without Rust's hash, or a C++ function with its
-/// parameters. The symbol itself if it is not mangled.
+/// The name of a function in its source: the path of a Rust function without the hash, or a C++ function with
+/// its parameters. Returns a symbol that is not mangled unchanged.
 #[must_use]
 pub fn readable(symbol: &str) -> String {
     rust(symbol)
@@ -17,12 +17,12 @@ pub fn readable(symbol: &str) -> String {
         .unwrap_or_else(|| symbol.to_owned())
 }
 
-/// Whether a mangled symbol stands for what the source calls `name`. Of C++ functions the parameters
-/// may be left out.
+/// Whether a mangled symbol stands for the function that the source calls `name`. The name of a C++ function
+/// may leave out the parameters.
 #[must_use]
 pub fn is_called(symbol: &str, name: &str) -> bool {
     let is_mangled = symbol.starts_with("_Z") || symbol.starts_with("_R");
-    // Identifiers stand in a mangled symbol as they are, so most symbols need no demangling.
+    // A mangled symbol contains identifiers unchanged, so most symbols need no demangling.
     if !is_mangled || !symbol.contains(last_identifier(name)) {
         return false;
     }
@@ -30,13 +30,14 @@ pub fn is_called(symbol: &str, name: &str) -> bool {
         return path == name;
     }
     let plain = DemangleOptions::new().no_params().no_return_type();
-    // Compilers append what they made of a function: `.cold`, `.part.0`. That is not all of it.
-    let is_named =
-        |options| !symbol.contains('.') && cpp(symbol, options).is_some_and(|it| it == name);
+    // A compiler appends `.cold` or `.part.0` to the symbol of code that is only a part of the function.
+    let is_named = |options| {
+        !symbol.contains('.') && cpp(symbol, options).is_some_and(|readable| readable == name)
+    };
     is_named(plain) || is_named(DemangleOptions::new())
 }
 
-/// `run` of `jobs::Pool<T>::run(int)`.
+/// The last identifier of a path, as `run` of `jobs::Pool<T>::run(int)`.
 #[must_use]
 pub fn last_identifier(name: &str) -> &str {
     let mut depth = 0_i32;
@@ -68,7 +69,8 @@ fn rust(symbol: &str) -> Option<String> {
     Some(text.0)
 }
 
-/// `_ZN…17h`, 16 hexadecimal digits, `E`: C++ mangling, with a hash as the last part of the path.
+/// Whether a symbol has Rust's older mangling: that of C++, with a hash as the last part of the path (`_ZN…17h`,
+/// 16 hexadecimal digits, `E`).
 fn is_legacy_rust(symbol: &str) -> bool {
     symbol.starts_with("_ZN") && symbol.contains("17h")
 }
@@ -83,7 +85,7 @@ fn cpp(symbol: &str, options: DemangleOptions) -> Option<String> {
     Some(text.0)
 }
 
-/// Text that ends in an error where it becomes too long.
+/// Text that refuses to grow beyond [`MAX_NAME_BYTES`].
 struct Bounded(String);
 
 impl Write for Bounded {

@@ -1,26 +1,26 @@
-//! What the kernel does with a probed instruction (arch/x86/kernel/uprobes.c).
+//! Knows how the kernel executes an instruction that has a probe (arch/x86/kernel/uprobes.c).
 
-/// How an instruction gets executed when a probe sits on it.
+/// How the kernel executes an instruction that has a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SiteCost {
-    /// In the kernel, within the one trap: about half a microsecond a hit.
+    /// The kernel emulates the instruction within the same trap: about half a microsecond a hit.
     Emulated,
-    /// A nop of four or five bytes. From Linux 6.18 on it costs less than an emulated instruction;
-    /// before, as much as any single-stepped one.
+    /// A nop of four or five bytes. From Linux 6.18 on such a nop costs less than an emulated instruction;
+    /// before that, as much as any single-stepped one.
     OptimizedNop,
-    /// From a copy out of line, with a debug exception after it: several microseconds, more than
-    /// ten in some virtual machines.
+    /// The program executes a copy elsewhere, and a debug exception follows: several microseconds a hit,
+    /// more than ten in some virtual machines.
     SingleStepped,
 }
 
 impl SiteCost {
-    /// Of the instruction with exactly these bytes.
+    /// The cost of the instruction with exactly these bytes.
     pub(super) fn of(instruction: &[u8]) -> Self {
         match instruction {
-            // push_setup_xol_ops: a 64-bit register, with no prefix but REX.B
+            // push_setup_xol_ops emulates a push of a 64-bit register, with no prefix but REX.B.
             [0x50..=0x57] | [0x41, 0x50..=0x57] => Self::Emulated,
-            // branch_setup_xol_ops: nop; jmp; call; jcc. 16-bit forms (prefix 66) are refused, but
-            // for the nop.
+            // branch_setup_xol_ops emulates nop, jmp, call and jcc, and refuses 16-bit forms (prefix 66)
+            // of all but the nop.
             [0x90] | [0x66, 0x90] => Self::Emulated,
             [0xeb, _] | [0xe9 | 0xe8, _, _, _, _] => Self::Emulated,
             [0x70..=0x7f, _] | [0x0f, 0x80..=0x8f, _, _, _, _] => Self::Emulated,
@@ -29,7 +29,7 @@ impl SiteCost {
         }
     }
 
-    /// A few words for tables.
+    /// The name of the cost in tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,8 +1,9 @@
-//! The instructions by which a function returns.
+//! Finds the instructions by which a function returns.
 //!
-//! A return probe replaces the return address, and an exception that passes such a frame finds no
-//! caller and terminates the program. So where one may pass, each `ret` gets a probe instead. That is
-//! right only if there is no other way out: a jump into another function, which returns in its stead.
+//! A return probe replaces the return address, and an exception that passes through such a frame finds no
+//! caller and terminates the program. So where an exception may pass, residue probes each `ret` instead. That
+//! is right only if the function has no other way out, such as a jump into another function, which then
+//! returns to the caller.
 
 use std::collections::BTreeSet;
 
@@ -13,19 +14,19 @@ use iced_x86::{
 use super::FunctionCode;
 use crate::target::Svma;
 
-/// A function that returns in more places costs more to watch than it is worth.
+/// The most returns that residue probes. A function with more would need too many probes.
 const MAX_EXITS: usize = 64;
 
-/// Why the ways out of a function are not known.
+/// Why residue does not know all ways out of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoExits {
-    /// Its code is cut off, or is not all code.
+    /// The code is cut off, or has bytes that are no instruction.
     Undecodable,
-    /// It ends in a jump to another function, or may.
+    /// The function ends, or may end, in a jump to another function.
     Jumps,
-    /// It never returns.
+    /// The function never returns.
     Never,
-    /// More than can be probed.
+    /// The function has more returns than residue probes.
     TooMany,
 }
 
@@ -42,26 +43,51 @@ impl NoExits {
     }
 }
 
-/// Addresses of the return instructions of a function. Its code may be in parts, as compilers put what
-/// is rarely run somewhere else.
+/// The addresses of the return instructions of a function. The code may be in several parts, because compilers
+/// put rarely executed code elsewhere.
 ///
 /// # Errors
-/// When there is, or may be, another way out.
+/// When the function has, or may have, another way out.
 pub fn exits(parts: &[(Svma, &FunctionCode)]) -> Result<Vec<Svma>, NoExits> {
-    let mut boundaries = BTreeSet::new();
-    let (mut found, mut branches) = (Vec::new(), Vec::new());
+    let mut flow = Flow::default();
     for (address, code) in parts {
+        flow.follow(*address, code)?;
+    }
+    let is_inside = |target| flow.boundaries.contains(target);
+    if !flow.branches.iter().all(is_inside) {
+        return Err(NoExits::Jumps);
+    }
+    match flow.returns.len() {
+        0 => Err(NoExits::Never),
+        count if count > MAX_EXITS => Err(NoExits::TooMany),
+        _ => Ok(flow.returns),
+    }
+}
+
+/// Where the code of a function goes.
+#[derive(Default)]
+struct Flow {
+    /// The address of each instruction.
+    boundaries: BTreeSet<u64>,
+    /// The targets of direct branches.
+    branches: Vec<u64>,
+    returns: Vec<Svma>,
+}
+
+impl Flow {
+    /// Adds the instructions of one part of the function.
+    fn follow(&mut self, address: Svma, code: &FunctionCode) -> Result<(), NoExits> {
         let mut previous = None;
         let mut end = address.0;
-        for instruction in decode(*address, code) {
-            boundaries.insert(instruction.ip());
+        for instruction in decode(address, code) {
+            self.boundaries.insert(instruction.ip());
             end = instruction.next_ip();
             match instruction.flow_control() {
                 FlowControl::Return if is_plain_return(&instruction) => {
-                    found.push(Svma(instruction.ip()));
+                    self.returns.push(Svma(instruction.ip()));
                 }
                 FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
-                    branches.push(instruction.near_branch_target());
+                    self.branches.push(instruction.near_branch_target());
                 }
                 FlowControl::IndirectBranch if is_switch(&instruction, previous.as_ref()) => {}
                 FlowControl::Return | FlowControl::IndirectBranch => return Err(NoExits::Jumps),
@@ -69,17 +95,8 @@ pub fn exits(parts: &[(Svma, &FunctionCode)]) -> Result<Vec<Svma>, NoExits> {
             }
             previous = Some(instruction);
         }
-        if !code.complete || end != address.0.wrapping_add(code.bytes.len() as u64) {
-            return Err(NoExits::Undecodable);
-        }
-    }
-    if !branches.iter().all(|target| boundaries.contains(target)) {
-        return Err(NoExits::Jumps);
-    }
-    match found.len() {
-        0 => Err(NoExits::Never),
-        count if count > MAX_EXITS => Err(NoExits::TooMany),
-        _ => Ok(found),
+        let is_whole = code.complete && end == address.0.wrapping_add(code.bytes.len() as u64);
+        is_whole.then_some(()).ok_or(NoExits::Undecodable)
     }
 }
 
@@ -93,8 +110,8 @@ fn is_plain_return(instruction: &Instruction) -> bool {
     matches!(instruction.code(), Code::Retnq | Code::Retnq_imm16)
 }
 
-/// A jump through a table of distances, as position-independent code makes of a `switch`: `add rax, rdx;
-/// jmp rax`. A table of addresses may be one of functions.
+/// Whether a jump goes through a table of distances, as position-independent code has for a `switch`: `add rax,
+/// rdx; jmp rax`. A jump through a table of addresses does not count, because the addresses may be functions.
 fn is_switch(jump: &Instruction, previous: Option<&Instruction>) -> bool {
     let through = (jump.op0_kind() == OpKind::Register).then(|| jump.op0_register());
     previous.is_some_and(|add| {
@@ -119,7 +136,7 @@ mod tests {
 
     fn exits_of(bytes: &[u8]) -> Result<Vec<u64>, NoExits> {
         let found = exits(&[(Svma(0x1000), &code(bytes))])?;
-        Ok(found.into_iter().map(|it| it.0).collect())
+        Ok(found.into_iter().map(|exit| exit.0).collect())
     }
 
     #[test]

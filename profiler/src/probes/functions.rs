@@ -1,4 +1,4 @@
-//! The functions of one object that somebody asks for by name, with their code.
+//! Finds functions of one object by name, with their code.
 
 use object::LittleEndian;
 use object::elf::{self, FileHeader64, Sym64};
@@ -15,33 +15,34 @@ const ENDIAN: LittleEndian = LittleEndian;
 /// A defined function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionSymbol {
-    /// Its symbol.
+    /// The symbol of the function.
     pub name: String,
-    /// Not local to one compilation unit.
+    /// Whether other compilation units can refer to the function.
     pub global: bool,
-    /// `STT_GNU_IFUNC`: it only returns the address of the real function.
+    /// `STT_GNU_IFUNC`: the function only returns the address of the real function.
     pub indirect: bool,
-    /// Where it is, in the file's terms.
+    /// Where the function begins, SVMA.
     pub address: Svma,
-    /// Where it is in the file; `None` when its address is in no executable segment.
+    /// Where the function begins in the file; `None` when its address is in no executable segment.
     pub file_offset: Option<FileOffset>,
-    /// Its code.
+    /// The machine code of the function.
     pub code: FunctionCode,
 }
 
-/// A symbol as it is shown to whoever chooses among them.
+/// A symbol as [`functions`] shows it to its caller, who accepts or refuses.
 #[derive(Clone, Copy, Debug)]
 pub struct SymbolName<'a> {
     /// The symbol.
     pub name: &'a str,
-    /// Whether it is a function that is defined here.
+    /// Whether the symbol names a function that this object defines.
     pub is_function: bool,
-    /// Whether it is defined here at all.
+    /// Whether this object defines the symbol.
     pub is_defined: bool,
 }
 
-/// Reads the functions that `wants` accepts. It is shown every symbol of both tables; what it says to
-/// one that is no function does not matter. A function that has several names is there under each.
+/// Reads the functions that `wants` accepts. This function shows `wants` every symbol of both symbol tables,
+/// and ignores the answer for a symbol that is no function. A function with several names appears once for
+/// each accepted name.
 ///
 /// # Errors
 /// When the section headers or a table contradict themselves.
@@ -63,7 +64,7 @@ pub fn functions<'data>(
             found.push(FunctionSymbol::read(data, text, symbol, name));
         }
     })?;
-    // What is exported is in both tables.
+    // An exported function is in both tables.
     found.sort_by(|a, b| (&a.name, a.address, b.global).cmp(&(&b.name, b.address, a.global)));
     found.dedup_by(|a, b| (&a.name, a.address) == (&b.name, b.address));
     Ok(found)

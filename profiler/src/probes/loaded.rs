@@ -1,5 +1,4 @@
-//! Reads what planning needs to know of an object that a process has loaded, from the very file that the process
-//! has mapped.
+//! Reads what planning needs to know about a loaded object, from the very file that the process has mapped.
 
 use std::io;
 
@@ -10,11 +9,11 @@ use super::{
 use crate::target::{Load, LoadedObject, UnreadableObject};
 
 impl ScopeObject {
-    /// Reads what planning for allocators needs.
+    /// Reads what planning for allocators needs to know.
     ///
     /// # Errors
     ///
-    /// When the file is gone or damaged.
+    /// When the file is missing or damaged.
     pub fn of(object: &LoadedObject) -> Result<Self, UnreadableObject> {
         let symbols = ObjectSymbols::read(&object.data(), &object.facts.text);
         Ok(Self {
@@ -28,11 +27,11 @@ impl ScopeObject {
 }
 
 impl SourceObject {
-    /// Reads what planning for these sources of windows needs.
+    /// Reads what planning for these sources of windows needs to know.
     ///
     /// # Errors
     ///
-    /// When the file is gone or damaged.
+    /// When the file is missing or damaged.
     pub fn of(object: &LoadedObject, sources: &[WindowSource]) -> Result<Self, UnreadableObject> {
         let identity = (&*object.path, object.file);
         Self::read(identity, &object.data(), &object.facts, sources)

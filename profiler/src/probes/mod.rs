@@ -1,16 +1,16 @@
-//! Plan: which functions to probe, and at which instruction of each. Pure: bytes of ELF files go
-//! in, a [`Plan`] comes out; nothing here reads `/proc` or touches the kernel.
+//! Plans which functions to probe, and at which instruction of each. Pure: the bytes of ELF files go in,
+//! and a [`Plan`] comes out; nothing here reads `/proc` or touches the kernel.
 //!
-//! `allocators` says what allocators look like, as data. `symbols` finds their functions in one
-//! object. `plan` chooses among the objects of a process what symbol resolution would pick. `site`
-//! chooses the instruction, by what `encoding` knows of the kernel.
+//! `allocators` describes the allocators, as data. `symbols` finds their functions in one object. `plan`
+//! chooses, among the objects of a process, the functions that symbol resolution would pick. `site` chooses
+//! the instruction, and `encoding` knows what each instruction costs in the kernel.
 //!
-//! Windows open and close at functions of the program's own: `functions` finds those by name, `demangle`
-//! knows what the source calls them, `exits` where they return, and `sdt` reads static probes.
+//! Functions of the program itself can open and close windows: `functions` finds such functions by name,
+//! `demangle` knows what the source calls them, `exits` finds where they return, and `sdt` reads static
+//! probes. `windows` plans the probes for all windows but those of plain sockets.
 //!
-//! `windows` plans what opens windows beside sockets. `loaded` reads the objects of a process.
-//!
-//! `walkers` knows what else in a process takes stacks, which return probes cut.
+//! `loaded` reads the objects of a process. `walkers` recognizes code in a process that takes stacks by
+//! itself, because return probes cut such stacks short.
 
 pub mod allocators;
 pub mod demangle;

@@ -1,4 +1,4 @@
-//! Which functions of a process to probe: what symbol resolution would pick, each once.
+//! Chooses the functions of a process to probe: those that symbol resolution would pick, each once.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -15,63 +15,64 @@ use crate::target::{FileKey, FileOffset, Load};
 /// An object of a process, as planning sees it.
 #[derive(Clone, Debug)]
 pub struct ScopeObject {
-    /// As the target names it.
+    /// The path by which the target names the object.
     pub path: PathBuf,
-    /// Which file it is.
+    /// The file of the object.
     pub file: FileKey,
-    /// When it was loaded.
+    /// When the process loaded the object.
     pub load: Load,
-    /// Whether it is dynamically linked.
+    /// Whether the object is linked dynamically.
     pub is_dynamic: bool,
-    /// What it defines.
+    /// The symbols of the object that matter for planning.
     pub symbols: ObjectSymbols,
 }
 
 /// A function to probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedFunction {
-    /// Its symbol.
+    /// The symbol of the function.
     pub symbol: String,
-    /// The allocator that it belongs to.
+    /// The allocator that the function belongs to.
     pub allocator: &'static str,
-    /// How it is called.
+    /// How callers call the function.
     pub shape: CallShape,
-    /// Index of its object among those planned for.
+    /// The index of the function's object among the objects of the process.
     pub object: usize,
-    /// The object's file.
+    /// The file of the object.
     pub file: FileKey,
-    /// Where the function begins in that file. With the file, this names a function for good.
+    /// Where the function begins in that file. The file and this offset together identify a function, even
+    /// after the process loads more libraries.
     pub file_offset: FileOffset,
-    /// Where to probe it.
+    /// Where to probe the function.
     pub site: ProbeSite,
-    /// What allocates the blocks that it frees or resizes is not probed.
+    /// Whether the blocks that this function frees or resizes come from a function without a probe.
     pub unpaired: bool,
 }
 
-/// A function that calls go to, and that cannot be probed.
+/// A function that the process calls, and that residue cannot probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// Its symbol.
+    /// The symbol of the function.
     pub symbol: String,
-    /// Index of its object.
+    /// The index of the function's object.
     pub object: usize,
-    /// Why not.
+    /// Why residue cannot probe the function.
     pub reason: &'static str,
 }
 
-/// What to probe.
+/// The functions of a process to probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In the order in which to attach.
+    /// The functions, in the order in which to attach the probes.
     pub functions: Vec<PlannedFunction>,
-    /// What should be probed and cannot be.
+    /// The functions that residue should probe and cannot.
     pub skipped: Vec<Skipped>,
 }
 
 /// Why there is nothing to probe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// A static program without symbols.
+    /// The program is linked statically and has no symbols.
     #[error(
         "{executable} is statically linked and has no symbols, so its allocator cannot be found: \
          run a build that is not stripped, or one linked dynamically; or follow requests alone, \
@@ -91,7 +92,7 @@ pub enum PlanError {
         /// The program.
         executable: PathBuf,
     },
-    /// It runs with a sanitizer.
+    /// The program runs with a sanitizer.
     #[error(
         "{executable} runs with {sanitizer}, which notes the caller of every allocation; a return probe would \
          have it note an address of nobody: run a build without, or have it report leaks by itself \
@@ -100,51 +101,40 @@ pub enum PlanError {
     Sanitizer {
         /// The program.
         executable: PathBuf,
-        /// Its name.
+        /// The name of the sanitizer.
         sanitizer: &'static str,
     },
-    /// There is nothing to look into.
+    /// The process has no code that residue can read.
     #[error("the process has no code that residue can read: check that it still runs")]
     NoObjects,
 }
 
-/// Plans for the objects of a process, given in search order.
+/// Plans the probes for a process. `objects` are in the order in which the dynamic linker searches them.
 ///
 /// # Errors
-/// When no function that allocates, or none that frees, can be probed, or none must be.
+/// When residue can probe no function that allocates, or none that frees, or when a sanitizer forbids probes.
 pub fn plan(objects: &[ScopeObject], policy: SitePolicy) -> Result<Plan, PlanError> {
     let executable = objects.first().ok_or(PlanError::NoObjects)?;
     if let Some(sanitizer) = sanitizer(objects) {
-        let executable = executable.path.clone();
         return Err(PlanError::Sanitizer {
-            executable,
+            executable: executable.path.clone(),
             sanitizer,
         });
     }
     let plan = plan_under_way(objects, policy);
-    let has = |rank| {
-        plan.functions
-            .iter()
-            .any(|f| f.shape.attach_rank() == rank && is_heap(f.shape))
-    };
-    if has(AttachRank::Releases) && has(AttachRank::Takes) {
+    if plan.has(AttachRank::Releases) && plan.has(AttachRank::Takes) {
         return Ok(plan);
     }
-    let executable_path = executable.path.clone();
-    Err(match executable {
-        ScopeObject {
-            is_dynamic: false,
-            symbols: ObjectSymbols {
-                has_symbols: false, ..
-            },
-            ..
-        } => PlanError::Stripped {
-            executable: executable_path,
-        },
-        _ => PlanError::NoAllocator {
-            executable: executable_path,
-        },
-    })
+    Err(no_allocator(executable))
+}
+
+fn no_allocator(program: &ScopeObject) -> PlanError {
+    let executable = program.path.clone();
+    if program.is_dynamic || program.symbols.has_symbols {
+        PlanError::NoAllocator { executable }
+    } else {
+        PlanError::Stripped { executable }
+    }
 }
 
 /// As [`plan`], for a process that is recorded already: plans for what there is. A library with a sanitizer ends no
@@ -178,9 +168,16 @@ pub fn plan_under_way(objects: &[ScopeObject], policy: SitePolicy) -> Plan {
 }
 
 impl Plan {
+    /// Whether the plan has a function of the heap with this rank.
+    fn has(&self, rank: AttachRank) -> bool {
+        let mut shapes = self.functions.iter().map(|planned| planned.shape);
+        shapes.any(|shape| shape.attach_rank() == rank && is_heap(shape))
+    }
+
+    /// Notes the copies of functions that the compiler has changed as skipped.
     fn name_changed(&mut self, objects: &[ScopeObject]) {
-        let of_object = |(object, it): (usize, &ScopeObject)| {
-            let changed = it.symbols.changed.clone();
+        let of_object = |(object, scope): (usize, &ScopeObject)| {
+            let changed = scope.symbols.changed.clone();
             changed.into_iter().map(move |symbol| Skipped {
                 symbol,
                 object,
@@ -192,24 +189,27 @@ impl Plan {
             .extend(objects.iter().enumerate().flat_map(of_object));
     }
 
-    /// Finds what frees blocks of which nobody sees the allocation, and names what is missing.
+    /// Marks functions that free blocks while no probe sees the allocation of those blocks, and notes the missing
+    /// allocation functions as skipped.
     fn mark_unpaired(&mut self, chosen: &[Candidate<'_>]) {
         for function in &mut self.functions {
             let Some(partner) = partner(&function.symbol) else {
                 continue;
             };
-            // A program may take one from one object, and the other from another.
-            let exported = |it: &Candidate<'_>| it.symbol.exported;
-            let is_of_all = chosen.iter().any(|it| {
-                (it.index, &it.symbol.name) == (function.object, &function.symbol) && exported(it)
+            // A program may find the one function in one object, and its partner in another.
+            let is_exported = chosen.iter().any(|candidate| {
+                candidate.symbol.exported
+                    && candidate.index == function.object
+                    && candidate.symbol.name == function.symbol
             });
-            let is_partner = |it: &&Candidate<'_>| {
-                unmangled(&it.symbol.name) == partner
-                    && (it.index == function.object || is_of_all && exported(it))
-            };
-            let skipped = |it: &Skipped| it.symbol == partner && it.object == function.object;
-            let is_chosen = chosen.iter().any(|it| is_partner(&it));
-            let is_skipped = self.skipped.iter().any(skipped);
+            let is_chosen = chosen.iter().any(|candidate| {
+                unmangled(&candidate.symbol.name) == partner
+                    && (candidate.index == function.object
+                        || is_exported && candidate.symbol.exported)
+            });
+            let mut skipped = self.skipped.iter();
+            let is_skipped = skipped
+                .any(|skipped| skipped.symbol == partner && skipped.object == function.object);
             function.unpaired = is_skipped || !is_chosen;
             if !is_chosen && !is_skipped {
                 self.skipped.push(Skipped {
@@ -224,8 +224,8 @@ impl Plan {
 }
 
 impl PlannedFunction {
-    /// What names the function for good. After a library was loaded, plan again, and attach what
-    /// has a key that is new.
+    /// Identifies the function, even after the process loads more libraries. Whoever plans again then attaches
+    /// the functions with a new key.
     #[must_use]
     pub fn key(&self) -> (FileKey, FileOffset) {
         (self.file, self.file_offset)
@@ -236,7 +236,7 @@ fn is_heap(shape: CallShape) -> bool {
     shape != CallShape::NoteCaller
 }
 
-/// A definition that calls go to.
+/// A definition that calls may go to.
 #[derive(Clone, Copy)]
 struct Candidate<'a> {
     index: usize,
@@ -261,49 +261,61 @@ impl Candidate<'_> {
     }
 
     fn planned(&self, policy: SitePolicy) -> Result<PlannedFunction, Skipped> {
-        let Candidate {
-            index,
-            object,
-            symbol,
-        } = *self;
-        let skipped = |reason| self.skipped(reason);
-        if symbol.known.throws {
-            return Err(skipped(
-                "it may throw a C++ exception, which a return probe would break; \
-                 its allocations are not counted",
-            ));
-        }
-        if symbol.indirect {
-            return Err(skipped("it is chosen at run time (IFUNC)"));
-        }
-        let file_offset = symbol
-            .file_offset
-            .ok_or_else(|| skipped("it is in no text segment"))?;
-        let (place, shape) = ((symbol.address, file_offset), symbol.known.shape);
-        let site = ProbeSite::choose(&symbol.name, place, &symbol.code, shape, policy);
+        let (file_offset, site) = self.site(policy).map_err(|reason| self.skipped(reason))?;
         Ok(PlannedFunction {
-            symbol: symbol.name.clone(),
+            symbol: self.symbol.name.clone(),
             allocator: self.allocator(),
-            shape,
-            object: index,
-            file: object.file,
+            shape: self.symbol.known.shape,
+            object: self.index,
+            file: self.object.file,
             file_offset,
-            site: site.map_err(skipped)?,
+            site,
             unpaired: false,
         })
+    }
+
+    /// Where the function begins in the file, and where to probe it; or why residue cannot probe it.
+    fn site(&self, policy: SitePolicy) -> Result<(FileOffset, ProbeSite), &'static str> {
+        let symbol = self.symbol;
+        if symbol.known.throws {
+            return Err(
+                "it may throw a C++ exception, which a return probe would break; \
+    its allocations are not counted",
+            );
+        }
+        if symbol.indirect {
+            return Err("it is chosen at run time (IFUNC)");
+        }
+        let start = symbol.file_offset.ok_or("it is in no text segment")?;
+        let (place, shape) = ((symbol.address, start), symbol.known.shape);
+        let site = ProbeSite::choose(&symbol.name, place, &symbol.code, shape, policy)?;
+        Ok((start, site))
+    }
+
+    /// Whether calls go to this definition. `resolved` has the index of the object that symbol resolution picks
+    /// for each name.
+    fn is_resolved(&self, resolved: &HashMap<&str, usize>) -> bool {
+        let (object, symbol) = (self.object, self.symbol);
+        match object.load {
+            // Probes on functions that map memory are for unwinding, which only static programs need.
+            _ if symbol.localized => is_heap(symbol.known.shape) || !object.is_dynamic,
+            Load::Executable if !symbol.exported => symbol.global,
+            Load::Later => symbol.exported,
+            _ => resolved.get(&*symbol.name) == Some(&self.index),
+        }
     }
 }
 
 impl ScopeObject {
-    /// The allocator that this object brings under the C names: whose prefixed `malloc` is the same
-    /// function, or what other symbols tell.
+    /// The allocator that this object brings under the names of C: an allocator whose prefixed `malloc` is the
+    /// same function as `malloc`, or else the one that the marking symbols name.
     pub(super) fn provider(&self) -> &'static str {
         let functions = &self.symbols.functions;
         let malloc = functions.iter().find(|function| function.name == "malloc");
         let same = malloc.and_then(|malloc| {
             let prefixed = functions
                 .iter()
-                .filter(|f| f.known.spec.found == Found::Anywhere);
+                .filter(|function| function.known.spec.found == Found::Anywhere);
             prefixed
                 .into_iter()
                 .find(|function| function.address == malloc.address)
@@ -323,39 +335,29 @@ impl ScopeObject {
     }
 }
 
-/// All definitions that calls go to, the same function possibly under several names.
-fn choose(objects: &[ScopeObject]) -> Vec<Candidate<'_>> {
-    let all = || {
-        objects.iter().enumerate().flat_map(|(index, object)| {
-            let functions = object.symbols.functions.iter();
-            functions.map(move |symbol| Candidate {
-                index,
-                object,
-                symbol,
-            })
+/// Every definition of an allocator function in these objects.
+fn definitions(objects: &[ScopeObject]) -> impl Iterator<Item = Candidate<'_>> {
+    objects.iter().enumerate().flat_map(|(index, object)| {
+        let functions = object.symbols.functions.iter();
+        functions.map(move |symbol| Candidate {
+            index,
+            object,
+            symbol,
         })
-    };
+    })
+}
+
+/// All definitions that calls go to. One function may appear under several names.
+fn choose(objects: &[ScopeObject]) -> Vec<Candidate<'_>> {
     let mut resolved: HashMap<&str, usize> = HashMap::new();
-    for Candidate {
-        index,
-        object,
-        symbol,
-    } in all()
-    {
-        if symbol.exported && object.load != Load::Later {
-            resolved.entry(&symbol.name).or_insert(index);
+    for definition in definitions(objects) {
+        if definition.symbol.exported && definition.object.load != Load::Later {
+            let name = &definition.symbol.name;
+            resolved.entry(name).or_insert(definition.index);
         }
     }
-    let is_resolved = |candidate: &Candidate<'_>| match candidate.object.load {
-        // Who maps memory is noted for unwinding, which only static programs need.
-        _ if candidate.symbol.localized => {
-            is_heap(candidate.symbol.known.shape) || !candidate.object.is_dynamic
-        }
-        Load::Executable if !candidate.symbol.exported => candidate.symbol.global,
-        Load::Later => candidate.symbol.exported,
-        _ => resolved.get(&*candidate.symbol.name) == Some(&candidate.index),
-    };
-    let mut chosen: Vec<_> = all()
+    let is_resolved = |candidate: &Candidate<'_>| candidate.is_resolved(&resolved);
+    let mut chosen: Vec<_> = definitions(objects)
         .filter(|candidate| match candidate.symbol.known.spec.found {
             Found::Resolved => is_resolved(candidate),
             Found::ResolvedInAllocator => {
@@ -366,7 +368,7 @@ fn choose(objects: &[ScopeObject]) -> Vec<Candidate<'_>> {
             Found::NothingBelow => false,
         })
         .collect();
-    let last_resort: Vec<_> = all()
+    let last_resort: Vec<_> = definitions(objects)
         .filter(|candidate| candidate.symbol.known.spec.found == Found::NothingBelow)
         .filter(|candidate| nothing_below(candidate, &chosen))
         .collect();
@@ -374,8 +376,8 @@ fn choose(objects: &[ScopeObject]) -> Vec<Candidate<'_>> {
     chosen
 }
 
-/// Whether a language's own allocation functions are the lowest that can be seen: because nothing
-/// else is, or because they lead to an allocator that residue does not know.
+/// Whether the allocation functions of a language are the lowest that residue can see: because it finds no
+/// others, or because these lead to an allocator that residue does not know.
 fn nothing_below(candidate: &Candidate<'_>, chosen: &[Candidate<'_>]) -> bool {
     let takes = |other: &&Candidate<'_>| {
         let shape = other.symbol.known.shape;
@@ -388,19 +390,19 @@ fn nothing_below(candidate: &Candidate<'_>, chosen: &[Candidate<'_>]) -> bool {
     visible.peek().is_none() || (candidate.object.symbols.has_rust_allocator && !visible.any(own))
 }
 
-/// Leaves one name for each function, and leaves out functions that only jump to another one: the
-/// probe there sees the same call, with the same arguments and caller.
+/// Keeps one name of each function, and drops functions that only jump to another one: the probe on that other
+/// function sees the same call, with the same arguments and caller.
 fn without_aliases(candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
     let mut seen = HashSet::new();
-    let is_new = |c: &Candidate<'_>| seen.insert((c.object.file, c.symbol.address));
+    let is_new = |found: &Candidate<'_>| seen.insert((found.object.file, found.symbol.address));
     let names: HashSet<_> = candidates
         .iter()
-        .map(|c| (c.symbol.name.clone(), c.symbol.known.shape))
+        .map(|candidate| (candidate.symbol.name.clone(), candidate.symbol.known.shape))
         .collect();
     let unique: Vec<_> = candidates.into_iter().filter(is_new).collect();
     let places: HashSet<_> = unique
         .iter()
-        .map(|c| (c.object.file, c.symbol.address, c.symbol.known.shape))
+        .map(|Candidate { object, symbol, .. }| (object.file, symbol.address, symbol.known.shape))
         .collect();
     let forwards = |candidate: &Candidate<'_>| {
         let Candidate { object, symbol, .. } = candidate;

@@ -1,5 +1,5 @@
-//! What a procedure linkage table stub leads to: `jmp [rip + slot]`, and a relocation that says
-//! whose address the dynamic linker puts into the slot.
+//! Finds the symbol that a stub of the procedure linkage table leads to. The stub is `jmp [rip + slot]`, and a
+//! relocation names the symbol whose address the dynamic linker puts into the slot.
 
 use iced_x86::{Code, Decoder, DecoderOptions};
 use object::LittleEndian;
@@ -15,10 +15,10 @@ const ENDIAN: LittleEndian = LittleEndian;
 /// The longest stub: `endbr64`, then the jump, padded.
 const STUB_BYTES: u64 = 16;
 
-/// A linked object has two tables of relocations.
+/// The most tables of relocations to read. A linked object has two.
 const MAX_TABLES: usize = 8;
 
-/// The relocations of an object that name a symbol, and its code.
+/// An object's procedure linkage table: its sections, among them the relocations, and its code.
 pub(super) struct Plt<'a, 'data, R: ReadRef<'data>> {
     data: R,
     sections: &'a SectionTable<'data, FileHeader64<LittleEndian>, R>,
@@ -38,7 +38,7 @@ impl<'a, 'data, R: ReadRef<'data>> Plt<'a, 'data, R> {
         }
     }
 
-    /// The symbol that a jump to `stub` ends at; `None` if that is no stub.
+    /// The symbol that a jump to `stub` ends at; `None` if there is no stub at that address.
     pub fn symbol(&self, stub: Svma) -> Option<String> {
         let slot = self.slot(stub)?;
         let sections = self.sections.iter();
@@ -47,13 +47,13 @@ impl<'a, 'data, R: ReadRef<'data>> Plt<'a, 'data, R> {
             let relocations: &[Rela64<LittleEndian>] = array(section, self.data).ok()?;
             let relocation = relocations
                 .iter()
-                .find(|r| r.r_offset.get(ENDIAN) == slot)?;
+                .find(|relocation| relocation.r_offset.get(ENDIAN) == slot)?;
             self.symbol_name(section.sh_link(ENDIAN), relocation.r_sym(ENDIAN, false))
                 .ok()?
         })
     }
 
-    /// The address of the stub's slot.
+    /// The SVMA of the stub's slot.
     fn slot(&self, stub: Svma) -> Option<u64> {
         let start = self.text.file_offset(stub)?;
         let bytes = self.data.read_bytes_at(start.0, STUB_BYTES).ok()?;

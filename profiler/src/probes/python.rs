@@ -1,15 +1,15 @@
-//! Where Python's own allocator is: through the pointers that its exported functions follow, which
-//! works in stripped builds too, and tells which allocator was chosen.
+//! Finds Python's own allocator, by following the pointers that Python's exported functions follow. That works
+//! in stripped builds too, and finds the allocator that this process has chosen.
 //!
-//! `PyObject_Malloc` and its kin jump through a table, `PyMemAllocatorEx`: `{ ctx, malloc, calloc,
-//! realloc, free }` (Include/cpython/pymem.h). A table that puts hooks before an allocator (those of
-//! tracemalloc, or of PYTHONMALLOC=debug) has in `ctx` where the allocator's own table is.
+//! `PyObject_Malloc` and the like jump through a table, `PyMemAllocatorEx`: `{ ctx, malloc, calloc, realloc,
+//! free }` (Include/cpython/pymem.h). Tracemalloc and PYTHONMALLOC=debug put hooks before an allocator: in the
+//! table of a hook, `ctx` says where the table of the allocator is.
 
 use std::collections::{BTreeSet, HashMap};
 
 use iced_x86::{
-    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
-    OpKind, Register,
+    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfo, InstructionInfoFactory,
+    Mnemonic, OpAccess, OpKind, Register,
 };
 use residue_ebpf::abi::call_shape::CallShape;
 
@@ -17,68 +17,69 @@ use super::FunctionCode;
 use super::site::{self, SitePolicy};
 use crate::target::{Avma, Memory};
 
-/// The exported functions, in the order of the pointers in the table.
+/// The exported functions for objects, in the order of the pointers in the table.
 pub const OBJECT_FUNCTIONS: [&str; 4] = [
     "PyObject_Malloc",
     "PyObject_Calloc",
     "PyObject_Realloc",
     "PyObject_Free",
 ];
-/// Those that always lead to the C library's allocator.
+/// The exported functions that always lead to the C library's allocator, in the same order.
 pub const RAW_FUNCTIONS: [&str; 4] = [
     "PyMem_RawMalloc",
     "PyMem_RawCalloc",
     "PyMem_RawRealloc",
     "PyMem_RawFree",
 ];
-/// How the functions behind the pointers are called.
+/// The call shapes of the functions that the pointers lead to.
 pub const SHAPES: [CallShape; 4] = [
     CallShape::PythonMalloc,
     CallShape::PythonCalloc,
     CallShape::PythonRealloc,
     CallShape::PythonFree,
 ];
-/// The function that takes a pool.
+/// The function of pymalloc that takes a new pool.
 pub const NEW_POOL: &str = "allocate_from_new_pool";
-/// Above the first version whose pools are of 4 KiB (Include/internal/pycore_obmalloc.h).
+/// The first version with pools of 16 KiB; older ones have pools of 4 KiB (Include/internal/pycore_obmalloc.h).
 const FIRST_WITH_LARGE_POOLS: (u8, u8) = (3, 10);
 
-/// How many hooks may lie before an allocator: tracemalloc's, the debug hooks, and one to spare.
+/// How many hooks may lie before an allocator: those of tracemalloc, the debug hooks, and some to spare.
 const MAX_HOOKS: usize = 4;
-/// Where in `ctx` a hook's table is: tracemalloc's is all of it; before that of the debug hooks is
-/// one letter (`debug_alloc_api_t` in Objects/obmalloc.c).
+/// Where the table is in what `ctx` points at, bytes. For tracemalloc the table comes first; for the debug hooks
+/// a letter precedes the table (`debug_alloc_api_t` in Objects/obmalloc.c).
 const TABLE_IN_CONTEXT: [u64; 2] = [0, 8];
 
-/// A `PyMemAllocatorEx` as a process has it.
+/// The content of a `PyMemAllocatorEx` in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllocatorTable {
-    /// First argument of the functions; NULL for the interpreter's own allocators.
+    /// The first argument of the functions; NULL for the interpreter's own allocators.
     pub context: Avma,
-    /// malloc, calloc, realloc, free.
+    /// The functions malloc, calloc, realloc and free.
     pub functions: [Avma; 4],
 }
 
-/// The allocator behind a table.
+/// The allocator that a table leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Behind {
     /// The innermost table.
     pub table: AllocatorTable,
-    /// How many hooks lie before it.
+    /// How many hooks lie before the innermost table.
     pub hooks: usize,
 }
 
 impl AllocatorTable {
-    /// Reads the table at an address; `None` unless it holds four functions.
+    /// Reads the table at an address; `None` unless four functions are there.
     pub fn read(at: Avma, memory: &impl Memory, is_code: &impl Fn(Avma) -> bool) -> Option<Self> {
         let word = |index: u64| memory.pointer(at.checked_add(8 * index)?);
         let functions = [word(1)?, word(2)?, word(3)?, word(4)?];
-        functions.iter().all(|it| is_code(*it)).then_some(Self {
+        let are_code = functions.iter().all(|function| is_code(*function));
+        are_code.then_some(Self {
             context: word(0)?,
             functions,
         })
     }
 
-    /// The table that four exported functions lead to. Each is given with its AVMA and its code.
+    /// The table that four exported functions jump through. Each comes with its AVMA and its code.
     pub fn find(
         functions: &[(Avma, FunctionCode); 4],
         memory: &impl Memory,
@@ -87,10 +88,10 @@ impl AllocatorTable {
         let mut tables = Vec::new();
         for (index, (address, code)) in (1..).zip(functions) {
             let read = addresses_read(*address, &code.bytes, memory);
-            // Where the table begins if this function's pointer is what was read.
+            // Where the table begins if this function's pointer was at the address that the function read.
             tables.push(
                 read.into_iter()
-                    .filter_map(move |it| it.checked_sub(8 * index)),
+                    .filter_map(move |pointer| pointer.checked_sub(8 * index)),
             );
         }
         let mut tables = tables.into_iter();
@@ -101,7 +102,7 @@ impl AllocatorTable {
         candidates.find_map(|table| Self::read(Avma(*table), memory, is_code))
     }
 
-    /// Follows the hooks.
+    /// Follows the hooks to the allocator.
     pub fn behind(self, memory: &impl Memory, is_code: &impl Fn(Avma) -> bool) -> Behind {
         let (mut table, mut hooks) = (self, 0);
         while hooks < MAX_HOOKS && table.context != Avma(0) {
@@ -118,7 +119,7 @@ impl AllocatorTable {
     }
 }
 
-/// Bytes of a pool in a version of Python.
+/// The size of a pool in a version of Python, bytes.
 #[must_use]
 pub fn pool_bytes(version: (u8, u8)) -> u64 {
     if version >= FIRST_WITH_LARGE_POOLS {
@@ -128,16 +129,15 @@ pub fn pool_bytes(version: (u8, u8)) -> u64 {
     }
 }
 
-/// How far behind a function's start to probe it, bytes; `None` if it does not begin with an
-/// instruction.
+/// How far from its start to probe a function, bytes; `None` if the function does not begin with an instruction.
 #[must_use]
 pub fn site_offset(code: &FunctionCode, shape: CallShape, policy: SitePolicy) -> Option<u64> {
     site::choose(code, shape, policy).map(|choice| choice.offset)
 }
 
-/// How many places in `text`, which is loaded at `address`, compare a pointer with one of
-/// `functions`: there the compiler has inlined the function, for the case that the pointer leads to
-/// it, and no probe on the function sees those calls.
+/// Counts the places in `text`, which is loaded at `address`, that compare a pointer with one of `functions`. In
+/// such a place the compiler has inlined the function for the case that the pointer leads there, so a probe on
+/// the function does not see those calls.
 #[must_use]
 pub fn inlined_at(text: &[u8], address: Avma, functions: &[Avma]) -> usize {
     let is_one = |value: u64| functions.contains(&Avma(value));
@@ -173,16 +173,16 @@ const fn is_immediate(kind: OpKind) -> bool {
     )
 }
 
-/// Decodes what lies at an address, over bytes that are no instruction.
+/// Decodes the code at an address. Goes on behind bytes that are no instruction.
 fn decode(bytes: &[u8], address: Avma) -> impl Iterator<Item = Instruction> {
     Decoder::with_ip(64, bytes, address.0, DecoderOptions::NONE).into_iter()
 }
 
-/// The addresses that a function reads from, as far as they do not depend on its arguments, in order.
-/// Its branches are taken as they lie.
+/// The addresses that a function reads from, in order, as far as they do not depend on the arguments. Ignores
+/// branches, and reads the instructions from first to last.
 fn addresses_read(address: Avma, code: &[u8], memory: &impl Memory) -> Vec<u64> {
     let mut factory = InstructionInfoFactory::new();
-    // What is in a register: a pointer that was read from where it does not change.
+    // The pointers in registers that the function has loaded from such addresses.
     let mut pointers: HashMap<Register, u64> = HashMap::new();
     let mut read = Vec::new();
     for instruction in decode(code, address) {
@@ -191,12 +191,7 @@ fn addresses_read(address: Avma, code: &[u8], memory: &impl Memory) -> Vec<u64> 
         }
         let from = place(&instruction, &pointers);
         read.extend(from);
-        let written = factory.info(&instruction).used_registers().iter();
-        for used in
-            written.filter(|used| !matches!(used.access(), OpAccess::Read | OpAccess::CondRead))
-        {
-            pointers.remove(&used.register().full_register());
-        }
+        forget_written(&mut pointers, factory.info(&instruction));
         if matches!(
             instruction.flow_control(),
             FlowControl::Call | FlowControl::IndirectCall
@@ -214,7 +209,15 @@ fn addresses_read(address: Avma, code: &[u8], memory: &impl Memory) -> Vec<u64> 
     read
 }
 
-/// Where an instruction's memory operand is, if that is known.
+fn forget_written(pointers: &mut HashMap<Register, u64>, info: &InstructionInfo) {
+    for used in info.used_registers() {
+        if !matches!(used.access(), OpAccess::Read | OpAccess::CondRead) {
+            pointers.remove(&used.register().full_register());
+        }
+    }
+}
+
+/// The address of an instruction's memory operand, if that is known.
 fn place(instruction: &Instruction, pointers: &HashMap<Register, u64>) -> Option<u64> {
     let operands = 0..instruction.op_count();
     let mut kinds = operands.map(|operand| instruction.op_kind(operand));
@@ -234,25 +237,25 @@ fn place(instruction: &Instruction, pointers: &HashMap<Register, u64>) -> Option
     Some(base.wrapping_add(instruction.memory_displacement64()))
 }
 
-/// Where the function that takes a pool is called by pymalloc's `malloc`, AVMA: the first call behind
-/// the comparison with the largest small request. Exported functions and those of other objects are
-/// given by `is_known`, and are none.
+/// The AVMA of the function that takes a new pool: the target of the first call in pymalloc's `malloc` after the
+/// comparison with the largest small request. `is_known` recognizes exported functions and those of other
+/// objects, which cannot be that function.
 #[must_use]
 pub fn new_pool_called_by(
     malloc: Avma,
     code: &[u8],
     is_known: impl Fn(Avma) -> bool,
 ) -> Option<Avma> {
-    // SMALL_REQUEST_THRESHOLD - 1, with which `nbytes - 1` is compared.
+    // SMALL_REQUEST_THRESHOLD - 1 (Objects/obmalloc.c): `malloc` compares `nbytes - 1` with it.
     const LARGEST: u64 = residue_ebpf::abi::heap::MAX_PYTHON_OBJECT - 1;
-    let is_small = |it: &Instruction| {
-        it.mnemonic() == Mnemonic::Cmp
-            && it.op_count() == 2
-            && is_immediate(it.op1_kind())
-            && it.immediate(1) == LARGEST
+    let is_small = |instruction: &Instruction| {
+        instruction.mnemonic() == Mnemonic::Cmp
+            && instruction.op_count() == 2
+            && is_immediate(instruction.op1_kind())
+            && instruction.immediate(1) == LARGEST
     };
-    let behind = decode(code, malloc).skip_while(|it| !is_small(it));
-    let mut calls = behind.filter(|it| it.flow_control() == FlowControl::Call);
+    let behind = decode(code, malloc).skip_while(|instruction| !is_small(instruction));
+    let mut calls = behind.filter(|instruction| instruction.flow_control() == FlowControl::Call);
     let target = Avma(calls.next()?.near_branch_target());
     (!is_known(target)).then_some(target)
 }
@@ -261,7 +264,7 @@ pub fn new_pool_called_by(
 mod tests {
     use super::*;
 
-    /// Memory in pieces.
+    /// Memory that has only these pieces: the address and the words of each.
     struct Pieces(Vec<(u64, Vec<u64>)>);
 
     impl Memory for Pieces {

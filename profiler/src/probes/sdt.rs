@@ -1,7 +1,8 @@
-//! Static probes (USDT): places that a program's author marked with a macro of `sys/sdt.h`.
+//! Reads static probes (USDT): places that a program's author has marked with a macro of `sys/sdt.h`.
 //!
-//! Each is a `nop`, and an entry in the section `.note.stapsdt`: where the nop is, whose probe it is
-//! and what it is called. The format is that of SystemTap's wiki, "User Space Probe Implementation".
+//! Each static probe is a `nop` and a note in the section `.note.stapsdt`. The note says where the nop is, who
+//! provides the probe, and the name of the probe. SystemTap's wiki describes the format under "User Space Probe
+//! Implementation".
 
 use object::LittleEndian;
 use object::elf::FileHeader64;
@@ -13,44 +14,44 @@ use crate::target::address::TextSegments;
 use crate::target::{FileOffset, Svma};
 
 const ENDIAN: LittleEndian = LittleEndian;
-/// What owns the notes, with the zero that ends it.
+/// The owner of these notes, with the zero that ends the string.
 const OWNER: &[u8] = b"stapsdt\0";
 /// `NT_STAPSDT`.
 const TYPE: u32 = 3;
-/// Probes beyond this many are not looked at; libc, with the most, has a hundred.
+/// The most notes to read. libc has more probes than most objects: a hundred.
 const MAX_NOTES: usize = 1 << 16;
-/// No provider and no probe has a longer name, bytes.
+/// The longest name of a provider or a probe, bytes.
 const MAX_NAME_BYTES: usize = 256;
-/// The longest nop that a probe is put on.
+/// The longest nop that gets a probe, bytes.
 const NOP_BYTES: u64 = 5;
 
-/// What one note says.
+/// The content of one note.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Note<'a> {
-    /// Of the nop, as it was linked.
+    /// The address of the nop at link time.
     address: u64,
-    /// Of `.stapsdt.base`, as it was linked.
+    /// The address of the section `.stapsdt.base` at link time.
     base: u64,
-    /// Of a counter that says how many listen, as it was linked; zero where there is none.
+    /// The address, at link time, of a counter that says how many tools listen; zero where there is none.
     semaphore: u64,
     provider: &'a str,
     name: &'a str,
 }
 
-/// A place that can be probed.
+/// A static probe of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaticProbe {
-    /// Whose probe it is.
+    /// The provider of the probe.
     pub provider: String,
-    /// What it is called.
+    /// The name of the probe.
     pub name: String,
-    /// Where it is, in the file's terms.
+    /// Where the probe is, SVMA.
     pub address: Svma,
-    /// Where it is in the file; `None` when its address is in no executable segment.
+    /// Where the probe is in the file; `None` when its address is in no executable segment.
     pub file_offset: Option<FileOffset>,
-    /// The instruction, if it is a nop, as it has to be.
+    /// The bytes of the instruction there; `None` if it is no nop, as it must be.
     pub nop: Option<Vec<u8>>,
-    /// The program passes here only while this counter is above zero.
+    /// The SVMA of a counter. The program executes the nop only while the counter is above zero.
     pub semaphore: Option<Svma>,
 }
 
@@ -75,8 +76,8 @@ pub fn static_probes<'data>(
 }
 
 impl Note<'_> {
-    /// Where the probe is now. Prelink moves addresses, and leaves notes as they are; what it did to the
-    /// base it did to all.
+    /// Finds the present place of the probe. Prelink moves all addresses by one distance and does not change the
+    /// notes, so the distance that the base has moved applies to all.
     fn place<'data>(
         &self,
         base: Option<u64>,
@@ -98,14 +99,14 @@ impl Note<'_> {
     }
 }
 
-/// What is left of the file at an offset, up to the length of a nop.
+/// Reads the file from an offset on, up to the length of a nop.
 fn read_most<'data>(data: impl ReadRef<'data>, at: FileOffset) -> Option<&'data [u8]> {
     let left = data.len().ok()?.checked_sub(at.0)?;
     data.read_bytes_at(at.0, left.min(NOP_BYTES)).ok()
 }
 
-/// The nop that code begins with. A probe on anything else would be one in the middle of an instruction
-/// as easily as not.
+/// The nop that code begins with. Residue probes nothing else, because a probe in the middle of an instruction
+/// would break the program.
 fn nop(code: &[u8]) -> Option<Vec<u8>> {
     const NOPS: [&[u8]; 4] = [
         &[0x90],
@@ -117,7 +118,7 @@ fn nop(code: &[u8]) -> Option<Vec<u8>> {
     nops.find(|nop| code.starts_with(nop)).map(<[u8]>::to_vec)
 }
 
-/// Goes through the section's bytes; ends where they are damaged.
+/// Goes through the notes in the bytes of the section, and ends where they are damaged.
 struct Notes<'a>(&'a [u8]);
 
 impl<'a> Iterator for Notes<'a> {
@@ -136,7 +137,7 @@ impl<'a> Iterator for Notes<'a> {
 }
 
 impl<'a> Notes<'a> {
-    /// An `Elf64_Nhdr`, its owner and its description, each padded to four bytes.
+    /// Takes an entry off: an `Elf64_Nhdr`, the owner and the description, each padded to four bytes.
     fn entry(&mut self) -> Option<(&'a [u8], u32, &'a [u8])> {
         let [owner, description, kind] = [self.word()?, self.word()?, self.word()?];
         Some((self.padded(owner)?, kind, self.padded(description)?))
@@ -159,14 +160,17 @@ impl<'a> Notes<'a> {
 }
 
 impl<'a> Note<'a> {
-    /// Three addresses and three strings: provider, name, arguments.
+    /// Parses a description: three addresses, and the three strings provider, name and arguments.
     fn parse(description: &'a [u8]) -> Option<Self> {
         let (address, rest) = description.split_first_chunk()?;
         let (base, rest) = rest.split_first_chunk()?;
         let (semaphore, rest) = rest.split_first_chunk()?;
         let mut strings = rest.split(|byte| *byte == 0);
         let mut name = || {
-            let bytes = strings.next().filter(|it| it.len() <= MAX_NAME_BYTES)?;
+            let bytes = strings.next()?;
+            if bytes.len() > MAX_NAME_BYTES {
+                return None;
+            }
             str::from_utf8(bytes).ok()
         };
         Some(Self {

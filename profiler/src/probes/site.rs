@@ -1,16 +1,16 @@
-//! Which instruction of a function to probe.
+//! Chooses the instruction of a function to probe.
 //!
-//! A probe costs thirty times less on an instruction that the kernel emulates, and functions often
-//! begin with one that it does not. So the site is the first cheap instruction that every call
-//! passes exactly once, with what the probe reads still as it was at entry:
+//! A probe costs thirty times less on an instruction that the kernel emulates, and functions often begin with
+//! an instruction that the kernel does not emulate. So the site is the first cheap instruction that every call
+//! executes exactly once, if all that the probe reads still has its value from the function's entry:
 //!
-//! - the argument registers of the shape;
-//! - the stack pointer, if there is a return probe (the kernel replaces the word it points at) or a
-//!   stack to take. A `push` will do: the probe fires before it;
-//! - memory other than the stack, so that nothing has been allocated or freed yet.
+//! - the argument registers of the call shape;
+//! - the stack pointer, if there is a return probe (the kernel replaces the word that the stack pointer points
+//!   at) or a stack to take. A site on a `push` is fine, because the probe fires before the push;
+//! - memory other than the stack, so that the function has not allocated or freed anything yet.
 //!
-//! That ends at the first branch. `free` and `SSL_free` alone go on behind their NULL check: where
-//! there is nothing to free there is nothing to see.
+//! The search ends at the first branch. Only in `free` and `SSL_free` the search goes on behind the NULL check,
+//! because a call with nothing to free does not matter.
 
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Formatter, Instruction, InstructionInfoFactory,
@@ -28,36 +28,36 @@ const ARGUMENTS: [Register; 4] = [Register::RDI, Register::RSI, Register::RDX, R
 /// How to choose a site.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SitePolicy {
-    /// The cheapest that is right.
+    /// The cheapest instruction that is right.
     #[default]
     Cheapest,
-    /// The first instruction, whatever it costs: the baseline to compare with.
+    /// The first instruction, whatever its cost: the baseline for comparisons.
     FunctionStart,
 }
 
-/// Where a probe goes.
+/// The place of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeSite {
-    /// The function's symbol.
+    /// The symbol of the function.
     pub symbol: String,
-    /// Bytes from the function's start.
+    /// Bytes from the start of the function.
     pub offset_in_function: u64,
-    /// Where that is in the object's file: what to attach at.
+    /// Where the instruction is in the object's file, which is what the kernel wants to know.
     pub file_offset: FileOffset,
-    /// What a hit costs.
+    /// The cost of a hit.
     pub cost: SiteCost,
     /// The probed instruction, disassembled.
     pub instruction: String,
-    /// Why here.
+    /// Why the probe goes here.
     pub reason: &'static str,
 }
 
 impl ProbeSite {
-    /// Chooses the site of a function of this shape. It begins at `address`, which is at `start` in the
-    /// file.
+    /// Chooses the site of a function with this call shape. The function begins at `address`, which is at `start`
+    /// in the file.
     ///
     /// # Errors
-    /// When it has no site, and why.
+    /// When the function has no site. The text says why.
     pub(crate) fn choose(
         symbol: &str,
         (address, start): (Svma, FileOffset),
@@ -77,7 +77,7 @@ impl ProbeSite {
         })
     }
 
-    /// An instruction that is the site whatever it costs, of which the file has these bytes at `at`.
+    /// Makes an instruction the site, whatever its cost. The file has these bytes of the instruction at `at`.
     pub(crate) fn of(
         symbol: &str,
         offset_in_function: u64,
@@ -91,13 +91,13 @@ impl ProbeSite {
             offset_in_function,
             file_offset: at,
             cost: SiteCost::of(bytes),
-            instruction: instruction.map_or_else(String::new, |it| text(&it, address)),
+            instruction: instruction.map_or_else(String::new, |first| text(&first, address)),
             reason,
         }
     }
 }
 
-/// A site, relative to its function.
+/// A possible site, relative to its function.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Choice {
     pub offset: u64,
@@ -110,26 +110,18 @@ pub(super) struct Choice {
 /// Chooses the site; `None` when the code does not begin with an instruction.
 pub(super) fn choose(code: &FunctionCode, shape: CallShape, policy: SitePolicy) -> Option<Choice> {
     let start = Choice::at(&code.bytes, decode(&code.bytes).next()?, false);
+    let at_start = |reason| Some(Choice { reason, ..start });
     if policy == SitePolicy::FunctionStart {
-        return Some(Choice {
-            reason: "the function's start, as asked for",
-            ..start
-        });
+        return at_start("the function's start, as asked for");
     }
     if start.cost == SiteCost::Emulated && !only_frees(shape) {
         return Some(start);
     }
     if !code.complete {
-        return Some(Choice {
-            reason: "the function's end is not known",
-            ..start
-        });
+        return at_start("the function's end is not known");
     }
     let Some(targets) = branch_targets(&code.bytes) else {
-        return Some(Choice {
-            reason: "the function cannot be decoded",
-            ..start
-        });
+        return at_start("the function cannot be decoded");
     };
     let once = |choice: &Choice| {
         !targets
@@ -138,22 +130,20 @@ pub(super) fn choose(code: &FunctionCode, shape: CallShape, policy: SitePolicy) 
     };
     let cheap = candidates(&code.bytes, shape).into_iter().filter(once);
     let best = cheap.min_by_key(|choice| (choice.cost, !choice.behind_null_check, choice.offset));
-    Some(best.unwrap_or(Choice {
-        reason: "no cheap instruction is safe here",
-        ..start
-    }))
+    best.or_else(|| at_start("no cheap instruction is safe here"))
 }
 
-/// The function that this one is only another entry to: it begins with a jump there, so each call
-/// arrives there with the same arguments and the same stack. Relative to this function's start.
+/// The target of a function that begins with a jump to another function, relative to the start of this one.
+/// Each call arrives there with the same arguments and the same stack.
 pub(super) fn forwards_to(code: &FunctionCode) -> Option<i64> {
-    let mut instructions = decode(&code.bytes).filter(|i| i.code() != Code::Endbr64);
+    let mut instructions =
+        decode(&code.bytes).filter(|instruction| instruction.code() != Code::Endbr64);
     let first = instructions.next()?;
     let direct = first.flow_control() == FlowControl::UnconditionalBranch && is_near(&first);
     direct.then(|| first.near_branch_target().cast_signed())
 }
 
-/// Disassembled, with addresses in the file's terms, given where the function begins.
+/// Disassembles an instruction, whose address is relative to the start of the function, with SVMAs.
 pub(super) fn text(instruction: &Instruction, function: Svma) -> String {
     let mut instruction = *instruction;
     if is_near(&instruction) {
@@ -199,15 +189,15 @@ impl Choice {
     }
 }
 
-/// Decodes from offset 0 on; ends at the first bytes that are no instruction.
+/// Decodes from offset 0 on. Ends at the first bytes that are no instruction.
 fn decode(bytes: &[u8]) -> impl Iterator<Item = Instruction> {
     let mut decoder = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE);
     std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode()))
         .take_while(|instruction| !instruction.is_invalid())
 }
 
-/// Where the function's branches go within or around it; `None` if not all of it decodes. A branch
-/// back to before a site would make one call count twice.
+/// The targets of all direct branches of the function; `None` if some bytes are no instruction. A branch back to
+/// an instruction before the site would make one call count twice.
 fn branch_targets(bytes: &[u8]) -> Option<Vec<u64>> {
     let mut targets = Vec::new();
     let mut end = 0;
@@ -224,7 +214,7 @@ fn is_near(instruction: &Instruction) -> bool {
     instruction.op_count() > 0 && instruction.op0_kind() == OpKind::NearBranch64
 }
 
-/// The cheap instructions that every call passes, in order.
+/// The cheap instructions that every call executes, in order.
 fn candidates(bytes: &[u8], shape: CallShape) -> Vec<Choice> {
     let mut found = Vec::new();
     let mut info = InstructionInfoFactory::new();
@@ -249,7 +239,7 @@ fn candidates(bytes: &[u8], shape: CallShape) -> Vec<Choice> {
     found
 }
 
-/// Whether everything a probe reads is, after this instruction, still as it was at entry.
+/// Whether everything that a probe reads still has, after this instruction, its value from the function's entry.
 fn keeps_entry_state(
     instruction: &Instruction,
     shape: CallShape,
@@ -283,12 +273,12 @@ fn writes(access: OpAccess) -> bool {
     )
 }
 
-/// Whether all that a probe reads is what the function is to free.
+/// Whether a probe on a function of this shape reads nothing but the block to free.
 const fn only_frees(shape: CallShape) -> bool {
     matches!(shape, CallShape::Free | CallShape::SslFree)
 }
 
-/// `test rdi, rdi` and a `je`: falls through when the block is not NULL.
+/// Whether these are `test rdi, rdi` and a `je`, so that the code goes straight on when the block is not NULL.
 fn is_null_check(previous: Option<Instruction>, branch: &Instruction) -> bool {
     let is_zero = matches!(branch.code(), Code::Je_rel8_64 | Code::Je_rel32_64);
     is_zero

@@ -1,4 +1,4 @@
-//! The allocator functions that one object defines, with their code.
+//! Finds the allocator functions that one object defines, with their code.
 
 use std::collections::HashSet;
 
@@ -13,40 +13,40 @@ use super::{site, walkers};
 use crate::target::address::TextSegments;
 use crate::target::{FileOffset, Svma};
 
-/// No allocator function is longer (jemalloc's longest are 10 KiB); a longer one is not proven safe
-/// to probe behind its start.
+/// The most code of a function to read, bytes. The longest allocator functions (jemalloc's) have 10 KiB. A longer
+/// function gets its probe at the start, because residue cannot prove any other place safe.
 const MAX_CODE_BYTES: u64 = 64 << 10;
-/// What to read of a function whose symbol has no size: enough for a first instruction.
+/// How much code to read of a function whose symbol states no size, bytes: enough for the first instruction.
 const UNSIZED_CODE_BYTES: u64 = 16;
-/// Above any real symbol table: a larger one is not read.
+/// The largest symbol table to read, bytes. Real tables are smaller.
 const MAX_TABLE_BYTES: u64 = 256 << 20;
-/// There is one table of each kind.
+/// The most symbol tables to read. An object has one of each kind.
 const MAX_TABLES: usize = 4;
-/// No symbol of interest has a longer name, bytes; of a longer one, this much is looked at.
+/// How much of a symbol's name to read, bytes. No symbol of interest has a longer name.
 const MAX_NAME_BYTES: usize = 16 << 10;
-/// All names of a file together, bytes. Real ones share little with each other; those that all begin in one
-/// place were made to be read for ever.
+/// The most bytes of names to read from one file. In real files few names overlap. A hostile file can let millions
+/// of names begin in one place, so that reading them would never end.
 const MAX_NAMES_BYTES: usize = 1 << 30;
-/// `VERSYM_HIDDEN` (elf.h): not the default version of its symbol.
+/// `VERSYM_HIDDEN` (elf.h): this is not the default version of the symbol.
 const VERSYM_HIDDEN: u16 = 0x8000;
-/// What glibc's dynamic linker exports. Its own small allocator serves nobody but itself, before the C
-/// library is there.
+/// A symbol that glibc's dynamic linker exports. The linker has a small allocator, which only the linker itself
+/// uses, before the process has loaded the C library.
 const LINKER_MARK: &str = "_rtld_global";
-/// How many local functions of one name are kept. Several come of libraries that were linked into one, each
-/// with an allocator of its own.
+/// The most local functions of one name to keep. Several exist where somebody has linked libraries into one that
+/// each have an allocator of their own.
 const MAX_LOCAL: usize = 8;
-/// What the compiler (GCC) adds to the name of a function that takes its arguments in another way, or is the
-/// rest of one that became part of its callers.
+/// What GCC adds to the name of a copy that takes its arguments in another way, or that is the rest of a function
+/// after GCC has inlined a part.
 const CHANGES: [&str; 3] = ["constprop", "isra", "part"];
-/// More copies than a link makes of all functions together.
+/// The most such copies to keep. Real objects have fewer.
 const MAX_CHANGED: usize = 64;
-/// There are two dozen names, most of them in one or two tables.
+/// The most marks to keep. There are two dozen names, and an object has each in one or two tables.
 const MAX_MARKS: usize = 128;
 
 const ENDIAN: LittleEndian = LittleEndian;
 type Section = SectionHeader64<LittleEndian>;
 
-/// The object's symbol tables cannot be read.
+/// Residue cannot read the symbol tables of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("its symbol tables are damaged, or too large")]
 pub struct DamagedSymbols;
@@ -54,73 +54,73 @@ pub struct DamagedSymbols;
 /// The machine code of a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FunctionCode {
-    /// From its start.
+    /// The bytes of the function, from its start.
     pub bytes: Vec<u8>,
-    /// Whether that is all of it.
+    /// Whether these are all bytes of the function.
     pub complete: bool,
 }
 
-/// A defined function that an allocator is known to have.
+/// An allocator function that the object defines.
 #[derive(Clone, Debug)]
 pub struct AllocatorSymbol {
-    /// The symbol.
+    /// The symbol of the function.
     pub name: String,
-    /// What it is.
+    /// What the registry knows about the function.
     pub known: Known,
-    /// In the dynamic symbol table, in its default version: other objects resolve to it.
+    /// Whether other objects can resolve to the symbol: the dynamic symbol table has it, in the default version.
     pub exported: bool,
-    /// Not local to one compilation unit (or made local by the linker).
+    /// Whether the symbol is global: neither local to one compilation unit, nor made local by the linker.
     pub global: bool,
-    /// Local, and yet what calls in this object go to: see [`ObjectSymbols::read`].
+    /// Whether the calls in this object go to the function although it is local: see [`ObjectSymbols::read`].
     pub localized: bool,
-    /// `STT_GNU_IFUNC`: it only returns the address of the real function.
+    /// `STT_GNU_IFUNC`: the function only returns the address of the real function.
     pub indirect: bool,
-    /// Where it is, in the file's terms.
+    /// Where the function begins, SVMA.
     pub address: Svma,
-    /// Where it is in the file; `None` when its address is in no executable segment.
+    /// Where the function begins in the file; `None` when its address is in no executable segment.
     pub file_offset: Option<FileOffset>,
-    /// Its code.
+    /// The machine code of the function.
     pub code: FunctionCode,
-    /// The function that it only jumps to, if it does.
+    /// The other function, if this one only jumps to another one.
     pub forwards: Option<Forward>,
 }
 
-/// Where a function goes that is only another entry to another function.
+/// The target of a function that only jumps to another function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forward {
-    /// In the same object.
+    /// A function in the same object.
     Address(Svma),
-    /// Through the procedure linkage table, to whatever this symbol resolves to.
+    /// The function that this symbol resolves to, through the procedure linkage table.
     Symbol(String),
 }
 
-/// What probe planning needs to know of an object.
+/// What the planning of probes needs to know about an object's symbols.
 #[derive(Clone, Debug, Default)]
 pub struct ObjectSymbols {
-    /// The allocator functions that it defines, in the order of the registry.
+    /// The allocator functions that the object defines, in the order of the registry.
     pub functions: Vec<AllocatorSymbol>,
-    /// The allocator that its other symbols tell of, if any.
+    /// The allocator that other symbols of the object tell of, if any.
     pub marked: Option<&'static str>,
-    /// Whether Rust code in it, if there is any, has its own `#[global_allocator]`.
+    /// Whether the Rust code in the object, if there is any, has its own `#[global_allocator]`.
     pub has_rust_allocator: bool,
-    /// Whether it has any symbols at all.
+    /// Whether the object has any symbols at all.
     pub has_symbols: bool,
-    /// Copies of allocator functions that the compiler has changed, where no other object can call the
-    /// function itself: what goes to them is not seen.
+    /// Copies of allocator functions that the compiler has changed, if the function itself is not there for other
+    /// objects. Residue does not see calls of these copies.
     pub changed: Vec<String>,
-    /// Symbols that tell of what [takes stacks](walkers), and where those are that it defines.
+    /// Symbols that tell of code which [takes stacks](walkers), with the SVMA of those that the object defines.
     pub marks: Vec<(&'static str, Option<Svma>)>,
 }
 
 impl ObjectSymbols {
     /// Reads the dynamic and the full symbol table of an ELF file with these text segments.
     ///
-    /// The linker makes functions local that nobody outside may call: in a static position-independent
-    /// executable, by a version script, in link-time optimization. All calls in the object go to such a
-    /// function. A `static` function of one source file that happens to have its name looks the same; what
-    /// tells them apart is that the linker would have bound the object's other calls to the former. So a
-    /// local function counts where the object has both `malloc` and `free`, and imports neither these nor
-    /// a function of its name.
+    /// The linker makes a function local if no other object may call it: in a static position-independent
+    /// executable, by a version script, or in link-time optimization. All calls in the object go to such a
+    /// function. A `static` function of one source file that has such a name by chance looks the same, but the
+    /// linker does not bind the object's other calls to a `static` function, so that the object imports the real
+    /// one. So a local function counts if the object has both `malloc` and `free` and imports neither, and if the
+    /// object imports no function with the name of the local one.
     ///
     /// # Errors
     /// When the section headers or a table contradict themselves.
@@ -141,7 +141,8 @@ impl ObjectSymbols {
         symbols.has_rust_allocator = found.rust_custom || !found.rust_default;
         let mut functions = found.functions;
         functions.sort_by(|(a, _), (b, _)| {
-            let key = |it: &AllocatorSymbol| (it.known.rank, !it.global, it.address);
+            let key =
+                |symbol: &AllocatorSymbol| (symbol.known.rank, !symbol.global, symbol.address);
             key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
         });
         let plt = Plt::new(data, &sections, text);
@@ -153,13 +154,13 @@ impl ObjectSymbols {
         Ok(symbols)
     }
 
-    /// Whether the object defines or imports a symbol that tells of what takes stacks.
+    /// Whether the object defines or imports this symbol, which tells of code that takes stacks.
     #[must_use]
     pub fn mentions(&self, mark: &str) -> bool {
         self.marks.iter().any(|(name, _)| *name == mark)
     }
 
-    /// Where the object has what such a symbol names.
+    /// The SVMA of such a symbol, if the object defines it.
     #[must_use]
     pub fn place_of(&self, mark: &str) -> Option<Svma> {
         let mut marks = self.marks.iter().filter(|(name, _)| *name == mark);
@@ -177,7 +178,7 @@ impl AllocatorSymbol {
 }
 
 impl FunctionCode {
-    /// Reads the code of a function whose symbol states `size` bytes; zero for one that states none.
+    /// Reads the code of a function whose symbol states `size` bytes, or zero if it states no size.
     pub(super) fn read<'data>(data: impl ReadRef<'data>, start: FileOffset, size: u64) -> Self {
         let length = if size == 0 {
             UNSIZED_CODE_BYTES
@@ -197,7 +198,7 @@ fn forward<'data, R: ReadRef<'data>>(
     function: &AllocatorSymbol,
     plt: &Plt<'_, 'data, R>,
 ) -> Option<Forward> {
-    // Compiled without a linkage table, the function jumps through a slot itself.
+    // In code that is compiled without a linkage table, the function itself jumps through a slot.
     if let Some(symbol) = plt.symbol(function.address) {
         return Some(Forward::Symbol(symbol));
     }
@@ -210,9 +211,9 @@ fn forward<'data, R: ReadRef<'data>>(
 #[derive(Default)]
 struct Found {
     symbols: ObjectSymbols,
-    /// Each with the size that its symbol states, bytes.
+    /// The functions, each with the size that its symbol states, bytes.
     functions: Vec<(AllocatorSymbol, u64)>,
-    /// Allocator functions that other objects have.
+    /// The names of allocator functions that the object imports.
     imports: HashSet<String>,
     is_linker: bool,
     rust_custom: bool,
@@ -240,10 +241,12 @@ impl Found {
             RUST_DEFAULT => self.rust_default = true,
             _ => {}
         }
-        let indirect = symbol.st_type() == elf::STT_GNU_IFUNC;
-        if !(indirect || symbol.st_type() == elf::STT_FUNC) {
-            return;
+        if matches!(symbol.st_type(), elf::STT_FUNC | elf::STT_GNU_IFUNC) {
+            self.read_function(symbol, name, exported);
         }
+    }
+
+    fn read_function(&mut self, symbol: &Sym64<LittleEndian>, name: &str, exported: bool) {
         self.read_change(name);
         let Some(known) = allocators::find(name) else {
             return;
@@ -255,7 +258,7 @@ impl Found {
             exported: exported && global,
             global,
             localized: false,
-            indirect,
+            indirect: symbol.st_type() == elf::STT_GNU_IFUNC,
             address: Svma(symbol.st_value(ENDIAN)),
             file_offset: None,
             code: FunctionCode::default(),
@@ -264,11 +267,12 @@ impl Found {
         self.keep(found, symbol.st_size(ENDIAN));
     }
 
-    /// Of global functions of one name, the one that others would resolve to is kept; of local ones, each.
+    /// Keeps, among global functions of one name, the one that other objects would resolve to, and every local
+    /// function.
     fn keep(&mut self, found: AllocatorSymbol, size: u64) {
         let alike =
             |known: &AllocatorSymbol| known.name == found.name && known.global == found.global;
-        let mut alike = self.functions.iter_mut().filter(|(it, _)| alike(it));
+        let mut alike = self.functions.iter_mut().filter(|(known, _)| alike(known));
         if found.global {
             match alike.next() {
                 Some(known) if !known.0.exported && found.exported => *known = (found, size),
@@ -277,7 +281,7 @@ impl Found {
             }
             return;
         }
-        let addresses: Vec<_> = alike.map(|(it, _)| it.address).collect();
+        let addresses: Vec<_> = alike.map(|(known, _)| known.address).collect();
         if !addresses.contains(&found.address) && addresses.len() < MAX_LOCAL {
             self.functions.push((found, size));
         }
@@ -303,21 +307,22 @@ impl Found {
         }
     }
 
-    /// Leaves out copies of functions that are there as well, for everybody else, or are another object's.
+    /// Drops the changed copies of functions that the object also has as global functions, or that it imports.
     fn sort_out_changed(&mut self) {
         let (functions, imports) = (&self.functions, &self.imports);
         self.symbols.changed.retain(|name| {
             let function = name.split('.').next().unwrap_or_default();
-            let is_it = |(it, _): &(AllocatorSymbol, u64)| it.global && it.name == function;
-            !imports.contains(function) && !functions.iter().any(is_it)
+            let is_global =
+                |(known, _): &(AllocatorSymbol, u64)| known.global && known.name == function;
+            !imports.contains(function) && !functions.iter().any(is_global)
         });
     }
 
-    /// See [`ObjectSymbols::read`].
+    /// Marks local functions that the calls in this object go to, as [`ObjectSymbols::read`] explains.
     fn mark_localized(&mut self) {
         let has_own = |name: &str| {
             let mut functions = self.functions.iter();
-            functions.any(|(it, _)| it.name == name) && !self.imports.contains(name)
+            functions.any(|(function, _)| function.name == name) && !self.imports.contains(name)
         };
         if self.is_linker || !has_own("malloc") || !has_own("free") {
             return;
@@ -328,8 +333,8 @@ impl Found {
     }
 }
 
-/// Shows each symbol of the dynamic and the full table that has a name, and whether other objects
-/// would resolve that name to it: it is in the dynamic table, in its default version.
+/// Shows each symbol of the dynamic and the full table that has a name, and whether other objects would resolve
+/// that name to the symbol, because the dynamic table has it in the default version.
 pub(super) fn each_symbol<'data, R: ReadRef<'data>>(
     data: R,
     sections: &SectionTable<'data, FileHeader64<LittleEndian>, R>,
@@ -344,16 +349,11 @@ pub(super) fn each_symbol<'data, R: ReadRef<'data>>(
         let strings = sections.section(link).map_err(|_| DamagedSymbols)?;
         let table: &[Sym64<LittleEndian>] = array(section, data)?;
         let strings: &[u8] = array(strings, data)?;
-        let versions = if dynamic {
-            versions(data, sections)?
-        } else {
-            &[]
-        };
-        // The first entry of a table is none.
+        let versions = dynamic.then(|| versions(data, sections)).transpose()?;
+        // The first entry of a table is no symbol.
         for (index, symbol) in table.iter().enumerate().skip(1) {
-            let hidden = versions
-                .get(index)
-                .is_some_and(|v| v.0.get(ENDIAN) & VERSYM_HIDDEN != 0);
+            let version = versions.and_then(|versions| versions.get(index));
+            let hidden = version.is_some_and(|version| version.0.get(ENDIAN) & VERSYM_HIDDEN != 0);
             if let Some(name) = name(symbol, strings) {
                 left = left.checked_sub(name.len()).ok_or(DamagedSymbols)?;
                 show(symbol, name, dynamic && !hidden);
@@ -363,7 +363,7 @@ pub(super) fn each_symbol<'data, R: ReadRef<'data>>(
     Ok(())
 }
 
-/// `.gnu.version`: a version for each dynamic symbol; empty when symbols have no versions.
+/// The version of each dynamic symbol, from `.gnu.version`; empty when symbols have no versions.
 fn versions<'data, R: ReadRef<'data>>(
     data: R,
     sections: &SectionTable<'data, FileHeader64<LittleEndian>, R>,
@@ -375,7 +375,7 @@ fn versions<'data, R: ReadRef<'data>>(
         .map_or(Ok(&[]), |section| array(section, data))
 }
 
-/// A section's contents in one read. Reading names one by one would take a system call each.
+/// Reads the content of a section at once. Reading names one by one would take a system call for each.
 pub(super) fn array<'data, T: object::pod::Pod, R: ReadRef<'data>>(
     section: &Section,
     data: R,

@@ -1,23 +1,25 @@
-//! What in a process takes stacks by itself, and does not get them whole while return probes are in.
+//! Recognizes code in a process that takes stacks by itself, and does not get them whole while return probes are
+//! in.
 //!
-//! A return probe replaces the return address on the stack by one of no object. Whoever walks through an
-//! allocator call that is under way (a heap profiler inside `malloc`, a sampler's signal handler) stops
-//! there. Residue's own walks do not: it knows what was replaced.
+//! A return probe replaces the return address on the stack by an address that belongs to no object. Code that
+//! walks through an allocator call which has not returned yet (a heap profiler inside `malloc`, the signal
+//! handler of a sampler) stops at that address. Residue's own walks go on, because the kernel knows the replaced
+//! address.
 
 use super::ScopeObject;
 
-/// By which symbols it is told, and what somebody reads who does not know it.
+/// The symbol by which residue recognizes each sanitizer, and the sanitizer's name for messages.
 const SANITIZERS: [(&str, &str); 6] = [
     ("__asan_init", "AddressSanitizer"),
     ("__hwasan_init", "HWAddressSanitizer"),
     ("__lsan_init", "LeakSanitizer"),
     ("__msan_init", "MemorySanitizer"),
     ("__tsan_init", "ThreadSanitizer"),
-    // All that is left of one in a program that is linked statically with it, and stripped.
+    // The only symbol left in a stripped program that is linked statically with a sanitizer.
     ("__sanitizer_malloc_hook", "a sanitizer"),
 ];
 
-/// What walks stacks: of glibc, libgcc and libunwind.
+/// Functions of glibc, libgcc and libunwind that walk stacks.
 const UNWINDERS: [&str; 4] = [
     "backtrace",
     "_Unwind_Backtrace",
@@ -25,7 +27,7 @@ const UNWINDERS: [&str; 4] = [
     "_ULx86_64_step",
 ];
 
-/// `opt.prof` of jemalloc, a `bool`, by the prefixes of its private names.
+/// The names of jemalloc's option `opt.prof`, a `bool`, one for each prefix of private names.
 pub const JEMALLOC_PROF: [&str; 4] = [
     "opt_prof",
     "je_opt_prof",
@@ -33,7 +35,7 @@ pub const JEMALLOC_PROF: [&str; 4] = [
     "_rjem_je_opt_prof",
 ];
 
-/// Where a program states options of jemalloc, a `const char *`.
+/// The names of the variable, a `const char *`, in which a program states options of jemalloc.
 pub const JEMALLOC_CONF: [&str; 4] = [
     "malloc_conf",
     "je_malloc_conf",
@@ -44,16 +46,16 @@ pub const JEMALLOC_CONF: [&str; 4] = [
 /// Environment variables with options of jemalloc.
 pub const JEMALLOC_VARIABLES: [&str; 3] = ["MALLOC_CONF", "JE_MALLOC_CONF", "_RJEM_MALLOC_CONF"];
 
-/// Environment variables that have gperftools take stacks of allocations.
+/// Environment variables that make gperftools take stacks of allocations.
 pub const GPERFTOOLS_VARIABLES: [&str; 3] =
     ["HEAPPROFILE", "HEAPCHECK", "TCMALLOC_SAMPLE_PARAMETER"];
 
-/// What libprofiler of gperftools begins by.
+/// The function that starts the CPU profiler of gperftools.
 const CPU_PROFILER: &str = "ProfilerStart";
 
-/// The symbol under its name here, if it tells something.
+/// The symbol as this module names it, if it is one of those above.
 pub(super) fn known(name: &str) -> Option<&'static str> {
-    // Most symbols are none of them.
+    // Most symbols begin with another letter.
     if !matches!(
         name.as_bytes().first()?,
         b'_' | b'b' | b'j' | b'm' | b'o' | b'u' | b'P'
@@ -69,12 +71,12 @@ pub(super) fn known(name: &str) -> Option<&'static str> {
     all.find(|known| *known == name)
 }
 
-/// The sanitizer that the process runs with: its allocator reads the return address of each call, and its
-/// reports would show an address of nobody.
+/// The sanitizer that the process runs with, if any. A sanitizer reads the return address of each call of its
+/// allocator, so with return probes its reports would show an address that belongs to no object.
 #[must_use]
 pub fn sanitizer(objects: &[ScopeObject]) -> Option<&'static str> {
     SANITIZERS.into_iter().find_map(|(symbol, name)| {
-        // A program that only calls it imports the symbol, and then a library has it.
+        // A program that only calls the sanitizer imports the symbol, and then a library defines the symbol.
         let has = |object: &ScopeObject| match symbol {
             "__sanitizer_malloc_hook" => object.symbols.mentions(symbol) && has_own_malloc(object),
             _ => object.symbols.place_of(symbol).is_some(),
@@ -83,16 +85,16 @@ pub fn sanitizer(objects: &[ScopeObject]) -> Option<&'static str> {
     })
 }
 
-/// What of a process's settings tells whether its allocator takes stacks.
+/// The settings of a process that make its allocator take stacks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settings {
-    /// jemalloc has `prof:true`.
+    /// Whether jemalloc has `prof:true`.
     pub jemalloc_profiles: bool,
-    /// gperftools was told to take stacks.
+    /// Whether an environment variable makes gperftools take stacks.
     pub gperftools_profiles: bool,
 }
 
-/// What takes stacks by itself: a sentence each, for a person.
+/// Describes code in the process that takes stacks by itself, in a sentence for each object.
 #[must_use]
 pub fn walkers(objects: &[ScopeObject], settings: Settings) -> Vec<String> {
     let takers = objects.iter().filter_map(|object| {
@@ -102,7 +104,7 @@ pub fn walkers(objects: &[ScopeObject], settings: Settings) -> Vec<String> {
     let mut notes: Vec<_> = takers
         .map(|(object, what)| sentence(object, &what))
         .collect();
-    // A profiler that brings it has been named.
+    // libunwind needs no sentence of its own if the profiler that uses it has one.
     if notes.is_empty() {
         let libunwind = objects.iter().find(|object| is_libunwind(object));
         notes.extend(libunwind.map(|object| sentence(object, "libunwind, which samplers walk by")));
@@ -131,13 +133,14 @@ fn taker(object: &ScopeObject, settings: Settings) -> Option<String> {
         "tcmalloc" => settings
             .gperftools_profiles
             .then(|| "the heap profiler of gperftools".to_owned()),
-        // They never look at who calls.
+        // These allocators never look at their callers.
         "glibc" | "musl" => None,
         _ => interposer(object),
     }
 }
 
-/// A library that stands in for `malloc` and walks stacks: heaptrack, bytehound, many a company's own.
+/// Describes an object that replaces `malloc` and walks stacks, as heaptrack, bytehound and many in-house tools
+/// do.
 fn interposer(object: &ScopeObject) -> Option<String> {
     let unwinder = UNWINDERS
         .into_iter()
@@ -155,7 +158,8 @@ fn is_libunwind(object: &ScopeObject) -> bool {
     name.is_some_and(|name| name.starts_with("libunwind"))
 }
 
-/// Whether options of jemalloc, in the order in which it reads them, have it profile. Later ones win.
+/// Whether options of jemalloc, in the order in which jemalloc reads them, turn profiling on. The last option
+/// counts.
 #[must_use]
 pub fn jemalloc_profiles<'a>(options: impl IntoIterator<Item = &'a str>) -> bool {
     let options = options.into_iter().flat_map(|text| text.split(','));

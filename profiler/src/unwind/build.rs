@@ -1,5 +1,5 @@
-//! Puts a table together, from the first byte of code to the last: what the covers say, and what is
-//! known of the gaps between them.
+//! Puts a table together, from the first byte of code to the last: the rows of the covers, and rules for the gaps
+//! between the covers.
 
 use std::ops::Range;
 
@@ -11,38 +11,37 @@ use super::rule::GAP;
 use super::table::TableRow;
 use super::{frame_pointers, trampoline};
 
-/// Code in gaps that is looked at, in bytes. What no CFI covers is small, except in
-/// objects without any.
+/// The most code in gaps to read, bytes. Only objects without any call frame information have large gaps.
 const MAX_SEARCHED: u64 = 64 << 20;
-/// Shorter gaps are what pads two functions apart; to read each would take longer than the rest.
+/// The shortest gap to read, bytes. Shorter gaps are padding between two functions, and reading each would take
+/// longer than everything else.
 const MIN_SEARCHED: u32 = 16;
 
-/// What was made.
+/// The parts of a finished table.
 #[derive(Debug, Default)]
 pub(super) struct Built {
-    /// As in [`super::UnwindTable`].
+    /// The rows, as in [`super::UnwindTable`].
     pub rows: Vec<TableRow>,
     /// Bytes of code that FDEs cover.
     pub covered_bytes: u64,
-    /// Whether anything is known of a gap: a signal trampoline, or that its code keeps frame
-    /// pointers.
+    /// Whether the builder found something in a gap: a signal trampoline, or code that keeps frame pointers.
     pub knows_gaps: bool,
 }
 
-/// Makes it.
+/// Builds the table of one object.
 pub(super) struct Builder<'a, R> {
     data: R,
     text: &'a Text,
-    /// The first that covers a place is the one that counts.
+    /// The covers. The first one that covers a place counts.
     covers: [&'a Cover; 2],
     built: Built,
     left_to_search: u64,
-    /// Where the segment begins that is being filled: its first byte, and its first row.
+    /// Where the present segment begins: its first byte as a file offset, and the index of its first row.
     segment: (u32, usize),
 }
 
 impl<'a, 'data, R: ReadRef<'data>> Builder<'a, R> {
-    /// For an object of these bytes.
+    /// Begins with the object that has these bytes.
     pub fn new(data: R, text: &'a Text, covers: [&'a Cover; 2]) -> Self {
         Self {
             data,
@@ -54,7 +53,7 @@ impl<'a, 'data, R: ReadRef<'data>> Builder<'a, R> {
         }
     }
 
-    /// Goes through the segments.
+    /// Builds the rows of all segments.
     pub fn build(mut self) -> Built {
         for segment in self.text.ranges() {
             self.segment = (segment.start, self.built.rows.len());
@@ -63,7 +62,7 @@ impl<'a, 'data, R: ReadRef<'data>> Builder<'a, R> {
         self.built
     }
 
-    /// Appends the rows of `place`. `cover` is the first that is asked about it.
+    /// Appends the rows of `place`, from the cover with the index `cover` and those after that one.
     fn fill(&mut self, cover: usize, place: Range<u32>) {
         let Some(&source) = self.covers.get(cover) else {
             return self.fill_gap(place);
@@ -85,8 +84,8 @@ impl<'a, 'data, R: ReadRef<'data>> Builder<'a, R> {
         }
     }
 
-    /// Code that no FDE covers. A handler returns to the first byte of a trampoline, and what looks
-    /// for that return address looks one byte earlier, so the rule holds from there.
+    /// Appends the rows of code that no FDE covers. A signal handler returns to the first byte of a trampoline, and
+    /// a walk looks up one byte before a return address, so the rule of a trampoline holds from that byte on.
     fn fill_gap(&mut self, gap: Range<u32>) {
         let code = self.code(&gap);
         let otherwise = if frame_pointers::are_kept(code) {
@@ -121,7 +120,7 @@ impl<'a, 'data, R: ReadRef<'data>> Builder<'a, R> {
         code.unwrap_or_default()
     }
 
-    /// Offsets never go back. A row at the offset of the last one takes its place.
+    /// Appends a row. Offsets never decrease, and a row at the same offset as the last one replaces that one.
     fn push(&mut self, offset: u32, rule: Rule) {
         let rows = &mut self.built.rows;
         let first = self.segment.1;

@@ -1,63 +1,63 @@
-//! Runs call frame instructions (DWARF 5, section 6.4.2) on the three columns that a walk needs:
-//! CFA, frame pointer, return address. All other registers are left aside, so an instruction costs
-//! the same whatever came before it.
+//! Runs call frame instructions (DWARF 5, section 6.4.2) on the three columns that a walk needs: the CFA, the
+//! frame pointer and the return address. This module ignores all other registers, so the cost of an instruction
+//! does not depend on the instructions before.
 
 use gimli::{
     CallFrameInstruction, CallFrameInstructionIter, CfaRule, EndianSlice, LittleEndian, Register,
     RegisterRule, X86_64,
 };
 
-/// States remembered at a time. Compilers nest one or two; the instruction takes one byte, so
-/// without a bound a section would take a hundred times its size in memory.
+/// The most states to remember at a time. Compilers nest one or two. The instruction has one byte, so without a
+/// bound a section could take a hundred times its size in memory.
 const MAX_REMEMBERED: usize = 64;
 
-/// One row's rules. `None` is a register that nothing was said about.
+/// The rules of one row. `None` stands for a register that the instructions do not mention.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Columns {
-    /// Where the CFA is.
+    /// How to compute the CFA.
     pub cfa: CfaRule<usize>,
-    /// Where the caller's frame pointer is.
+    /// How to find the caller's frame pointer.
     pub bp: Option<RegisterRule<usize>>,
-    /// Where the return address is.
+    /// How to find the return address.
     pub ra: Option<RegisterRule<usize>>,
 }
 
-/// The instructions cannot be followed any further.
+/// Nobody can follow the instructions any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Damaged;
 
-/// What a CIE says about the instructions of its FDEs.
+/// The units of operands in a CIE and its FDEs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Factors {
-    /// Bytes of code.
+    /// The unit of distances in code, bytes.
     pub code: u64,
-    /// Bytes of data.
+    /// The unit of distances in data, bytes.
     pub data: i64,
 }
 
-/// Runs instructions.
+/// The state while instructions run.
 pub(super) struct Machine<'a> {
     factors: Factors,
-    /// `None` while the instructions are a CIE's own.
+    /// The row that the FDE begins with; `None` while the instructions of a CIE run.
     initial: Option<&'a Columns>,
-    /// The row that is being made.
+    /// The present row.
     pub columns: Columns,
-    /// Where it begins, SVMA.
+    /// Where the present row begins, SVMA.
     pub address: u64,
     remembered: Vec<Columns>,
-    /// Instructions run.
+    /// How many instructions have run.
     pub steps: usize,
 }
 
 type Instructions<'a> = CallFrameInstructionIter<'a, EndianSlice<'a, LittleEndian>>;
 
 impl<'a> Machine<'a> {
-    /// At the start of a CIE.
+    /// A machine at the start of a CIE.
     pub fn for_cie(factors: Factors) -> Self {
         Self::new(factors, None, Columns::default(), 0)
     }
 
-    /// At the start of an FDE, whose first address is `address`.
+    /// A machine at the start of an FDE, whose first address is `address`, SVMA.
     pub fn for_fde(factors: Factors, initial: &'a Columns, address: u64) -> Self {
         Self::new(factors, Some(initial), initial.clone(), address)
     }
@@ -73,8 +73,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Runs until the next row begins: its address, SVMA, `None` at the end. Until it is moved there,
-    /// the machine still holds the row that ends.
+    /// Runs until the next row begins, and returns the SVMA of that row, or `None` at the end. The machine holds the
+    /// present row until the caller sets `address`.
     pub fn next_row(
         &mut self,
         instructions: &mut Instructions<'_>,
@@ -110,7 +110,7 @@ impl<'a> Machine<'a> {
         Ok(None)
     }
 
-    /// Whether it was an instruction about the CFA.
+    /// Runs an instruction about the CFA. Returns whether the instruction was one.
     fn step_cfa(&mut self, instruction: &CallFrameInstruction<usize>) -> Result<bool, Damaged> {
         use CallFrameInstruction as I;
         let cfa = |register, offset| CfaRule::RegisterAndOffset { register, offset };
@@ -135,37 +135,27 @@ impl<'a> Machine<'a> {
 
     fn step_register(&mut self, instruction: &CallFrameInstruction<usize>) -> Result<(), Damaged> {
         use CallFrameInstruction as I;
+        let offset = |factored| RegisterRule::Offset(self.factored(factored));
+        let value = |factored| RegisterRule::ValOffset(self.factored(factored));
         let (register, rule) = match *instruction {
             I::Undefined { register } => (register, RegisterRule::Undefined),
             I::SameValue { register } => (register, RegisterRule::SameValue),
             I::Offset {
                 register,
                 factored_offset,
-            } => {
-                let offset = self.factored(factored_offset.cast_signed());
-                (register, RegisterRule::Offset(offset))
-            }
+            } => (register, offset(factored_offset.cast_signed())),
             I::OffsetExtendedSf {
                 register,
                 factored_offset,
-            } => {
-                let offset = self.factored(factored_offset);
-                (register, RegisterRule::Offset(offset))
-            }
+            } => (register, offset(factored_offset)),
             I::ValOffset {
                 register,
                 factored_offset,
-            } => {
-                let offset = self.factored(factored_offset.cast_signed());
-                (register, RegisterRule::ValOffset(offset))
-            }
+            } => (register, value(factored_offset.cast_signed())),
             I::ValOffsetSf {
                 register,
                 factored_offset,
-            } => {
-                let offset = self.factored(factored_offset);
-                (register, RegisterRule::ValOffset(offset))
-            }
+            } => (register, value(factored_offset)),
             I::Register {
                 dest_register,
                 src_register,

@@ -1,4 +1,4 @@
-//! What one section of call frame information covers of an object's code, by file offset.
+//! The rows that one section of call frame information states for an object's code, by file offset.
 
 use std::ops::Range;
 
@@ -8,34 +8,34 @@ use super::UnwindError;
 use super::table::{TableRow, UnwindStats};
 use crate::target::address::{Segment, TextSegments};
 
-/// More than any linker makes: node has 3.
+/// The most executable segments of an object. node has 3.
 const MAX_SEGMENTS: usize = 64;
-/// Those that FDEs state, whether they change anything or not: ten times what large programs have
-/// (node: 370,830). One takes up to a microsecond to put into a rule, and 20 bytes.
+/// The most rows that FDEs may state, whether a row changes anything or not: ten times what large programs have
+/// (node: 370,830). A row takes up to a microsecond to turn into a rule, and 20 bytes.
 const MAX_ROWS: usize = 1 << 22;
-/// `sizeof(Elf64_Ehdr)`. No function is there: an FDE that says so describes one that the linker
-/// left out, and whose address it put to zero.
+/// `sizeof(Elf64_Ehdr)`. No function can be there. An FDE for such a place describes a function that the linker
+/// has left out, with its address set to zero.
 const ELF_HEADER_BYTES: u64 = 64;
 
-/// The executable segments, sorted, and apart from each other.
+/// The executable segments, sorted. No two of them overlap.
 #[derive(Clone, Debug)]
 pub(super) struct Text(Vec<Segment>);
 
-/// A function, or what an FDE says is one.
+/// The code that one FDE describes, usually a function.
 #[derive(Clone, Debug)]
 pub(super) struct Span {
     /// First byte, file offset.
     pub start: u32,
-    /// Just behind the last byte, file offset.
+    /// The end: the file offset after the last byte.
     pub end: u32,
     /// SVMA - file offset.
     bias: u64,
-    /// Its rows, as indices.
+    /// The indices of the span's rows.
     rows: Range<usize>,
 }
 
 impl Text {
-    /// Takes those that hold anything. `file_bytes` is the length of the object.
+    /// Takes the segments that are not empty. `file_bytes` is the length of the object.
     pub fn new(segments: &TextSegments, file_bytes: u64) -> Result<Self, UnwindError> {
         let held = segments.iter().filter(|segment| segment.file_bytes > 0);
         let mut segments: Vec<_> = held.copied().collect();
@@ -59,16 +59,16 @@ impl Text {
         Ok(Self(segments))
     }
 
-    /// The file offsets of each segment.
+    /// Each segment as a range of file offsets.
     pub fn ranges(&self) -> impl Iterator<Item = Range<u32>> {
-        // They end below 4 GiB: see `new`.
+        // `new` has checked that the segments end below 4 GiB.
         self.0.iter().map(|segment| {
             let end = segment.offset.0 + segment.file_bytes;
             segment.offset.0 as u32..end as u32
         })
     }
 
-    /// The part of `start..end`, SVMA, that is in the segment of its start.
+    /// The part of `start..end`, SVMA, that is in the same segment as `start`.
     pub fn span(&self, start: u64, end: u64) -> Option<Span> {
         self.0.iter().find_map(|segment| {
             let into = start.checked_sub(segment.address.0)?;
@@ -85,18 +85,18 @@ impl Text {
     }
 }
 
-/// Spans, sorted and apart from each other, with their rows.
+/// The spans with their rows. After [`Cover::sort`], the spans are sorted and do not overlap.
 #[derive(Debug, Default)]
 pub(super) struct Cover {
     spans: Vec<Span>,
     rows: Vec<TableRow>,
     stated_rows: usize,
-    /// What it took.
+    /// What reading the section has taken.
     pub stats: UnwindStats,
 }
 
 impl Cover {
-    /// Begins a span; its rows follow.
+    /// Begins a span. The caller pushes the rows of the span next.
     pub fn begin(&mut self, span: Span) {
         self.drop_empty();
         let rows = self.rows.len()..self.rows.len();
@@ -104,7 +104,7 @@ impl Cover {
         self.stats.fdes += 1;
     }
 
-    /// Appends a row to the last span: from `address`, SVMA, on. Rows come in order.
+    /// Appends a row, which holds from `address`, SVMA, on, to the last span. Rows come in order.
     pub fn push(&mut self, address: u64, rule: Rule) -> Result<(), UnwindError> {
         self.stated_rows += 1;
         if self.stated_rows > MAX_ROWS {
@@ -122,7 +122,7 @@ impl Cover {
         Ok(())
     }
 
-    /// Ends the last span earlier, at `address`, SVMA.
+    /// Shortens the last span so that it ends at `address`, SVMA.
     pub fn cut(&mut self, address: u64) {
         if let Some(span) = self.spans.last_mut() {
             span.end = span.end.min(address.wrapping_sub(span.bias) as u32);
@@ -136,8 +136,8 @@ impl Cover {
             .is_some_and(|span| address.wrapping_sub(span.bias) < u64::from(span.end))
     }
 
-    /// Sorts the spans, and ends each where the next begins. Of those that begin together, the first
-    /// stays. So it is found by the search through `.eh_frame_hdr`, which libgcc and framehop use.
+    /// Sorts the spans, and ends each where the next one begins. Keeps the first of several spans that begin at one
+    /// place. The search through `.eh_frame_hdr`, by which libgcc and framehop find an FDE, has the same result.
     pub fn sort(&mut self) {
         self.drop_empty();
         self.spans.sort_by_key(|span| span.start);
@@ -161,7 +161,8 @@ impl Cover {
         spans.take_while(move |span| span.start < end)
     }
 
-    /// The rows that hold in `place`, file offsets inside `span`; the first begins where it does.
+    /// The rows that hold in `place`, which is a range of file offsets inside `span`. The first row begins at the
+    /// start of `place`.
     pub fn rows(&self, span: &Span, place: Range<u32>) -> impl Iterator<Item = TableRow> {
         let rows = &self.rows[span.rows.clone()];
         let behind = rows.partition_point(|row| row.offset <= place.start);

@@ -1,8 +1,7 @@
-//! The entries of a section of call frame information: CIEs, and FDEs that refer to them.
+//! Reads the entries of a section of call frame information: CIEs, and FDEs that refer to them.
 //!
-//! An entry that is damaged is left out alone. A CIE counts only where the walk over the section
-//! comes by: real ones are nowhere else, and those that overlap could cost more time than their
-//! bytes are worth.
+//! A damaged entry does not affect the others. A CIE counts only if the walk from entry to entry over the section
+//! arrives at its first byte: real CIEs are nowhere else, and overlapping ones could cost much time for few bytes.
 
 use std::collections::HashMap;
 
@@ -21,11 +20,11 @@ use super::table::UnwindStats;
 
 type Slice<'data> = EndianSlice<'data, LittleEndian>;
 
-/// An initial length that says that 64 bits of length follow (DWARF 5, section 7.4).
+/// The initial length which says that a length of 64 bits follows (DWARF 5, section 7.4).
 const DWARF64: u32 = 0xffff_ffff;
-/// Fifty times what large programs have (node: 75,936). Each costs eight bytes until it is read.
+/// The most entries: fifty times what large programs have (node: 75,936). Each costs eight bytes at first.
 const MAX_ENTRIES: usize = 1 << 22;
-/// Linkers merge equal CIEs of `.eh_frame`; `.debug_frame` has one a compilation unit.
+/// The most CIEs. Linkers merge equal CIEs of `.eh_frame`; `.debug_frame` has one for each compilation unit.
 const MAX_CIES: usize = 1 << 16;
 
 /// A CIE, and the row that its FDEs begin with.
@@ -34,7 +33,7 @@ struct Cie<'data> {
     initial: Columns,
 }
 
-/// What `section`, whose bytes are those of `cfi`, says of the code in `text`.
+/// Reads what `section`, which has the bytes of `cfi`, states about the code in `text`.
 pub(super) fn read<'data, S>(
     section: S,
     cfi: &CfiSection<'data>,
@@ -65,7 +64,7 @@ struct Entries<'a, 'data, S> {
     section: S,
     bases: &'a BaseAddresses,
     cies: HashMap<usize, Cie<'data>>,
-    /// Where they are. A CIE may stand behind the FDEs that refer to it, so they wait.
+    /// The offsets of the FDEs. A CIE may come after the FDEs that refer to it, so FDEs wait here.
     fdes: Vec<usize>,
 }
 
@@ -126,7 +125,7 @@ where
         Ok(())
     }
 
-    /// An FDE, and the row that it begins with.
+    /// Parses an FDE, and finds the row that it begins with.
     fn fde(&self, offset: usize) -> Option<(FrameDescriptionEntry<Slice<'data>>, &Columns)> {
         let partial = self
             .section
@@ -138,8 +137,8 @@ where
     }
 }
 
-/// Appends the rows of an FDE to the span that was begun for it, and ends that where the FDE does,
-/// or where its instructions are damaged.
+/// Appends the rows of an FDE to the last span of the cover. Shortens that span to the sound instructions if some
+/// are damaged.
 fn run<'data, S: UnwindSection<Slice<'data>>>(
     section: &S,
     bases: &BaseAddresses,
@@ -147,24 +146,20 @@ fn run<'data, S: UnwindSection<Slice<'data>>>(
     initial: &Columns,
     cover: &mut Cover,
 ) -> Result<(), UnwindError> {
-    let encoding = fde.cie().encoding();
     let read = |expression: UnwindExpression<usize>| -> Option<Meaning> {
-        expression::meaning(expression.get(section).ok()?, encoding)
+        expression::meaning(expression.get(section).ok()?, fde.cie().encoding())
     };
     let mut machine = Machine::for_fde(factors(fde.cie()), initial, fde.initial_address());
     let mut instructions = fde.instructions(section, bases);
+    let is_signal_frame = fde.is_signal_trampoline();
     loop {
-        let next = machine.next_row(&mut instructions);
-        let Ok(next) = next else {
+        let Ok(next) = machine.next_row(&mut instructions) else {
             cover.cut(machine.address);
             break;
         };
         if next != Some(machine.address) {
-            let is_signal_frame = fde.is_signal_trampoline();
-            cover.push(
-                machine.address,
-                rule(&machine.columns, is_signal_frame, read),
-            )?;
+            let rule = rule(&machine.columns, is_signal_frame, read);
+            cover.push(machine.address, rule)?;
         }
         match next {
             Some(address) if cover.reaches(address) => machine.address = address,
@@ -182,9 +177,9 @@ fn factors(cie: &CommonInformationEntry<Slice<'_>>) -> Factors {
     }
 }
 
-/// Where entries begin. One that ends behind the section is the last, and left out. A length of zero
-/// is what crtend.o ends the section with; an object that was linked in an unusual order has more
-/// entries behind it.
+/// The offsets of the entries in their section. The first entry that does not end within the section ends the
+/// walk, and does not count. crtend.o puts a length of zero at the end of the section, but an object that is
+/// linked in an unusual order has more entries after it.
 fn offsets<'a>(cfi: &'a CfiSection<'_>) -> impl Iterator<Item = usize> + 'a {
     let mut next = 0;
     std::iter::from_fn(move || {
@@ -203,7 +198,7 @@ fn offsets<'a>(cfi: &'a CfiSection<'_>) -> impl Iterator<Item = usize> + 'a {
     })
 }
 
-/// How long the entry is that begins here, with its length.
+/// How many bytes the first entry takes, including the bytes of its length.
 fn entry_bytes(bytes: &[u8]) -> Option<usize> {
     let (length, rest) = bytes.split_first_chunk()?;
     let length = u32::from_le_bytes(*length);

@@ -1,16 +1,16 @@
-//! The few DWARF expressions that compilers and assemblers write into call frame information.
-//! (DWARF 5, section 2.5.)
+//! Recognizes the few DWARF expressions (DWARF 5, section 2.5) that compilers and assemblers write into call
+//! frame information.
 
 use gimli::{EndianSlice, Expression, LittleEndian, Operation, Register, X86_64};
 
 type Op<'a> = Operation<EndianSlice<'a, LittleEndian>>;
 
-/// In the longest that is known, that of a linkage table stub. It takes 11 bytes.
+/// How many operations the longest known expression has: that of a linkage table stub, with 11 bytes.
 const PLT_OPERATIONS: usize = 9;
-/// Rows can share an expression, so that a long one would be read again and again.
+/// The longest expression to read, bytes. Many rows can share an expression, and each row reads it again.
 const MAX_BYTES: usize = 32;
 
-/// What an expression computes.
+/// The value that an expression computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// `register + offset`
@@ -19,9 +19,9 @@ pub(super) enum Meaning {
     Deref(Base, i64, i64),
     /// `sp + offset + (if ip % 16 >= threshold { 8 } else { 0 })`
     Plt {
-        /// Bytes.
+        /// The offset, bytes.
         offset: i64,
-        /// Bytes into a stub.
+        /// The place in a stub from which on the CFA is 8 bytes further, bytes.
         threshold: u8,
     },
 }
@@ -36,7 +36,7 @@ pub(super) enum Base {
 }
 
 impl Base {
-    /// `None` for a register that only the first frame has.
+    /// The base for a register; `None` for a register that a walk knows only in the first frame.
     pub fn of(register: Register) -> Option<Self> {
         match register {
             X86_64::RSP => Some(Self::Sp),
@@ -46,7 +46,7 @@ impl Base {
     }
 }
 
-/// What `expression` computes; `None` if it is none of the known ones.
+/// The value that `expression` computes; `None` for an unknown expression.
 pub(super) fn meaning(
     expression: Expression<EndianSlice<'_, LittleEndian>>,
     encoding: gimli::Encoding,
@@ -62,9 +62,9 @@ pub(super) fn meaning(
     plt(&operations).or_else(|| affine(&operations))
 }
 
-/// `DW_OP_breg7 8; breg16 0; lit15; and; lit11; ge; lit3; shl; plus`: what binutils says of a linkage
-/// table (`elf_x86_64_eh_frame_lazy_plt` and its kin in bfd/elf64-x86-64.c). Behind the threshold, the
-/// stub has pushed an index; it is 10 for the stubs that begin with `endbr64`.
+/// Recognizes the expression of binutils for a linkage table: `DW_OP_breg7 8; breg16 0; lit15; and; lit11; ge;
+/// lit3; shl; plus` (`elf_x86_64_eh_frame_lazy_plt` and the like in bfd/elf64-x86-64.c). From the threshold on,
+/// which is 11 here and 10 for stubs that begin with `endbr64`, the stub has pushed an index.
 fn plt(operations: &[Op<'_>]) -> Option<Meaning> {
     match *operations {
         [
@@ -95,7 +95,7 @@ fn plt(operations: &[Op<'_>]) -> Option<Meaning> {
     }
 }
 
-/// `breg; [plus_uconst | const plus | const minus]…; [deref; …]`
+/// Recognizes `breg; [plus_uconst | const plus | const minus]…; [deref; …]`.
 fn affine(operations: &[Op<'_>]) -> Option<Meaning> {
     let (first, mut rest) = operations.split_first()?;
     let Operation::RegisterOffset {

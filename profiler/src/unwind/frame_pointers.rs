@@ -1,21 +1,21 @@
-//! Whether code that no call frame information covers keeps frame pointers, told from its bytes. A
-//! walk must not follow rbp where it is just another register: it may well hold the frame pointer of
-//! a caller further out, and the stack would lack frames without a sign.
+//! Tells from its bytes whether code without call frame information keeps frame pointers. A walk must not follow
+//! rbp in code that uses rbp as just another register: rbp may still hold the frame pointer of a caller further
+//! out, so the stack would lack frames, and nobody would notice.
 
 use residue_ebpf::abi::unwind::{Rule, RuleKind};
 
-/// What holds in code that keeps them.
+/// The rule for code that keeps frame pointers.
 pub(super) const RULE: Rule = Rule::new(RuleKind::FramePointer, 0);
 
 /// `push %rbp; mov %rsp, %rbp`, in both encodings of the second instruction.
 const SETUP: [&[u8]; 2] = [&[0x55, 0x48, 0x89, 0xe5], &[0x55, 0x48, 0x8b, 0xec]];
-/// `ret`. The byte is also part of other instructions.
+/// `ret`. Other instructions contain this byte too.
 const RETURN: u8 = 0xc3;
-/// Return bytes for each function that sets up a frame pointer: 2 to 5 in code that keeps them, above
-/// 100 in code that does not (docs/design/0008).
+/// The most bytes of `ret` for each function that sets up a frame pointer. Code that keeps frame pointers has 2 to
+/// 5, other code more than 100 (docs/design/0008).
 const MAX_RETURNS: usize = 8;
 
-/// Whether this code does.
+/// Whether this code keeps frame pointers.
 pub(super) fn are_kept(code: &[u8]) -> bool {
     let setups = code
         .windows(4)

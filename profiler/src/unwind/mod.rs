@@ -1,7 +1,7 @@
-//! Unwind: from the call frame information of an object to a table for walks in the kernel.
+//! Makes tables for walks in the kernel from the call frame information of objects.
 //!
 //! ELF bytes ▶ `sections` finds `.eh_frame` and `.debug_frame` ▶ `entries` reads their CIEs and
-//! FDEs ▶ `columns` runs an FDE's instructions ▶ `rule` puts a row into the terms of the walk ▶
+//! FDEs ▶ `columns` runs the instructions of an FDE ▶ `rule` turns a row into a rule of the walk ▶
 //! [`UnwindTable`], sorted by file offset ▶ [`TableStore`], laid out for BPF maps.
 //!
 //! ```no_run
@@ -11,8 +11,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Pure, and everything in an object is hostile input: an entry is read once, an instruction is run
-//! once, so that time and memory grow with the size of the sections and no faster.
+//! Pure. Everything in an object is hostile input: this module reads an entry once and runs an instruction once,
+//! so that time and memory grow no faster than the size of the sections.
 
 mod build;
 mod columns;
@@ -36,19 +36,19 @@ pub use table::{TableRow, UnwindStats, UnwindTable};
 
 use crate::target::elf::NotUsable;
 
-/// Why an object has no table.
+/// Why residue can make no unwind table of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnwindError {
-    /// No x86-64 ELF file.
+    /// The object is no ELF file for x86-64.
     #[error(transparent)]
     NotUsable(#[from] NotUsable),
-    /// Neither `.eh_frame` nor `.debug_frame`, or nothing in them.
+    /// The object has neither `.eh_frame` nor `.debug_frame`, or both are empty.
     #[error("it has no call frame information (.eh_frame or .debug_frame)")]
     NoCfi,
-    /// Not one sound entry, or headers that contradict themselves.
+    /// The object has not one sound entry, or its headers contradict themselves.
     #[error("its call frame information is damaged")]
     Damaged,
-    /// Larger than any real object: its {0} exceed what residue reads.
+    /// The object has more of something than any real object. The text names what.
     #[error("its {0} exceed what residue reads")]
     TooLarge(&'static str),
 }

@@ -1,4 +1,4 @@
-//! Cuts a table into pages.
+//! Cuts an unwind table into pages.
 
 use std::iter::Peekable;
 use std::ops::Range;
@@ -9,19 +9,19 @@ use residue_ebpf::abi::unwind::{PAGE_BITS, Rule};
 use super::rule::GAP;
 use super::table::{TableRow, UnwindTable};
 
-/// The rows of a page: bytes from its beginning, and the rule. The first is at 0.
+/// The rows of a page: the distance from the start of the page in bytes, and the rule. The first row is at 0.
 pub(super) type PageRows = Vec<(u16, Rule)>;
 
-/// The pages from the first byte of code to the last, in order. What is no code (the rest of the
-/// first and the last page, and what lies between two segments) has the rule of gaps.
+/// The pages from the first byte of code to the last, in order. Bytes that are no code have the rule of gaps: the
+/// rest of the first and the last page, and everything between two segments.
 pub(super) struct Pages {
     left: Range<u32>,
     rows: Peekable<IntoIter<TableRow>>,
-    /// What holds at the end of the page before.
+    /// The rule at the end of the previous page.
     rule: Rule,
 }
 
-/// Those of a table.
+/// Cuts a table.
 pub(super) fn pages(table: &UnwindTable) -> Pages {
     let text = table.text();
     let first = text.first().map_or(0, |first| first.start >> PAGE_BITS);
@@ -33,7 +33,7 @@ pub(super) fn pages(table: &UnwindTable) -> Pages {
     }
 }
 
-/// The rows, and one at the end of each segment.
+/// The rows of a table, with one more at the end of each segment.
 fn with_holes(table: &UnwindTable) -> Vec<TableRow> {
     let mut rows = table.rows();
     let mut all = Vec::with_capacity(rows.len() + table.text().len());
@@ -50,12 +50,12 @@ fn with_holes(table: &UnwindTable) -> Vec<TableRow> {
 }
 
 impl Pages {
-    /// How many there are.
+    /// How many pages are left.
     pub fn len(&self) -> usize {
         self.left.len()
     }
 
-    /// File offset of the first, in pages.
+    /// The file offset of the first page, in pages.
     pub fn first(&self) -> u32 {
         self.left.start
     }

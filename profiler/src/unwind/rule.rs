@@ -1,4 +1,4 @@
-//! From a row of columns to a [`Rule`], the terms in which the kernel side walks.
+//! Turns a row of columns into a [`Rule`], by which the kernel side walks.
 
 use gimli::{CfaRule, RegisterRule, UnwindExpression};
 use residue_ebpf::abi::unwind::{BpRule, Rule, RuleKind};
@@ -6,26 +6,26 @@ use residue_ebpf::abi::unwind::{BpRule, Rule, RuleKind};
 use super::columns::Columns;
 use super::expression::{Base, Meaning};
 
-/// The return address, seen from the CFA: `call` pushed it.
+/// The distance from the CFA to the return address, which `call` has pushed, bytes.
 const RETURN_ADDRESS: i64 = -8;
-/// Positions in `struct sigcontext` (arch/x86/include/uapi/asm/sigcontext.h), in bytes.
+/// Offsets in `struct sigcontext` (arch/x86/include/uapi/asm/sigcontext.h), bytes.
 const SIGCONTEXT_BP: i64 = 80;
 const SIGCONTEXT_SP: i64 = 120;
 const SIGCONTEXT_IP: i64 = 128;
 
-/// Nothing covers this code.
+/// The rule for code that nothing covers.
 pub(super) const GAP: Rule = Rule::new(RuleKind::NoTable, 0);
 const UNSUPPORTED: Rule = Rule::new(RuleKind::Unsupported, 0);
 
-/// The rule of a row. `read` knows what an expression means, and `is_signal_frame` is the
-/// augmentation `S` of the CIE.
+/// The rule of a row. `read` tells the meaning of an expression, and `is_signal_frame` is the augmentation `S` of
+/// the CIE.
 ///
-/// A row without a return address is the outermost frame's, whatever else it says: that is how
-/// `_start` and `clone` state it, and what framehop and libgcc do with it.
+/// A row without a return address belongs to the outermost frame, whatever else the row says: `_start` and `clone`
+/// have such rows, and framehop and libgcc treat such rows so.
 ///
-/// A frame pointer that is restored in a way that [`BpRule`] cannot say makes the row unsupported:
-/// walked on with the wrong one, the stack would end in frames that never were. One that is lost
-/// for good is another matter, and stays what it was.
+/// If the code restores the frame pointer in a way that no [`BpRule`] describes, the row is unsupported: with a
+/// wrong frame pointer, the walk would find frames that never existed. But if the code has lost the frame pointer
+/// (`DW_CFA_undefined`), the rule keeps the present value.
 pub(super) fn rule(
     columns: &Columns,
     is_signal_frame: bool,
@@ -42,7 +42,7 @@ pub(super) fn rule(
     rule.unwrap_or(UNSUPPORTED)
 }
 
-/// The rule of a function that was called.
+/// The rule of an ordinary function.
 fn call(
     columns: &Columns,
     read: impl Fn(UnwindExpression<usize>) -> Option<Meaning>,
@@ -94,7 +94,7 @@ fn frame_pointer(
     }
 }
 
-/// The rule of a signal trampoline, if what it says of the three registers fits one sigcontext.
+/// The rule of a signal trampoline, if its rules for the three registers fit one sigcontext.
 fn signal(
     columns: &Columns,
     read: impl Fn(UnwindExpression<usize>) -> Option<Meaning>,

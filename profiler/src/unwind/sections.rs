@@ -1,4 +1,4 @@
-//! Where call frame information is in an ELF file.
+//! Finds the call frame information in an ELF file.
 
 use gimli::{BaseAddresses, EhFrameHdr, EndianSlice};
 use object::LittleEndian;
@@ -10,24 +10,25 @@ use super::UnwindError;
 use crate::target::elf::NotUsable;
 
 const ENDIAN: LittleEndian = LittleEndian;
-/// Twenty times what large programs have (node 20: 2.7 MiB for 27 MiB of code).
+/// The most bytes of a section: twenty times what large programs have (node 20: 2.7 MiB for 27 MiB of code).
 const MAX_SECTION_BYTES: u64 = 64 << 20;
-/// A linked object has some forty. Those with one a function are not linked yet.
+/// The most sections to look at. A linked object has some forty. Only an object that is not linked yet has one for
+/// each function.
 const MAX_SECTIONS: usize = 4096;
-/// The longest name of interest, with the zero behind it.
+/// The bytes of the longest name of interest, with the zero that ends the name.
 const NAME_BYTES: u64 = ".debug_frame\0".len() as u64;
 
 /// A section of call frame information.
 pub(super) struct CfiSection<'data> {
-    /// Its bytes.
+    /// The bytes of the section.
     pub bytes: &'data [u8],
-    /// What relative pointers in it are relative to, SVMA.
+    /// The bases of relative pointers in the section, SVMA.
     pub bases: BaseAddresses,
-    /// Whether a length of zero is the end: then nobody knows what lies behind it.
+    /// Whether an entry with a length of zero ends the section, because nothing states where the section ends.
     pub ends_at_zero: bool,
 }
 
-/// What an object has.
+/// The sections of call frame information that an object has.
 #[derive(Default)]
 pub(super) struct CfiSections<'data> {
     /// `.eh_frame`
@@ -37,7 +38,7 @@ pub(super) struct CfiSections<'data> {
 }
 
 impl<'data> CfiSections<'data> {
-    /// Finds them by the section headers, and `.eh_frame` without those by its program header.
+    /// Finds the sections by the section headers, and `.eh_frame`, where those are missing, by its program header.
     pub fn read(data: impl ReadRef<'data>) -> Result<Self, UnwindError> {
         let header = FileHeader64::<LittleEndian>::parse(data).map_err(|_| NotUsable::Damaged)?;
         let headers = header.section_headers(ENDIAN, data).unwrap_or_default();
@@ -88,7 +89,7 @@ impl<'data> CfiSections<'data> {
     }
 }
 
-/// Empty when it cannot be read, or is longer than any that matters.
+/// The name of a section, cut to the bytes of the longest name of interest. Empty if residue cannot read the name.
 fn name<'data>(
     data: impl ReadRef<'data>,
     names: &SectionHeader64<LittleEndian>,
@@ -101,8 +102,8 @@ fn name<'data>(
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// `None` for a section that is not in this file, or compressed: only `.debug_frame` ever is, for
-/// Go programs, which keep frame pointers.
+/// The bytes of a section; `None` if the section is not in this file, or is compressed. Only Go programs have a
+/// compressed `.debug_frame`, and Go keeps frame pointers.
 fn bytes<'data>(
     data: impl ReadRef<'data>,
     section: &SectionHeader64<LittleEndian>,
@@ -126,7 +127,8 @@ fn bounded<'data>(
         .map_err(|()| UnwindError::Damaged)
 }
 
-/// `PT_GNU_EH_FRAME` is `.eh_frame_hdr`, which points to `.eh_frame`, whose end nobody states.
+/// Finds `.eh_frame` by the program header `PT_GNU_EH_FRAME`, which states where `.eh_frame_hdr` is. That section
+/// points to the start of `.eh_frame`, but nothing states the end.
 fn by_program_header<'data>(
     data: impl ReadRef<'data>,
     segments: &[ProgramHeader64<LittleEndian>],
@@ -151,7 +153,7 @@ fn by_program_header<'data>(
     }))
 }
 
-/// File offset of what lies at `address`, SVMA, and how many bytes of its segment follow.
+/// The file offset of `address`, SVMA, and how many bytes of the segment follow there.
 fn to_segment_end(segments: &[ProgramHeader64<LittleEndian>], address: u64) -> Option<(u64, u64)> {
     let loaded = segments
         .iter()

@@ -1,8 +1,8 @@
-//! Lays tables out for the kernel: rows and pages in chunks that are map values, rules interned over
-//! all tables. Pure: what it gives are values to write.
+//! Lays unwind tables out for the kernel: rows and pages in chunks, each of which is a map value, and one list of
+//! rules for all tables. Pure: the store only returns the values to write.
 //!
-//! Chunks are filled one after the other. One that was filled in part is kept, and written again
-//! with what comes to it; entries that were written once never change, so a walk may read meanwhile.
+//! The store fills one chunk after the other. It keeps a chunk that is not full, and writes that chunk again when
+//! the next table adds something. Entries that are written never change, so a walk may read at any time.
 
 use std::collections::HashMap;
 
@@ -14,40 +14,40 @@ use residue_ebpf::abi::unwind::{
 use super::pages::pages;
 use super::table::UnwindTable;
 
-/// Rules that one table may bring. Real ones have a few hundred (libpython 3.11: 327); without a
-/// bound, an object made for it would leave no rule for the others.
+/// The most new rules of one table. Real tables have a few hundred (libpython 3.11: 327). Without a bound, a hostile
+/// object could use up all rules.
 const MAX_RULES_OF_TABLE: usize = MAX_RULES / 8;
 
-/// How large the maps are.
+/// The capacity of the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreLimits {
-    /// Chunks of [`CHUNK_ROWS`] rows.
+    /// How many chunks of [`CHUNK_ROWS`] rows.
     pub row_chunks: u32,
-    /// Chunks of [`CHUNK_PAGES`] pages.
+    /// How many chunks of [`CHUNK_PAGES`] pages.
     pub page_chunks: u32,
 }
 
 /// A value to write into a map.
 pub enum Update {
-    /// Rows.
+    /// A chunk of rows.
     Rows {
-        /// Which chunk.
+        /// The index of the chunk.
         index: u32,
-        /// All of it.
+        /// The whole chunk.
         chunk: Box<RowChunk>,
     },
-    /// Pages.
+    /// A chunk of pages.
     Pages {
-        /// Which chunk.
+        /// The index of the chunk.
         index: u32,
-        /// All of it.
+        /// The whole chunk.
         chunk: Box<PageChunk>,
     },
     /// A rule.
     Rule {
-        /// Which one.
+        /// The index of the rule.
         index: u32,
-        /// It.
+        /// The rule itself.
         rule: Rule,
     },
 }
@@ -57,10 +57,10 @@ pub enum Update {
 #[error("there is no room for its unwind table")]
 pub struct NoRoom;
 
-/// How much of the maps is taken.
+/// How much of the maps is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreUsage {
-    /// Rows, with those that were left empty at the end of a chunk.
+    /// Rows, including those that stay empty at the end of a chunk.
     pub rows: usize,
     /// Pages.
     pub pages: usize,
@@ -68,11 +68,11 @@ pub struct StoreUsage {
     pub rules: usize,
 }
 
-/// What has been laid out so far.
+/// The tables that are laid out so far.
 pub struct TableStore {
     limits: StoreLimits,
     rules: HashMap<Rule, u16>,
-    /// Pages in which one rule holds throughout share one row.
+    /// For the index of a rule: the row that all pages share in which only this rule holds.
     uniform: HashMap<u16, Page>,
     ends: Ends,
 }
@@ -87,7 +87,7 @@ struct Ends {
 }
 
 impl TableStore {
-    /// An empty one.
+    /// A store without tables.
     #[must_use]
     pub fn new(limits: StoreLimits) -> Self {
         Self {
@@ -103,7 +103,7 @@ impl TableStore {
         }
     }
 
-    /// How much is taken.
+    /// How much of the maps is in use.
     #[must_use]
     pub fn usage(&self) -> StoreUsage {
         StoreUsage {
@@ -113,10 +113,10 @@ impl TableStore {
         }
     }
 
-    /// Adds a table. The updates are to be written in their order, and the state after them.
+    /// Adds a table. The caller writes the updates in their order, and then the state.
     ///
     /// # Errors
-    /// When it does not fit; then nothing has changed.
+    /// When the table does not fit. The store has not changed then.
     pub fn insert(&mut self, table: &UnwindTable) -> Result<(ObjectState, Vec<Update>), NoRoom> {
         let pages = pages(table);
         let first_page = self.ends.page;
@@ -138,7 +138,7 @@ impl TableStore {
     }
 }
 
-/// A table under way. The store stays as it is until all of it has found room.
+/// A table that is not completely laid out yet. The store does not change before the whole table has found room.
 struct Insertion<'a> {
     store: &'a mut TableStore,
     ends: Ends,
@@ -245,7 +245,7 @@ impl<'a> Insertion<'a> {
         });
     }
 
-    /// Writes the chunks that are filled in part, and keeps them.
+    /// Writes the last chunks, which are not full, and hands everything to the store.
     fn commit(mut self) -> Vec<Update> {
         if !self.ends.row.is_multiple_of(CHUNK_ROWS) && self.ends.row != self.store.ends.row {
             self.write_rows(self.ends.row / CHUNK_ROWS);

@@ -1,4 +1,4 @@
-//! The unwind table of an object: which rule holds at which file offset.
+//! The unwind table of an object, which states the rule for each file offset of code.
 
 use std::ops::Range;
 
@@ -13,25 +13,25 @@ use super::entries;
 use super::sections::CfiSections;
 use crate::target::elf::text_segments;
 
-/// From here to the next row, the rule holds.
+/// A rule, which holds from an offset to that of the next row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableRow {
-    /// File offset, in bytes.
+    /// File offset, bytes.
     pub offset: u32,
-    /// How to get to the caller's frame.
+    /// How to get from a frame to the caller's frame.
     pub rule: Rule,
 }
 
-/// What a table was made from.
+/// What a table is made from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnwindStats {
     /// CIEs and FDEs, sound or not.
     pub entries: usize,
-    /// Entries that were left out: nothing can be made of them.
+    /// Entries that residue has left out because they are damaged.
     pub unsound: usize,
     /// FDEs that describe code of this object.
     pub fdes: usize,
-    /// Call frame instructions that were run.
+    /// Call frame instructions that residue has run.
     pub instructions: usize,
     /// Bytes of code that FDEs cover.
     pub covered_bytes: u64,
@@ -49,23 +49,24 @@ impl UnwindStats {
     }
 }
 
-/// How to get from a frame to its caller's, for every instruction of an object.
+/// The unwind table of an object: how to get from a frame to the caller's frame, for every instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnwindTable {
-    /// Sorted; each executable segment has one at its first byte; neighbours in it differ.
+    /// The rows, sorted. Each executable segment has a row at its first byte, and neighbouring rows of a segment have
+    /// different rules.
     rows: Vec<TableRow>,
     text: Vec<Range<u32>>,
     stats: UnwindStats,
 }
 
 impl UnwindTable {
-    /// Reads `.eh_frame`, and `.debug_frame` for what the former leaves out. Of code that neither
-    /// covers, its bytes tell whether it keeps frame pointers. `data` is a whole ELF file, or the image of one, such
-    /// as the vDSO.
+    /// Reads `.eh_frame`, and `.debug_frame` for the code that `.eh_frame` leaves out. For code that neither covers,
+    /// the bytes of the code tell whether it keeps frame pointers. `data` is a whole ELF file, or the image of one,
+    /// such as the vDSO.
     ///
     /// # Errors
-    /// When there is no call frame information, or none that can be used. An object without any
-    /// that keeps frame pointers, or has a signal trampoline, still gets a table.
+    /// When the object has no call frame information that residue can use. But an object whose code keeps frame
+    /// pointers, or that has a signal trampoline, gets a table even without call frame information.
     pub fn read<'data>(data: impl ReadRef<'data>) -> Result<Self, UnwindError> {
         let file_bytes = data.len().map_err(|()| UnwindError::Damaged)?;
         let text = Text::new(&text_segments(data)?, file_bytes)?;
@@ -95,7 +96,7 @@ impl UnwindTable {
         self.row_at(offset).map(|(_, rule)| rule)
     }
 
-    /// The rule at a file offset, and the file offsets at which it holds without a break.
+    /// The rule at a file offset, and the range of file offsets around there in which the rule holds.
     #[must_use]
     pub fn row_at(&self, offset: u32) -> Option<(Range<u32>, Rule)> {
         let text = self.text.iter().find(|text| text.contains(&offset))?;
@@ -105,8 +106,8 @@ impl UnwindTable {
         Some((row.offset..next.min(text.end), row.rule))
     }
 
-    /// The rows, in the order of their offsets. The last of each executable segment holds to that
-    /// segment's end.
+    /// The rows, in the order of their offsets. The last row of each executable segment holds to the end of that
+    /// segment.
     #[must_use]
     pub fn rows(&self) -> &[TableRow] {
         &self.rows
@@ -118,7 +119,7 @@ impl UnwindTable {
         &self.text
     }
 
-    /// What it was made from.
+    /// What the table is made from.
     #[must_use]
     pub fn stats(&self) -> UnwindStats {
         self.stats

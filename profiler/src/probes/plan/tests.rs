@@ -72,7 +72,7 @@ fn frees_are_attached_before_allocations() {
     assert_eq!(planned(&objects), expected);
 }
 
-/// Programs wait for locks through it, and elsewhere an unwind table covers it.
+/// Programs call glibc's `syscall` to wait for locks, and elsewhere an unwind table covers the function.
 #[test]
 fn callers_of_syscall_are_noted_in_static_programs_only() {
     let functions = [("malloc", 0x10), ("free", 0x20), ("syscall", 0x30)];
@@ -257,7 +257,7 @@ fn a_program_without_a_visible_allocator_is_refused_with_what_to_do() {
     assert_eq!(plan(&[], SitePolicy::Cheapest), Err(PlanError::NoObjects));
 }
 
-/// As the linker does in static-pie programs and behind version scripts.
+/// The linker makes functions local so in static-pie programs, and where a version script says so.
 fn localized(mut object: ScopeObject) -> ScopeObject {
     for function in &mut object.symbols.functions {
         (function.exported, function.global) = (false, false);
@@ -310,20 +310,24 @@ fn what_frees_blocks_of_which_nobody_sees_the_allocation_is_marked() {
     let app = localized(object("app", Load::Executable, &functions));
     let marks = |objects: &[ScopeObject]| {
         let plan = plan(objects, SitePolicy::Cheapest).expect("there is an allocator");
-        let marked = plan.functions.into_iter().filter(|it| it.unpaired);
-        let skipped: Vec<_> = plan.skipped.into_iter().map(|it| it.symbol).collect();
-        (marked.map(|it| it.symbol).collect::<Vec<_>>(), skipped)
+        let marked = plan
+            .functions
+            .into_iter()
+            .filter(|planned| planned.unpaired);
+        let skipped = plan.skipped.into_iter().map(|skipped| skipped.symbol);
+        let marked: Vec<_> = marked.map(|planned| planned.symbol).collect();
+        (marked, skipped.collect::<Vec<_>>())
     };
     let (marked, skipped) = marks(slice::from_ref(&app));
     assert_eq!(marked, ["free", "realloc"]);
     assert_eq!(skipped, ["malloc"]);
-    // That of the C library is another one.
+    // The `malloc` of the C library is another one.
     assert_eq!(marks(&[app, libc()]).1, ["malloc"]);
-    // But a preloaded library may well replace one function of two.
+    // But a preloaded library may well replace only one function of the two.
     let preloaded = object("lib", Load::Startup, &[("free", 1)]);
     let objects = [object("app", Load::Executable, &[]), preloaded, libc()];
     assert_eq!(marks(&objects), (Vec::new(), Vec::new()));
-    // What is named already is not named again.
+    // A function that is skipped already does not appear twice.
     let operators = [("malloc", 1), ("free", 2), ("_Znwm", 3), ("_ZdlPv", 4)];
     let mut jemalloc = object("libjemalloc.so", Load::Startup, &operators);
     jemalloc.symbols.marked = Some("jemalloc");
@@ -363,8 +367,10 @@ fn a_program_that_a_sanitizer_watches_is_refused() {
     );
     let refused = plan(&[app.clone(), run_time, libc()], SitePolicy::Cheapest);
     let sanitizer = "AddressSanitizer";
-    assert!(matches!(refused, Err(PlanError::Sanitizer { sanitizer: it, .. }) if it == sanitizer));
-    // What only mentions it is none.
+    assert!(
+        matches!(refused, Err(PlanError::Sanitizer { sanitizer: found, .. }) if found == sanitizer)
+    );
+    // A program that only mentions the sanitizer does not run with one.
     assert!(plan(&[app, libc()], SitePolicy::Cheapest).is_ok());
 }
 

@@ -3,15 +3,15 @@ use proptest::prelude::*;
 use super::*;
 use crate::target::address::Segment;
 
-/// A note as the macros of `sys/sdt.h` lay it out.
+/// The bytes of a note as the macros of `sys/sdt.h` lay them out.
 fn note(owner: &[u8], kind: u32, [address, base, semaphore]: [u64; 3], text: &[u8]) -> Vec<u8> {
     let mut description: Vec<u8> = [address, base, semaphore]
         .iter()
-        .flat_map(|it| it.to_le_bytes())
+        .flat_map(|word| word.to_le_bytes())
         .collect();
     description.extend(text);
     let words = [owner.len() as u32, description.len() as u32, kind];
-    let mut bytes: Vec<u8> = words.iter().flat_map(|it| it.to_le_bytes()).collect();
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     for part in [owner, &description] {
         bytes.extend(part);
         bytes.resize(bytes.len().next_multiple_of(4), 0);

@@ -1,4 +1,4 @@
-//! Byte sequences as disassembled from the libraries named.
+//! The byte sequences come from the libraries that their names tell.
 
 use proptest::prelude::*;
 use residue_ebpf::abi::call_shape::CallShape::*;
@@ -13,7 +13,7 @@ fn complete(bytes: &[u8]) -> FunctionCode {
     }
 }
 
-/// The chosen offset, its cost and its instruction.
+/// The chosen offset, with the cost and the text of the instruction there.
 fn site(bytes: &[u8], shape: CallShape) -> (u64, SiteCost, String) {
     let choice = choose(&complete(bytes), shape, SitePolicy::Cheapest).expect("it decodes");
     (
@@ -137,7 +137,7 @@ fn an_argument_overwritten_before_the_push_keeps_the_probe_at_the_start() {
     // mov rdi, rsi; push rbp
     let code = [0x48, 0x89, 0xf7, 0x55, 0xc3];
     assert_eq!(site(&code, Malloc), at(0, SingleStepped, "mov rdi, rsi"));
-    // xor esi, esi; push rbp: one argument is read, and it is another
+    // xor esi, esi; push rbp: the shape has one argument, in another register
     let code = [0x31, 0xf6, 0x55, 0xc3];
     assert_eq!(site(&code, Malloc), at(2, Emulated, "push rbp"));
     assert_eq!(site(&code, Calloc).0, 0, "two are read");
@@ -145,7 +145,7 @@ fn an_argument_overwritten_before_the_push_keeps_the_probe_at_the_start() {
 
 #[test]
 fn memory_written_before_the_push_keeps_the_probe_at_the_start() {
-    // mov [rsi], rax; push rbp: the block may be free for others already
+    // mov [rsi], rax; push rbp: other threads may already get the block
     let code = [0x48, 0x89, 0x06, 0x55, 0xc3];
     assert_eq!(site(&code, Free).0, 0);
 }
@@ -158,7 +158,7 @@ fn a_site_that_a_loop_comes_back_to_is_rejected() {
         site(&looping, Malloc),
         at(0, SingleStepped, "test rdi, rdi")
     );
-    // the same, but the loop begins behind the push
+    // the same, but the loop begins after the push
     let behind = [0x48, 0x85, 0xff, 0x53, 0x48, 0xff, 0xc8, 0x75, 0xfb, 0xc3];
     assert_eq!(site(&behind, Malloc), at(3, Emulated, "push rbx"));
 }

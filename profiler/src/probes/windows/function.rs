@@ -1,4 +1,4 @@
-//! Each call of a function is a window.
+//! Plans the probes that make each call of a function a window.
 
 use std::{collections::HashSet, path::PathBuf};
 
@@ -14,10 +14,10 @@ use crate::{
     target::FileOffset,
 };
 
-/// Why no function can be a window.
+/// Why residue cannot make the calls of a function windows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FunctionError {
-    /// No object has it.
+    /// No object has the function.
     #[error(
         "no function {name} is in the process: {}",
         match &similar[..] {
@@ -27,62 +27,62 @@ pub enum FunctionError {
         }
     )]
     NotFound {
-        /// As asked for.
+        /// The name that the user gave.
         name: String,
-        /// Names like it; may be empty.
+        /// Similar names; may be empty.
         similar: String,
     },
-    /// An object has several.
+    /// An object has several such functions.
     #[error(
         "{name} is {count} functions of {object}: give the symbol of one of them, {candidates}"
     )]
     Ambiguous {
-        /// As asked for.
+        /// The name that the user gave.
         name: String,
         /// How many there are.
         count: usize,
-        /// Where.
+        /// The object that has the function.
         object: PathBuf,
         /// Their symbols.
         candidates: String,
     },
-    /// A Go function.
+    /// The function is in an object that Go made.
     #[error(
         "{name} is in {object}, which Go made: a goroutine changes threads and stacks, so no window \
          can be bound to a call there"
     )]
     Go {
-        /// As asked for.
+        /// The name that the user gave.
         name: String,
-        /// Where.
+        /// The object that has the function.
         object: PathBuf,
     },
-    /// Without a site.
+    /// Residue finds no place for a probe.
     #[error("{name} in {object} cannot be probed: {reason}; give another function")]
     NotProbed {
-        /// As asked for.
+        /// The name that the user gave.
         name: String,
-        /// Where.
+        /// The object that has the function.
         object: PathBuf,
-        /// Why.
+        /// Why there is none.
         reason: &'static str,
     },
-    /// An exception may leave it, and not all its exits are known.
+    /// An exception may leave the function, and residue does not know all exits of the function.
     #[error(
         "{name} in {object} may be left by an exception, which a return probe would break, and {}: \
          give the function that calls it, or build it with -fno-optimize-sibling-calls", why.reason()
     )]
     MayThrow {
-        /// As asked for.
+        /// The name that the user gave.
         name: String,
-        /// Where.
+        /// The object that has the function.
         object: PathBuf,
-        /// Why it cannot do without a return probe.
+        /// Why residue would need a return probe.
         why: NoExits,
     },
 }
 
-/// Where to probe the function of this name that symbol resolution comes to first.
+/// Plans the probes for the function of this name in the first object, in search order, that has one.
 pub(super) fn plan(
     name: &str,
     objects: &[SourceObject],
@@ -93,7 +93,7 @@ pub(super) fn plan(
         if found.is_empty() {
             continue;
         }
-        let throws = objects.iter().any(|it| it.throws);
+        let throws = objects.iter().any(|object| object.throws);
         let mut probes = Vec::new();
         for function in found {
             let plan = Planned {
@@ -106,35 +106,35 @@ pub(super) fn plan(
         }
         return Ok(probes);
     }
-    let similar = objects.iter().flat_map(|it| &it.similar);
-    let similar = similar
-        .map(String::as_str)
-        .filter(|it| is_similar(it, name));
+    let similar = objects.iter().flat_map(|object| &object.similar);
+    let similar = similar.filter(|similar| is_similar(similar, name));
     Err(FunctionError::NotFound {
         name: name.to_owned(),
-        similar: listed(similar),
+        similar: listed(similar.map(String::as_str)),
     })
 }
 
-/// The function of an object that has this symbol, else the one that its source calls so; with the
-/// variants that the compiler has made of it. Empty if there is none.
+/// Finds the function of an object that has this symbol, or else the function that the source calls so, together
+/// with the variants that the compiler has made of the function. Empty if there is none.
 fn find<'a>(
     name: &str,
     object: &'a SourceObject,
 ) -> Result<Vec<&'a FunctionSymbol>, FunctionError> {
     let all = object.functions.iter();
-    let mut found: Vec<_> = all.filter(|it| is_named(&it.name, name)).collect();
-    keep_any(&mut found, |it| it.name == name || whole(&it.name) == name);
-    found.sort_by_key(|it| it.address);
-    found.dedup_by_key(|it| it.address);
-    let (mut originals, variants): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|it| whole(&it.name) == it.name);
-    keep_any(&mut originals, |it| it.global);
+    let mut found: Vec<_> = all.filter(|known| is_named(&known.name, name)).collect();
+    keep_any(&mut found, |known| {
+        known.name == name || whole(&known.name) == name
+    });
+    found.sort_by_key(|known| known.address);
+    found.dedup_by_key(|known| known.address);
+    let is_original = |known: &&FunctionSymbol| whole(&known.name) == known.name;
+    let (mut originals, variants): (Vec<_>, Vec<_>) = found.into_iter().partition(is_original);
+    keep_any(&mut originals, |original| original.global);
     found = [originals, variants].concat();
     let is_one = |several: &[&FunctionSymbol]| {
-        let first = several.first().map(|it| whole(&it.name));
-        let names: HashSet<_> = several.iter().map(|it| &it.name).collect();
-        names.len() == several.len() && several.iter().all(|it| Some(whole(&it.name)) == first)
+        let names: HashSet<_> = several.iter().map(|known| &known.name).collect();
+        let originals: HashSet<_> = names.iter().map(|name| whole(name)).collect();
+        names.len() == several.len() && originals.len() <= 1
     };
     if is_one(&found) {
         return Ok(found);
@@ -147,7 +147,7 @@ fn find<'a>(
     })
 }
 
-/// Leaves what is preferred, if anything is.
+/// Keeps only the preferred functions, if there are any.
 fn keep_any<'a>(
     found: &mut Vec<&'a FunctionSymbol>,
     is_preferred: impl Fn(&&'a FunctionSymbol) -> bool,
@@ -157,19 +157,19 @@ fn keep_any<'a>(
     }
 }
 
-/// What tells functions of one name apart.
+/// Lists what tells functions of one name apart.
 fn candidates(functions: &[&FunctionSymbol]) -> String {
     let described = functions
         .iter()
-        .map(|it| match demangle::readable(&it.name) {
-            readable if readable == it.name => format!("{readable} at {}", it.address),
-            readable => format!("{} ({readable})", it.name),
+        .map(|function| match demangle::readable(&function.name) {
+            readable if readable == function.name => format!("{readable} at {}", function.address),
+            readable => format!("{} ({readable})", function.name),
         });
     let described: Vec<_> = described.collect();
     listed(described.iter().map(String::as_str))
 }
 
-/// The function that was found.
+/// The function that residue has found, and for what.
 struct Planned<'a> {
     name: &'a str,
     index: usize,
@@ -178,24 +178,17 @@ struct Planned<'a> {
 }
 
 impl Planned<'_> {
-    /// Probes at entry and at the exits; with a return probe in their place where they are not known and
-    /// no exception can pass.
+    /// Plans probes at the entry and at the exits. Where residue does not know the exits, and no exception can
+    /// pass, a return probe takes their place.
     fn probes(&self, policy: SitePolicy, throws: bool) -> Result<Vec<WindowProbe>, FunctionError> {
-        let Self {
-            object, function, ..
-        } = *self;
-        let name = || self.name.to_owned();
-        let path = || object.path.clone();
-        if object.is_go {
-            return Err(FunctionError::Go {
-                name: name(),
-                object: path(),
-            });
+        let (name, object) = (self.name.to_owned(), self.object.path.clone());
+        if self.object.is_go {
+            return Err(FunctionError::Go { name, object });
         }
-        if function.indirect {
+        if self.function.indirect {
             return Err(self.not_probed("it is chosen at run time (IFUNC)"));
         }
-        let start = function.file_offset;
+        let start = self.function.file_offset;
         let start = start.ok_or_else(|| self.not_probed("it is in no text segment"))?;
         match self.exits(start) {
             Ok(mut probes) => {
@@ -203,11 +196,7 @@ impl Planned<'_> {
                 Ok(probes)
             }
             Err(NoExits::Never) => Err(self.not_probed(NoExits::Never.reason())),
-            Err(why) if throws => Err(FunctionError::MayThrow {
-                name: name(),
-                object: path(),
-                why,
-            }),
+            Err(why) if throws => Err(FunctionError::MayThrow { name, object, why }),
             Err(_) => Ok(vec![self.entry(
                 start,
                 CallShape::WindowFunction,
@@ -222,25 +211,22 @@ impl Planned<'_> {
         shape: CallShape,
         policy: SitePolicy,
     ) -> Result<WindowProbe, FunctionError> {
-        let FunctionSymbol {
-            name,
-            address,
-            code,
-            ..
-        } = self.function;
-        let site = ProbeSite::choose(name, (*address, start), code, shape, policy);
+        let function = self.function;
+        let place = (function.address, start);
+        let site = ProbeSite::choose(&function.name, place, &function.code, shape, policy);
         Ok(self.probe(shape, site.map_err(|reason| self.not_probed(reason))?))
     }
 
     fn exits(&self, start: FileOffset) -> Result<Vec<WindowProbe>, NoExits> {
         let function = self.function;
-        let is_part = |it: &&FunctionSymbol| {
-            it.name != function.name && without_part(&it.name) == function.name
+        let is_part = |other: &&FunctionSymbol| {
+            other.name != function.name && without_part(&other.name) == function.name
         };
         let mut parts = vec![(function, start)];
         let others = self.object.functions.iter().filter(is_part);
-        parts.extend(others.filter_map(|it| Some((it, it.file_offset?))));
-        let code: Vec<_> = parts.iter().map(|(it, _)| (it.address, &it.code)).collect();
+        parts.extend(others.filter_map(|part| Some((part, part.file_offset?))));
+        let code = parts.iter().map(|(part, _)| (part.address, &part.code));
+        let code: Vec<_> = code.collect();
         let exits = exits::exits(&code)?.into_iter().filter_map(|address| {
             parts.iter().find_map(|(part, start)| {
                 let into = address.0.checked_sub(part.address.0)?;

@@ -1,9 +1,9 @@
-//! What opens and closes windows beside plain sockets, and where the probes for it go. Pure: what is
-//! known of the objects of a process goes in, probes come out.
+//! Plans the probes that open and close windows, other than those of plain sockets. Pure: facts about the objects
+//! of a process go in, and probes come out.
 //!
-//! `object` picks from an object what the sources ask for. `function` makes each call of a function a
-//! window, `usdt` the time between two static probes, and `tls` finds the functions that read and write
-//! what sockets carry encrypted.
+//! `object` picks from an object what the sources ask for. `function` makes each call of a function a window, and
+//! `usdt` the time between two static probes. `tls` finds the functions that encrypt and decrypt the traffic of
+//! sockets.
 
 mod function;
 mod object;
@@ -24,38 +24,38 @@ use crate::{
     target::{FileKey, FileOffset},
 };
 
-/// What makes a window, as `--window` takes it.
+/// A source of windows, as `--window` takes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum WindowSource {
-    /// A request of HTTP/1.
+    /// Each request of HTTP/1 is a window.
     Http,
-    /// A call of this function: a symbol, or its name in the source.
+    /// Each call of this function is a window. The text is a symbol, or the name in the source.
     Function(String),
-    /// The time between two static probes.
+    /// The time between two static probes is a window.
     Usdt(ProbePair),
 }
 
 /// Why a text is no [`WindowSource`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceSyntax {
-    /// Neither of the three.
+    /// The text is none of the three kinds.
     #[error(
         "`{0}` makes no windows: give http, fn:SYMBOL (each call is a window), or \
          usdt:PROVIDER:OPEN:CLOSE (from one static probe to another)"
     )]
     Unknown(String),
-    /// Nothing behind `fn:`.
+    /// Nothing follows `fn:`.
     #[error(
         "fn: names no function: give fn:SYMBOL, for example fn:handle_job or fn:app::jobs::run"
     )]
     NoFunction,
-    /// Not three parts.
+    /// What follows `usdt:` does not have three parts.
     #[error(
         "`{0}` has to be a provider and two probes: give usdt:PROVIDER:OPEN:CLOSE, for example \
          usdt:app:job_start:job_done"
     )]
     NotThree(String),
-    /// A pair of one.
+    /// Both probes of the pair are the same.
     #[error(
         "usdt: the probe `{0}` cannot both open and close a window: give two probes, or fn:SYMBOL for \
          the function around them"
@@ -90,42 +90,42 @@ impl fmt::Display for WindowSource {
 /// A probe for windows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowProbe {
-    /// What happens there.
+    /// What the kernel side does at the probe.
     pub shape: CallShape,
-    /// Index of its object among those planned for.
+    /// The index of the probe's object among the objects of the process.
     pub object: usize,
-    /// The object's file.
+    /// The file of the object.
     pub file: FileKey,
-    /// Where it is.
+    /// Where the probe goes.
     pub site: ProbeSite,
 }
 
 impl WindowProbe {
-    /// What names the probe for good. After a library was loaded, plan again, and attach what has a key
-    /// that is new.
+    /// Identifies the probe, even after the process loads more libraries. Whoever plans again then attaches the
+    /// probes with a new key.
     #[must_use]
     pub fn key(&self) -> (FileKey, FileOffset, CallShape) {
         (self.file, self.site.file_offset, self.shape)
     }
 }
 
-/// Why a process has nothing that makes the windows that were asked for.
+/// Why a process has no place for the windows that the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// Of a function.
+    /// The source is a function.
     #[error(transparent)]
     Function(#[from] FunctionError),
-    /// Of static probes.
+    /// The source is a pair of static probes.
     #[error(transparent)]
     Usdt(#[from] UsdtError),
 }
 
 impl WindowSource {
-    /// The probes for this source in a process, whose objects are given in search order: in the order in
-    /// which to attach. None for HTTP, which needs no code of the process's own.
+    /// Plans the probes for this source in a process, in the order in which to attach them. `objects` are in the
+    /// order in which the dynamic linker searches them. HTTP needs no probes in the process.
     ///
     /// # Errors
-    /// When the process has no such place, or none that can be probed without harm.
+    /// When the process has no such place, or none that residue can probe without harm.
     pub fn plan(
         &self,
         objects: &[SourceObject],
@@ -141,13 +141,13 @@ impl WindowSource {
     }
 }
 
-/// What closes before what opens; each place once.
+/// Puts probes that close windows before those that open them, and keeps one probe of each place.
 fn in_order(probes: &mut Vec<WindowProbe>) {
-    probes.sort_by_key(|it| (it.shape.attach_rank(), it.key()));
-    probes.dedup_by_key(|it| it.key());
+    probes.sort_by_key(|probe| (probe.shape.attach_rank(), probe.key()));
+    probes.dedup_by_key(|probe| probe.key());
 }
 
-/// A few names, for a message.
+/// Lists a few of these names for a message.
 fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const MOST: usize = 8;
     let mut names: Vec<_> = names.into_iter().collect();

@@ -50,12 +50,12 @@ fn static_probe(provider: &str, name: &str, at: u64) -> StaticProbe {
     }
 }
 
-/// Shape, object and file offset of each probe, or what is wrong.
+/// The shape, object and file offset of each probe, or the error.
 fn planned(source: &str, objects: &[SourceObject]) -> Result<Vec<(CallShape, usize, u64)>, String> {
     let source: WindowSource = source.parse().expect("it is well formed");
     let probes = source.plan(objects, SitePolicy::Cheapest);
     let probes = probes.map_err(|error| error.to_string())?;
-    let place = |it: &WindowProbe| (it.shape, it.object, it.site.file_offset.0);
+    let place = |probe: &WindowProbe| (probe.shape, probe.object, probe.site.file_offset.0);
     Ok(probes.iter().map(place).collect())
 }
 
@@ -111,7 +111,7 @@ fn the_executables_function_comes_before_a_librarys() {
     );
 }
 
-/// A return probe there would terminate the program.
+/// A return probe on such a function would terminate the program.
 #[test]
 fn a_function_that_an_exception_may_leave_gets_no_return_probe() {
     let mut runtime = object("libstdc++.so.6", vec![]);
@@ -157,7 +157,7 @@ fn functions_go_by_their_name_in_the_source() {
     assert_says(planned("fn:Pool::run", &objects), &both);
 }
 
-/// What GCC makes of a function whose callers give fewer arguments, or always the same ones.
+/// GCC makes such a variant of a function whose callers use fewer arguments, or always the same values.
 #[test]
 fn variants_of_a_function_are_probed_with_it() {
     let functions = vec![
@@ -170,8 +170,8 @@ fn variants_of_a_function_are_probed_with_it() {
     let objects = [object("app", functions)];
     let entries = |source| {
         let places = planned(source, &objects).expect("it is one function");
-        let entries = places.into_iter().filter(|it| it.0 == WindowEnter);
-        entries.map(|it| it.2).collect::<Vec<_>>()
+        let entries = places.into_iter().filter(|place| place.0 == WindowEnter);
+        entries.map(|place| place.2).collect::<Vec<_>>()
     };
     assert_eq!(entries("fn:job"), [0x10, 0x20]);
     assert_eq!(entries("fn:job.constprop.0"), [0x20]);
@@ -204,7 +204,9 @@ fn of_local_functions_with_one_name_none_is_guessed() {
         function("job", 0x10, RETURNS),
         function("job", 0x20, RETURNS),
     ];
-    functions.iter_mut().for_each(|it| it.global = false);
+    functions
+        .iter_mut()
+        .for_each(|function| function.global = false);
     let objects = [object("app", functions.clone())];
     assert_says(
         planned("fn:job", &objects),
@@ -318,7 +320,7 @@ fn tls_is_probed_in_every_object_that_brings_it() {
     ];
     let plan = plan_tls(&objects, SitePolicy::Cheapest);
     assert_eq!(plan.libraries, [0, 2]);
-    let shapes: Vec<_> = plan.probes.iter().map(|it| it.shape).collect();
+    let shapes: Vec<_> = plan.probes.iter().map(|probe| probe.shape).collect();
     let expected = [SslFree, SslFree, SslWriteEx, SslWriteEx, SslRead, SslRead];
     assert_eq!(shapes, expected);
     assert_eq!(plan.not_followed.len(), 1);

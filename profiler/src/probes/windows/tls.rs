@@ -1,12 +1,13 @@
-//! What reads and writes through TLS: the functions of OpenSSL, which BoringSSL, LibreSSL and others
-//! have under the same names. They may be a library, or be linked into whatever uses them.
+//! Plans the probes on functions that read and write through TLS: those of OpenSSL, which BoringSSL, LibreSSL and
+//! others have under the same names. The functions may be in a library, or be linked into the object that calls
+//! them.
 
 use residue_ebpf::abi::call_shape::CallShape;
 
 use super::{SourceObject, WindowProbe, in_order};
 use crate::probes::{FunctionSymbol, ProbeSite, SitePolicy};
 
-/// The functions, by what they are called (openssl/ssl.h).
+/// The functions by their names (openssl/ssl.h).
 const FUNCTIONS: [(&str, CallShape); 6] = [
     ("SSL_read", CallShape::SslRead),
     ("SSL_read_ex", CallShape::SslReadEx),
@@ -16,7 +17,7 @@ const FUNCTIONS: [(&str, CallShape); 6] = [
     ("SSL_shutdown", CallShape::SslFree),
 ];
 
-/// What the files of other libraries are called, and who they are.
+/// The file names of other libraries for TLS, and the names of these libraries.
 const NOT_FOLLOWED: [(&str, &str); 6] = [
     ("libgnutls.so", "GnuTLS"),
     ("libmbedtls.so", "Mbed TLS"),
@@ -26,25 +27,25 @@ const NOT_FOLLOWED: [(&str, &str); 6] = [
     ("librustls.so", "rustls"),
 ];
 
-/// How a function of TLS is called, if this is one.
+/// The call shape of the TLS function with this symbol, if there is one.
 pub(super) fn shape(symbol: &str) -> Option<CallShape> {
     let known = FUNCTIONS.iter().find(|(name, _)| *name == symbol)?;
     Some(known.1)
 }
 
-/// What of TLS is in a process.
+/// The TLS functions of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsPlan {
-    /// In the order in which to attach.
+    /// The probes, in the order in which to attach them.
     pub probes: Vec<WindowProbe>,
-    /// Indices of the objects that they are in.
+    /// The indices of the objects with these probes.
     pub libraries: Vec<usize>,
-    /// What will not be seen, one sentence each.
+    /// What residue will not see, in one sentence each.
     pub not_followed: Vec<String>,
 }
 
-/// Plans for the objects of a process. Every object that brings these functions is probed: what is loaded
-/// twice may be used twice.
+/// Plans the probes for a process, in every object that brings these functions: a process that has loaded a
+/// library twice may use both.
 #[must_use]
 pub fn plan(objects: &[SourceObject], policy: SitePolicy) -> TlsPlan {
     let mut plan = TlsPlan::default();

@@ -1,4 +1,4 @@
-//! A window is the time between two static probes (USDT).
+//! Plans the probes that make the time between two static probes (USDT) a window.
 
 use std::{fmt, path::PathBuf};
 
@@ -10,20 +10,20 @@ use crate::probes::{ProbeSite, StaticProbe};
 /// Two probes of one provider.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProbePair {
-    /// Whose probes they are.
+    /// The provider of both probes.
     pub provider: String,
-    /// The one that opens a window.
+    /// The name of the probe that opens a window.
     pub open: String,
-    /// The one that closes it.
+    /// The name of the probe that closes the window.
     pub close: String,
 }
 
 impl ProbePair {
-    /// `PROVIDER:OPEN:CLOSE`.
+    /// Parses `PROVIDER:OPEN:CLOSE`.
     pub(super) fn parse(text: &str) -> Result<Self, SourceSyntax> {
         let parts: Vec<_> = text.split(':').collect();
-        let (&[provider, open, close], true) = (&parts[..], parts.iter().all(|it| !it.is_empty()))
-        else {
+        let are_named = parts.iter().all(|part| !part.is_empty());
+        let (&[provider, open, close], true) = (&parts[..], are_named) else {
             return Err(SourceSyntax::NotThree(text.to_owned()));
         };
         if open == close {
@@ -48,10 +48,10 @@ impl fmt::Display for ProbePair {
     }
 }
 
-/// Why a pair of static probes makes no windows.
+/// Why a pair of static probes can make no windows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsdtError {
-    /// No object has probes of that provider.
+    /// No object has probes of the provider.
     #[error(
         "the process has no static probes of {provider}: {}",
         match &providers[..] {
@@ -60,51 +60,51 @@ pub enum UsdtError {
         }
     )]
     NoProvider {
-        /// As asked for.
+        /// The provider that the user gave.
         provider: String,
-        /// Those that there are; may be empty.
+        /// The providers that the process has; may be empty.
         providers: String,
     },
-    /// The provider has no such probe.
+    /// The provider has no probe of this name.
     #[error("{provider} has no static probe {name}: it has {names}")]
     NoProbe {
-        /// As asked for.
+        /// The provider that the user gave.
         provider: String,
-        /// As asked for.
+        /// The probe that the user gave.
         name: String,
-        /// Those that there are.
+        /// The probes that the provider has.
         names: String,
     },
-    /// The program skips the probe until a counter is raised.
+    /// The program skips the probe until somebody raises a counter.
     #[error(
         "the static probe {provider}:{name} in {object} has a semaphore, which residue does not raise, \
          so it would never be passed: build it without (leave out _SDT_HAS_SEMAPHORES, or `dtrace -h`), \
          or give fn:SYMBOL"
     )]
     Semaphore {
-        /// As asked for.
+        /// The provider that the user gave.
         provider: String,
-        /// As asked for.
+        /// The probe that the user gave.
         name: String,
-        /// Where.
+        /// The object that has the probe.
         object: PathBuf,
     },
-    /// The place that the note gives is none for a probe.
+    /// At the place that the note states there is no nop.
     #[error(
         "the static probe {provider}:{name} in {object} is at no nop: a tool that has changed the file \
          has broken its notes; give fn:SYMBOL"
     )]
     NotNop {
-        /// As asked for.
+        /// The provider that the user gave.
         provider: String,
-        /// As asked for.
+        /// The probe that the user gave.
         name: String,
-        /// Where.
+        /// The object that has the probe.
         object: PathBuf,
     },
 }
 
-/// Every place of both probes, in whichever object.
+/// Plans a probe for every place of both static probes, in all objects.
 pub(super) fn plan(
     pair: &ProbePair,
     objects: &[SourceObject],
@@ -120,31 +120,36 @@ fn of_name(
     shape: CallShape,
     objects: &[SourceObject],
 ) -> Result<Vec<WindowProbe>, UsdtError> {
-    let all = || {
-        let objects = objects.iter().enumerate();
-        objects.flat_map(|(index, object)| object.probes.iter().map(move |it| (index, object, it)))
-    };
-    let of_provider = || all().filter(|(_, _, it)| it.provider == pair.provider);
-    let named = of_provider().filter(|(_, _, it)| it.name == name);
-    let probes: Vec<_> = named
-        .map(|(index, object, it)| place(index, object, it, shape))
-        .collect::<Result<_, _>>()?;
-    let provider = || pair.provider.clone();
-    if !probes.is_empty() {
-        return Ok(probes);
+    let mut probes = Vec::new();
+    for (index, object) in objects.iter().enumerate() {
+        for probe in &object.probes {
+            if (&probe.provider, &probe.name[..]) == (&pair.provider, name) {
+                probes.push(place(index, object, probe, shape)?);
+            }
+        }
     }
-    Err(if of_provider().next().is_none() {
-        UsdtError::NoProvider {
-            provider: provider(),
-            providers: listed(all().map(|(_, _, it)| &it.provider[..])),
-        }
-    } else {
-        UsdtError::NoProbe {
-            provider: provider(),
-            name: name.to_owned(),
-            names: listed(of_provider().map(|(_, _, it)| &it.name[..])),
-        }
-    })
+    if probes.is_empty() {
+        return Err(none_named(pair, name, objects));
+    }
+    Ok(probes)
+}
+
+fn none_named(pair: &ProbePair, name: &str, objects: &[SourceObject]) -> UsdtError {
+    let all = || objects.iter().flat_map(|object| &object.probes);
+    let of_provider = || all().filter(|probe| probe.provider == pair.provider);
+    let provider = pair.provider.clone();
+    if of_provider().next().is_none() {
+        let providers = listed(all().map(|probe| &probe.provider[..]));
+        return UsdtError::NoProvider {
+            provider,
+            providers,
+        };
+    }
+    UsdtError::NoProbe {
+        provider,
+        name: name.to_owned(),
+        names: listed(of_provider().map(|probe| &probe.name[..])),
+    }
 }
 
 fn place(
@@ -153,34 +158,26 @@ fn place(
     probe: &StaticProbe,
     shape: CallShape,
 ) -> Result<WindowProbe, UsdtError> {
-    let StaticProbe {
-        provider,
-        name,
-        address,
-        file_offset,
-        nop,
-        semaphore,
-    } = probe;
-    let (provider, name, path) = (provider.clone(), name.clone(), object.path.clone());
-    if semaphore.is_some() {
+    let (provider, name) = (probe.provider.clone(), probe.name.clone());
+    if probe.semaphore.is_some() {
         return Err(UsdtError::Semaphore {
             provider,
             name,
-            object: path,
+            object: object.path.clone(),
         });
     }
-    let (Some(at), Some(nop)) = (file_offset, nop) else {
+    let (Some(at), Some(nop)) = (probe.file_offset, &probe.nop) else {
         return Err(UsdtError::NotNop {
             provider,
             name,
-            object: path,
+            object: object.path.clone(),
         });
     };
-    let symbol = format!("{provider}:{name}");
+    let (symbol, place) = (format!("{provider}:{name}"), (probe.address, at));
     Ok(WindowProbe {
         shape,
         object: index,
         file: object.file,
-        site: ProbeSite::of(&symbol, 0, (*address, *at), nop, "the static probe"),
+        site: ProbeSite::of(&symbol, 0, place, nop, "the static probe"),
     })
 }

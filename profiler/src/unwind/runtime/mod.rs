@@ -1,3 +1,3 @@
-//! Run times that keep frames of their own beside the native stack.
+//! Language runtimes that keep frames of their own beside the native stack.
 
 pub mod python;

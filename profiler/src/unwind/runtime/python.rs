@@ -1,13 +1,12 @@
-//! Where a CPython interpreter keeps its frames.
+//! Finds out where a CPython interpreter keeps its frames.
 //!
-//! `symbols` are those that every build exports, stripped or not ▶ `version`, read from the process ▶
-//! `offsets`: what the interpreter says itself (`debug_offsets`), or the table of what is known of its
-//! version ▶ `walk` follows them from `_PyRuntime` to the names of the functions that run now ▶
-//! `thread_key`, where a thread's state is found from the thread ▶ [`Interpreter`], which the kernel
-//! side walks by.
+//! `symbols` reads the symbols that every build exports, stripped or not ▶ `version` comes from the process ▶
+//! `offsets` are those that the interpreter states itself (`debug_offsets`), or those of a table for the version ▶
+//! `walk` follows the offsets from `_PyRuntime` to the names of the functions that run now ▶ `thread_key` finds
+//! where a thread keeps its state ▶ [`Interpreter`] has all that the kernel side needs for its walks.
 //!
-//! A patch release may have moved what the table says; so nothing is walked by offsets that did not
-//! prove themselves on the process at hand.
+//! A patch release may have moved what the table says. So residue walks only by offsets that have proven themselves
+//! on the process at hand.
 
 mod contexts;
 mod debug_offsets;
@@ -37,56 +36,57 @@ pub use walk::{Call, Calls, Misfit, Structures, ThreadState};
 
 /// `tp_dealloc` in `PyTypeObject` (Include/cpython/object.h).
 const TYPE_DEALLOC: u64 = 48;
-/// Every interpreter that runs bytecode in one function needs more for that; one whose instructions
-/// are functions that call each other in tail position (3.14, if clang built it) has less left.
+/// The least bytes of the code that runs bytecode. An interpreter that runs bytecode in one function has more. An
+/// interpreter that has a function for each instruction, with tail calls between them (3.14, if clang has built
+/// it), has less.
 const MIN_EVAL_BYTES: u64 = 8 << 10;
 
-/// Why a Python process is walked as native code only.
+/// Why residue walks a Python process as native code only.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PythonRefusal {
-    /// No layout is known.
+    /// Residue knows no layout of this version.
     #[error("Python {0} is not known to this residue (3.8 to 3.14 are): its frames are not named")]
     UnknownVersion(PythonVersion),
-    /// Neither `Py_Version` nor a name tells.
+    /// Neither `Py_Version` nor the name of the file tells the version.
     #[error("which Python this is cannot be told from {0}: its frames are not named")]
     NoVersion(String),
-    /// It has no GIL.
+    /// The build has no GIL.
     #[error(
         "Python {0} is a free-threaded build, which residue does not walk: its frames are not named"
     )]
     FreeThreaded(PythonVersion),
-    /// It is not running yet.
+    /// The interpreter is not initialized yet.
     #[error(
         "Python {0} is not initialized yet: its frames are named once it is, from the next library that it loads on"
     )]
     NotInitialized(PythonVersion),
-    /// Its `_Py_DebugOffsets` are not those of its version.
+    /// The `_Py_DebugOffsets` are not those of the version.
     #[error("Python {0} describes itself in a way that is not known: its frames are not named")]
     DebugOffsets(PythonVersion),
-    /// Another C library keeps thread-specific values elsewhere.
+    /// The C library is musl, which keeps thread-specific values elsewhere than glibc.
     #[error(
         "Python {0} runs on musl, whose threads residue does not look into: its frames are not named"
     )]
     Musl(PythonVersion),
-    /// Bytecode runs in functions that are not known.
+    /// Residue has not found the functions that run bytecode.
     #[error(
         "the code of Python {0} that runs bytecode was not found, or is in many functions (tail calls): its frames are not named"
     )]
     NoEvaluation(PythonVersion),
-    /// Its structures are not where they should be.
+    /// The structures of the interpreter are not where they should be.
     #[error(
         "Python {version} does not fit the layout that is known of it: {misfit}; its frames are not named"
     )]
     Misfit {
-        /// Which.
+        /// The version of the interpreter.
         version: PythonVersion,
-        /// What did not fit.
+        /// What does not fit.
         misfit: Misfit,
     },
 }
 
 impl PythonRefusal {
-    /// This one, or that the threads are musl's, if they are and that is what did not fit.
+    /// Blames musl, if the process runs on musl and nothing but the key of the thread states did not fit.
     #[must_use]
     pub fn or_musl(self, has_musl: bool) -> Self {
         match self {
@@ -98,80 +98,67 @@ impl PythonRefusal {
         }
     }
 
-    /// Whether another look may find what this one did not: the process changes under it.
+    /// Whether another look may succeed, because the process may have changed its structures during this one.
     #[must_use]
     pub const fn may_be_torn(&self) -> bool {
         matches!(self, Self::Misfit { .. })
     }
 }
 
-/// Where offsets are from.
+/// The source of offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// What is known of this version.
+    /// The table of known versions.
     Table,
-    /// The interpreter, which the table agrees with.
+    /// The interpreter itself, and the table agrees.
     DebugOffsetsAndTable,
-    /// The interpreter alone.
+    /// Only the interpreter itself.
     DebugOffsets,
 }
 
 /// An interpreter in a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interpreter {
-    /// Its version.
+    /// The version of the interpreter.
     pub version: PythonVersion,
-    /// How its frames are walked by the kernel side.
+    /// What the kernel side needs for walking the frames.
     pub layout: PythonLayout,
-    /// How they are walked from outside.
+    /// What user space needs for walking the frames.
     pub structures: Structures,
-    /// Where the offsets are from.
+    /// The source of the offsets.
     pub origin: Origin,
-    /// Where the threads keep their states.
+    /// Where the threads keep the pointers to their states.
     pub key: KeyPlace,
     /// The function that frees code objects, AVMA.
     pub code_dealloc: Avma,
-    /// Its contexts, if it was found where they are.
+    /// The contexts of `contextvars`, if residue has found them.
     pub contexts: Option<Contexts>,
 }
 
 impl Interpreter {
-    /// The interpreter whose symbols are given, in an object that was loaded at `bias` from a file
-    /// called `file_name`. One look: see [`PythonRefusal::may_be_torn`].
+    /// Looks once for the interpreter with these symbols, in an object that is loaded at `bias` from a file with the
+    /// name `file_name`. After an error, [`PythonRefusal::may_be_torn`] tells whether to look again.
     ///
     /// # Errors
     ///
-    /// When its frames cannot be walked; the message says why.
+    /// When residue cannot walk the interpreter's frames. The message says why.
     pub fn find(
         symbols: &PythonSymbols,
         bias: LoadBias,
         file_name: &str,
         memory: &impl Memory,
     ) -> Result<Self, PythonRefusal> {
-        let runtime = bias.avma(symbols.runtime);
-        let said = DebugOffsets::read(memory, runtime);
-        let version = version(symbols, said.as_ref(), bias, file_name, memory)?;
-        let (offsets, origin) = offsets(version, said.as_ref())?;
-        let code_bytes: u64 = symbols.eval.iter().map(|part| part.bytes).sum();
-        if code_bytes < MIN_EVAL_BYTES {
-            return Err(PythonRefusal::NoEvaluation(version));
-        }
-        let mut structures = Structures {
-            runtime,
-            code_type: bias.avma(symbols.code_type),
-            offsets,
-        };
+        let (version, mut structures, origin) = stated(symbols, bias, file_name, memory)?;
         let refused = |misfit| match misfit {
             Misfit::NoThreads => PythonRefusal::NotInitialized(version),
             misfit => PythonRefusal::Misfit { version, misfit },
         };
         let threads = structures.check(memory).map_err(refused)?;
-        let key = thread_key::locate(memory, runtime, &offsets, &threads).map_err(refused)?;
-        let found = symbols
-            .contexts
-            .as_ref()
-            .and_then(|symbols| Contexts::find(symbols, bias, offsets.context, &threads, memory));
-        structures.offsets.context = found.as_ref().map(|it| it.offset);
+        let key = thread_key::locate(memory, &structures, &threads).map_err(refused)?;
+        let known = structures.offsets.context;
+        let find = |symbols| Contexts::find(symbols, bias, known, &threads, memory);
+        let contexts = symbols.contexts.as_ref().and_then(find);
+        structures.offsets.context = contexts.as_ref().map(|contexts| contexts.offset);
         let dealloc = structures.code_type.checked_add(TYPE_DEALLOC);
         let dealloc = dealloc.and_then(|at| memory.pointer(at));
         Ok(Self {
@@ -182,11 +169,11 @@ impl Interpreter {
             origin,
             key,
             code_dealloc: dealloc.ok_or_else(|| refused(Misfit::CodeType))?,
-            contexts: found,
+            contexts,
         })
     }
 
-    /// What whoever records should know of it.
+    /// A warning for the user about this interpreter, if there is reason for one.
     #[must_use]
     pub fn caveat(&self) -> Option<String> {
         (self.version.series() == (3, 14)).then(|| {
@@ -196,6 +183,29 @@ impl Interpreter {
             )
         })
     }
+}
+
+/// The version of an interpreter, and where its structures should be. Nothing is checked against them yet.
+fn stated(
+    symbols: &PythonSymbols,
+    bias: LoadBias,
+    file_name: &str,
+    memory: &impl Memory,
+) -> Result<(PythonVersion, Structures, Origin), PythonRefusal> {
+    let runtime = bias.avma(symbols.runtime);
+    let said = DebugOffsets::read(memory, runtime);
+    let version = version(symbols, said.as_ref(), bias, file_name, memory)?;
+    let (offsets, origin) = offsets(version, said.as_ref())?;
+    let code_bytes: u64 = symbols.eval.iter().map(|part| part.bytes).sum();
+    if code_bytes < MIN_EVAL_BYTES {
+        return Err(PythonRefusal::NoEvaluation(version));
+    }
+    let structures = Structures {
+        runtime,
+        code_type: bias.avma(symbols.code_type),
+        offsets,
+    };
+    Ok((version, structures, origin))
 }
 
 fn version(
@@ -213,7 +223,8 @@ fn version(
         .ok_or_else(|| PythonRefusal::NoVersion(file_name.to_owned()))
 }
 
-/// What the interpreter says goes before what the table says of other builds of its version.
+/// Chooses the offsets. Those that the interpreter states itself take precedence over those of the table, which are
+/// from other builds of the version.
 fn offsets(
     version: PythonVersion,
     said: Option<&DebugOffsets>,
@@ -243,7 +254,7 @@ fn offsets(
     })
 }
 
-/// `None` if a number is larger than the kernel side can take.
+/// What the kernel side needs; `None` if a number is larger than the kernel side can take.
 fn layout(
     structures: &Structures,
     key: KeyPlace,
@@ -281,7 +292,7 @@ fn layout(
     })
 }
 
-/// The longest come first, if there are more than there is room for.
+/// The ranges of the code that runs bytecode, AVMA: the longest parts, as many as there is room for.
 fn eval_ranges(parts: &[EvalPart], bias: LoadBias) -> [[u64; 2]; EVAL_RANGES] {
     let mut parts = parts.to_vec();
     parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
@@ -293,7 +304,7 @@ fn eval_ranges(parts: &[EvalPart], bias: LoadBias) -> [[u64; 2]; EVAL_RANGES] {
     ranges
 }
 
-/// Memory that holds these bytes, each from its address on.
+/// Memory that has only these pieces: the address and the bytes of each.
 #[cfg(test)]
 fn memory_of<const N: usize>(pieces: [(u64, Vec<u8>); N]) -> impl Memory {
     struct Pieces<const N: usize>([(u64, Vec<u8>); N]);

@@ -1,10 +1,10 @@
-//! Small ELF files with call frame information made by hand.
+//! Makes small ELF files with call frame information.
 
 use object::elf;
 
-/// Where the code is, in the file and in the file's terms.
+/// The file offset of the code.
 pub const TEXT_OFFSET: u64 = 0x200;
-/// See [`TEXT_OFFSET`].
+/// The SVMA of the code.
 pub const TEXT: u64 = 0x1200;
 /// SVMA - file offset of the sections.
 const SECTION_BIAS: u64 = 0x8000;
@@ -16,7 +16,7 @@ const NAMES: &[u8] = b"\0.eh_frame\0.debug_frame\0.shstrtab\0";
 /// Sections of call frame information, with absolute addresses.
 #[derive(Clone, Debug, Default)]
 pub struct Cfi {
-    /// The section.
+    /// The bytes of the section.
     pub bytes: Vec<u8>,
     is_debug_frame: bool,
 }
@@ -35,7 +35,7 @@ impl Cfi {
         }
     }
 
-    /// One FDE, `length` bytes of code long, whose CIE says that a call has been made.
+    /// A section with one FDE for `length` bytes of code. The CIE describes the state after a call.
     pub fn function(length: u64, instructions: &[u8]) -> Self {
         let mut cfi = Self::eh_frame();
         let cie = cfi.cie("", CALLED);
@@ -43,7 +43,7 @@ impl Cfi {
         cfi
     }
 
-    /// Appends a CIE; gives its offset.
+    /// Appends a CIE, and returns its offset.
     pub fn cie(&mut self, augmentation: &str, instructions: &[u8]) -> usize {
         let at = self.bytes.len();
         let id = if self.is_debug_frame { u32::MAX } else { 0 };
@@ -82,7 +82,7 @@ impl Cfi {
     }
 }
 
-/// `DW_CFA_def_cfa r7 8; DW_CFA_offset r16 -8`: what every CIE for x86-64 begins with.
+/// `DW_CFA_def_cfa r7 8; DW_CFA_offset r16 -8`: every CIE for x86-64 begins with these instructions.
 pub const CALLED: &[u8] = &[0x0c, 7, 8, 0x90, 1];
 
 /// An object with this code and these sections.

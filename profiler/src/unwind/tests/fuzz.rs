@@ -1,7 +1,7 @@
-//! Hostile input: nothing panics, and no work or memory is out of proportion to the bytes.
+//! Hostile input makes nothing panic, and takes no more work or memory than is in proportion to its bytes.
 //!
-//! `RESIDUE_FUZZ_CASES=10000000 cargo test --release -p residue --lib unwind::tests::fuzz` runs as
-//! many; without it they take a second or two.
+//! `RESIDUE_FUZZ_CASES=10000000 cargo test --release -p residue --lib unwind::tests::fuzz` runs that many cases.
+//! Without the variable, the tests take a second or two.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use super::laid_out::{Maps, assert_same, places};
 use super::oracle::{Gimli, Registers, Step, by_rule};
 use crate::unwind::{StoreLimits, TableStore, UnwindTable};
 
-/// How they were made is in `corpus/make.sh`.
+/// Objects that `corpus/make.sh` has made.
 const CORPUS: [&[u8]; 4] = [
     include_bytes!("corpus/called.elf"),
     include_bytes!("corpus/signal.elf"),
@@ -20,7 +20,7 @@ const CORPUS: [&[u8]; 4] = [
 ];
 /// Bytes of code in objects with random instructions.
 const CODE_BYTES: u64 = 64;
-/// Places that are looked up after each case.
+/// How many places to look up after each case.
 const LOOKUPS: usize = 32;
 
 fn config() -> ProptestConfig {
@@ -33,7 +33,7 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// What holds for every object, sound or not.
+/// Checks what holds for every object, sound or not.
 fn check(object: &[u8]) {
     let Ok(table) = UnwindTable::read(object) else {
         return;
@@ -60,7 +60,7 @@ fn check(object: &[u8]) {
         .for_each(|at| assert_same(&maps, state, &table, at));
 }
 
-/// Opcodes that take a row somewhere, with operands that make sense, and any other byte.
+/// Opcodes that change a row, with operands that make sense, and any other byte.
 fn instruction() -> impl Strategy<Value = Vec<u8>> {
     let register = prop_oneof![Just(6u8), Just(7), Just(16), 0..20u8];
     let kind = prop_oneof![0..16u8, 0..16u8, any::<u8>()];

@@ -1,4 +1,4 @@
-//! What a walk finds in the maps, against the table that was laid out in them.
+//! Compares what a walk finds in the maps with the table that the store has laid out there.
 
 use proptest::prelude::*;
 use residue_ebpf::abi::unwind::{
@@ -35,7 +35,7 @@ impl Maps {
         }
     }
 
-    /// As the kernel side looks it up; `None` outside the object's pages.
+    /// The rule at a file offset, as the kernel side looks it up; `None` outside the object's pages.
     pub fn lookup(&self, object: ObjectState, offset: u32) -> Option<Rule> {
         assert_eq!(object.state, TableState::Ready as u32);
         let page = (offset >> PAGE_BITS).checked_sub(object.first_offset)?;
@@ -57,7 +57,7 @@ const ROOM: StoreLimits = StoreLimits {
     page_chunks: 1 << 14,
 };
 
-/// The bytes just before and behind the first row, each row, and the end of each segment.
+/// The offsets just before and after the first row, each row, and the end of each segment.
 pub fn places(table: &UnwindTable) -> impl Iterator<Item = u32> + '_ {
     let rows = table.rows().iter().map(|row| row.offset);
     let ends = table.text().iter().map(|text| text.end);

@@ -1,4 +1,4 @@
-//! What a walk would do with a table, against what gimli makes of the same bytes.
+//! Compares what a walk would do by a table with what gimli makes of the same bytes.
 
 mod elf;
 mod fuzz;

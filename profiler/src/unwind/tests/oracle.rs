@@ -1,5 +1,5 @@
-//! A step of a walk, by a [`Rule`] and by gimli's own evaluation of the same place. Registers and
-//! memory are made up, so that any two ways to compute the same thing agree and others do not.
+//! Makes a step of a walk by a [`Rule`], and by gimli's own evaluation of the same place. Registers and memory are
+//! made up, so that two ways to compute the same thing agree, and different things do not.
 
 use gimli::{
     BaseAddresses, CfaRule, EhFrame, EndianSlice, Evaluation, EvaluationResult, Expression,
@@ -10,7 +10,7 @@ use residue_ebpf::abi::unwind::{BpRule, Rule, RuleKind};
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-/// A frame's registers.
+/// The registers of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registers {
     pub sp: u64,
@@ -18,25 +18,25 @@ pub struct Registers {
     pub ip: u64,
 }
 
-/// What a step ends in.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The caller's frame.
     To(Registers),
-    /// There is none.
+    /// There is no caller.
     Bottom,
-    /// It takes more than the three registers, or more than the rules can say.
+    /// The step needs more than the three registers, or more than a rule can state.
     Unknown,
-    /// Nothing is said of this place.
+    /// Nothing is stated about this place.
     Uncovered,
 }
 
-/// Memory: every address holds a word of its own, small enough for sums not to overflow.
+/// The word at an address. Every address has a word of its own, small enough that sums do not overflow.
 fn memory(address: u64) -> u64 {
     address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20
 }
 
-/// By a rule, as the kernel side does it.
+/// Makes the step by a rule, as the kernel side does.
 pub fn by_rule(rule: Rule, now: Registers) -> Step {
     let at = |base: u64, offset: i32| base.wrapping_add_signed(offset.into());
     let is = |kind: RuleKind| rule.kind == kind as u8;
@@ -90,7 +90,7 @@ impl<'a> Gimli<'a> {
         }
     }
 
-    /// By the FDE that is at `offset` in the section.
+    /// Makes the step by the FDE that is at `offset` in the section.
     pub fn step(&mut self, offset: usize, address: u64, now: Registers) -> Step {
         let fde =
             self.eh_frame

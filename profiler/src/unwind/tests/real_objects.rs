@@ -1,4 +1,4 @@
-//! Every row that compilers, assemblers and linkers wrote into the objects of this machine.
+//! Checks the rows that compilers, assemblers and linkers have written into the objects of this machine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,8 @@ use crate::target::FileOffset;
 use crate::target::elf::text_segments;
 use crate::unwind::UnwindTable;
 
-/// Compares what a table says at the first and the last byte of every `stride`-th row with gimli.
-/// Gives how many bytes of code no rule can say anything about.
+/// Compares what a table states at the first and the last byte of every `stride`-th row with gimli. Returns for how
+/// many bytes of code the rule is unsupported.
 fn compare(object: &[u8], stride: usize) -> u64 {
     let table = UnwindTable::read(object).expect("a real object can be read");
     let text = text_segments(object).expect("it is an ELF file");
@@ -54,7 +54,7 @@ fn compare(object: &[u8], stride: usize) -> u64 {
             let said = gimli.step(fde, address, now);
             let ours = by_rule(rule, now);
             match ours {
-                // Found by its code, where CFI says nothing.
+                // The table knows a trampoline by its code, where CFI states nothing.
                 Step::To(_) if rule.kind == RuleKind::Signal as u8 && said == Step::Uncovered => {}
                 Step::Unknown => {
                     unsupported.insert(range.start, (range.end - range.start, said));
@@ -63,7 +63,7 @@ fn compare(object: &[u8], stride: usize) -> u64 {
             }
         }
     }
-    // What three registers can say has a rule, for all that compilers make.
+    // Whatever compilers write has a rule, if the three registers suffice.
     let known = unsupported
         .values()
         .filter(|(_, said)| matches!(said, Step::To(_)));

@@ -1,4 +1,4 @@
-//! One function each, and the rule behind its first instruction.
+//! Checks the rule of one function in each test.
 
 use residue_ebpf::abi::unwind::{BpRule, Rule, RuleKind};
 
@@ -30,7 +30,7 @@ fn the_cfa_is_at_an_offset_from_a_register() {
         rule(&[0x0e, 0xf0, 0xa2, 0x04]),
         Rule::new(RuleKind::Sp, 70_000)
     );
-    // DW_CFA_def_cfa_offset_sf -2, of -8 bytes each
+    // DW_CFA_def_cfa_offset_sf -2, in units of -8 bytes
     assert_eq!(rule(&[0x13, 0x7e]), Rule::new(RuleKind::Sp, 16));
 }
 

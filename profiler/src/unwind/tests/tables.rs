@@ -1,4 +1,4 @@
-//! Whole tables: what covers which byte.
+//! Checks whole tables: which entry covers which byte.
 
 use residue_ebpf::abi::unwind::{Rule, RuleKind};
 
@@ -13,7 +13,7 @@ fn read(code: &[u8], sections: &[&Cfi]) -> Result<UnwindTable, UnwindError> {
     UnwindTable::read(&object(code, sections)[..])
 }
 
-/// The rows: bytes into the code, and the rule.
+/// The rows of a table: the distance from the start of the code in bytes, and the rule.
 fn rows(table: &UnwindTable) -> Vec<(u32, Rule)> {
     let rows = table.rows().iter();
     rows.map(|row| (row.offset - TEXT_OFFSET as u32, row.rule))
@@ -24,7 +24,7 @@ fn sp(offset: i32) -> Rule {
     Rule::new(RuleKind::Sp, offset)
 }
 
-/// Functions: first byte, length, and CFA offset.
+/// A section with these functions: the first byte, the length, and the CFA offset of each.
 fn functions(functions: &[(u64, u64, u8)]) -> Cfi {
     described(Cfi::eh_frame(), functions)
 }
@@ -147,7 +147,7 @@ fn signal_trampolines_are_known_by_their_code() {
     let expected = [(0, GAP), (31, signal), (39, GAP), (63, signal), (73, GAP)];
     let table = read(&code, &[]).expect("a trampoline is enough for a table");
     assert_eq!(rows(&table), expected);
-    // Where an FDE covers the code, it is what counts.
+    // Where an FDE covers the code, the FDE counts.
     let table = read(&code, &[&functions(&[(0, 40, 16)])]).expect("sound");
     let expected = [(0, sp(16)), (40, GAP), (63, signal), (73, GAP)];
     assert_eq!(rows(&table), expected);

@@ -1,8 +1,8 @@
-//! The contexts of `contextvars`: which one a thread is in, and which functions make and free them.
+//! The contexts of `contextvars`: the context that a thread is in, and the functions that make and free contexts.
 //!
-//! An event loop enters the context of a task for each of its steps, and that of a callback for each
-//! call, so that the running context tells what a thread works on. A task's is a copy, made when the
-//! task is, of the one that is current then. `docs/design/0012` has what this rests on.
+//! An event loop enters the context of a task for each step of the task, and the context of a callback for each
+//! call, so the current context tells what a thread works on. The context of a task is a copy of the context that
+//! was current when the program made the task. `docs/design/0012` explains why residue can rely on that.
 
 use object::{Object as _, ObjectSymbol as _, ReadRef};
 use residue_ebpf::abi::python::STATE_BYTES;
@@ -12,20 +12,20 @@ use crate::target::{Avma, LoadBias, Memory, Svma};
 
 /// `ob_type` in `PyObject` (Include/object.h).
 const OBJECT_TYPE: u64 = 8;
-/// In `PyTypeObject` (Include/cpython/object.h).
+/// `tp_dealloc`, `tp_methods` and `tp_new` in `PyTypeObject` (Include/cpython/object.h).
 const TYPE_DEALLOC: u64 = 48;
 const TYPE_METHODS: u64 = 232;
 const TYPE_NEW: u64 = 312;
 /// `PyMethodDef` (Include/methodobject.h): name, function, flags, documentation.
 const METHOD_BYTES: u64 = 32;
-/// Of which a context has seven.
+/// The most methods to look at. A context has seven.
 const MAX_METHODS: u64 = 32;
-/// The context's own is followed by the number of entries and exits so far, in every version.
+/// Bytes of `context` and `context_ver` in `PyThreadState`, which follow each other in every version.
 const CONTEXT_BYTES: u64 = 16;
-/// Threads that run meanwhile may be between two contexts.
+/// How often to look, because a thread that runs meanwhile may be between two contexts.
 const LOOKS: u32 = 5;
 
-/// What the symbols of an object say about contexts.
+/// The symbols of an object that concern contexts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContextSymbols {
     /// `PyContext_Type`
@@ -35,12 +35,15 @@ pub struct ContextSymbols {
 }
 
 impl ContextSymbols {
-    /// Those of an ELF file; `None` if it does not export them.
+    /// Reads the symbols of an ELF file; `None` if the file does not export them.
     pub fn read<'data>(file: &object::File<'data, impl ReadRef<'data>>) -> Option<Self> {
         const MAKERS: [&str; 3] = ["PyContext_CopyCurrent", "PyContext_Copy", "PyContext_New"];
         let mut kind = None;
         let mut makers = Vec::new();
-        for symbol in file.dynamic_symbols().filter(|it| it.is_definition()) {
+        for symbol in file
+            .dynamic_symbols()
+            .filter(|symbol| symbol.is_definition())
+        {
             match symbol.name() {
                 Ok("PyContext_Type") => kind = Some(Svma(symbol.address())),
                 Ok(name) if MAKERS.contains(&name) => makers.push(Svma(symbol.address())),
@@ -57,7 +60,7 @@ impl ContextSymbols {
 /// The contexts of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contexts {
-    /// `PyThreadState.context`, of which the current thread's is meant. Behind it is `context_ver`.
+    /// The offset of `PyThreadState.context`, bytes. `context_ver` follows there.
     pub offset: u64,
     /// The functions that return a new context.
     pub makers: Vec<Avma>,
@@ -66,9 +69,9 @@ pub struct Contexts {
 }
 
 impl Contexts {
-    /// Those of the interpreter whose symbols and threads are given. `known` is where its version has
-    /// the current context, if that is known; else it is looked for. `None` if what is there is no
-    /// context, or no thread has one to look for.
+    /// Finds the contexts of the interpreter with these symbols and threads. `known` is the offset of the current
+    /// context in that version; without `known`, this function searches for the offset. `None` if something else
+    /// than a context is there, or if no thread has a context to search for.
     pub fn find(
         symbols: &ContextSymbols,
         bias: LoadBias,
@@ -78,7 +81,8 @@ impl Contexts {
     ) -> Option<Self> {
         let kind = bias.avma(symbols.kind);
         let word = |at: u64| memory.pointer(kind.checked_add(at)?);
-        let mut makers: Vec<_> = symbols.makers.iter().map(|it| bias.avma(*it)).collect();
+        let makers = symbols.makers.iter().map(|maker| bias.avma(*maker));
+        let mut makers: Vec<_> = makers.collect();
         makers.extend([word(TYPE_NEW)?, copy_method(memory, word(TYPE_METHODS)?)?]);
         makers.sort_unstable();
         makers.dedup();
@@ -86,25 +90,25 @@ impl Contexts {
         Some(Self {
             offset: found?,
             makers,
-            dealloc: word(TYPE_DEALLOC).filter(|it| it.0 != 0)?,
+            dealloc: word(TYPE_DEALLOC).filter(|dealloc| dealloc.0 != 0)?,
         })
     }
 }
 
-/// `Context.copy`, which does not go through an exported function.
+/// The AVMA of `Context.copy`, which calls no exported function.
 fn copy_method(memory: &impl Memory, methods: Avma) -> Option<Avma> {
     let method = |index| methods.checked_add(index * METHOD_BYTES);
     let is_copy = |at: &Avma| {
         let name = memory.pointer(*at);
-        name.filter(|it| it.0 != 0)
-            .and_then(|it| memory.array(it))
+        name.filter(|name| name.0 != 0)
+            .and_then(|name| memory.array(name))
             .is_some_and(|name: [u8; 5]| name == *b"copy\0")
     };
     let found = (0..MAX_METHODS).map_while(method).find(is_copy)?;
     memory.pointer(found.checked_add(8)?)
 }
 
-/// Where threads have their current context: in none of them is anything else there.
+/// The offset at which threads have their current context. No thread has anything else there.
 fn locate(
     known: Option<u64>,
     kind: Avma,
@@ -121,7 +125,7 @@ fn locate(
             (context.0 == 0 || is_context(context)).then_some(context.0 != 0)
         });
         let contexts: Option<Vec<bool>> = contexts.collect();
-        contexts.map(|it| it.contains(&true))
+        contexts.map(|contexts| contexts.contains(&true))
     };
     match known {
         Some(offset) => seen(offset).map(|_| offset),

@@ -1,9 +1,8 @@
-//! `_Py_DebugOffsets`: what an interpreter says itself about where it keeps things, from 3.13 on.
+//! Reads `_Py_DebugOffsets`, in which an interpreter from 3.13 on states the offsets in its own structures.
 //!
-//! It is the first thing in `_PyRuntime`: a cookie, the version, whether the build is free-threaded,
-//! and then groups of offsets, one a structure, each led by the structure's size. Which groups and
-//! fields there are differs from one minor version to the next (Include/internal/pycore_runtime.h in
-//! 3.13, pycore_debug_offsets.h in 3.14).
+//! These are the first bytes of `_PyRuntime`: a cookie, the version, whether the build is free-threaded, and then a
+//! group of offsets for each structure, which begins with the size of the structure. The groups and fields differ
+//! between minor versions (Include/internal/pycore_runtime.h in 3.13, pycore_debug_offsets.h in 3.14).
 
 use residue_ebpf::abi::python::{EntryKind, InstructionKind};
 
@@ -14,7 +13,7 @@ use crate::{
 };
 
 const COOKIE: &[u8; 8] = b"xdebugpy";
-/// Cookie, version, and whether it is free-threaded.
+/// The words before the groups: the cookie, the version, and whether the build is free-threaded.
 const HEADER_WORDS: usize = 3;
 
 type Group = (&'static str, &'static [&'static str]);
@@ -45,7 +44,7 @@ const LONG: Group = ("long", &["size", "lv_tag", "ob_digit"]);
 const BYTES: Group = ("bytes", &["size", "ob_size", "ob_sval"]);
 const UNICODE: Group = ("unicode", &["size", "state", "length", "asciiobject_size"]);
 
-/// Up to the last group of interest.
+/// The groups of 3.13, up to the last one of interest.
 const OF_3_13: &[Group] = &[
     RUNTIME,
     (
@@ -169,19 +168,19 @@ const OF_3_14: &[Group] = &[
     UNICODE,
 ];
 
-/// What an interpreter says of itself.
+/// The offsets that an interpreter states itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DebugOffsets {
-    /// Its version.
+    /// The version of the interpreter.
     pub version: PythonVersion,
-    /// Whether it runs without a GIL.
+    /// Whether the interpreter runs without a GIL.
     pub free_threaded: bool,
     groups: &'static [Group],
     words: Vec<u64>,
 }
 
 impl DebugOffsets {
-    /// Those of the interpreter whose `_PyRuntime` is at `runtime`; `None` if it has none.
+    /// Reads the offsets of the interpreter whose `_PyRuntime` is at `runtime`; `None` if there are none.
     pub fn read(memory: &impl Memory, runtime: Avma) -> Option<Self> {
         let word = |index: usize| memory.u64(runtime.checked_add(index as u64 * 8)?);
         if memory.array(runtime)? != *COOKIE {
@@ -203,14 +202,13 @@ impl DebugOffsets {
         })
     }
 
-    /// A field's value; `None` if there is no such field, or it lies outside of its structure.
+    /// The offset of a field; `None` if there is no such field, or if the field would be outside of its structure.
     fn get(&self, group: &str, field: &str) -> Option<u64> {
         let mut start = 0;
         for (name, fields) in self.groups {
             if *name == group {
-                let value = *self
-                    .words
-                    .get(start + fields.iter().position(|it| *it == field)?)?;
+                let index = fields.iter().position(|name| *name == field)?;
+                let value = *self.words.get(start + index)?;
                 let size = *self.words.get(start)?;
                 return (field == "size" || value < size).then_some(value);
             }
@@ -219,43 +217,58 @@ impl DebugOffsets {
         None
     }
 
-    /// As the walks need them. The key of the threads' states is not among them.
-    ///
-    /// `None` if they contradict themselves or what is known of strings and bytes, which no version
-    /// has moved: then their order is not the one that is known.
-    #[must_use]
-    pub fn offsets(&self) -> Option<Offsets> {
-        let at = |group, field| self.get(group, field);
+    /// Whether strings and bytes are as in every version so far. If not, the fields are in an unknown order.
+    fn has_known_order(&self) -> bool {
         let known = [
-            (at("object", "size"), 16),
-            (at("object", "ob_type"), 8),
-            (at("bytes", "ob_size"), 16),
-            (at("bytes", "ob_sval"), 32),
-            (at("unicode", "length"), 16),
-            (at("unicode", "state"), 32),
+            ("object", "size", 16),
+            ("object", "ob_type", 8),
+            ("bytes", "ob_size", 16),
+            ("bytes", "ob_sval", 32),
+            ("unicode", "length", 16),
+            ("unicode", "state", 32),
         ];
-        if known.iter().any(|(said, known)| *said != Some(*known)) {
-            return None;
-        }
-        let ascii = at("unicode", "asciiobject_size")?;
-        let gil = at("interpreter", "gil")?;
-        let code = CodeOffsets {
-            first_line: at("code", "firstlineno")?,
-            filename: at("code", "filename")?,
-            name: at("code", "qualname")?,
-            line_table: at("code", "linetable")?,
+        known
+            .iter()
+            .all(|(group, field, at)| self.get(group, field) == Some(*at))
+    }
+
+    fn code(&self) -> Option<CodeOffsets> {
+        let at = |field| self.get("code", field);
+        let ascii = self.get("unicode", "asciiobject_size")?;
+        Some(CodeOffsets {
+            first_line: at("firstlineno")?,
+            filename: at("filename")?,
+            name: at("qualname")?,
+            line_table: at("linetable")?,
             // PyCompactUnicodeObject has two words more (Include/cpython/unicodeobject.h).
             text: [ascii, ascii.checked_add(16)?],
             ..CodeOffsets::of((3, 13))?
-        };
+        })
+    }
+
+    fn gil(&self) -> Option<Gil> {
+        let at = |field| self.get("interpreter", field);
+        let gil = at("gil")?;
+        Some(Gil::Interpreter {
+            gil: at("ceval_gil")?,
+            holder: at("gil_holder")?.checked_sub(gil)?,
+            locked: at("gil_locked")?.checked_sub(gil)?,
+        })
+    }
+
+    /// The offsets that the walks need, without the key of the thread states.
+    ///
+    /// `None` if the offsets contradict themselves, or if their order is unknown.
+    #[must_use]
+    pub fn offsets(&self) -> Option<Offsets> {
+        if !self.has_known_order() {
+            return None;
+        }
+        let at = |group, field| self.get(group, field);
         Some(Offsets {
             interpreters: at("runtime", "interpreters_head")?,
             tss_key: None,
-            gil: Gil::Interpreter {
-                gil: at("interpreter", "ceval_gil")?,
-                holder: at("interpreter", "gil_holder")?.checked_sub(gil)?,
-                locked: at("interpreter", "gil_locked")?.checked_sub(gil)?,
-            },
+            gil: self.gil()?,
             interpreter_next: at("interpreter", "next")?,
             interpreter_id: at("interpreter", "id")?,
             threads: at("interpreter", "threads_head")?,
@@ -265,7 +278,7 @@ impl DebugOffsets {
             native_id: Some(at("thread", "native_thread_id")?),
             frame: at("thread", "current_frame")?,
             frame_in_cframe: None,
-            // The interpreter does not tell this one.
+            // The interpreter does not state this offset.
             context: Offsets::of(self.version).and_then(|table| table.context),
             previous: at("frame", "previous")?,
             executable: at("frame", "executable")?,
@@ -274,7 +287,7 @@ impl DebugOffsets {
             entry: at("frame", "owner")?,
             entry_kind: EntryKind::Owner,
             first_instruction: at("code", "co_code_adaptive")?,
-            code,
+            code: self.code()?,
         })
     }
 }

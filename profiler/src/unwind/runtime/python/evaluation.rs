@@ -1,10 +1,10 @@
-//! The native code that runs Python's bytecode: the evaluation function, and the parts of it that a
-//! compiler has moved away because they are rarely run.
+//! Finds the native code that runs Python's bytecode: the evaluation function, and those of its parts that a
+//! compiler has moved away because the program rarely executes them.
 //!
-//! Such a part has a symbol of its own, which stripping removes. It is found by what leads there: a
-//! jump out of the function. A jump may also be a call at the function's end; what tells them apart is
-//! the call frame information: a function begins with the return address on top of the stack, a part
-//! in the middle of a frame.
+//! Such a part has a symbol of its own, which stripping removes. In a stripped file, this module follows the jumps
+//! out of the function. A jump may lead to a part, or to another function (a tail call). The call frame information
+//! tells the two apart: a function begins with the return address on top of the stack, and a part begins in the
+//! middle of a frame.
 
 use std::collections::BTreeSet;
 
@@ -20,11 +20,11 @@ use crate::{
     unwind::sections::{CfiSection, CfiSections},
 };
 
-/// A compiler may have moved parts of it away, whose names begin so as well.
+/// The evaluation function. The names of its moved parts begin so as well.
 const EVAL: &str = "_PyEval_EvalFrameDefault";
-/// Twenty times what the function has.
+/// The most code to decode, bytes: twenty times what the function has.
 const MAX_CODE_BYTES: u64 = 1 << 20;
-/// How many places outside of the function are looked at. Each takes a search in `.eh_frame`.
+/// The most places outside of the function to look at. Each takes a search in `.eh_frame`.
 const MAX_SEARCHES: usize = 32;
 
 type Slice<'data> = EndianSlice<'data, LittleEndian>;
@@ -32,30 +32,30 @@ type Slice<'data> = EndianSlice<'data, LittleEndian>;
 /// Code that runs Python's bytecode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EvalPart {
-    /// Its first byte.
+    /// The first byte, SVMA.
     pub start: Svma,
-    /// How long it is.
+    /// The length, bytes.
     pub bytes: u64,
-    /// What it was found by.
+    /// How residue has found this code.
     pub found_by: FoundBy,
 }
 
-/// What a part was found by.
+/// How residue has found a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FoundBy {
-    /// Its symbol.
+    /// By a symbol.
     Symbol,
-    /// A jump to it.
+    /// By a jump to the part.
     Jump,
 }
 
-/// Those that have a symbol.
+/// The parts that have a symbol.
 pub(super) fn named<'data>(
     symbols: impl Iterator<Item = impl ObjectSymbol<'data>>,
 ) -> Vec<EvalPart> {
     let mut parts: Vec<_> = symbols
-        .filter(|it| it.is_definition() && it.size() > 0)
-        .filter(|it| it.name().is_ok_and(is_eval))
+        .filter(|symbol| symbol.is_definition() && symbol.size() > 0)
+        .filter(|symbol| symbol.name().is_ok_and(is_eval))
         .map(|symbol| EvalPart {
             start: Svma(symbol.address()),
             bytes: symbol.size(),
@@ -67,14 +67,15 @@ pub(super) fn named<'data>(
     parts
 }
 
-/// Those that are found in a stripped file: the function, which is exported, and where it jumps to.
+/// The parts in a stripped file: the function, which the file exports, and those that the function jumps to.
 pub(super) fn decoded<'data, R: ReadRef<'data>>(
     data: R,
     file: &object::File<'data, R>,
 ) -> Vec<EvalPart> {
     let mut parts = named(file.dynamic_symbols());
     if let Some(function) = parts.first().copied() {
-        let functions = file.dynamic_symbols().map(|it| it.address()).collect();
+        let functions = file.dynamic_symbols().map(|symbol| symbol.address());
+        let functions = functions.collect();
         parts.extend(moved_parts(data, function, &functions).unwrap_or_default());
     }
     parts
@@ -85,7 +86,7 @@ fn is_eval(name: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// The parts of `function` outside of it. `functions` are the starts of functions that are known.
+/// The moved parts of `function`. `functions` are the addresses of known functions.
 fn moved_parts<'data>(
     data: impl ReadRef<'data>,
     function: EvalPart,
@@ -111,7 +112,7 @@ fn moved_parts<'data>(
     Some(parts)
 }
 
-/// Where the jumps of a function go that leave it.
+/// The targets of jumps that leave a function, SVMA.
 fn jumps_out(code: &[u8], start: Svma) -> BTreeSet<u64> {
     let end = start.0.saturating_add(code.len() as u64);
     let mut decoder = Decoder::with_ip(64, code, start.0, DecoderOptions::NONE);
@@ -130,7 +131,7 @@ fn jumps_out(code: &[u8], start: Svma) -> BTreeSet<u64> {
     targets
 }
 
-/// The code that an FDE covers at an address, unless it is a function.
+/// The code of the FDE that covers an address, unless that code is a function.
 fn part_at(cfi: &CfiSection<'_>, address: u64) -> Option<EvalPart> {
     let section = EhFrame::new(cfi.bytes, LittleEndian);
     let cie = EhFrame::cie_from_offset;

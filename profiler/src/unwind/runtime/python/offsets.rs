@@ -1,20 +1,20 @@
-//! The table of layouts: where each version keeps what is read of it.
+//! The table of layouts: where each version of Python keeps what residue reads.
 
 use residue_ebpf::abi::python::{EntryKind, FRAME_BYTES, InstructionKind};
 
 use super::PythonVersion;
 use crate::symbolize::CodeOffsets;
 
-/// Where a version keeps what is read of it, bytes. Those of the table are from the debug information
-/// of 3.8.18, 3.9.18, 3.10.13, 3.11.7, 3.12.1 and 3.13.0.
+/// The offsets of the fields that residue reads, bytes. Those of the table are from the debug information of 3.8.18,
+/// 3.9.18, 3.10.13, 3.11.7, 3.12.1 and 3.13.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offsets {
     /// `_PyRuntime.interpreters.head`
     pub interpreters: u64,
-    /// `_PyRuntime.gilstate.autoTSSkey`; `_PyRuntime.autoTSSkey` from 3.12. `None` where that is not
-    /// known: the key is looked for.
+    /// `_PyRuntime.gilstate.autoTSSkey`; `_PyRuntime.autoTSSkey` from 3.12. Where this is `None`, residue searches
+    /// for the key.
     pub tss_key: Option<u64>,
-    /// Who holds the GIL.
+    /// How to tell who holds the GIL.
     pub gil: Gil,
     /// `PyInterpreterState.next`
     pub interpreter_next: u64,
@@ -34,8 +34,7 @@ pub struct Offsets {
     pub frame: u64,
     /// `_PyCFrame.current_frame` (3.11 and 3.12)
     pub frame_in_cframe: Option<u64>,
-    /// `PyThreadState.context`, behind which is `context_ver`. `None` where that is not known: it is
-    /// looked for.
+    /// `PyThreadState.context`, which `context_ver` follows. Where this is `None`, residue searches for the offset.
     pub context: Option<u64>,
     /// `PyFrameObject.f_back`; `_PyInterpreterFrame.previous` from 3.11.
     pub previous: u64,
@@ -43,11 +42,11 @@ pub struct Offsets {
     pub executable: u64,
     /// `f_lasti`; `prev_instr` from 3.11, `instr_ptr` from 3.13.
     pub instruction: u64,
-    /// How that is written.
+    /// How the frame states the instruction.
     pub instruction_kind: InstructionKind,
     /// `is_entry` in 3.11, `owner` from 3.12.
     pub entry: u64,
-    /// How that is written.
+    /// How the frame states that it is an entry.
     pub entry_kind: EntryKind,
     /// `PyCodeObject.co_code_adaptive` (from 3.11)
     pub first_instruction: u64,
@@ -58,7 +57,7 @@ pub struct Offsets {
 /// How to tell who holds the GIL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gil {
-    /// To 3.11: `_PyRuntime.gilstate.tstate_current` points to the state of the thread that does.
+    /// Up to 3.11, `_PyRuntime.gilstate.tstate_current` points to the state of the thread that holds the GIL.
     Runtime(u64),
     /// From 3.12 on each interpreter points to a GIL.
     Interpreter {
@@ -72,7 +71,7 @@ pub enum Gil {
 }
 
 impl Offsets {
-    /// Those of a version; `None` if it is not in the table.
+    /// The offsets of a version; `None` if the version is not in the table.
     #[must_use]
     pub const fn of(version: PythonVersion) -> Option<Self> {
         let Some(code) = CodeOffsets::of(version.series()) else {
@@ -91,43 +90,14 @@ impl Offsets {
                 instruction_kind: InstructionKind::Units,
                 ..frame_object(code)
             },
-            (3, 11) => Self {
-                tss_key: Some(592),
-                gil: Gil::Runtime(576),
-                interpreter_id: 48,
-                threads: 16,
-                thread_id: 152,
-                native_id: Some(160),
-                context: Some(224),
-                frame_in_cframe: Some(8),
-                previous: 48,
-                executable: 32,
-                entry: 68,
-                entry_kind: EntryKind::Flag,
-                first_instruction: 184,
-                ..interpreter_frame(code)
-            },
+            (3, 11) => of_3_11(code),
             (3, 12) => interpreter_frame(code),
-            (3, 13) => Self {
-                interpreters: 632,
-                tss_key: Some(2160),
-                gil: gil_at(16),
-                interpreter_next: 7264,
-                interpreter_id: 7272,
-                threads: 7344,
-                thread_id: 152,
-                native_id: Some(160),
-                frame: 72,
-                frame_in_cframe: None,
-                first_instruction: 200,
-                ..interpreter_frame(code)
-            },
+            (3, 13) => of_3_13(code),
             _ => return None,
         })
     }
 
-    /// How many bytes of a frame are read, a multiple of 8; `None` if that is more than the kernel
-    /// side reads.
+    /// How many bytes of a frame residue needs, a multiple of 8; `None` if that is more than the kernel side reads.
     #[must_use]
     pub fn frame_bytes(&self) -> Option<u64> {
         let words = [self.previous, self.executable, self.instruction].map(|at| at.checked_add(8));
@@ -137,15 +107,11 @@ impl Offsets {
         (end <= FRAME_BYTES as u64).then_some(end)
     }
 
-    /// Each by the name that CPython has for it, as far as the version has it.
+    /// The offsets that the version has, each with CPython's name for the field.
     #[must_use]
     pub fn named(&self) -> Vec<(&'static str, u64)> {
-        let gil = match self.gil {
-            Gil::Runtime(at) => vec![("_PyRuntime.gilstate.tstate_current", Some(at))],
-            Gil::Interpreter { gil, .. } => vec![("PyInterpreterState.ceval.gil", Some(gil))],
-        };
-        let new = self.instruction_kind == InstructionKind::Pointer;
-        let from_11 = |at: u64| new.then_some(at);
+        let from_11 = |at: u64| (self.instruction_kind == InstructionKind::Pointer).then_some(at);
+        let first_instruction = from_11(self.first_instruction);
         let fields = [
             ("_PyRuntime.interpreters.head", Some(self.interpreters)),
             ("_PyRuntime autoTSSkey", self.tss_key),
@@ -163,21 +129,28 @@ impl Offsets {
             ("frame code", Some(self.executable)),
             ("frame instruction", Some(self.instruction)),
             ("frame entry mark", from_11(self.entry)),
-            (
-                "PyCodeObject.co_code_adaptive",
-                from_11(self.first_instruction),
-            ),
+            ("PyCodeObject.co_code_adaptive", first_instruction),
             ("PyCodeObject.co_filename", Some(self.code.filename)),
             ("PyCodeObject name", Some(self.code.name)),
             ("PyCodeObject.co_firstlineno", Some(self.code.first_line)),
             ("PyCodeObject line table", Some(self.code.line_table)),
         ];
-        let all = fields.into_iter().chain(gil);
-        all.filter_map(|(name, at)| Some((name, at?))).collect()
+        let known = fields.into_iter();
+        let known = known.filter_map(|(name, at)| Some((name, at?)));
+        known.chain([self.gil.named()]).collect()
     }
 }
 
-/// 3.9, which 3.8 and 3.10 are like.
+impl Gil {
+    fn named(self) -> (&'static str, u64) {
+        match self {
+            Self::Runtime(at) => ("_PyRuntime.gilstate.tstate_current", at),
+            Self::Interpreter { gil, .. } => ("PyInterpreterState.ceval.gil", gil),
+        }
+    }
+}
+
+/// The offsets of 3.9. Those of 3.8 and 3.10 are similar.
 const fn frame_object(code: CodeOffsets) -> Offsets {
     Offsets {
         interpreters: 32,
@@ -204,7 +177,43 @@ const fn frame_object(code: CodeOffsets) -> Offsets {
     }
 }
 
-/// 3.12, which 3.11 and 3.13 are like.
+const fn of_3_11(code: CodeOffsets) -> Offsets {
+    Offsets {
+        tss_key: Some(592),
+        gil: Gil::Runtime(576),
+        interpreter_id: 48,
+        threads: 16,
+        thread_id: 152,
+        native_id: Some(160),
+        context: Some(224),
+        frame_in_cframe: Some(8),
+        previous: 48,
+        executable: 32,
+        entry: 68,
+        entry_kind: EntryKind::Flag,
+        first_instruction: 184,
+        ..interpreter_frame(code)
+    }
+}
+
+const fn of_3_13(code: CodeOffsets) -> Offsets {
+    Offsets {
+        interpreters: 632,
+        tss_key: Some(2160),
+        gil: gil_at(16),
+        interpreter_next: 7264,
+        interpreter_id: 7272,
+        threads: 7344,
+        thread_id: 152,
+        native_id: Some(160),
+        frame: 72,
+        frame_in_cframe: None,
+        first_instruction: 200,
+        ..interpreter_frame(code)
+    }
+}
+
+/// The offsets of 3.12. Those of 3.11 and 3.13 are similar.
 const fn interpreter_frame(code: CodeOffsets) -> Offsets {
     Offsets {
         interpreters: 40,

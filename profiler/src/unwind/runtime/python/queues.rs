@@ -1,12 +1,12 @@
-//! `queue.SimpleQueue`, through which `concurrent.futures` hands work to its threads: the functions that put an
-//! item in and take one out.
+//! Finds the functions of `queue.SimpleQueue` that put an item in and take one out. `concurrent.futures` hands work
+//! to its threads through such a queue.
 //!
-//! Its module `_queue` exports nothing but its initialization, and may have no symbols. But each of its methods has
-//! a documentation of its own, which its `PyMethodDef` (Include/methodobject.h) points to: name, function, flags,
-//! documentation.
+//! The module `_queue` exports nothing but its initialization, and may have no symbols. But each of its methods has
+//! a documentation of its own, and a `PyMethodDef` (name, function, flags, documentation; Include/methodobject.h)
+//! points to that documentation.
 //!
-//! A thread of a pool waits in `get` for its next item, and does so already when it is first looked at. A return
-//! probe would miss that item, so probes are put on the instructions by which these functions return.
+//! A thread of a pool may already wait in `get` for its next item when a recording begins. A return probe would miss
+//! that item, so residue puts probes on the instructions by which these functions return.
 
 use std::collections::BTreeSet;
 
@@ -14,40 +14,41 @@ use iced_x86::{Code, Decoder, DecoderOptions, FlowControl};
 
 use crate::target::{Avma, Memory};
 
-/// How the documentation begins of what puts an item in: `put` and `put_nowait`, of which neither calls the other
-/// (Modules/_queuemodule.c, from 3.8 to 3.14 the same).
+/// How the documentation of the methods that put an item in begins: `put` and `put_nowait`, neither of which calls the
+/// other (Modules/_queuemodule.c).
 const PUT: [&[u8]; 2] = [b"put($self, /, item, ", b"put_nowait($self, /, item)"];
-/// Of what takes an item out: `get` and `get_nowait`.
+/// How the documentation of the methods that take an item out begins: `get` and `get_nowait`.
 const TAKE: [&[u8]; 2] = [b"get($self, /, ", b"get_nowait($self, /)"];
-/// In `PyMethodDef`, bytes.
+/// Offsets in `PyMethodDef`, bytes.
 const METHOD_FUNCTION: u64 = 8;
 const METHOD_DOCUMENTATION: u64 = 24;
-/// The module takes 40 KiB.
+/// The most memory of a module to read, bytes. The module takes 40 KiB.
 const MAX_BYTES: u64 = 1 << 20;
 const WORD: usize = size_of::<u64>();
-/// `get` takes 900 bytes at most, in 3.13; it returns in one place.
+/// The most code of a function to decode, bytes, and the most returns. `get` has up to 900 bytes (in 3.13), and
+/// returns in one place.
 const MAX_CODE_BYTES: u64 = 4096;
 const MAX_EXITS: usize = 4;
-/// How much the longest instruction has.
+/// The length of the longest instruction, bytes.
 const MAX_INSTRUCTION: u64 = 15;
 
 /// The functions of `queue.SimpleQueue`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueFunctions {
-    /// Those that put one in: `PyObject *put(PyObject *self, PyObject *const *args, …)`.
+    /// The functions that put an item in: `PyObject *put(PyObject *self, PyObject *const *args, …)`.
     pub put: [Avma; 2],
-    /// The instructions by which those return that take an item out.
+    /// The instructions by which the functions that take an item out return.
     pub exits: Vec<Avma>,
-    /// Those of them that return nobody knows where.
+    /// The functions that take an item out and whose returns residue does not know.
     pub take: Vec<Avma>,
 }
 
 impl QueueFunctions {
-    /// Those of a module that lies in these parts of memory, `[start, end)`. `None` if it has other methods, or
-    /// was built without documentation.
+    /// Finds the functions of a module that lies in these parts of memory, `[start, end)`. `None` if the module has
+    /// other methods, or is built without documentation.
     pub fn find(parts: &[[Avma; 2]], memory: &impl Memory) -> Option<Self> {
         let read = |[start, end]: &[Avma; 2]| {
-            let len = end.0.checked_sub(start.0).filter(|it| *it <= MAX_BYTES)?;
+            let len = end.0.checked_sub(start.0).filter(|len| *len <= MAX_BYTES)?;
             let mut bytes = vec![0; usize::try_from(len).ok()?];
             memory.read(*start, &mut bytes)?;
             Some((start.0, bytes))
@@ -71,43 +72,33 @@ impl QueueFunctions {
 
 /// The instructions by which a function returns; `None` if there may be another way out.
 fn exits(function: Avma, memory: &impl Memory) -> Option<BTreeSet<Avma>> {
-    let end = function.0.checked_add(MAX_CODE_BYTES)?;
-    let mut exits = BTreeSet::new();
-    let mut seen = BTreeSet::new();
+    let body = function.0..function.0.checked_add(MAX_CODE_BYTES)?;
+    let (mut exits, mut seen) = (BTreeSet::new(), BTreeSet::new());
     let mut starts = vec![function.0];
     while let Some(mut at) = starts.pop() {
         while seen.insert(at) {
+            if !body.contains(&at) {
+                return None;
+            }
             let code: [u8; MAX_INSTRUCTION as usize] = memory.array(Avma(at))?;
             let instruction = Decoder::with_ip(64, &code, at, DecoderOptions::NONE).decode();
-            let flow = instruction.flow_control();
-            if matches!(
-                flow,
-                FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
-            ) {
-                let target = instruction.near_branch_target();
-                let is_within = (function.0..end).contains(&target);
-                starts.push(is_within.then_some(target)?);
-            }
-            match flow {
+            at = instruction.next_ip();
+            match instruction.flow_control() {
                 FlowControl::Return if instruction.code() == Code::Retnq => {
-                    exits.insert(Avma(at));
+                    exits.insert(Avma(instruction.ip()));
                     break;
                 }
-                FlowControl::UnconditionalBranch => break,
+                FlowControl::UnconditionalBranch => at = instruction.near_branch_target(),
+                FlowControl::ConditionalBranch => starts.push(instruction.near_branch_target()),
                 FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall => {}
-                FlowControl::ConditionalBranch => {}
                 _ => return None,
-            }
-            at = instruction.next_ip();
-            if at >= end {
-                return None;
             }
         }
     }
     (1..=MAX_EXITS).contains(&exits.len()).then_some(exits)
 }
 
-/// The function of the method whose documentation begins so.
+/// The function of the method whose documentation begins with these bytes.
 fn function(parts: &[(u64, Vec<u8>)], documentation: &[u8]) -> Option<Avma> {
     let at = parts.iter().find_map(|part| text(part, documentation))?;
     let documented = parts.iter().find_map(|part| pointer_to(part, at))?;
@@ -127,7 +118,7 @@ fn pointer_to((start, bytes): &(u64, Vec<u8>), address: u64) -> Option<u64> {
     let (words, _) = bytes.as_chunks::<WORD>();
     let index = words
         .iter()
-        .position(|it| u64::from_le_bytes(*it) == address)?;
+        .position(|word| u64::from_le_bytes(*word) == address)?;
     start.checked_add((index * WORD) as u64)
 }
 
@@ -177,7 +168,7 @@ mod tests {
     fn exits_of(mut code: Vec<u8>) -> Option<Vec<u64>> {
         code.resize(code.len() + MAX_INSTRUCTION as usize, 0x90);
         let exits = exits(Avma(TEXT), &memory_of([(TEXT, code)]))?;
-        Some(exits.into_iter().map(|it| it.0).collect())
+        Some(exits.into_iter().map(|exit| exit.0).collect())
     }
 
     #[test]
@@ -191,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_function_with_another_way_out_has_no_exits() {
-        // A jump behind it; one through a register; one without an end.
+        // A jump out of the function; a jump through a register; an endless loop.
         for code in [
             vec![0xe9, 0, 0x20, 0, 0, 0xc3],
             vec![0xff, 0xe0],

@@ -1,9 +1,9 @@
-//! What every thread of an interpreter runs, by name, read while it runs.
+//! Reads the stack of every thread of an interpreter, with names, while the threads run.
 
 use super::{Calls, Misfit, Structures, ThreadState};
 use crate::{symbolize::CodeObject, target::Memory};
 
-/// How often a stack is read until it stays the same.
+/// How often to read a stack that changes meanwhile.
 const LOOKS: u32 = 5;
 
 /// A thread's stack.
@@ -11,19 +11,19 @@ const LOOKS: u32 = 5;
 pub struct ThreadStack {
     /// The thread.
     pub thread: ThreadState,
-    /// Innermost first.
+    /// The functions, innermost first.
     pub functions: Vec<Function>,
-    /// Whether there are more.
+    /// Whether the thread has more frames than these.
     pub cut: bool,
-    /// Whether the stack was the same before and after its names were read: then it is one that the
-    /// thread had.
+    /// Whether the stack was the same before and after residue read the names. Only then did the thread have this
+    /// stack.
     pub steady: bool,
 }
 
-/// What a frame runs.
+/// The function that a frame runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Function {
-    /// Its qualified name from 3.11 on, else the bare one.
+    /// The qualified name from 3.11 on, before that the bare name.
     pub name: String,
     /// The file, as the interpreter names it.
     pub file: String,
@@ -32,17 +32,17 @@ pub struct Function {
 }
 
 impl Structures {
-    /// The stack of each thread, up to `limit` frames of it.
+    /// The stack of each thread, with up to `limit` frames.
     ///
     /// # Errors
     ///
-    /// When the threads cannot be listed, which may be because the list is changing.
+    /// When residue cannot list the threads, perhaps because the list is changing.
     pub fn stacks(&self, memory: &impl Memory, limit: usize) -> Result<Vec<ThreadStack>, Misfit> {
         let stack = |thread| {
             let mut looks = (0..LOOKS).map(|_| self.stack(memory, thread, limit));
             let steady = looks
                 .by_ref()
-                .find(|look| look.as_ref().is_ok_and(|it| it.steady));
+                .find(|look| look.as_ref().is_ok_and(|stack| stack.steady));
             let torn = || self.stack(memory, thread, limit);
             steady.unwrap_or_else(torn).unwrap_or(ThreadStack {
                 thread,

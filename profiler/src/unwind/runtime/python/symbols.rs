@@ -1,4 +1,4 @@
-//! What the symbols of an object say about the interpreter in it.
+//! Reads the symbols that tell about an interpreter in an object.
 
 use object::{Object as _, ObjectSymbol as _, ReadRef};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::target::Svma;
 
-/// Addresses in the file's own terms.
+/// The symbols of an interpreter, with their SVMAs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PythonSymbols {
     /// `_PyRuntime`
@@ -17,21 +17,22 @@ pub struct PythonSymbols {
     pub code_type: Svma,
     /// `Py_Version`, from 3.11.
     pub version: Option<Svma>,
-    /// Whether only what it exports has symbols.
+    /// Whether the file has no symbols but those that it exports.
     pub stripped: bool,
-    /// The function that runs bytecode.
+    /// The code that runs bytecode.
     pub eval: Vec<EvalPart>,
-    /// What its contexts are found by, if it exports that.
+    /// The symbols that concern contexts, if the file exports them.
     pub contexts: Option<ContextSymbols>,
 }
 
 impl PythonSymbols {
-    /// Those of an ELF file; `None` if it holds no interpreter.
+    /// Reads the symbols of an ELF file; `None` if the file has no interpreter.
     pub fn read<'data>(data: impl ReadRef<'data>) -> Option<Self> {
         let file = object::File::parse(data).ok()?;
         let exported = |wanted: &str| {
             let mut symbols = file.dynamic_symbols();
-            let found = symbols.find(|it| it.is_definition() && it.name() == Ok(wanted));
+            let found =
+                symbols.find(|symbol| symbol.is_definition() && symbol.name() == Ok(wanted));
             found.map(|symbol| Svma(symbol.address()))
         };
         let runtime = exported("_PyRuntime")?;

@@ -1,17 +1,17 @@
-//! Where glibc keeps the value that CPython stores with each thread: its `PyThreadState`.
+//! Finds where glibc keeps the thread-specific value of CPython: the pointer to the `PyThreadState`.
 //!
-//! A thread is described by a block to which its fsbase points, and which pthread_self() returns. The
-//! block holds `{ seq, data }` for the first keys; those of later ones lie in blocks of their own, to
-//! which it has pointers (`struct pthread`, nptl/descr.h: alike from glibc 2.4 on).
+//! glibc describes a thread in a block. The fsbase of the thread points to that block, and pthread_self() returns
+//! its address. The block has a slot `{ seq, data }` for each of the first keys, and pointers to further blocks with
+//! the slots of later keys (`struct pthread` in nptl/descr.h, unchanged from glibc 2.4 on).
 
-use super::{Misfit, Offsets, ThreadState};
+use super::{Misfit, Structures, ThreadState};
 use crate::target::{Avma, Memory};
 
-/// `header.self`, which points to the block itself.
+/// `header.self`, which points to the block itself. This and the following are offsets, bytes.
 const SELF: u64 = 0x10;
 /// `specific_1stblock`
 const FIRST_BLOCK: u32 = 0x310;
-/// `specific`: pointers to blocks, of which the first is the one above.
+/// `specific`: pointers to blocks. The first points to `specific_1stblock`.
 const BLOCKS: u32 = FIRST_BLOCK + KEYS_IN_BLOCK * SLOT_BYTES;
 /// `PTHREAD_KEY_2NDLEVEL_SIZE`
 const KEYS_IN_BLOCK: u32 = 32;
@@ -24,16 +24,17 @@ const DATA: u32 = 8;
 /// The place of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPlace {
-    /// Which key.
+    /// The number of the key.
     pub key: u32,
-    /// From fsbase, the pointer to the block with the value; zero if the thread's own block has it.
+    /// The offset from fsbase to the pointer to the block with the value, bytes; zero if the block of the thread has
+    /// the value.
     pub block: u32,
-    /// From fsbase or from that block.
+    /// The offset of the value from fsbase, or from that block, bytes.
     pub value: u32,
 }
 
 impl KeyPlace {
-    /// `None` for what is no key.
+    /// The place for a key; `None` if there is no such key.
     #[must_use]
     pub const fn of(key: u32) -> Option<Self> {
         if key >= MAX_KEYS {
@@ -56,7 +57,7 @@ impl KeyPlace {
         })
     }
 
-    /// The value of a thread.
+    /// Reads the value of the thread with this fsbase.
     pub fn read(self, memory: &impl Memory, fsbase: Avma) -> Option<Avma> {
         let block = match self.block {
             0 => fsbase,
@@ -69,12 +70,10 @@ impl KeyPlace {
     }
 }
 
-/// The place of the threads' states, checked against the threads: `key_at` is where the key is, if
-/// that is known.
+/// Finds the place where the threads keep the pointers to their states. Checks the place against the threads.
 pub(super) fn locate(
     memory: &impl Memory,
-    runtime: Avma,
-    offsets: &Offsets,
+    structures: &Structures,
     threads: &[ThreadState],
 ) -> Result<KeyPlace, Misfit> {
     let glibc = |thread: &&ThreadState| is_block(memory, thread.id);
@@ -83,13 +82,14 @@ pub(super) fn locate(
         let mut held = threads.iter();
         held.any(|thread| place.read(memory, thread.id) == Some(thread.state))
     };
-    let Some(key_at) = offsets.tss_key else {
-        // An extension may store the same in a key of its own; the interpreter's is the oldest.
+    let Some(key_at) = structures.offsets.tss_key else {
+        // An extension may keep the same value under a key of its own, but the interpreter's key is the oldest.
         let mut places = (0..MAX_KEYS).filter_map(KeyPlace::of);
         return places.find(|place| matches(*place)).ok_or(Misfit::Key);
     };
     // Py_tss_t { int _is_initialized; pthread_key_t _key; } (Include/pythread.h)
-    let at = runtime.checked_add(key_at).ok_or(Misfit::Key)?;
+    let at = structures.runtime.checked_add(key_at);
+    let at = at.ok_or(Misfit::Key)?;
     let [initialized, key] = [0, 4].map(|offset| memory.u32(at.checked_add(offset)?));
     if initialized != Some(1) {
         return Err(Misfit::Key);
@@ -102,7 +102,7 @@ pub(super) fn locate(
     }
 }
 
-/// Whether glibc describes a thread there.
+/// Whether glibc's block of a thread is at `fsbase`.
 fn is_block(memory: &impl Memory, fsbase: Avma) -> bool {
     let own = fsbase.checked_add(SELF).and_then(|at| memory.pointer(at));
     fsbase.0 != 0 && own == Some(fsbase)
@@ -111,11 +111,11 @@ fn is_block(memory: &impl Memory, fsbase: Avma) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unwind::runtime::python::{PythonVersion, memory_of};
+    use crate::unwind::runtime::python::{Offsets, PythonVersion, memory_of};
 
     #[test]
     fn keys_lie_in_the_thread_or_in_a_block_of_their_own() {
-        let place = |key| KeyPlace::of(key).map(|it| (it.block, it.value));
+        let place = |key| KeyPlace::of(key).map(|place| (place.block, place.value));
         assert_eq!(place(0), Some((0, 0x318)));
         assert_eq!(place(31), Some((0, 0x508)));
         assert_eq!(place(32), Some((0x518, 8)));
@@ -127,7 +127,8 @@ mod tests {
     const STATE: u64 = 0xabc0;
     const RUNTIME: u64 = 0x8000;
 
-    /// A thread with these values, and a runtime that says that `key` is the interpreter's.
+    /// The key that is found with a thread that has these values, and a runtime which says that `key` is the
+    /// interpreter's.
     fn located(values: &[(u32, u64)], key: Option<u32>) -> Result<u32, Misfit> {
         let mut thread = vec![0; 0x700];
         let mut set = |at: u64, word: u64| {
@@ -135,7 +136,8 @@ mod tests {
         };
         set(SELF, FSBASE);
         for (key, value) in values {
-            set(KeyPlace::of(*key).map_or(0, |it| it.value.into()), *value);
+            let place = KeyPlace::of(*key);
+            set(place.map_or(0, |place| place.value.into()), *value);
         }
         let [initialized, number] = key.map_or([0, 0], |key| [1, key]).map(u32::to_le_bytes);
         let memory = memory_of([(FSBASE, thread), (RUNTIME, [initialized, number].concat())]);
@@ -151,7 +153,12 @@ mod tests {
             context: None,
             holds_gil: false,
         };
-        locate(&memory, Avma(RUNTIME), &offsets, &[state]).map(|place| place.key)
+        let structures = Structures {
+            runtime: Avma(RUNTIME),
+            code_type: Avma(0),
+            offsets,
+        };
+        locate(&memory, &structures, &[state]).map(|place| place.key)
     }
 
     #[test]
@@ -174,7 +181,7 @@ mod tests {
         let mut block = vec![0; 0x200];
         block[16 + 8..16 + 16].copy_from_slice(&0xabc0_u64.to_le_bytes());
         let memory = memory_of([(0x5000, thread), (0x9000, block)]);
-        let read = |key| KeyPlace::of(key).and_then(|it| it.read(&memory, Avma(0x5000)));
+        let read = |key| KeyPlace::of(key).and_then(|place| place.read(&memory, Avma(0x5000)));
         assert_eq!(read(33), Some(Avma(0xabc0)));
         assert_eq!(read(34), Some(Avma(0)));
         assert_eq!(read(64), Some(Avma(0)), "a block that was never made");

@@ -1,13 +1,13 @@
-//! Which CPython runs.
+//! The version of a CPython interpreter.
 
-/// A version, as far as it is known.
+/// A version of CPython.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PythonVersion {
-    /// 3.
+    /// The major version, 3.
     pub major: u8,
-    /// 8 to 14 are known.
+    /// The minor version. Residue knows 8 to 14.
     pub minor: u8,
-    /// The patch release. Before 3.11 the process does not say.
+    /// The patch release. A process before 3.11 does not tell.
     pub micro: Option<u8>,
 }
 
@@ -19,7 +19,7 @@ impl std::fmt::Display for PythonVersion {
 }
 
 impl PythonVersion {
-    /// From `PY_VERSION_HEX`: 0x030b02f0 is 3.11.2 final.
+    /// The version for `PY_VERSION_HEX`: 0x030b02f0 is 3.11.2 final.
     #[must_use]
     pub const fn of_hex(hex: u32) -> Self {
         let [_, micro, minor, major] = hex.to_le_bytes();
@@ -30,11 +30,11 @@ impl PythonVersion {
         }
     }
 
-    /// From the name of a file: `libpython3.8.so.1.0`, `python3.9`.
+    /// The version in the name of a file, such as `libpython3.8.so.1.0` or `python3.9`.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         let (_, version) = name.split_once("python")?;
-        let mut numbers = version.split(|c: char| !c.is_ascii_digit());
+        let mut numbers = version.split(|letter: char| !letter.is_ascii_digit());
         Some(Self {
             major: numbers.next()?.parse().ok()?,
             minor: numbers.next()?.parse().ok()?,
@@ -42,7 +42,7 @@ impl PythonVersion {
         })
     }
 
-    /// Major and minor number: what layouts go by.
+    /// The major and the minor number, which determine the layout.
     #[must_use]
     pub const fn series(self) -> (u8, u8) {
         (self.major, self.minor)
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(name("python3.10"), Some((3, 10)));
         assert_eq!(name("libpython3.so"), None);
         assert_eq!(name("uwsgi"), None);
-        let named = PythonVersion::of_name("python3.9").map(|it| it.to_string());
+        let named = PythonVersion::of_name("python3.9").map(|version| version.to_string());
         assert_eq!(named.as_deref(), Some("3.9"));
     }
 }

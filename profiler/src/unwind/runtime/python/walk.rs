@@ -1,8 +1,8 @@
-//! A walk over an interpreter's threads and their frames from outside, while it runs.
+//! Walks over the threads of an interpreter and their frames from outside, while the interpreter runs.
 //!
-//! It is how a layout is checked before the kernel side may use it: whatever is followed has to point
-//! back, to be a code object, to have a name. What changes during a walk may fail it once, but not
-//! again and again.
+//! Such a walk checks a layout before the kernel side may use it: a thread has to point back to its interpreter, and
+//! a frame has to run a code object with a name. Changes during a walk may make it fail once, but not again and
+//! again.
 
 use std::collections::HashSet;
 
@@ -17,117 +17,116 @@ use crate::{
     target::{Avma, Memory},
 };
 
-/// More than any process has; each costs a page at least.
+/// The most interpreters of a process. Each costs at least a page.
 const MAX_INTERPRETERS: usize = 1 << 12;
-/// The threads of all interpreters together. The kernel's own limit is `pid_max`, 32,768 by default.
+/// The most threads of all interpreters together: 32,768, which is also the default of the kernel's `pid_max`.
 const MAX_THREADS: usize = 1 << 15;
-/// How many frames of a thread are looked at in a check, innermost first.
+/// How many frames of a thread to check, innermost first.
 const CHECKED_FRAMES: usize = 64;
-/// From this owner on, a frame is the interpreter's own (`FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13,
+/// The lowest owner of frames that the interpreter makes for itself (`FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13,
 /// `FRAME_OWNED_BY_INTERPRETER` in 3.14).
 const OWNED_BY_INTERPRETER: u8 = 3;
 /// `ob_type` in `PyObject`, and `ob_size` in `PyVarObject` (Include/object.h).
 const OBJECT_TYPE: u64 = 8;
 const VARIABLE_SIZE: u64 = 16;
-/// `PyCodeObject.co_code`, to 3.10 (Include/cpython/code.h): a bytes object. From 3.11 on the code
-/// is in the code object, whose `ob_size` it is, in units of two bytes.
+/// `PyCodeObject.co_code`, up to 3.10 (Include/cpython/code.h), points to a bytes object. From 3.11 on the code is in
+/// the code object itself, and `ob_size` is the length of the code in units of two bytes.
 const CODE_BYTES: u64 = 48;
 
-/// What does not fit where an interpreter's structures were looked for.
+/// What does not fit in the structures of an interpreter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
-    /// Nothing there yet.
+    /// No thread has run Python yet.
     #[error("it has no thread that runs Python (yet)")]
     NoThreads,
-    /// Memory that cannot be read, or a list that does not end.
+    /// Residue cannot read the list of interpreters, or the list does not end.
     #[error("the list of its interpreters does not lead anywhere")]
     Interpreters,
-    /// As above.
+    /// Residue cannot read a list of threads, or the list does not end.
     #[error("the list of its threads does not lead anywhere")]
     Threads,
-    /// `PyThreadState.interp` is something else.
+    /// `PyThreadState.interp` does not point to the interpreter.
     #[error("a thread's state does not point back to its interpreter")]
     BackPointer,
-    /// No thread has its state there.
+    /// No thread has the pointer to its state under the key.
     #[error("no thread keeps its state where the C library would")]
     Key,
-    /// A frame that cannot be read.
+    /// Residue cannot read a frame.
     #[error("the frames of a thread do not lead anywhere")]
     Frames,
-    /// Another type than `PyCode_Type`.
+    /// A frame runs an object of another type than `PyCode_Type`.
     #[error("what a frame runs is no code object")]
     CodeType,
-    /// The instruction lies outside of the code.
+    /// The instruction of a frame is outside of the code.
     #[error("a frame runs an instruction outside of its code")]
     Instruction,
-    /// A string that is none.
+    /// Residue cannot read the name of a code object.
     #[error("the name of a code object cannot be read")]
     Name,
 }
 
-/// Where an interpreter's structures are.
+/// Where the structures of an interpreter are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Structures {
     /// `_PyRuntime`
     pub runtime: Avma,
     /// `PyCode_Type`
     pub code_type: Avma,
-    /// Where things are in them.
+    /// The offsets of fields in the structures.
     pub offsets: Offsets,
 }
 
 /// A thread that has run Python: a `PyThreadState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadState {
-    /// Where it is.
+    /// The address of the `PyThreadState`.
     pub state: Avma,
-    /// `PyInterpreterState.id`: 0 is the main one.
+    /// `PyInterpreterState.id`: 0 is the main interpreter.
     pub interpreter: u64,
-    /// What pthread_self() returns there: its fsbase. Zero before the thread has begun.
+    /// What pthread_self() returns in the thread, its fsbase. Zero before the thread has begun.
     pub id: Avma,
-    /// The kernel's number of the thread in the process's own PID namespace, from 3.11 on.
+    /// The tid of the thread in the PID namespace of the process, from 3.11 on.
     pub native_id: Option<u64>,
-    /// The context of `contextvars` that it is in, if it is in one.
+    /// The context of `contextvars` that the thread is in, if any.
     pub context: Option<Avma>,
-    /// Whether it holds the GIL.
+    /// Whether the thread holds the GIL.
     pub holds_gil: bool,
 }
 
-/// A frame: a call under way.
+/// A frame: a call that has not returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Call {
-    /// The code object.
+    /// The code object that the frame runs.
     pub code: Avma,
-    /// Which of its instructions runs, in code units of two bytes; [`NOT_STARTED`] before the first.
+    /// The instruction that runs, in code units of two bytes from the first; [`NOT_STARTED`] before the first.
     pub instruction: u32,
 }
 
 /// The calls of a thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Calls {
-    /// Innermost first.
+    /// The calls, innermost first.
     pub calls: Vec<Call>,
-    /// Whether there are more.
+    /// Whether the thread has more calls than these.
     pub cut: bool,
 }
 
 impl Structures {
-    /// The threads of all interpreters, in the order of the interpreter's lists.
+    /// The threads of all interpreters, in the order of the interpreters' lists.
     ///
     /// # Errors
     ///
-    /// When the lists do not lead where they should, which may be because they are changing.
+    /// When the lists do not lead where they should, perhaps because they are changing.
     pub fn threads(&self, memory: &impl Memory) -> Result<Vec<ThreadState>, Misfit> {
         let field = |base: Avma, offset| memory.pointer(base.checked_add(offset)?);
+        let listed = |base, offset| field(base, offset).ok_or(Misfit::Interpreters);
         let mut threads = Vec::new();
-        let head = field(self.runtime, self.offsets.interpreters);
-        let mut interpreter = head.ok_or(Misfit::Interpreters)?;
+        let mut interpreter = listed(self.runtime, self.offsets.interpreters)?;
         for _ in 0..MAX_INTERPRETERS {
             if interpreter.0 == 0 {
                 return Ok(threads);
             }
-            let id = field(interpreter, self.offsets.interpreter_id);
-            let id = id.ok_or(Misfit::Interpreters)?.0;
+            let id = listed(interpreter, self.offsets.interpreter_id)?.0;
             let holder = self.gil_holder(memory, interpreter);
             let mut state = field(interpreter, self.offsets.threads).ok_or(Misfit::Threads)?;
             while state.0 != 0 {
@@ -135,29 +134,35 @@ impl Structures {
                 if back != interpreter {
                     return Err(Misfit::BackPointer);
                 }
-                threads.push(ThreadState {
-                    state,
-                    interpreter: id,
-                    id: field(state, self.offsets.thread_id).ok_or(Misfit::Threads)?,
-                    native_id: (self.offsets.native_id)
-                        .and_then(|offset| Some(field(state, offset)?.0)),
-                    context: (self.offsets.context)
-                        .and_then(|offset| field(state, offset))
-                        .filter(|context| context.0 != 0),
-                    holds_gil: holder == Some(state),
-                });
+                let thread = self.thread(memory, state, id);
+                let mut thread = thread.ok_or(Misfit::Threads)?;
+                thread.holds_gil = holder == Some(state);
+                threads.push(thread);
                 state = field(state, self.offsets.thread_next).ok_or(Misfit::Threads)?;
                 if threads.len() > MAX_THREADS {
                     return Err(Misfit::Threads);
                 }
             }
-            let next = field(interpreter, self.offsets.interpreter_next);
-            interpreter = next.ok_or(Misfit::Interpreters)?;
+            interpreter = listed(interpreter, self.offsets.interpreter_next)?;
         }
         Err(Misfit::Interpreters)
     }
 
-    /// The state of the thread that holds the GIL of an interpreter, if any does.
+    /// Reads the state of a thread that belongs to the interpreter with this id. Leaves open who holds the GIL.
+    fn thread(&self, memory: &impl Memory, state: Avma, interpreter: u64) -> Option<ThreadState> {
+        let field = |offset: u64| memory.pointer(state.checked_add(offset)?);
+        let context = self.offsets.context.and_then(field);
+        Some(ThreadState {
+            state,
+            interpreter,
+            id: field(self.offsets.thread_id)?,
+            native_id: self.offsets.native_id.and_then(field).map(|tid| tid.0),
+            context: context.filter(|context| context.0 != 0),
+            holds_gil: false,
+        })
+    }
+
+    /// The state of the thread that holds the GIL of an interpreter, if one does.
     fn gil_holder(&self, memory: &impl Memory, interpreter: Avma) -> Option<Avma> {
         match self.offsets.gil {
             Gil::Runtime(at) => memory.pointer(self.runtime.checked_add(at)?),
@@ -174,15 +179,15 @@ impl Structures {
         }
     }
 
-    /// The calls that are under way in a thread; of more than `limit`, the innermost.
+    /// The calls of a thread that have not returned: the innermost ones, up to `limit`.
     ///
     /// # Errors
     ///
-    /// When a frame cannot be read.
+    /// When residue cannot read a frame.
     pub fn calls(&self, memory: &impl Memory, state: Avma, limit: usize) -> Result<Calls, Misfit> {
         let mut found = Calls::default();
         let mut frame = self.current_frame(memory, state).ok_or(Misfit::Frames)?;
-        // Between two frames there may be one of the interpreter's own.
+        // Between two frames there may be one that the interpreter has made for itself.
         for _ in 0..limit.saturating_mul(2) {
             if frame.0 == 0 {
                 return Ok(found);
@@ -206,7 +211,7 @@ impl Structures {
         }
     }
 
-    /// What a frame runs, unless it is the interpreter's own, and the frame that it was called from.
+    /// The call of a frame, unless the interpreter has made the frame for itself, and the caller's frame.
     fn call(&self, memory: &impl Memory, frame: Avma) -> Option<(Option<Call>, Avma)> {
         let offsets = &self.offsets;
         let at = |offset| frame.checked_add(offset);
@@ -215,7 +220,7 @@ impl Structures {
         if offsets.entry_kind == EntryKind::Owner && mark >= OWNED_BY_INTERPRETER {
             return Some((None, previous));
         }
-        // The lowest bits may be tags.
+        // The lowest three bits may be tags.
         let code = Avma(memory.u64(at(offsets.executable)?)? & !7);
         let instruction = match offsets.instruction_kind {
             InstructionKind::Bytes => memory.u32(at(offsets.instruction)?)?.cast_signed() >> 1,
@@ -235,7 +240,7 @@ impl Structures {
     ///
     /// # Errors
     ///
-    /// When that is none.
+    /// When something else is there, or the code object has no name.
     pub fn code(&self, memory: &impl Memory, address: Avma) -> Result<CodeObject, Misfit> {
         let kind = address.checked_add(OBJECT_TYPE);
         if kind.and_then(|at| memory.pointer(at)) != Some(self.code_type) {
@@ -244,11 +249,11 @@ impl Structures {
         CodeObject::read(memory, &self.offsets.code, address).ok_or(Misfit::Name)
     }
 
-    /// The code object of a call, which has the instruction that the call is at.
+    /// The code object of a call.
     ///
     /// # Errors
     ///
-    /// When that is not so.
+    /// When something else is there, or the code object does not have the instruction of the call.
     pub fn code_of(&self, memory: &impl Memory, call: Call) -> Result<CodeObject, Misfit> {
         let code = self.code(memory, call.code)?;
         let instructions = self.instructions(memory, call.code);
@@ -268,12 +273,12 @@ impl Structures {
         Some(memory.u64(bytes.checked_add(VARIABLE_SIZE)?)? / 2)
     }
 
-    /// Whether everything is where it should be. Returns the threads, of which there is at least one;
-    /// none of them needs to run Python now.
+    /// Checks that everything is where it should be. Returns the threads, at least one. Perhaps none of them runs
+    /// Python now.
     ///
     /// # Errors
     ///
-    /// What does not fit, which may be because it is changing.
+    /// When something does not fit, perhaps because it is changing.
     pub fn check(&self, memory: &impl Memory) -> Result<Vec<ThreadState>, Misfit> {
         let threads = self.threads(memory)?;
         let mut checked = HashSet::new();

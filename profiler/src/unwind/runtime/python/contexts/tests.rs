@@ -1,4 +1,4 @@
-//! A type and two threads, laid out in an array.
+//! Finds the contexts in an array that holds a type and two threads.
 
 use super::*;
 use crate::unwind::runtime::python::memory_of;
@@ -9,13 +9,13 @@ const METHODS: u64 = BASE + 0x400;
 const NAMES: u64 = BASE + 0x600;
 const CONTEXT: u64 = BASE + 0x700;
 const STATES: [u64; 2] = [BASE + 0x800, BASE + 0x1000];
-/// Of 3.12.
+/// The offset of the context in 3.12.
 const OFFSET: u64 = 208;
 
 struct Image(Vec<u8>);
 
 impl Image {
-    /// One thread is in a context, the other one in none.
+    /// An image with one thread in a context, and one thread in none.
     fn new() -> Self {
         let mut image = Self(vec![0; 0x2000]);
         image.set(TYPE + TYPE_NEW, 0x111);
@@ -62,14 +62,14 @@ impl Image {
 #[test]
 fn what_makes_contexts_is_found_through_their_type() {
     let found = Image::new().find(Some(OFFSET)).expect("all is sound");
-    let makers = found.makers.iter().map(|it| it.0).collect::<Vec<_>>();
+    let makers = found.makers.iter().map(|maker| maker.0).collect::<Vec<_>>();
     assert_eq!(makers, [0x111, 0x331, 0x1010, 0x1020]);
     assert_eq!((found.offset, found.dealloc), (OFFSET, Avma(0x222)));
 }
 
 #[test]
 fn an_offset_that_is_not_known_is_found_by_a_thread_in_a_context() {
-    let offset = |image: Image| image.find(None).map(|it| it.offset);
+    let offset = |image: Image| image.find(None).map(|found| found.offset);
     assert_eq!(offset(Image::new()), Some(OFFSET));
     let mut image = Image::new();
     image.set(STATES[1] + OFFSET, 0);

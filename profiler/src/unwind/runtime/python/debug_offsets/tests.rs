@@ -1,25 +1,27 @@
-//! Debug offsets, written as an interpreter would.
+//! Reads debug offsets that the tests write as an interpreter would.
 
 use super::*;
 use crate::unwind::runtime::python::memory_of;
 
 const RUNTIME_AT: u64 = 0x1000;
 
-/// The groups of a version with a value for each field; what is not named is one word further than
-/// the field before it.
+/// The groups of a version with an offset for each field. A field that `named` does not mention is one word after
+/// the previous field.
 fn written(hex: u64, free_threaded: u64, groups: &[Group], named: &[(&str, &str, u64)]) -> Vec<u8> {
     let mut words = vec![u64::from_le_bytes(*COOKIE), hex, free_threaded];
     for (group, fields) in groups {
         for (index, field) in fields.iter().enumerate() {
-            let given = named.iter().find(|it| it.0 == *group && it.1 == *field);
+            let given = named
+                .iter()
+                .find(|named| named.0 == *group && named.1 == *field);
             let otherwise = if index == 0 { 8000 } else { index as u64 * 8 };
-            words.push(given.map_or(otherwise, |it| it.2));
+            words.push(given.map_or(otherwise, |given| given.2));
         }
     }
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-/// What no version has moved.
+/// The offsets that no version has changed.
 const KNOWN: [(&str, &str, u64); 7] = [
     ("object", "size", 16),
     ("object", "ob_type", 8),

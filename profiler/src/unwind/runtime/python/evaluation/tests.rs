@@ -1,4 +1,4 @@
-//! The parts of a function that a compiler has moved away, found without symbols and with them.
+//! Finds the parts of a function that a compiler has moved away, with symbols and without.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +8,8 @@ use std::{
 use super::*;
 use crate::{machine::skipped, unwind::runtime::python::PythonSymbols};
 
-/// Its own cold code is moved away, and it ends with a jump to another function that is not exported.
+/// The compiler moves the cold code of this function away, and the function ends with a jump to another function
+/// that the object does not export.
 const SOURCE: &str = "
 __attribute__((noinline)) static int other(int a) { __asm__ volatile(\"\"); return a * 3; }
 __attribute__((cold, noinline)) static void rare(int *a, int b) { __asm__ volatile(\"\"); *a += b; }
@@ -72,7 +73,8 @@ fn pythons_with_symbols_have_no_part_that_the_symbols_do_not_name() {
         };
         let is_library = |name: &str| name.starts_with("libpython3.") && name.ends_with(".so.1.0");
         let mut names = entries.flatten();
-        let Some(library) = names.find(|it| it.file_name().to_str().is_some_and(is_library)) else {
+        let is_it = |entry: &std::fs::DirEntry| entry.file_name().to_str().is_some_and(is_library);
+        let Some(library) = names.find(is_it) else {
             continue;
         };
         let bytes = std::fs::read(library.path()).expect("it can be read");
@@ -81,7 +83,7 @@ fn pythons_with_symbols_have_no_part_that_the_symbols_do_not_name() {
         };
         let file = object::File::parse(&bytes[..]).expect("it is an ELF file");
         let (found, named) = (spans(&decoded(&bytes[..], &file)), spans(&symbols.eval));
-        // A part of a few bytes is what stands behind a place that is never reached.
+        // A part of a few bytes is what the compiler puts after a place that the program never reaches.
         let reached: BTreeSet<_> = named.into_iter().filter(|part| part.1 > 16).collect();
         assert_eq!(found, reached, "{}", library.path().display());
         compared += 1;

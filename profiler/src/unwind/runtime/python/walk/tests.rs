@@ -1,4 +1,4 @@
-//! A small interpreter, laid out in an array as 3.12 would.
+//! Walks over a small interpreter in an array, with the layout of 3.12.
 
 use super::*;
 use crate::unwind::runtime::python::{PythonVersion, memory_of};
@@ -14,14 +14,14 @@ const CODE: u64 = BASE + 0x4000;
 const GIL: u64 = BASE + 0x4400;
 const NAME: u64 = BASE + 0x5000;
 const TABLE: u64 = BASE + 0x5100;
-/// Innermost, the interpreter's own, outermost.
+/// The innermost frame, one of the interpreter's own, and the outermost frame.
 const FRAMES: [u64; 3] = [BASE + 0x6000, BASE + 0x6100, BASE + 0x6200];
 
 struct Image(Vec<u8>);
 
 impl Image {
-    /// One interpreter with two threads, of which one runs two functions with the interpreter's own
-    /// frame between them.
+    /// One interpreter with two threads. One of them runs two functions, with a frame of the interpreter's own
+    /// between them.
     fn new() -> Self {
         let mut image = Self(vec![0; 0x8000]);
         let offsets = offsets();
@@ -105,7 +105,9 @@ fn checked(image: Image) -> Result<Vec<ThreadState>, Misfit> {
 #[test]
 fn threads_and_who_holds_the_gil_are_found_from_the_runtime() {
     let threads = checked(Image::new()).expect("all of it is sound");
-    let seen = threads.iter().map(|it| (it.state.0, it.id.0, it.holds_gil));
+    let seen = threads
+        .iter()
+        .map(|thread| (thread.state.0, thread.id.0, thread.holds_gil));
     let expected = [(IDLE, 0x500, false), (THREAD, 0x600, true)];
     assert_eq!(seen.collect::<Vec<_>>(), expected);
 }
@@ -122,7 +124,7 @@ fn a_gil_that_is_free_is_held_by_nobody() {
 fn the_interpreters_own_frames_are_none_of_pythons() {
     let memory = Image::new().memory();
     let walked = structures(offsets()).calls(&memory, Avma(THREAD), 10);
-    let instructions = |calls: &Calls| calls.calls.iter().map(|it| it.instruction).collect();
+    let instructions = |calls: &Calls| calls.calls.iter().map(|call| call.instruction).collect();
     let walked = walked.expect("the frames are sound");
     let all: Vec<u32> = instructions(&walked);
     assert_eq!((all, walked.cut), (vec![0, 2], false));
@@ -137,7 +139,10 @@ fn stacks_have_names_and_are_steady_where_nothing_moves() {
     let stacks = structures(offsets()).stacks(&memory, 10);
     let stacks = stacks.expect("the threads are sound");
     assert!(stacks.iter().all(|stack| stack.steady && !stack.cut));
-    let names = stacks[1].functions.iter().map(|it| it.name.as_str());
+    let names = stacks[1]
+        .functions
+        .iter()
+        .map(|function| function.name.as_str());
     assert_eq!(names.collect::<Vec<_>>(), ["f", "f"]);
     assert_eq!(stacks[0].functions, []);
 }
@@ -158,7 +163,7 @@ fn whatever_does_not_fit_is_said() {
         (CODE + OBJECT_TYPE, MAIN, Misfit::CodeType),
         (CODE + VARIABLE_SIZE, 2, Misfit::Instruction),
         (CODE + offsets.code.name, 8, Misfit::Name),
-        // Not compact: no string that a compiler has made.
+        // The string is not compact, so no compiler has made it.
         (NAME + 32, 1 << 2, Misfit::Name),
     ];
     for (at, word, misfit) in cases {
