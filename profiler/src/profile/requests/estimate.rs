@@ -1,5 +1,5 @@
-//! Estimates for requests that no allocation could be bound to: from how the memory grew that is of no
-//! single one of them.
+//! Estimates for requests that no allocation could be bound to. The estimates come from how much
+//! the memory grew that belongs to no single request.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -10,40 +10,41 @@ use crate::window::record::{MemoryAt, WindowRecord};
 use crate::window::route::Route;
 use crate::window::table::{EstimatedFrom, RouteTable, RowEstimate};
 
-/// Intervals that are told apart: enough for the most routes that can be, three times over. Of a longer
-/// recording several are joined.
+/// The most intervals that the estimate tells apart: enough for three times the largest number of
+/// routes. In a longer recording, several intervals are joined into one.
 const MAX_INTERVALS: usize = 300;
 
-/// Why a route has no estimate that shares a column with others.
+/// Why a route that shares its column with others has no estimate.
 const TOO_FEW: &str = "its requests are too few among those of the others";
-/// As it says.
+/// Why a route has no estimate whose requests one thread served together with others.
 const TOGETHER: &str = "its requests arrived together with others";
-/// As it says.
+/// Why a route has no estimate whose requests all ended outside of whole intervals.
 const NOT_SEEN: &str = "none of its requests ended in a whole interval";
-/// As it says.
+/// Why a route has no estimate whose requests came in too short a time.
 const AT_ONCE: &str =
     "its requests came within too short a part of the recording: record while they come again";
-/// As it says.
+/// Why a route has no estimate whose requests cannot be told from the passing of time.
 const STEADY: &str = "its requests came as evenly as time";
 
 /// Fills in the estimates of routes with requests that were not bound.
 pub(super) fn fill_in(capture: &Capture, table: &mut RouteTable) {
     let records = || capture.windows.records.iter().map(|(record, _)| record);
     let by_threads: HashSet<u16> = records()
-        .filter(|it| it.binding.is_bound())
-        .map(|it| it.process)
+        .filter(|record| record.binding.is_bound())
+        .map(|record| record.process)
         .collect();
-    let behind_others = records().filter(|it| it.window >> 32 != 0);
-    let shared: HashSet<u32> = behind_others.map(|it| it.window as u32).collect();
-    // What such requests allocated is theirs together where a thread serves all of them, and in none of the memory
-    // that estimates are made from.
-    let is_apart = |it: &&WindowRecord| {
-        by_threads.contains(&it.process) && shared.contains(&(it.window as u32))
+    let behind_others = records().filter(|record| record.window >> 32 != 0);
+    let shared: HashSet<u32> = behind_others.map(|record| record.window as u32).collect();
+    // Where one thread serves several requests at once, what they allocate belongs to all of them
+    // together. None of that memory is in what the estimates are made from.
+    let is_apart = |record: &&WindowRecord| {
+        by_threads.contains(&record.process) && shared.contains(&(record.window as u32))
     };
-    let unbound = records().filter(|it| !it.binding.is_bound());
+    let unbound = records().filter(|record| !record.binding.is_bound());
     let (apart, unbound): (Vec<_>, Vec<_>) = unbound.partition(is_apart);
-    let missing = |it: &WindowRecord| (it.route.row(), RowEstimate::Missing(TOGETHER.to_owned()));
-    let mut known: HashMap<_, _> = apart.into_iter().map(missing).collect();
+    let together = || RowEstimate::Missing(TOGETHER.to_owned());
+    let missing = apart.iter().map(|record| (record.route.row(), together()));
+    let mut known: HashMap<_, _> = missing.collect();
     if !unbound.is_empty() {
         known.extend(estimates(capture, &unbound));
     }
@@ -52,7 +53,7 @@ pub(super) fn fill_in(capture: &Capture, table: &mut RouteTable) {
 
 fn estimates(capture: &Capture, unbound: &[&WindowRecord]) -> HashMap<Route, RowEstimate> {
     let routes = ranked(unbound);
-    let processes: HashSet<u16> = unbound.iter().map(|it| it.process).collect();
+    let processes: HashSet<u16> = unbound.iter().map(|record| record.process).collect();
     let (levels, from) = levels(&capture.windows.memory, &processes);
     let intervals = levels.len().saturating_sub(1);
     let columns = Columns::new(&routes, estimate::told_apart(intervals, routes.len()));
@@ -66,7 +67,7 @@ fn estimates(capture: &Capture, unbound: &[&WindowRecord]) -> HashMap<Route, Row
     estimates.collect()
 }
 
-/// Those with the most requests first.
+/// Lists the routes, with the most requests first.
 fn ranked(unbound: &[&WindowRecord]) -> Vec<Route> {
     let mut requests: HashMap<Route, u64> = HashMap::new();
     for record in unbound {
@@ -77,7 +78,7 @@ fn ranked(unbound: &[&WindowRecord]) -> Vec<Route> {
     routes.into_iter().map(|(route, _)| route).collect()
 }
 
-/// Memory of all processes together at one moment.
+/// The memory of all processes together at one moment.
 #[derive(Clone, Copy)]
 struct Level {
     /// Nanoseconds since 1970 UTC.
@@ -85,12 +86,13 @@ struct Level {
     bytes: i128,
 }
 
-/// Where intervals meet, from the first moment at which all of these processes were looked at. What the last
-/// looks leave over is no whole interval. Where memory stays as it is, it was looked at all the same: intervals that
-/// end only where something is left behind would say that all of them leave something.
+/// Finds the levels at which intervals begin and end, from the first moment at which the recorder
+/// had looked at all of these processes. The looks that are left over at the end make no whole
+/// interval. Looks at memory that has not changed count too: if intervals ended only where a
+/// request left something behind, then every interval would seem to leave something.
 fn levels(memory: &[MemoryAt], processes: &HashSet<u16>) -> (Vec<Level>, EstimatedFrom) {
-    let of_processes = memory.iter().filter(|it| processes.contains(&it.process));
-    let from = match of_processes.clone().all(|it| it.unbound_bytes.is_some()) {
+    let of_processes = memory.iter().filter(|at| processes.contains(&at.process));
+    let from = match of_processes.clone().all(|at| at.unbound_bytes.is_some()) {
         true => EstimatedFrom::Blocks,
         false => EstimatedFrom::ResidentSet,
     };
@@ -106,7 +108,7 @@ fn levels(memory: &[MemoryAt], processes: &HashSet<u16>) -> (Vec<Level>, Estimat
             continue;
         }
         let at_ns = memory.at_ns;
-        levels.pop_if(|it| it.at_ns == at_ns);
+        levels.pop_if(|level| level.at_ns == at_ns);
         let bytes = now.values().map(|bytes| i128::from(*bytes)).sum();
         levels.push(Level { at_ns, bytes });
     }
@@ -115,7 +117,7 @@ fn levels(memory: &[MemoryAt], processes: &HashSet<u16>) -> (Vec<Level>, Estimat
     (levels.into_iter().step_by(joined).collect(), from)
 }
 
-/// With the looks that are not stored, since nothing had changed.
+/// Adds the looks that the capture does not hold, because the memory had not changed.
 fn looked_at_as_well(levels: &[Level]) -> Vec<Level> {
     let span = levels.first().zip(levels.last());
     let span_ns = span.map_or(0, |(first, last)| last.at_ns.saturating_sub(first.at_ns));
@@ -138,7 +140,8 @@ fn looked_at_as_well(levels: &[Level]) -> Vec<Level> {
     all
 }
 
-/// Growth and requests of each interval, of all processes together that have unbound requests.
+/// Counts the growth and the requests of each interval, for all processes with unbound requests
+/// together.
 fn series(levels: &[Level], unbound: &[&WindowRecord], columns: &Columns<'_>) -> Vec<Interval> {
     let growths = levels.windows(2).map(|pair| pair[1].bytes - pair[0].bytes);
     let mut series: Vec<_> = growths
@@ -148,8 +151,8 @@ fn series(levels: &[Level], unbound: &[&WindowRecord], columns: &Columns<'_>) ->
         })
         .collect();
     for record in unbound {
-        let after = levels.partition_point(|it| it.at_ns < answered_ns(record));
-        let interval = after.checked_sub(1).and_then(|it| series.get_mut(it));
+        let after = levels.partition_point(|level| level.at_ns < answered_ns(record));
+        let interval = after.checked_sub(1).and_then(|index| series.get_mut(index));
         if let Some(interval) = interval {
             interval.requests[columns.of(&record.route.row())] += 1;
         }
@@ -157,16 +160,17 @@ fn series(levels: &[Level], unbound: &[&WindowRecord], columns: &Columns<'_>) ->
     series
 }
 
-/// What a request leaves behind was allocated before its last byte was sent; that its window is over may be
-/// known much later.
+/// Tells when a request was answered. What the request leaves behind was allocated before its last
+/// byte was sent. The recorder may see the end of the window much later.
 fn answered_ns(record: &WindowRecord) -> u64 {
     let answered = record
         .duration_ns
-        .map(|it| record.opened_ns.saturating_add(it));
-    answered.map_or(record.closed_ns, |it| it.min(record.closed_ns))
+        .map(|duration| record.opened_ns.saturating_add(duration));
+    answered.map_or(record.closed_ns, |answered| answered.min(record.closed_ns))
 }
 
-/// Which column of requests each route counts in: the first ones have their own, the others share one.
+/// The column in which each route counts its requests. The first routes have a column each, the
+/// others share one.
 struct Columns<'a> {
     routes: &'a [Route],
     of: HashMap<&'a Route, usize>,
@@ -211,19 +215,19 @@ impl<'a> Columns<'a> {
                 from,
             },
             RouteEstimate::TiedTo(others) if others.is_empty() => missing(STEADY),
-            RouteEstimate::TiedTo(others) => {
-                let names: Vec<_> = others.iter().map(|it| self.name(*it)).collect();
-                let names = names.join(", ");
-                missing(&format!(
-                    "its requests came along with, or in the stead of, {names}"
-                ))
-            }
+            RouteEstimate::TiedTo(others) => missing(&self.tied_to(others)),
             RouteEstimate::TooFew(requests) => missing(&format!(
                 "{requests} requests are too few to tell what one leaves behind, which takes {MIN_REQUESTS}: record longer"
             )),
             RouteEstimate::AtOnce => missing(AT_ONCE),
             RouteEstimate::NotSeen => missing(NOT_SEEN),
         }
+    }
+
+    fn tied_to(&self, others: &[usize]) -> String {
+        let names: Vec<_> = others.iter().map(|column| self.name(*column)).collect();
+        let names = names.join(", ");
+        format!("its requests came along with, or in the stead of, {names}")
     }
 
     fn name(&self, column: usize) -> String {
