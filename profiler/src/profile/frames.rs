@@ -19,7 +19,7 @@ pub struct Frame {
     pub line: Option<u32>,
     /// The ELF file that holds the code, as the target sees it. None for code that lies in no file.
     pub module: Option<String>,
-    /// Whether the compiler inlined it into the next outer frame.
+    /// Whether the compiler inlined the function into the next outer frame.
     pub inlined: bool,
 }
 

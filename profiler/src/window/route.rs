@@ -119,7 +119,7 @@ pub enum Kept {
     /// Words of lower-case letters, versions such as `v2`, and types of files
     #[default]
     Words,
-    /// Of those, only what a hundred requests had at the same place; a route masks it until then
+    /// Of these, only what a hundred requests had at the same place; until then, a route masks it
     Strict,
 }
 
