@@ -1,9 +1,9 @@
-//! An error with its causes, as one sentence.
+//! Writes an error with its causes as one sentence.
 
 use std::error::Error;
 
-/// The error and what caused it. What a message says already is not said again: some of our messages hold their
-/// cause, and so do those of libraries.
+/// Writes the error and what caused it. A cause that a message already holds is left out: some of
+/// our messages hold their cause, and so do some of the libraries' messages.
 #[must_use]
 pub fn in_full(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();

@@ -1,9 +1,10 @@
-//! What may be printed: the one place that says so, and the sinks that hold every output to it.
+//! Decides which characters may be printed, and holds the sinks through which every output goes.
 //!
-//! Names come from targets and captures, and strangers choose them. A control character could drive the
-//! reader's terminal, a line break forge a line of a report, a bidirectional control make a name read
-//! backwards, and what has no width hide in a name that looks like another. Each such character is shown by
-//! its number, as `\u{202e}`, so that nothing is hidden and two names that differ never read the same.
+//! Names come from targets and captures, so strangers choose them. A control character could drive
+//! the reader's terminal. A line break could forge a line of a report. A bidirectional control
+//! could make a name read backwards. A character without width could hide in a name that looks like
+//! another. Each such character is written as its number, such as `\u{202e}`. So nothing is hidden,
+//! and two different names never read the same.
 
 mod sink;
 
@@ -14,15 +15,16 @@ use std::borrow::Cow;
 
 pub(crate) use sink::{Notation, Sink};
 
-/// Whether a character shows what it is, wherever it stands: all but controls, line and paragraph
-/// separators, blanks other than the space, what formats or has no width, and what is no character.
+/// Whether a character shows what it is, wherever it stands. That excludes controls, line and
+/// paragraph separators, blanks other than the space, formatting characters, characters without
+/// width, and noncharacters.
 ///
-/// The Unicode Character Database 16 has the ranges: `Default_Ignorable_Code_Point` in
-/// DerivedCoreProperties.txt, where those are included that are not assigned yet, `Bidi_Control` in
-/// PropList.txt, general categories Cc, Cf, Zl, Zp and Zs, and the noncharacters of section 23.7 of the
-/// standard.
+/// The ranges come from the Unicode Character Database 16: `Default_Ignorable_Code_Point` in
+/// DerivedCoreProperties.txt, which includes code points that are not assigned yet, `Bidi_Control`
+/// in PropList.txt, the general categories Cc, Cf, Zl, Zp and Zs, and the noncharacters of section
+/// 23.7 of the standard.
 pub(crate) const fn is_printable(c: char) -> bool {
-    // Most text is of these.
+    // Most text consists of these characters.
     if matches!(c, ' '..='~') {
         return true;
     }
@@ -35,7 +37,8 @@ pub(crate) const fn is_printable(c: char) -> bool {
     !(control || blank || is_ignorable(c) || formats(c) || is_no_character(c))
 }
 
-/// `Default_Ignorable_Code_Point`: shown as nothing at all. The bidirectional controls are among them.
+/// Whether a terminal shows the character as nothing at all (`Default_Ignorable_Code_Point`). The
+/// bidirectional controls are among these characters.
 const fn is_ignorable(c: char) -> bool {
     matches!(
         c,
@@ -47,7 +50,7 @@ const fn is_ignorable(c: char) -> bool {
     )
 }
 
-/// The other characters of category Cf.
+/// Whether the character is one of the others of category Cf.
 const fn formats(c: char) -> bool {
     matches!(
         c,
@@ -56,23 +59,23 @@ const fn formats(c: char) -> bool {
     )
 }
 
-/// The noncharacters; XML forbids two of them.
+/// Whether the code point is a noncharacter. XML forbids two of them.
 const fn is_no_character(c: char) -> bool {
     matches!(c, '\u{fdd0}'..='\u{fdef}') || c as u32 & 0xfffe == 0xfffe
 }
 
-/// The name as one line that holds nothing but printable characters.
+/// Writes a name as one line of printable characters.
 pub(crate) fn printable(name: &str) -> String {
     clean(name, |_| false).into_owned()
 }
 
-/// The same of several lines, which stay lines.
+/// Writes several lines of printable characters. The lines stay lines.
 pub(crate) fn lines(text: &str) -> String {
     clean(text, |c| c == '\n').into_owned()
 }
 
-/// A message of one or more lines. Every line after the first is indented, so that a line break in a name
-/// cannot make what follows read as a message of its own.
+/// Writes a message of one or more lines. Every line after the first is indented, so that a line
+/// break in a name cannot make what follows read as a message of its own.
 pub(crate) fn message(text: &str) -> String {
     let mut lines = text.lines();
     let mut message = printable(lines.next().unwrap_or_default());

@@ -1,10 +1,10 @@
-//! Numbers and sentences as people read them: what every output is worded with.
+//! Words numbers and sentences for people. Every output takes its wording from here.
 
 pub(crate) use crate::printable::printable;
 
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
-/// `1234567` as `1.2 MiB`.
+/// Writes `1234567` as `1.2 MiB`.
 pub(crate) fn bytes(count: u64) -> String {
     let mut scaled = count as f64;
     let mut unit = 0;
@@ -20,7 +20,7 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// `1234567` as `1,234,567`.
+/// Writes `1234567` as `1,234,567`.
 pub(crate) fn number(count: u64) -> String {
     let digits = count.to_string();
     let mut grouped = String::with_capacity(digits.len() * 4 / 3);
@@ -33,13 +33,13 @@ pub(crate) fn number(count: u64) -> String {
     grouped
 }
 
-/// `1 block`, `2 blocks`.
+/// Writes `1 block` or `2 blocks`.
 pub(crate) fn counted(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", number(count))
 }
 
-/// Cuts what is too long in its middle: a name begins with its place and ends with its line.
+/// Cuts a long text in its middle, because a name begins with its place and ends with its line.
 pub(crate) fn fit(text: &str, columns: usize) -> String {
     let length = text.chars().count();
     if length <= columns {
@@ -52,14 +52,14 @@ pub(crate) fn fit(text: &str, columns: usize) -> String {
     format!("{start}…{end}")
 }
 
-/// The lines of a text that is too long for one, broken at blanks. Further lines begin below the text of
-/// the first, which is what follows its first wider gap.
+/// Breaks a text that is too long for one line at blanks. Further lines begin below the text of the
+/// first line, which is what follows its first gap of two or more blanks.
 pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let indent = text
         .find("  ")
         .map(|at| text.len() - text[at..].trim_start().len());
-    // A wider gap further right is in a name, and would leave no room beside it.
-    let indent = indent.filter(|it| *it < columns / 2).unwrap_or(0);
+    // A gap further right belongs to a name, and an indent that wide would leave no room.
+    let indent = indent.filter(|indent| *indent < columns / 2).unwrap_or(0);
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split(' ') {

@@ -1,11 +1,11 @@
-//! `cargo xtask bench`: what residue costs its target. The benchmark itself is a program of the
-//! package `residue-tests`, beside the targets that it measures.
+//! `cargo xtask bench`: measures what residue costs its target. The benchmark itself is a program
+//! of the package `residue-tests`, beside the targets that it measures.
 
 use anyhow::Result;
 
 use crate::{command, demo, setup};
 
-/// Builds the profiler and the benchmark, and runs it with `args`.
+/// Builds the profiler and the benchmark, and runs the benchmark with `args`.
 pub fn run(args: &[String]) -> Result<()> {
     setup::run()?;
     command::run(&mut command::cargo(&[

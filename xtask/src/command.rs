@@ -1,4 +1,4 @@
-//! Running other programs: say what runs, fail with its name, and never wait for ever.
+//! Runs other programs. Every failure names the command line.
 
 use std::{
     process::{Child, Command, ExitStatus, Stdio},
@@ -12,25 +12,25 @@ use crate::workspace;
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// A program and its arguments, to be run in the workspace's root.
+/// Makes a command that runs a program in the root of the workspace.
 pub fn new(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(args).current_dir(workspace::root());
     command
 }
 
-/// The cargo that runs this program.
+/// Makes a command that runs the cargo which runs this program.
 pub fn cargo(args: &[&str]) -> Command {
     new(env!("CARGO"), args)
 }
 
-/// Runs to the end; anything but success is an error that shows the command line.
+/// Runs a command to its end. Anything but success is an error that shows the command line.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| cannot_start(command))?;
     succeeded(command, status)
 }
 
-/// As [`run`], but kills the program when the time is up.
+/// Runs a command as [`run`] does, but kills the program when the time is up.
 pub fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
     let mut child = command.spawn().with_context(|| cannot_start(command))?;
     match wait_within(&mut child, limit)? {
@@ -39,7 +39,8 @@ pub fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
     }
 }
 
-/// Waits for a child, at most `limit`. A child that is not done by then is killed, and `None`.
+/// Waits for a child, at most `limit`. If the child is not done by then, the function kills it and
+/// returns `None`.
 pub fn wait_within(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
     loop {
@@ -55,7 +56,7 @@ pub fn wait_within(child: &mut Child, limit: Duration) -> Result<Option<ExitStat
     }
 }
 
-/// Whether a program starts and succeeds; its output is of no interest.
+/// Whether a program starts and succeeds. Nobody sees its output.
 pub fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
@@ -65,7 +66,7 @@ pub fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Standard output of a program that has to succeed.
+/// Returns the standard output of a program that has to succeed.
 pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     let output = command
         .stderr(Stdio::inherit())
@@ -75,7 +76,7 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// The command as one would type it.
+/// Writes a command as a person would type it.
 pub fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();

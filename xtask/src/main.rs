@@ -1,7 +1,7 @@
 //! Automation for this repository: `cargo xtask setup | demo | test | bench | tidy`.
 //!
-//! Every command can be run on a fresh machine: what it needs and does not find, it brings, or
-//! says exactly what to run.
+//! Every command runs on a fresh machine: it installs what it needs and does not find, or says
+//! exactly what to run.
 
 use std::process::ExitCode;
 

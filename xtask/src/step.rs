@@ -1,17 +1,18 @@
-//! Named steps, each printed with its time.
+//! Named steps. Each is printed with its time.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-/// The steps of one task, in the order in which they were done.
+/// The steps of one task, in the order in which they ran.
 #[derive(Default)]
 pub struct Steps {
     done: Vec<(&'static str, Duration)>,
 }
 
 impl Steps {
-    /// Announces a step, does it, and notes how long it took. An error carries the step's name.
+    /// Announces a step, runs it, and notes how long it took. An error carries the name of the
+    /// step.
     pub fn run<T>(&mut self, name: &'static str, step: impl FnOnce() -> Result<T>) -> Result<T> {
         println!("\n==> {name}");
         let started = Instant::now();
@@ -22,7 +23,7 @@ impl Steps {
         Ok(result)
     }
 
-    /// Prints every step again, with its time, and the sum.
+    /// Prints every step again, with its time, and the sum of the times.
     pub fn summarize(&self) {
         let total: Duration = self.done.iter().map(|(_, took)| *took).sum();
         println!();

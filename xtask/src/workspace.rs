@@ -1,4 +1,4 @@
-//! Where things are in this repository.
+//! The paths of things in this repository.
 
 use std::path::{Path, PathBuf};
 
@@ -9,12 +9,12 @@ pub fn root() -> &'static Path {
         .expect("xtask lies in the workspace")
 }
 
-/// Where cargo puts what it builds.
+/// The directory in which cargo puts what it builds.
 pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// The release build of the profiler.
+/// The path of the release build of the profiler.
 pub fn residue() -> PathBuf {
     target_dir().join("release/residue")
 }

@@ -1,5 +1,5 @@
-//! `residue inspect`: what residue sees in a process, an object and the kernel, without attaching
-//! anything.
+//! `residue inspect`: shows what residue sees in a process, an object and the kernel, without
+//! attaching anything.
 
 use std::io::{self, Write};
 
@@ -50,8 +50,8 @@ enum What {
 ///
 /// # Errors
 ///
-/// When the process or the object cannot be read, or the kernel refuses a program; the message names
-/// what to do.
+/// Fails when the process or the object cannot be read, or when the kernel refuses a program. The
+/// message names what to do.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let out = &mut Sink::new(io::stdout().lock(), Notation::Text);
     match &args.what {
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// Whoever reads the output may have seen enough of it.
+/// Takes a closed pipe for success, because whoever reads the output may have seen enough of it.
 fn written(result: io::Result<()>) -> anyhow::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -70,7 +70,7 @@ fn written(result: io::Result<()>) -> anyhow::Result<()> {
     }
 }
 
-/// Columns as wide as their widest cell.
+/// Writes a table whose columns are as wide as their widest cell.
 fn write_table<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io::Result<()> {
     let rows = rows
         .iter()

@@ -1,8 +1,8 @@
-//! Names that strangers could choose, for every output.
+//! Names that strangers could choose. Tests give them to every output.
 
-/// Each of them has broken some program.
+/// Names of a kind that has broken some program.
 pub(crate) const NAMES: &[&str] = &[
-    // C0, DEL and C1: what drives a terminal, ends a line, or is illegal in XML.
+    // C0, DEL and C1: characters that drive a terminal, end a line, or are illegal in XML.
     "\0",
     "a\0b",
     "\u{1}\u{2}\u{3}",
@@ -36,7 +36,7 @@ pub(crate) const NAMES: &[&str] = &[
     "c1\u{9d}0;title\u{9c}",
     "c1\u{90}dcs\u{9c}",
     "\u{8d}\u{8e}\u{8f}\u{9f}",
-    // Separators and blanks that are not the space.
+    // Separators, and blanks other than the space.
     "line\u{2028}separator",
     "paragraph\u{2029}separator",
     "no\u{a0}break",
@@ -52,7 +52,7 @@ pub(crate) const NAMES: &[&str] = &[
     "left\u{200e}right\u{200f}",
     "arabic\u{61c}mark",
     "access\u{202e}\u{2066}// admin\u{2069}\u{2066}",
-    // What has no width.
+    // Characters without width.
     "ma\u{200b}lloc",
     "ma\u{200c}lloc",
     "ma\u{200d}lloc",
@@ -69,14 +69,14 @@ pub(crate) const NAMES: &[&str] = &[
     "music\u{1d173}\u{1d17a}",
     "variation\u{fe0f}\u{e0100}",
     "reserved\u{2065}\u{fff0}",
-    // Tags, with which text can be hidden in text.
+    // Tags, which can hide text in text.
     "tag\u{e0001}\u{e0041}\u{e0042}\u{e007f}",
     "\u{e0000}\u{e0fff}",
-    // What formats.
+    // Formatting characters.
     "annotated\u{fff9}a\u{fffa}b\u{fffb}",
     "\u{600}\u{605}\u{6dd}\u{70f}\u{8e2}",
     "\u{110bd}\u{13430}",
-    // No characters.
+    // Noncharacters.
     "\u{fdd0}\u{fdef}",
     "\u{fffe}",
     "\u{ffff}",
@@ -156,8 +156,8 @@ pub(crate) const NAMES: &[&str] = &[
     "",
 ];
 
-/// What a name must not bring into any output. Said anew, by ranges of the standard's charts alone, so that
-/// the code is not held to its own word.
+/// Whether a name must not bring this character into any output. This function uses only the ranges
+/// of the standard's charts, and not the code under test.
 pub(crate) fn is_unclean(c: char) -> bool {
     let number = u32::from(c);
     c.is_control()

@@ -1,4 +1,4 @@
-//! A writer that lets nothing through but printable text.
+//! A writer that lets only printable text through.
 
 use std::io::{self, Write};
 
@@ -9,18 +9,21 @@ use super::is_printable;
 pub(crate) enum Notation {
     /// As in text for people: `\u{1b}`.
     Text,
-    /// The same, but what selects a colour or another rendition (ECMA-48, SGR) passes.
+    /// As in text for people, except that sequences which select a colour or another rendition pass
+    /// (ECMA-48, SGR).
     Coloured,
-    /// As in a string of JSON, where alone it can stand: `\u001b`, in UTF-16.
+    /// As in a string of JSON: `\u001b`, in UTF-16. Outside of strings, JSON has no such
+    /// characters.
     Json,
 }
 
-/// Writes text to `out`. Line breaks pass, since reports have lines: names lose theirs before.
+/// Writes text to `out`. Line breaks pass, because reports have lines. Whoever writes a name takes
+/// the line breaks out of it before.
 #[derive(Debug)]
 pub(crate) struct Sink<W> {
     out: W,
     notation: Notation,
-    /// The bytes of a character of which more is to come.
+    /// The first bytes of a character whose other bytes are still to come.
     begun: Vec<u8>,
 }
 
@@ -46,7 +49,7 @@ impl<W: Write> Sink<W> {
         Ok(())
     }
 
-    /// How many bytes at the start of a text may pass.
+    /// Counts the bytes at the start of a text that may pass.
     fn passes(&self, text: &str) -> usize {
         let stops = |c: char| c != '\n' && !is_printable(c);
         let mut end = 0;
@@ -64,19 +67,17 @@ impl<W: Write> Sink<W> {
             Notation::Text | Notation::Coloured => write!(self.out, "{}", c.escape_unicode()),
             Notation::Json => {
                 let mut units = [0; 2];
-                let units = c.encode_utf16(&mut units).iter();
-                units
-                    .into_iter()
-                    .try_for_each(|it| write!(self.out, "\\u{it:04x}"))
+                let mut units = c.encode_utf16(&mut units).iter();
+                units.try_for_each(|unit| write!(self.out, "\\u{unit:04x}"))
             }
         }
     }
 }
 
-/// How many bytes at the start of a text select a rendition.
+/// Counts the bytes at the start of a text that select a rendition.
 fn rendition(text: &str) -> usize {
     let parameters = text.strip_prefix("\x1b[");
-    let end = parameters.and_then(|it| it.find(|c: char| !c.is_ascii_digit() && c != ';'));
+    let end = parameters.and_then(|text| text.find(|c: char| !c.is_ascii_digit() && c != ';'));
     match (parameters, end) {
         (Some(parameters), Some(end)) if parameters[end..].starts_with('m') => end + 3,
         _ => 0,
@@ -104,7 +105,7 @@ impl<W: Write> Write for Sink<W> {
     }
 }
 
-/// Whether these bytes may be the first of a character.
+/// Whether these bytes may be the first bytes of a character.
 fn is_begun(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }

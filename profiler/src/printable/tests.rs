@@ -1,4 +1,4 @@
-//! What is printable, and what sinks do with what is not.
+//! Tests of what is printable, and of what sinks do with the rest.
 
 use std::io::Write as _;
 

@@ -1,8 +1,9 @@
-//! From totals to what each stack counts, when not every stack was walked.
+//! Turns totals into what each stack counts, when the recorder did not walk every stack.
 //!
-//! What was not walked counts for its shallow context. It is apportioned among the stacks that belong
-//! to that context, as what was walked is distributed among them: walks are a plain sample of a
-//! context's allocations, so no weights are needed. To the byte: what goes in comes out.
+//! An allocation whose stack was not walked counts for its shallow context. `apportion` divides
+//! what a context counts among the stacks that belong to the context, in proportion to what was
+//! walked of each. Walks are a plain sample of a context's allocations, so no weights are needed.
+//! The shares add up to what went in, to the byte.
 
 use std::collections::HashMap;
 
@@ -13,20 +14,20 @@ use crate::capture::{Figures, Stack};
 /// What one stack counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
-    /// Everything.
+    /// Everything that the stack counts.
     pub figures: Figures,
-    /// What of it was apportioned to the stack.
+    /// The part of `figures` that is apportioned to the stack.
     pub estimated: Figures,
-    /// Bytes that were allocated but not tracked.
+    /// Bytes that the process allocated and the recorder did not track.
     pub lost_bytes: u64,
-    /// Allocations that were not tracked.
+    /// Allocations that the recorder did not track.
     pub lost_objects: u64,
-    /// Whether it is a shallow context of which no stack was walked.
+    /// Whether this is a shallow context of which the recorder walked no stack.
     pub shallow: bool,
 }
 
-/// What each stack counts, in the order of their ids. A context is there only if no stack of it was
-/// walked.
+/// Tells what each stack counts, in the order of stack ids. A context is in the result only if the
+/// recorder walked none of its stacks.
 pub(super) fn apportion(stacks: &[Stack], totals: &[(u32, StackTotals)]) -> Vec<(u32, Counted)> {
     let stacks: HashMap<u32, &Stack> = stacks.iter().map(|stack| (stack.id, stack)).collect();
     let is_context = |id: &u32| {
@@ -36,9 +37,9 @@ pub(super) fn apportion(stacks: &[Stack], totals: &[(u32, StackTotals)]) -> Vec<
     let all = totals.iter().map(|(id, totals)| (*id, exact(totals)));
     let (contexts, mut counted): (Vec<_>, Vec<_>) = all.partition(|(id, _)| is_context(id));
     let mut members: HashMap<u32, Vec<usize>> = HashMap::new();
-    for (index, (id, it)) in counted.iter().enumerate() {
+    for (index, (id, counted)) in counted.iter().enumerate() {
         let context = stacks.get(id).map_or(0, |stack| stack.context);
-        if context != 0 && it.figures.alloc_objects > 0 {
+        if context != 0 && counted.figures.alloc_objects > 0 {
             members.entry(context).or_default().push(index);
         }
     }
@@ -58,8 +59,8 @@ pub(super) fn apportion(stacks: &[Stack], totals: &[(u32, StackTotals)]) -> Vec<
     counted
 }
 
-/// The kernel's counters are read one after the other while the target runs, so a free may be seen
-/// whose allocation is not.
+/// Turns the kernel's totals into figures. The kernel updates its counters one after the other
+/// while the target runs, so a reader may see a free and not yet the allocation.
 fn exact(totals: &StackTotals) -> Counted {
     Counted {
         figures: Figures {
@@ -74,57 +75,53 @@ fn exact(totals: &StackTotals) -> Counted {
     }
 }
 
-/// Adds what a context counts to the stacks that belong to it.
+/// Adds what a context counts to the stacks that belong to the context.
 fn share_out(own: Counted, members: &[usize], counted: &mut [(u32, Counted)]) {
-    let weights = |of: fn(&Figures) -> u64| -> Vec<u64> {
-        let figures = members.iter().map(|index| &counted[*index].1.figures);
-        figures.map(of).collect()
-    };
-    let alloc_bytes = weights(|figures| figures.alloc_bytes);
-    let alloc_objects = weights(|figures| figures.alloc_objects);
-    // Of a context whose walked blocks are all free again, nothing else tells whose the others are.
-    let or = |weights: Vec<u64>, other: &[u64]| match weights.iter().all(|weight| *weight == 0) {
-        true => other.to_vec(),
-        false => weights,
-    };
-    let inuse_bytes = or(weights(|figures| figures.inuse_bytes), &alloc_bytes);
-    let inuse_objects = or(weights(|figures| figures.inuse_objects), &alloc_objects);
-    let alloc_bytes = or(alloc_bytes, &alloc_objects);
-    let inuse_bytes = or(inuse_bytes, &alloc_objects);
-    let figures = own.figures;
-    let shares = [
-        in_proportion(figures.inuse_bytes, &inuse_bytes),
-        in_proportion(figures.inuse_objects, &inuse_objects),
-        in_proportion(figures.alloc_bytes, &alloc_bytes),
-        in_proportion(figures.alloc_objects, &alloc_objects),
-        in_proportion(own.lost_bytes, &alloc_bytes),
-        in_proportion(own.lost_objects, &alloc_objects),
-    ];
-    for (place, index) in members.iter().enumerate() {
-        let [
-            inuse_bytes,
-            inuse_objects,
-            alloc_bytes,
-            alloc_objects,
-            lost_bytes,
-            lost_objects,
-        ] = shares.each_ref().map(|share| share[place]);
-        let share = Figures {
-            inuse_bytes,
-            inuse_objects,
-            alloc_bytes,
-            alloc_objects,
-        };
+    let walked = members.iter().map(|index| counted[*index].1.figures);
+    let walked: Vec<Figures> = walked.collect();
+    for (index, share) in members.iter().zip(shares(own, &walked)) {
         let (_, counted) = &mut counted[*index];
-        counted.figures.add(share);
-        counted.estimated.add(share);
-        counted.lost_bytes = counted.lost_bytes.saturating_add(lost_bytes);
-        counted.lost_objects = counted.lost_objects.saturating_add(lost_objects);
+        counted.figures.add(share.figures);
+        counted.estimated.add(share.figures);
+        counted.lost_bytes = counted.lost_bytes.saturating_add(share.lost_bytes);
+        counted.lost_objects = counted.lost_objects.saturating_add(share.lost_objects);
     }
 }
 
-/// Divides `whole` so that the parts are to each other as the weights, as far as whole numbers can be,
-/// and add up to it. Not all weights may be zero.
+/// Divides what a context counts, in proportion to what was walked of each of its stacks.
+fn shares(mut own: Counted, walked: &[Figures]) -> Vec<Counted> {
+    let weights = |of: fn(&Figures) -> u64| -> Vec<u64> { walked.iter().map(of).collect() };
+    let alloc_objects = weights(|figures| figures.alloc_objects);
+    let alloc_bytes = nonzero_or(weights(|figures| figures.alloc_bytes), &alloc_objects);
+    // If all walked blocks are free again, only what was allocated tells whose the others are.
+    let inuse_bytes = nonzero_or(weights(|figures| figures.inuse_bytes), &alloc_bytes);
+    let inuse_objects = nonzero_or(weights(|figures| figures.inuse_objects), &alloc_objects);
+    let mut shares = vec![Counted::default(); walked.len()];
+    let mut divide = |field: fn(&mut Counted) -> &mut u64, weights: &[u64]| {
+        let parts = in_proportion(*field(&mut own), weights);
+        for (share, part) in shares.iter_mut().zip(parts) {
+            *field(share) = part;
+        }
+    };
+    divide(|share| &mut share.figures.inuse_bytes, &inuse_bytes);
+    divide(|share| &mut share.figures.inuse_objects, &inuse_objects);
+    divide(|share| &mut share.figures.alloc_bytes, &alloc_bytes);
+    divide(|share| &mut share.figures.alloc_objects, &alloc_objects);
+    divide(|share| &mut share.lost_bytes, &alloc_bytes);
+    divide(|share| &mut share.lost_objects, &alloc_objects);
+    shares
+}
+
+/// The weights, or the others if all weights are zero.
+pub(super) fn nonzero_or(weights: Vec<u64>, others: &[u64]) -> Vec<u64> {
+    match weights.iter().all(|weight| *weight == 0) {
+        true => others.to_vec(),
+        false => weights,
+    }
+}
+
+/// Divides `whole` into parts that add up to `whole`, and that are in proportion to the weights as
+/// far as whole numbers allow. At least one weight must be above zero.
 pub(super) fn in_proportion(whole: u64, weights: &[u64]) -> Vec<u64> {
     let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
     // Only a damaged capture has weights whose product with `whole` would not fit.
@@ -135,7 +132,7 @@ pub(super) fn in_proportion(whole: u64, weights: &[u64]) -> Vec<u64> {
     let mut given = 0;
     let mut part = |weight| {
         weight_so_far += weight;
-        // At most `whole`, since the weight so far is at most the sum.
+        // The result is at most `whole`, since the weight so far is at most the sum.
         let up_to_here = (u128::from(whole) * weight_so_far / sum) as u64;
         up_to_here - std::mem::replace(&mut given, up_to_here)
     };
@@ -171,7 +168,7 @@ mod tests {
         }
     }
 
-    /// Context 1 with the stacks 2 and 3.
+    /// Makes context 1 with the stacks 2 and 3.
     fn stacks() -> [Stack; 3] {
         [
             stack(1, StackKind::Context, 0),
@@ -210,7 +207,7 @@ mod tests {
         let counted = apportion(&stacks(), &totals);
         let inuse: Vec<_> = counted
             .iter()
-            .map(|(_, it)| it.estimated.inuse_objects)
+            .map(|(_, counted)| counted.estimated.inuse_objects)
             .collect();
         assert_eq!(inuse, [10, 30]);
     }

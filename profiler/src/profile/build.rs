@@ -1,4 +1,4 @@
-//! From a capture to a profile.
+//! Builds a profile from a capture.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,8 @@ use crate::profile::requests;
 use crate::profile::stacks::{Row, Stacks};
 use crate::profile::{CounterValue, MappingProfile, Profile, Span, StackProfile, Target};
 
-/// To Python 3.9, and from 3.10 on.
+/// The sizes of an arena: up to Python 3.9, and from Python 3.10 on (`ARENA_SIZE` in
+/// Objects/obmalloc.c).
 const ARENA_BYTES: [u64; 2] = [256 << 10, 1 << 20];
 
 impl From<&Capture> for Profile {
@@ -24,7 +25,7 @@ impl From<&Capture> for Profile {
 }
 
 impl Profile {
-    /// What a capture holds, with the frames of these languages.
+    /// Builds a profile of what a capture holds, with the frames of the given languages.
     #[must_use]
     pub fn of(capture: &Capture, languages: Languages) -> Self {
         let mut stacks = Stacks::new(capture, languages);
@@ -52,7 +53,7 @@ impl Profile {
     }
 }
 
-/// What was remarked, and what a reader has to know of the programs.
+/// Collects the recorder's remarks, and what a reader has to know about the recorded programs.
 fn notes(capture: &Capture) -> Vec<Note> {
     let unseen = interpreters::unseen(capture).into_iter();
     let unseen = unseen.map(|text| Note {
@@ -62,21 +63,21 @@ fn notes(capture: &Capture) -> Vec<Note> {
     capture.notes.iter().cloned().chain(unseen).collect()
 }
 
-/// Whether no allocation was followed: memory was looked at, and never that of blocks.
+/// Whether the recorder followed no allocation: it looked at memory, and never counted blocks.
 pub(super) fn is_rss_only(capture: &Capture) -> bool {
     let memory = &capture.windows.memory;
-    let counts_blocks = memory.iter().any(|it| it.unbound_bytes.is_some());
+    let counts_blocks = memory.iter().any(|look| look.unbound_bytes.is_some());
     !memory.is_empty() && !counts_blocks && capture.totals.is_empty()
 }
 
-/// How far apart samples of Python objects are, bytes.
+/// Finds the distance between samples of Python objects in bytes.
 fn python_interval(capture: &Capture) -> Option<u64> {
     let mut options = capture.meta.options.iter();
     let (_, value) = options.find(|(name, _)| name == PYTHON_OBJECTS_OPTION)?;
     value.parse().ok()
 }
 
-/// The rows of the stacks of wanted kinds.
+/// Makes the rows of the stacks whose kind is wanted.
 fn allocated(
     counted: &[(u32, Counted)],
     stacks: &mut Stacks<'_>,
@@ -84,8 +85,9 @@ fn allocated(
 ) -> Vec<StackProfile> {
     let mut rows: HashMap<Row, StackProfile> = HashMap::new();
     // A stack that only ever mapped memory has allocated no block.
-    let any_block = |it: &Counted| it.figures.alloc_objects > 0 || it.lost_objects > 0;
-    for (id, counted) in counted.iter().filter(|(_, it)| any_block(it)) {
+    let any_block =
+        |counted: &Counted| counted.figures.alloc_objects > 0 || counted.lost_objects > 0;
+    for (id, counted) in counted.iter().filter(|(_, counted)| any_block(counted)) {
         if !wanted(stacks.kind(*id)) {
             continue;
         }
@@ -97,11 +99,7 @@ fn allocated(
                 frames,
                 ..StackProfile::default()
             });
-        row.figures.add(counted.figures);
-        row.estimated.add(counted.estimated);
-        row.shallow |= counted.shallow;
-        row.lost_bytes = row.lost_bytes.saturating_add(counted.lost_bytes);
-        row.lost_objects = row.lost_objects.saturating_add(counted.lost_objects);
+        add(row, counted);
     }
     let mut rows: Vec<StackProfile> = rows.into_values().collect();
     rows.sort_unstable_by(|a, b| {
@@ -109,6 +107,14 @@ fn allocated(
             .then_with(|| (a.target, &a.frames).cmp(&(b.target, &b.frames)))
     });
     rows
+}
+
+fn add(row: &mut StackProfile, counted: &Counted) {
+    row.figures.add(counted.figures);
+    row.estimated.add(counted.estimated);
+    row.shallow |= counted.shallow;
+    row.lost_bytes = row.lost_bytes.saturating_add(counted.lost_bytes);
+    row.lost_objects = row.lost_objects.saturating_add(counted.lost_objects);
 }
 
 fn mapped(capture: &Capture, stacks: &mut Stacks<'_>) -> Vec<MappingProfile> {
@@ -141,14 +147,14 @@ fn mapped(capture: &Capture, stacks: &mut Stacks<'_>) -> Vec<MappingProfile> {
     rows
 }
 
-/// Whether ranges have the size of pymalloc's arenas (Objects/obmalloc.c: `ARENA_SIZE`), each.
+/// Whether each of these ranges has the size of one of pymalloc's arenas.
 fn are_arenas(figures: &Figures) -> bool {
     ARENA_BYTES
         .iter()
         .any(|bytes| figures.alloc_objects.checked_mul(*bytes) == Some(figures.alloc_bytes))
 }
 
-/// Most outstanding first, then most allocated.
+/// Orders the most outstanding bytes first, then the most allocated bytes.
 fn by_size(a: &Figures, b: &Figures) -> std::cmp::Ordering {
     (b.inuse_bytes, b.alloc_bytes).cmp(&(a.inuse_bytes, a.alloc_bytes))
 }
@@ -181,14 +187,12 @@ fn span(capture: &Capture) -> Span {
     }
 }
 
-/// Every counter that this residue knows, and then those that only the recorder knew: they may mean
-/// a loss, so they count as one.
+/// Lists every counter that this residue knows, and then the counters that only the recorder knew.
+/// A counter that only the recorder knew may mean a loss, so it counts as one.
 fn counters(recorded: &[(String, u64)]) -> Vec<CounterValue> {
     let value_of = |name: &str| {
-        recorded
-            .iter()
-            .find(|(it, _)| it == name)
-            .map_or(0, |it| it.1)
+        let counter = recorded.iter().find(|(recorded, _)| recorded == name);
+        counter.map_or(0, |(_, value)| *value)
     };
     let known = Counter::ALL.iter().map(|counter| CounterValue {
         name: counter.name().to_owned(),

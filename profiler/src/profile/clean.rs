@@ -1,9 +1,10 @@
-//! No text of a profile can drive a terminal, forge a line or hide in a name.
+//! Cleans the text of a profile, so that no name can drive a terminal, forge a line or hide.
 
 use super::{CounterValue, Frame, Note, Profile, Target};
 use crate::printable::clean_in_place as clean;
 
-/// Everything that a report could print, whoever chose it. Routes are clean as they are made.
+/// Cleans everything that a report could print, no matter who chose it. Routes are clean from the
+/// moment they are made.
 pub(super) fn all_text(mut profile: Profile) -> Profile {
     profile.targets.iter_mut().for_each(target);
     profile.frames.iter_mut().for_each(frame);

@@ -1,11 +1,11 @@
-//! Which frame of a stack to blame first.
+//! Decides which frame of a stack to blame first.
 
 use crate::capture::FrameKind;
 use crate::profile::Frame;
 use crate::profile::frames::base_name;
 
-/// How the file names of run-time and allocator libraries begin. None is where an application's
-/// author would look for the line that keeps memory.
+/// How the file names of run-time and allocator libraries begin. The author of an application would
+/// look in none of them for the line that keeps memory.
 const RUNTIME_MODULES: &[&str] = &[
     "libc.so",
     "libc-",
@@ -50,7 +50,7 @@ const RUNTIME_FUNCTIONS: &[&str] = &[
     "PyEval_",
 ];
 
-/// The allocator's own entry points, where it is linked into the program itself.
+/// The entry points of an allocator that is linked into the program itself.
 const ALLOCATOR_FUNCTIONS: &[&str] = &[
     "malloc",
     "calloc",
@@ -64,13 +64,13 @@ const ALLOCATOR_FUNCTIONS: &[&str] = &[
     "strndup",
 ];
 
-/// Where the Rust standard library was built.
+/// The paths at which the Rust standard library was built.
 const RUNTIME_SOURCES: &[&str] = &["/rustc/", "/rust/library/"];
 
-/// Where Python code and extensions are that were installed, and so are not the application's.
+/// The directories of installed Python code and extensions, which are not the application's.
 pub(super) const LIBRARIES: &[&str] = &["/site-packages/", "/dist-packages/"];
 
-/// Where Python code and extensions are that came with the interpreter.
+/// Parts of the paths of Python code and extensions that came with the interpreter.
 pub(super) const WITH_PYTHON: &[&str] = &["/lib/python3", "<frozen "];
 
 /// The directories that installers write launchers to: scripts that import a library and call it.
@@ -88,27 +88,28 @@ pub(super) fn starts_up(module: &str, name: Option<&str>) -> bool {
         || begins_as(base_name(module), START_UP_MODULES)
 }
 
-/// What a frame is to whoever looks for the code to change; the first is looked at first.
+/// What a frame is to somebody who looks for the code to change. That person looks at the first
+/// kind first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Code {
-    /// The application's, in Python or in native code with lines.
+    /// Code of the application, in Python or in native code with lines.
     Application,
-    /// An installed package's, in Python.
+    /// Python code of an installed package.
     Library,
-    /// A script in `bin/`: mostly what an installer wrote there, which only starts a library.
+    /// A script in `bin/`. Mostly an installer wrote the script, which only starts a library.
     Launcher,
-    /// Of what comes with Python: modules, and what starts a program.
+    /// Code that comes with Python: modules, and what starts a program.
     WithPython,
-    /// Any other native code that is not the run-time's.
+    /// Any other native code outside of the run-time.
     Native,
-    /// An extension's, of an installed package or of what comes with Python.
+    /// Code of an extension, of an installed package or of what comes with Python.
     Extension,
-    /// The interpreter's, the C library's, the allocator's.
+    /// Code of the interpreter, the C library or the allocator.
     RunTime,
 }
 
-/// The index of the frame to blame first: the innermost of the first [`Code`] that the stack has; of a stack
-/// that has the run-time's alone, the leaf.
+/// Finds the index of the frame to blame first: the innermost frame of the first [`Code`] that the
+/// stack has. A stack with run-time code only yields the leaf.
 pub(super) fn find<'a>(frames: impl Iterator<Item = &'a Frame>) -> usize {
     let codes = frames.map(code).enumerate();
     let first = codes.min_by_key(|(index, code)| (*code, *index));
@@ -118,14 +119,15 @@ pub(super) fn find<'a>(frames: impl Iterator<Item = &'a Frame>) -> usize {
     }
 }
 
-/// The index of the frame by which the code at `culprit`, if it is the application's, came to the memory: the
-/// innermost one in Python of an installed package, or else the first native function that is called.
+/// Finds the index of the frame through which the application's code at `culprit` allocated: the
+/// innermost Python frame of an installed package, or else the first native function that the
+/// application called. None if the code at `culprit` is not the application's.
 pub(super) fn library<'a>(
     frames: impl DoubleEndedIterator<Item = &'a Frame> + ExactSizeIterator + Clone,
     culprit: usize,
 ) -> Option<usize> {
     let blamed = frames.clone().nth(culprit);
-    let blamed = blamed.filter(|it| code(it) == Code::Application)?;
+    let blamed = blamed.filter(|frame| code(frame) == Code::Application)?;
     let inner = || frames.clone().enumerate().take(culprit);
     let in_python = inner().find(|(_, frame)| code(frame) == Code::Library);
     let called = || {
@@ -152,26 +154,26 @@ fn code(frame: &Frame) -> Code {
 
 fn is_launcher(name: &str, path: &str) -> bool {
     let directory = path.rsplit('/').nth(1);
-    name == "<module>" && directory.is_some_and(|it| LAUNCHERS.contains(&it))
+    name == "<module>" && directory.is_some_and(|directory| LAUNCHERS.contains(&directory))
 }
 
-/// Whether a native frame is a library's that an application may call: not one that every program has, and
-/// none that comes with Python.
+/// Whether a native frame belongs to a library that an application may call: not to a library that
+/// every program has, and not to one that comes with Python.
 fn is_native_library(frame: &Frame) -> bool {
     let module = frame.module.as_deref();
     frame.kind == FrameKind::Native
         && !is_runtime(frame)
-        && module.is_some_and(|it| has_any(it, LIBRARIES) || !has_any(it, WITH_PYTHON))
+        && module.is_some_and(|module| has_any(module, LIBRARIES) || !has_any(module, WITH_PYTHON))
 }
 
-/// Whether a native frame is of an extension that was installed, or came with Python.
+/// Whether a native frame belongs to an extension that was installed, or that came with Python.
 fn is_extension(frame: &Frame) -> bool {
     let module = frame.module.as_deref();
-    module.is_some_and(|it| has_any(it, LIBRARIES) || has_any(it, WITH_PYTHON))
+    module.is_some_and(|module| has_any(module, LIBRARIES) || has_any(module, WITH_PYTHON))
 }
 
 pub(super) fn has_any(path: &str, parts: &[&str]) -> bool {
-    parts.iter().any(|it| path.contains(it))
+    parts.iter().any(|part| path.contains(part))
 }
 
 pub(super) fn begins_as(text: &str, starts: &[&str]) -> bool {
@@ -191,8 +193,8 @@ pub(super) fn is_runtime(frame: &Frame) -> bool {
         || begins_as(name, RUNTIME_FUNCTIONS)
         || module
             .as_deref()
-            .is_some_and(|it| begins_as(base_name(it), RUNTIME_MODULES))
+            .is_some_and(|module| begins_as(base_name(module), RUNTIME_MODULES))
         || file
             .as_deref()
-            .is_some_and(|it| begins_as(it, RUNTIME_SOURCES))
+            .is_some_and(|file| begins_as(file, RUNTIME_SOURCES))
 }

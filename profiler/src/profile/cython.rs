@@ -1,12 +1,14 @@
-//! Names of functions that Cython has made, as their authors wrote them.
+//! Turns the names that Cython gives to functions back into the names that their authors wrote.
 
-/// How such names begin.
+/// How the names that Cython makes begin.
 const MANGLED: &str = "__pyx_";
-/// What may stand before a function's own name where methods are wrapped or are slots of a type.
+/// What may stand before the function's own name, where Cython wraps a method or fills a slot of a
+/// type.
 const KINDS: [&str; 4] = ["tp_vectorcall", "pw", "pf", "f"];
 
-/// `Node.matches` of `__pyx_pw_3pkg_3mod_4Node_29matches`: the class and the function, without package, module and
-/// the number that makes the name unique. None if it is no such name.
+/// Turns `__pyx_pw_3pkg_3mod_4Node_29matches` into `Node.matches`: the class and the function,
+/// without the package, the module and the number that makes the name unique. None if Cython did
+/// not make the name.
 pub(super) fn plain(name: &str) -> Option<String> {
     let name = name.strip_prefix(MANGLED)?;
     let kind = |kind: &&str| name.strip_prefix(*kind)?.strip_prefix('_');
@@ -17,7 +19,7 @@ pub(super) fn plain(name: &str) -> Option<String> {
         rest = behind;
     }
     let own = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-    // Package and module are a scope each; a package may be in another.
+    // The package and the module are one scope each. A package may lie inside another package.
     let class = scopes.get(2..).and_then(<[_]>::last);
     match (class, own) {
         _ if scopes.is_empty() || own.is_empty() => None,
@@ -26,7 +28,7 @@ pub(super) fn plain(name: &str) -> Option<String> {
     }
 }
 
-/// A length, so many letters, and `_`; and what follows.
+/// Splits off one scope: a length, as many letters, and `_`. Returns the scope and what follows.
 fn scope(text: &str) -> Option<(&str, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (length, text) = text.split_at(digits);

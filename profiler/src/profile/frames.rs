@@ -1,4 +1,4 @@
-//! Frames as reports show them, each distinct one kept once.
+//! Frames as reports show them. Each distinct frame is kept once.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,22 +9,22 @@ use crate::profile::cython;
 /// A symbolized frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Frame {
-    /// What kind of code it is.
+    /// What kind of code the frame runs.
     pub kind: FrameKind,
-    /// The function; never empty.
+    /// The name of the function. Never empty.
     pub name: String,
-    /// Source file, as the compiler saw it.
+    /// The source file, as the compiler saw it.
     pub file: Option<String>,
-    /// Line in that file.
+    /// The line in that file.
     pub line: Option<u32>,
-    /// The ELF file that holds it, as the target sees it. None for code in no file.
+    /// The ELF file that holds the code, as the target sees it. None for code that lies in no file.
     pub module: Option<String>,
-    /// Whether the compiler inlined it into the next outer frame.
+    /// Whether the compiler inlined the function into the next outer frame.
     pub inlined: bool,
 }
 
-/// `function (file.c:12)`, with the file's base name, and a Python file's directory, which is its
-/// package; or as much of it as is known.
+/// `function (file.c:12)`, or as much of that as is known. A native file shows its base name. A
+/// Python file also shows its directory, which is the package.
 impl fmt::Display for Frame {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.name)?;
@@ -42,17 +42,18 @@ impl fmt::Display for Frame {
     }
 }
 
-/// Directories of installed Python packages.
+/// The directories that installers write Python packages to.
 const PACKAGES: [&str; 2] = ["/site-packages/", "/dist-packages/"];
 
 impl Frame {
-    /// The frame as one of a library: `package Class.function:12`, or `libxml2.so.2 xmlNewNode`.
+    /// Names the frame as one of a library: `package Class.function:12`, or `libxml2.so.2
+    /// xmlNewNode`.
     #[must_use]
     pub fn in_library(&self) -> String {
         let path = self.path();
         let library = path.map_or("", |path| package(path).unwrap_or(base_name(path)));
         let name = cython::plain(&self.name).unwrap_or_else(|| self.name.clone());
-        // What has no name is called by its file already.
+        // A function without a name already carries the name of its file.
         if library.is_empty() || name.starts_with(library) {
             return name;
         }
@@ -62,13 +63,13 @@ impl Frame {
         }
     }
 
-    /// The installed Python package that the frame is of, if it is of one.
+    /// Finds the installed Python package that the frame belongs to.
     #[must_use]
     pub fn package(&self) -> Option<&str> {
         self.path().and_then(package)
     }
 
-    /// The file that holds the code.
+    /// Finds the file that holds the code.
     fn path(&self) -> Option<&str> {
         match self.kind {
             FrameKind::Native => self.module.as_deref(),
@@ -77,9 +78,10 @@ impl Frame {
     }
 }
 
-/// The installed package that a file belongs to; of one that is a single file, its name without suffixes.
+/// Finds the installed package that a file belongs to. A package that is a single file yields the
+/// name of the file without suffixes.
 fn package(path: &str) -> Option<&str> {
-    let inside = PACKAGES.iter().find_map(|it| path.rsplit_once(it));
+    let inside = PACKAGES.iter().find_map(|part| path.rsplit_once(part));
     let (_, inside) = inside?;
     match inside.split_once('/') {
         Some((package, _)) => Some(package),
@@ -87,23 +89,23 @@ fn package(path: &str) -> Option<&str> {
     }
 }
 
-/// What follows the last slash.
+/// Returns what follows the last slash.
 pub(super) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The last two parts of a path.
+/// Returns the last two parts of a path.
 fn with_package(path: &str) -> &str {
     let slash = path.rmatch_indices('/').nth(1);
     slash.map_or(path, |(at, _)| &path[at + 1..])
 }
 
-/// Stands for a frame of one [`super::Profile`].
+/// The number of a frame in one [`super::Profile`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FrameId(u32);
 
 impl FrameId {
-    /// Its place in [`super::Profile::frames`].
+    /// The index of the frame in [`super::Profile::frames`].
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize

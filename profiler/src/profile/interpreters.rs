@@ -1,9 +1,9 @@
-//! Interpreters whose frames nobody walks: their stacks are the interpreter's own functions.
+//! Interpreters whose own frames nobody walks. Their stacks show the functions of the interpreter.
 
 use crate::capture::Capture;
 use crate::profile::frames::base_name;
 
-/// Languages, and what their programs and libraries are called, but for a version.
+/// Languages, and the names of their programs and libraries without a version.
 const UNSEEN: [(&str, &[&str]); 5] = [
     ("Ruby", &["ruby", "libruby"]),
     ("PHP", &["php", "php-fpm", "php-cgi", "libphp"]),
@@ -12,10 +12,11 @@ const UNSEEN: [(&str, &[&str]); 5] = [
     ("Java", &["java", "libjvm"]),
 ];
 
-/// What has to be known of each that was recorded.
+/// Makes a remark about each such language that was recorded.
 pub(super) fn unseen(capture: &Capture) -> Vec<String> {
-    let exes = capture.processes.iter().map(|(it, _)| it.exe.as_str());
-    let modules = capture.modules.iter().map(|it| it.path.as_str());
+    let processes = capture.processes.iter();
+    let exes = processes.map(|(process, _)| process.exe.as_str());
+    let modules = capture.modules.iter().map(|module| module.path.as_str());
     let files: Vec<&str> = exes.chain(modules).map(base_name).collect();
     let is_there = |(_, names): &&(_, &[&str])| files.iter().any(|file| is_any(file, names));
     let found = UNSEEN.iter().filter(is_there);
@@ -37,7 +38,7 @@ fn is_any(file: &str, names: &[&str]) -> bool {
     };
     names
         .iter()
-        .any(|it| name.strip_prefix(it).is_some_and(is_version))
+        .any(|start| name.strip_prefix(start).is_some_and(is_version))
 }
 
 #[cfg(test)]

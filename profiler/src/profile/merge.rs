@@ -1,36 +1,37 @@
-//! Native and Python frames as one stack.
+//! Merges native and Python frames into one stack.
 //!
-//! A recording has both: every native frame, and behind each one that runs Python's bytecode the
-//! Python frames that it runs. For a reader the interpreter's own frames only repeat what the Python
-//! frames say better, so they are left out, but for those at the leaf: what the interpreter did there
-//! tells what kind of object took the memory. Where an extension is at the leaf, that tells it.
+//! A recording holds both: every native frame, and behind each native frame that runs Python's
+//! bytecode, the Python frames that it runs. The interpreter's own frames only repeat what the
+//! Python frames tell a reader more clearly, so `kept` leaves them out. The interpreter's frames at
+//! the leaf stay, because what the interpreter did there tells what kind of object took the memory.
+//! Where an extension is at the leaf, the extension tells that.
 
-/// What a frame is to the merging.
+/// What part a frame plays in a merged stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// A Python function.
     Python,
-    /// The interpreter's own code.
+    /// Code of the interpreter itself.
     Interpreter,
-    /// What starts a program or a thread.
+    /// Code that starts a program or a thread.
     StartUp,
     /// Any other native code: an extension, or a program that embeds Python.
     Native,
 }
 
-/// Whose frames a reader wants to see.
+/// The languages whose frames a reader wants to see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Languages {
-    /// Those of Python and native code as one stack.
+    /// Python frames and native frames as one stack.
     #[default]
     Both,
-    /// All native ones, the interpreter's own included.
+    /// All native frames, including the interpreter's own.
     Native,
-    /// Python's alone.
+    /// Python frames only.
     Python,
 }
 
-/// Which frames of a stack, leaf first, a reader wants to see.
+/// Tells for each frame of a stack, leaf first, whether a reader wants to see the frame.
 pub(super) fn kept(roles: &[Role], languages: Languages) -> Vec<bool> {
     let keep = |role: &Role| (*role == Role::Python) == (languages == Languages::Python);
     match languages {
@@ -54,7 +55,7 @@ fn merged(roles: &[Role]) -> Vec<bool> {
         .all(|role| matches!(role, Role::Interpreter | Role::StartUp));
     let keep = |(index, role): (usize, &Role)| match role {
         Role::Python => true,
-        // The last of these is the evaluation function.
+        // The last of these frames is the function that evaluates bytecode.
         Role::Interpreter => index < leaf && index + 1 < first,
         Role::StartUp | Role::Native => index <= last || !starts_up,
     };

@@ -1,9 +1,10 @@
 //! The one symbolized model that every report reads.
 //!
-//! A [`Profile`] is a recording's end state: who was recorded, for how long, what was lost, and
-//! each distinct symbolized stack with its figures. Building it is pure; it never symbolizes and
-//! knows nothing of files. All its text is printable, whoever chose it. Stacks of one process whose frames read the same are one row, although
-//! their addresses differ.
+//! A [`Profile`] is the end state of a recording: which processes the recorder followed, for how
+//! long, what the recorder lost, and the figures of each distinct symbolized stack. Building a
+//! profile is pure: the builder never symbolizes and opens no files. All text in a profile is
+//! printable, no matter who chose the text. Stacks of one process whose frames read the same are
+//! one row, although their addresses differ.
 
 mod apportion;
 mod build;
@@ -28,37 +29,40 @@ pub use merge::Languages;
 pub use origin::Origin;
 pub use requests::{LeftProfile, Requests, Walk};
 
-/// A recording as reports show it.
+/// A recording in the form that reports read.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
-    /// The recorded processes, the first named first.
+    /// The recorded processes. The first is the one that the user named first.
     pub targets: Vec<Target>,
-    /// When it was recorded.
+    /// When the recorder ran.
     pub span: Span,
-    /// Every counter, those at zero included.
+    /// Every counter, including the ones at zero.
     pub counters: Vec<CounterValue>,
-    /// Remarks made while recording.
+    /// Remarks that the recorder made.
     pub notes: Vec<Note>,
-    /// Each distinct frame once; stacks refer to them.
+    /// Each distinct frame once. Stacks refer to frames by [`FrameId`].
     pub frames: Vec<Frame>,
-    /// What each stack allocated, most outstanding bytes first.
+    /// What each stack allocated, with the most outstanding bytes first.
     pub stacks: Vec<StackProfile>,
-    /// What each stack mapped, most outstanding bytes first.
+    /// What each stack mapped, with the most outstanding bytes first.
     pub mappings: Vec<MappingProfile>,
-    /// Python objects by stack, estimated from samples. They lie in pools, and so in mappings.
-    pub python_objects: Vec<StackProfile>,
-    /// Pools of Python's allocator, by the stack of the allocation that needed the pool. They lie in
+    /// Python objects by stack, estimated from samples. The objects lie in pools, and the pools in
     /// mappings.
+    pub python_objects: Vec<StackProfile>,
+    /// Pools of Python's allocator, by the stack of the allocation that needed the pool. Pools lie
+    /// in mappings.
     pub python_pools: Vec<StackProfile>,
-    /// How far apart samples of Python objects are, bytes; none if none were taken.
+    /// The distance between samples of Python objects in bytes. None if the recorder took no
+    /// samples.
     pub python_interval: Option<u64>,
-    /// Requests, and what they left behind; none if no windows were recorded.
+    /// Requests and what they left behind. None if the recorder saw no windows.
     pub requests: Option<Requests>,
-    /// Whether no allocation was followed (`--rss-only`): what is empty here is then not known to be so.
+    /// Whether the recorder followed no allocation (`--rss-only`). An empty list then does not mean
+    /// that the process allocated nothing.
     pub rss_only: bool,
 }
 
-/// Whose blocks a report shows. They overlap, so no report adds them up.
+/// Which blocks a report shows. Tiers overlap, so no report adds them up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Tier {
     /// Blocks of the allocator: each counted
@@ -73,118 +77,120 @@ pub enum Tier {
 /// A recorded process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// Its number in the recording.
+    /// The number of the process in the recording.
     pub slot: u16,
     /// Thread group id.
     pub pid: u32,
-    /// The short name.
+    /// The short name of the process.
     pub comm: String,
-    /// The executable, as the target sees it.
+    /// The path of the executable, as the target sees it.
     pub exe: String,
     /// The command line.
     pub cmdline: String,
-    /// Why it ended, if it did while it was recorded.
+    /// Why the process ended, if the process ended during the recording.
     pub end_reason: Option<String>,
 }
 
-/// When a recording was made; nanoseconds since 1970 UTC.
+/// The time that a recording covers, in nanoseconds since 1970 UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
-    /// When it began.
+    /// When the recording began.
     pub start_ns: u64,
-    /// The moment whose figures these are.
+    /// The moment that the figures describe.
     pub end_ns: u64,
-    /// Whether the recorder was cut off: what came after `end_ns` is missing.
+    /// Whether something cut the recorder off. Everything after `end_ns` is then missing.
     pub cut_off: bool,
 }
 
 impl Span {
-    /// Nanoseconds from start to end.
+    /// The length of the recording in nanoseconds.
     #[must_use]
     pub const fn duration_ns(self) -> u64 {
         self.end_ns.saturating_sub(self.start_ns)
     }
 }
 
-/// A counter of things lost or worth knowing.
+/// A counter of things that the recorder lost, or that a reader should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CounterValue {
-    /// Its stable name.
+    /// The stable name of the counter.
     pub name: String,
-    /// What it counts, for a person.
+    /// What the counter counts, in words for a person.
     pub meaning: String,
     /// Whether a value above zero makes the report incomplete.
     pub kind: CounterKind,
-    /// How often.
+    /// How often the counted thing happened.
     pub value: u64,
 }
 
 /// What one symbolized stack of one process allocated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StackProfile {
-    /// Index into [`Profile::targets`]; none when the stack, and so its process, is not known.
+    /// Index into [`Profile::targets`]. None when the stack is unknown, since then the process is
+    /// unknown too.
     pub target: Option<usize>,
-    /// Leaf first.
+    /// The frames, leaf first.
     pub frames: Vec<FrameId>,
-    /// How much.
+    /// How much the stack allocated.
     pub figures: Figures,
-    /// How much of that was apportioned to the stack because the stacks of these allocations were not
-    /// walked.
+    /// The part of `figures` that is apportioned to this stack, because nobody walked the stacks of
+    /// those allocations.
     pub estimated: Figures,
-    /// Whether these are only the first frames of stacks none of which was walked.
+    /// Whether `frames` holds only the first frames of several stacks, all of them unwalked.
     pub shallow: bool,
-    /// Bytes that were allocated but not tracked.
+    /// Bytes that the process allocated and the recorder did not track.
     pub lost_bytes: u64,
-    /// Allocations that were not tracked.
+    /// Allocations that the recorder did not track.
     pub lost_objects: u64,
 }
 
 /// What one symbolized stack of one process mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappingProfile {
-    /// Index into [`Profile::targets`]; none when the stack, and so its process, is not known.
+    /// Index into [`Profile::targets`]. None when the stack is unknown, since then the process is
+    /// unknown too.
     pub target: Option<usize>,
-    /// Leaf first.
+    /// The frames, leaf first.
     pub frames: Vec<FrameId>,
-    /// On whose behalf.
+    /// For whom the process mapped the memory.
     pub owner: MappingOwner,
-    /// Whether these are arenas of Python's allocator, which hold small objects: mapped by the
-    /// interpreter itself, in pieces of an arena's size.
+    /// Whether these mappings are arenas of Python's allocator, which hold small objects. The
+    /// interpreter itself maps arenas, in pieces of the size of an arena.
     pub python_arenas: bool,
-    /// How much; a block is a mapped range.
+    /// How much the stack mapped. A block is a mapped range.
     pub figures: Figures,
 }
 
 impl Profile {
-    /// The frame that a stack refers to.
+    /// Finds the frame that a stack refers to.
     ///
     /// # Panics
     ///
-    /// When `id` is another profile's.
+    /// Panics when `id` belongs to another profile.
     #[must_use]
     pub fn frame(&self, id: FrameId) -> &Frame {
         &self.frames[id.index()]
     }
 
-    /// Whose code a frame is.
+    /// Tells whose code a frame is.
     #[must_use]
     pub fn origin(&self, id: FrameId) -> Origin {
         origin::of(self.frame(id), &self.targets)
     }
 
-    /// All blocks together.
+    /// Adds up all blocks.
     #[must_use]
     pub fn total(&self) -> Figures {
         self.total_of(Tier::Blocks)
     }
 
-    /// All stacks of a tier together.
+    /// Adds up all stacks of a tier.
     #[must_use]
     pub fn total_of(&self, tier: Tier) -> Figures {
         sum(self.tier(tier).iter().map(|stack| stack.figures))
     }
 
-    /// The stacks of a tier, most outstanding bytes first.
+    /// The stacks of a tier, with the most outstanding bytes first.
     #[must_use]
     pub fn tier(&self, tier: Tier) -> &[StackProfile] {
         match tier {
@@ -194,54 +200,56 @@ impl Profile {
         }
     }
 
-    /// What of all stacks together has its own full stack.
+    /// Adds up the blocks whose full stack the recorder walked.
     #[must_use]
     pub fn walked(&self) -> Figures {
         let walked = self.stacks.iter().filter(|stack| !stack.shallow);
         sum(walked.map(|stack| stack.figures.minus(stack.estimated)))
     }
 
-    /// All arenas of Python's allocator together.
+    /// Adds up all arenas of Python's allocator.
     #[must_use]
     pub fn python_arenas(&self) -> Figures {
         let arenas = self.mappings.iter().filter(|mapping| mapping.python_arenas);
-        sum(arenas.map(|it| it.figures))
+        sum(arenas.map(|mapping| mapping.figures))
     }
 
-    /// All mappings of one owner together.
+    /// Adds up all mappings of one owner.
     #[must_use]
     pub fn mapped(&self, owner: MappingOwner) -> Figures {
         sum(self
             .mappings
             .iter()
             .filter(|mapping| mapping.owner == owner)
-            .map(|it| it.figures))
+            .map(|mapping| mapping.figures))
     }
 
-    /// All mappings together that are not there to hold an allocator's blocks.
+    /// Adds up all mappings, except the ones that hold an allocator's blocks.
     #[must_use]
     pub fn mapped_beside(&self) -> Figures {
         let mappings = self.mappings.iter();
-        let beside = mappings.filter(|it| it.owner != MappingOwner::Allocator);
-        sum(beside.map(|it| it.figures))
+        let beside = mappings.filter(|mapping| mapping.owner != MappingOwner::Allocator);
+        sum(beside.map(|mapping| mapping.figures))
     }
 
-    /// What makes this profile incomplete: the counters of lost things that are above zero.
+    /// Finds what makes this profile incomplete: the counters of lost things that are above zero.
     pub fn lost(&self) -> impl Iterator<Item = &CounterValue> {
         self.counters
             .iter()
-            .filter(|it| it.kind == CounterKind::Lost && it.value > 0)
+            .filter(|counter| counter.kind == CounterKind::Lost && counter.value > 0)
     }
 
-    /// The frame that a person wants to see first, as an index into `frames`: the innermost one of the
-    /// application; where there is none, of what is nearest to it.
+    /// Finds the frame that a person wants to see first, as an index into `frames`: the innermost
+    /// frame of the application. A stack without such a frame yields the frame that is nearest to
+    /// the application.
     #[must_use]
     pub fn culprit(&self, frames: &[FrameId]) -> usize {
         culprit::find(frames.iter().map(|id| self.frame(*id)))
     }
 
-    /// The library's frame by which the application's at `culprit` came to the memory, as an index into
-    /// `frames`; none if that is no application's frame, or called no library.
+    /// Finds the frame of the library through which the application's frame at `culprit` allocated,
+    /// as an index into `frames`. None if the frame at `culprit` is not the application's, or calls
+    /// no library.
     #[must_use]
     pub fn library(&self, frames: &[FrameId], culprit: usize) -> Option<usize> {
         culprit::library(frames.iter().map(|id| self.frame(*id)), culprit)

@@ -1,33 +1,33 @@
-//! Whose code a frame is.
+//! Tells whose code a frame is.
 
 use super::culprit::{LIBRARIES, WITH_PYTHON, begins_as, has_any, is_runtime};
 use super::frames::base_name;
 use super::{Frame, Target};
 use crate::capture::FrameKind;
 
-/// Whose code a frame is, as far as its names tell.
+/// Whose code a frame is, as far as names can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// The program's own.
+    /// Code of the program itself.
     Application,
-    /// A package that was installed for the interpreter, in its language or compiled.
+    /// Code of a package that somebody installed for the interpreter, interpreted or compiled.
     Framework,
-    /// The interpreter and what comes with it.
+    /// Code of the interpreter, and of what comes with it.
     Interpreter,
-    /// Any other compiled library: the C library, the allocator.
+    /// Code of any other compiled library, such as the C library or the allocator.
     Native,
-    /// What the kernel maps into every process.
+    /// Code that the kernel maps into every process.
     Kernel,
-    /// No code: it stands for what is not known.
+    /// No code: the frame is a marker for something unknown.
     Unknown,
 }
 
 /// How the file names of interpreters begin.
 const INTERPRETERS: [&str; 2] = ["libpython", "python3"];
-/// How the names of CPython's functions begin, where it is linked into the program itself.
+/// How the names of CPython's functions begin, where CPython is linked into the program itself.
 const PYTHON_FUNCTIONS: [&str; 4] = ["_Py", "PyObject_", "PyMem_", "PyEval_"];
 
-/// See [`super::Profile::origin`].
+/// Tells whose code a frame is: see [`super::Profile::origin`].
 pub(super) fn of(frame: &Frame, targets: &[Target]) -> Origin {
     match (frame.kind, frame.file.as_deref()) {
         (FrameKind::Python, Some(path)) => python(path),
@@ -54,7 +54,7 @@ fn native(frame: &Frame, file: Option<&str>, targets: &[Target]) -> Origin {
             Some(_) => Origin::Application,
         };
     };
-    let is_program = targets.iter().any(|it| it.exe == module);
+    let is_program = targets.iter().any(|target| target.exe == module);
     if module == "[vdso]" || module == "[vsyscall]" {
         Origin::Kernel
     } else if begins_as(base_name(module), &INTERPRETERS)

@@ -1,4 +1,4 @@
-//! Requests: one row a route, and by stack what they left behind.
+//! What requests did: one row for each route, and what requests left behind by stack.
 
 mod estimate;
 mod left_behind;
@@ -17,32 +17,32 @@ use crate::window::record::{Amount, ProcessUnbound, Stage, Unbound, WindowEnd, W
 use crate::window::route::Route;
 use crate::window::table::{RouteTable, TableBuilder};
 
-/// What requests did and left behind.
+/// What requests did, and what they left behind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Requests {
-    /// One row a route, with estimates where allocations could not be bound.
+    /// One row for each route, with estimates where no allocation could be bound.
     pub table: RouteTable,
-    /// What was left behind by stack, most bytes first. Those of one route and stage add up to what its
-    /// windows count.
+    /// What requests left behind by stack, most bytes first. The rows of one route and stage add up
+    /// to what the windows of that route count.
     pub left_behind: Vec<LeftProfile>,
 }
 
 /// What requests of one route and status left behind from one symbolized stack of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftProfile {
-    /// When it was looked at.
+    /// When the recorder looked.
     pub stage: Stage,
-    /// Whose requests.
+    /// The route of the requests.
     pub route: Route,
-    /// Of their responses.
+    /// The status of the responses.
     pub status: Option<u16>,
-    /// Index into [`super::Profile::targets`]; none when the process is not known.
+    /// Index into [`super::Profile::targets`]. None when the process is unknown.
     pub target: Option<usize>,
-    /// Leaf first.
+    /// The frames, leaf first.
     pub frames: Vec<FrameId>,
-    /// How much.
+    /// How much the requests left behind.
     pub amount: Amount,
-    /// How much of that was apportioned to the stack.
+    /// The part of `amount` that is apportioned to the stack.
     pub estimated: Amount,
     /// How much of the stack is known.
     pub walk: Walk,
@@ -51,15 +51,16 @@ pub struct LeftProfile {
 /// How much of a stack is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Walk {
-    /// It was walked.
+    /// The recorder walked the stack.
     Whole,
-    /// These are only the first frames of stacks none of which was walked.
+    /// Only the first frames of several stacks, all of them unwalked.
     Shallow,
-    /// Nothing: it was gone, or not there yet, when stacks were looked at.
+    /// No frame: the memory was freed already, or not yet known, when the recorder looked at
+    /// stacks.
     Missed,
 }
 
-/// None where no windows were recorded.
+/// Builds the rows of requests. None if the recorder saw no windows.
 pub(super) fn build(capture: &Capture, stacks: &mut Stacks<'_>) -> Option<Requests> {
     let windows = &capture.windows;
     if windows.records.is_empty() && windows.unbound.is_empty() {
@@ -72,9 +73,9 @@ pub(super) fn build(capture: &Capture, stacks: &mut Stacks<'_>) -> Option<Reques
             builder.add_survivors(&record.route, survived);
         }
     }
-    // Nobody counted what nobody followed.
+    // Without followed allocations, background memory is unknown and not zero.
     let counted = !is_rss_only(capture);
-    let [background, ambiguous] = unbound(&windows.unbound).map(|it| counted.then_some(it));
+    let [background, ambiguous] = unbound(&windows.unbound).map(|sum| counted.then_some(sum));
     let mut table = builder.build(background, ambiguous);
     estimate::fill_in(capture, &mut table);
     Some(Requests {
@@ -83,10 +84,10 @@ pub(super) fn build(capture: &Capture, stacks: &mut Stacks<'_>) -> Option<Reques
     })
 }
 
-/// Background and ambiguous memory of all processes together, as it was last.
+/// Adds up the background and ambiguous memory of all processes, as the recorder saw it last.
 fn unbound(written: &[UnboundAt]) -> [Unbound; 2] {
     let mut last: HashMap<u16, ProcessUnbound> = HashMap::new();
-    last.extend(written.iter().map(|it| (it.unbound.process, it.unbound)));
+    last.extend(written.iter().map(|at| (at.unbound.process, at.unbound)));
     let [mut background, mut ambiguous] = [Unbound::default(); 2];
     for process in last.values() {
         background.add(process.background);
@@ -95,7 +96,7 @@ fn unbound(written: &[UnboundAt]) -> [Unbound; 2] {
     [background, ambiguous]
 }
 
-/// What the window counts for in the sums of its route: as much as in the table.
+/// Tells what a window adds to the sums of its route. The table of routes adds up the same.
 fn left(record: &WindowRecord, survived: Option<Amount>) -> [(Stage, Option<Amount>); 2] {
     let is_bound = record.binding.is_bound();
     let is_closed = record.end != WindowEnd::StillOpen;

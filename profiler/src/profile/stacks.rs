@@ -1,4 +1,5 @@
-//! Stacks of a capture as rows of a report: frames with their names, and markers where some are missing.
+//! Turns the stacks of a capture into rows of a report: frames with names, and markers where frames
+//! are missing.
 
 use std::collections::HashMap;
 
@@ -10,17 +11,17 @@ use crate::profile::frames::{Interner, base_name};
 use crate::profile::merge::{self, Languages, Role};
 use crate::profile::{Frame, FrameId, culprit};
 
-/// Stands for a stack without Python frames where only those are shown.
+/// The marker of a stack without Python frames, in a report that shows only Python frames.
 const NO_PYTHON: &str = "[no Python frames]";
-/// Stands where the frames of a stack are not known, and says so.
+/// The marker of a stack whose frames are unknown.
 const UNKNOWN: &str = "[stack unknown]";
-/// Stands behind the frames of a shallow context.
+/// The marker that follows the frames of a shallow context.
 const SHALLOW: &str = "[stack not walked]";
 
-/// What tells two rows apart.
+/// The target and the frames of a row. Two rows with the same key are one row.
 pub(super) type Row = (Option<usize>, Vec<FrameId>);
 
-/// Symbolizes the stacks of one capture.
+/// The symbolized stacks of one capture.
 pub(super) struct Stacks<'a> {
     targets: HashMap<u16, usize>,
     modules: HashMap<u32, &'a capture::Module>,
@@ -33,20 +34,20 @@ pub(super) struct Stacks<'a> {
 impl<'a> Stacks<'a> {
     pub(super) fn new(capture: &'a Capture, languages: Languages) -> Self {
         let slots = capture.processes.iter().map(|(process, _)| process.slot);
+        let modules = capture.modules.iter();
+        let frames = capture.frames.iter();
+        let stacks = capture.stacks.iter();
         Self {
-            targets: slots
-                .enumerate()
-                .map(|(index, slot)| (slot, index))
-                .collect(),
-            modules: capture.modules.iter().map(|it| (it.id, it)).collect(),
-            frames: capture.frames.iter().map(|it| (it.id, it)).collect(),
-            stacks: capture.stacks.iter().map(|it| (it.id, it)).collect(),
+            targets: slots.zip(0..).collect(),
+            modules: modules.map(|module| (module.id, module)).collect(),
+            frames: frames.map(|frame| (frame.id, frame)).collect(),
+            stacks: stacks.map(|stack| (stack.id, stack)).collect(),
             interner: Interner::default(),
             languages,
         }
     }
 
-    /// The process in a slot, as an index into [`super::Profile::targets`].
+    /// Finds the process in a slot, as an index into [`super::Profile::targets`].
     pub(super) fn target(&self, slot: u16) -> Option<usize> {
         self.targets.get(&slot).copied()
     }
@@ -55,12 +56,14 @@ impl<'a> Stacks<'a> {
         self.interner.into_frames()
     }
 
-    /// What the totals of a stack are; of one that is not known, blocks.
+    /// Tells what the totals of a stack count. Those of an unknown stack count blocks.
     pub(super) fn kind(&self, id: u32) -> StackKind {
-        self.stacks.get(&id).map_or(StackKind::Full, |it| it.kind)
+        self.stacks
+            .get(&id)
+            .map_or(StackKind::Full, |stack| stack.kind)
     }
 
-    /// The shallow context that a stack belongs to, if it has one.
+    /// Finds the shallow context that a stack belongs to, if the stack belongs to one.
     pub(super) fn context(&self, id: u32) -> Option<u32> {
         let stack = self.stacks.get(&id)?;
         (stack.context != 0).then_some(stack.context)
@@ -80,14 +83,15 @@ impl<'a> Stacks<'a> {
         (target, frames)
     }
 
-    /// Whether the interpreter itself called what made the syscall, a function of the C library.
+    /// Whether the interpreter itself called the function that made the syscall, a function of the
+    /// C library.
     pub(super) fn is_mapped_by_interpreter(&self, id: u32) -> bool {
         let frames = self.stacks.get(&id).map(|stack| &stack.frames[..]);
         let mut innermost = frames.unwrap_or_default().iter().take(2);
         innermost.any(|id| self.role(*id) == Role::Interpreter)
     }
 
-    /// The stack's frames, with markers where some are missing.
+    /// Lists the frames of the stack, with markers where frames are missing.
     fn frames_of(&mut self, stack: &capture::Stack) -> Vec<FrameId> {
         let gap = stack.frames.len().saturating_sub(ROOT_FRAMES);
         let mut frames = Vec::new();
@@ -141,42 +145,37 @@ impl<'a> Stacks<'a> {
         })
     }
 
-    /// Adds a frame and the functions inlined at it.
+    /// Adds a frame and the functions that the compiler inlined into the frame.
     fn push(&mut self, frames: &mut Vec<FrameId>, id: u32) {
         let Some(frame) = self.frames.get(&id).copied() else {
             return frames.push(self.marker(&format!("[frame {id} unknown]")));
         };
         let module = frame.module.and_then(|id| self.modules.get(&id));
-        let module = module.map(|module| module.path.as_str());
+        let module = module.map(|module| module.path.clone());
+        let place = || place(module.as_deref(), frame.offset);
         if frame.symbols.iter().all(|symbol| symbol.name.is_empty()) {
-            let name = place(module, frame.offset);
-            let module = module.map(str::to_owned);
             return frames.push(self.interner.intern(Frame {
-                name,
+                name: place(),
                 module,
                 ..Frame::default()
             }));
         }
         let outermost = frame.symbols.len() - 1;
         for (depth, symbol) in frame.symbols.iter().enumerate() {
-            let unnamed = symbol.name.is_empty();
+            let name = Some(symbol.name.clone()).filter(|name| !name.is_empty());
             frames.push(self.interner.intern(Frame {
                 kind: frame.kind,
-                name: if unnamed {
-                    place(module, frame.offset)
-                } else {
-                    symbol.name.clone()
-                },
+                name: name.unwrap_or_else(place),
                 file: symbol.file.clone(),
                 line: symbol.line,
-                module: module.map(str::to_owned),
+                module: module.clone(),
                 inlined: depth < outermost,
             }));
         }
     }
 }
 
-/// `module+0xoffset`, what a place is called that has no name.
+/// `module+0xoffset`, the name of a place that has no symbol.
 fn place(module: Option<&str>, offset: u64) -> String {
     let module = module.map_or("[no module]", base_name);
     format!("{module}+{offset:#x}")

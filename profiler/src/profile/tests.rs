@@ -1,4 +1,4 @@
-//! Captures as plain data in, profiles out.
+//! Tests of a whole profile: captures go in as plain data, profiles come out.
 
 use residue_ebpf::abi::ROOT_FRAMES;
 use residue_ebpf::abi::counters::{Counter, CounterKind};
@@ -41,8 +41,8 @@ fn totals(alloc: u64, freed: u64) -> StackTotals {
     }
 }
 
-/// Two call sites on one line (frames 0 and 1), a frame without a symbol (2), one with an inlined
-/// function (3), one in no module (4).
+/// Makes two call sites on one line (frames 0 and 1), a frame without a symbol (2), a frame with an
+/// inlined function (3), and a frame in no module (4).
 fn capture() -> Capture {
     let frame = |id, module, symbols| Frame {
         id,

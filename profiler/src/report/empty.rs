@@ -1,10 +1,10 @@
-//! Why a report shows nothing.
+//! Says why a report shows nothing.
 
 use crate::profile::{Profile, Tier};
 use crate::report::rows::{rows, total};
 use crate::report::{Measure, Options};
 
-/// A sentence that says so, if there is not a byte of what is asked for.
+/// Says in a sentence why the report is empty. None if at least one byte is there to show.
 #[must_use]
 pub fn why_empty(profile: &Profile, shown: Options<'_>) -> Option<&'static str> {
     let is_empty = total(&rows(profile, shown)).bytes == 0;

@@ -1,4 +1,4 @@
-//! The flamegraph, drawn by inferno.
+//! The flamegraph, which inferno draws.
 
 mod colours;
 mod page;
@@ -16,17 +16,19 @@ use crate::wording;
 use colours::Colours;
 use page::Page;
 
-/// The width of a monospaced letter as a part of the font size, a little above the 0.602 of DejaVu
-/// Sans Mono and Courier: names are cut so that they stay inside their box.
+/// The width of a monospaced letter as a part of the font size. The value lies a little above the
+/// 0.602 of DejaVu Sans Mono and Courier, so that cut names stay inside their box.
 const FONT_WIDTH: f64 = 0.61;
 
-/// Per cent of the width below which a frame is left out: one pixel, which nobody could click.
+/// The least width of a frame in per cent of the picture: about one pixel. Nobody could click a
+/// smaller frame.
 const MIN_WIDTH: f64 = 0.06;
 
-/// Letters that the title has room for beside the name of a route.
+/// How many letters of the name of a route the title has room for.
 const ROUTE_COLUMNS: usize = 80;
 
-/// Counters of what was lost that are named, and the letters of each. A capture may hold any number of them.
+/// How many counters of losses the picture names, and how many letters of each. A capture may hold
+/// any number of them.
 const MAX_LOST: usize = 8;
 const LOST_COLUMNS: usize = 40;
 
@@ -49,14 +51,14 @@ pub(super) fn write(profile: &Profile, shown: Options<'_>, out: &mut impl Write)
 
 fn why_not_drawn(profile: &Profile, shown: Options<'_>, rows: &[Row<'_>]) -> Option<&'static str> {
     let mut bytes = rows.iter().map(|row| row.amount.bytes);
-    // inferno adds them up in as many bits.
+    // inferno adds up the bytes in 64 bits, too.
     match bytes.try_fold(0, u64::checked_add) {
         None => Some("These figures are larger than any memory: the capture is damaged."),
         Some(_) => empty::why_empty(profile, shown),
     }
 }
 
-/// As wide as the window, but for the parts around the frames, which [`Page`] makes.
+/// Draws the frames as wide as the window. [`Page`] makes the parts around the frames.
 fn draw(lines: &[String], colours: &mut Colours) -> io::Result<Vec<u8>> {
     let mut options = flamegraph::Options::default();
     options.bgcolors = Some(BackgroundColor::Flat(colours::BACKGROUND));
@@ -86,13 +88,13 @@ fn title(profile: &Profile, shown: Options<'_>) -> String {
     }
 }
 
-/// Whose requests are shown.
+/// Names the requests that the picture shows.
 fn requests(shown: Options<'_>) -> String {
     let name = |route: &Route| wording::fit(&wording::printable(&route.to_string()), ROUTE_COLUMNS);
     shown.route.map_or_else(|| "requests".to_owned(), name)
 }
 
-/// What is counted, when, and what is missing.
+/// Says what the picture counts, when that was, and what is missing.
 fn remarks(profile: &Profile, shown: Options<'_>, rows: &[Row<'_>]) -> Vec<String> {
     let total = rows::total(rows);
     let (block, _) = shown.tier.nouns();
@@ -102,7 +104,7 @@ fn remarks(profile: &Profile, shown: Options<'_>, rows: &[Row<'_>]) -> Vec<Strin
         Measure::Retained => "not yet freed when their request was over",
         Measure::Survivors => "not freed within the grace of their request",
     };
-    // What requests left behind may be gone, too, which a frame says.
+    // A frame of the picture says so where memory that requests left behind has no stack.
     let rest = match shown.by.stage() {
         None => ", the rest apportioned",
         Some(_) => "",

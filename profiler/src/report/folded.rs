@@ -1,4 +1,5 @@
-//! Folded stacks: `root;…;leaf bytes`, one line a stack, as flamegraph tools read them.
+//! Folded stacks, in the form that flamegraph tools read: `root;…;leaf bytes`, one line for each
+//! stack.
 
 use std::io::{self, Write};
 
@@ -17,12 +18,12 @@ pub(super) fn write(
         .try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// The lines, sorted, without those that count nothing.
+/// Makes the sorted lines, without those that count nothing.
 pub(super) fn lines(profile: &Profile, rows: &[Row<'_>]) -> Vec<String> {
     let frames: Vec<String> = profile
         .frames
         .iter()
-        .map(|it| escape(&it.to_string()))
+        .map(|frame| escape(&frame.to_string()))
         .collect();
     let any = rows.iter().filter(|row| row.amount.bytes > 0);
     let mut lines: Vec<String> = any.map(|row| line(profile, &frames, row)).collect();
@@ -32,12 +33,13 @@ pub(super) fn lines(profile: &Profile, rows: &[Row<'_>]) -> Vec<String> {
 
 fn line(profile: &Profile, frames: &[String], row: &Row<'_>) -> String {
     let mut line = String::new();
-    // Of processes that are told apart, each is a root of its own; with several routes, each is one below it.
+    // Processes that are told apart are a root each. Where several routes are shown, each is a root
+    // below its process.
     if row.by_process {
         let target = row.targets.first().copied().flatten();
         let target = target.and_then(|index| profile.targets.get(index));
-        line.push_str(&target.map_or("[process unknown]".into(), |it| {
-            escape(&heading::target(it))
+        line.push_str(&target.map_or("[process unknown]".into(), |target| {
+            escape(&heading::target(target))
         }));
         line.push(';');
     }
@@ -55,9 +57,11 @@ fn line(profile: &Profile, frames: &[String], row: &Row<'_>) -> String {
     line
 }
 
-/// The format separates frames by `;` and counts by a blank, without a way to quote. A name whose
-/// last word is a number would read as a count: its blank becomes `_`. So do blanks around a name, which
-/// readers take off, and what begins with `#`, which they skip, has a `_` before. No name is empty.
+/// Writes a name so that readers of folded stacks take it for one name. The format separates frames
+/// by `;` and counts by a blank, and has no way to quote. A name whose last word is a number would
+/// read as a count, so its last blank becomes `_`. Readers take off blanks around a name, so these
+/// become `_` too. Readers skip lines that begin with `#`, so such a name gets a `_` before. An
+/// empty name becomes `[no name]`.
 pub(super) fn escape(name: &str) -> String {
     let mut name = printable(name).replace(';', ":");
     if name.starts_with('#') {

@@ -1,4 +1,4 @@
-//! How reports word what a profile says of its processes and of its time.
+//! How reports word the processes and the time of a profile.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,7 @@ use crate::{
     wording::{number, printable},
 };
 
-/// `gunicorn (pid 12)`, and how many more.
+/// Writes `gunicorn (pid 12)`, and how many more processes there are.
 pub(super) fn targets(profile: &Profile) -> String {
     let Some(first) = profile.targets.first() else {
         return "no process".to_owned();
@@ -18,13 +18,13 @@ pub(super) fn targets(profile: &Profile) -> String {
     }
 }
 
-/// `gunicorn (pid 12)`.
+/// Writes `gunicorn (pid 12)`.
 pub(super) fn target(target: &Target) -> String {
     let Target { pid, comm, .. } = target;
     format!("{} (pid {pid})", printable(comm))
 }
 
-/// `60.0 s from 2026-11-23 22:40:01 UTC`, and whether the recording was cut off.
+/// Writes `60.0 s from 2026-11-23 22:40:01 UTC`, and whether something cut the recording off.
 pub(super) fn span(span: Span) -> String {
     let seconds = Duration::from_nanos(span.duration_ns()).as_secs_f64();
     let start = SystemTime::UNIX_EPOCH + Duration::from_nanos(span.start_ns);

@@ -1,5 +1,5 @@
-//! Everything as one JSON object. `docs/json.md` documents it; other tools read it, so names and
-//! meanings stay, and a change that breaks a reader raises [`SCHEMA`].
+//! Everything as one JSON object, documented in `docs/json.md`. Other tools read the object, so
+//! names and meanings stay. A change that breaks a reader raises [`SCHEMA`].
 
 mod requests;
 
@@ -9,11 +9,13 @@ use std::io::{self, Write};
 use residue_ebpf::abi::counters::CounterKind;
 use serde::Serialize;
 
-use crate::profile::{Figures, FrameId, Profile, StackProfile, Target};
+use crate::profile::{
+    Figures, Frame, FrameId, MappingProfile, Note, Profile, StackProfile, Target,
+};
 use crate::window::record::Unbound;
 use requests::RouteObject;
 
-/// The version of the object's shape.
+/// The version of the shape of the object.
 const SCHEMA: u32 = 1;
 
 #[derive(Serialize)]
@@ -36,7 +38,7 @@ struct Report<'a> {
     allocations_followed: bool,
 }
 
-/// The first process, flattened, and all of them.
+/// The first process, flattened, and all processes.
 #[derive(Serialize)]
 struct TargetObject<'a> {
     #[serde(flatten)]
@@ -112,7 +114,7 @@ pub(super) fn write(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
 
 fn report(profile: &Profile) -> Report<'_> {
     let span = profile.span;
-    let table = profile.requests.as_ref().map(|it| &it.table);
+    let table = profile.requests.as_ref().map(|requests| &requests.table);
     Report {
         schema: SCHEMA,
         target: TargetObject {
@@ -128,26 +130,9 @@ fn report(profile: &Profile) -> Report<'_> {
         lost: counters(profile, CounterKind::Lost),
         notes: counters(profile, CounterKind::Note),
         walked: figures(profile.walked()),
-        remarks: profile
-            .notes
-            .iter()
-            .map(|note| RemarkObject {
-                at_ns: note.at_ns,
-                text: &note.text,
-            })
-            .collect(),
+        remarks: profile.notes.iter().map(remark).collect(),
         stacks: stacks(profile, &profile.stacks),
-        mappings: profile
-            .mappings
-            .iter()
-            .map(|mapping| MappingObject {
-                frames: frames(profile, &mapping.frames),
-                figures: figures(mapping.figures),
-                owner: mapping.owner.name(),
-                python_arenas: mapping.python_arenas,
-                pid: pid(profile, mapping.target),
-            })
-            .collect(),
+        mappings: mappings(profile),
         python_objects: stacks(profile, &profile.python_objects),
         python_objects_interval: profile.python_interval,
         python_pools: stacks(profile, &profile.python_pools),
@@ -156,6 +141,25 @@ fn report(profile: &Profile) -> Report<'_> {
         ambiguous: table.and_then(|table| table.ambiguous),
         allocations_followed: !profile.rss_only,
     }
+}
+
+fn remark(note: &Note) -> RemarkObject<'_> {
+    let Note { at_ns, text } = note;
+    RemarkObject {
+        at_ns: *at_ns,
+        text,
+    }
+}
+
+fn mappings(profile: &Profile) -> Vec<MappingObject<'_>> {
+    let object = |mapping: &MappingProfile| MappingObject {
+        frames: frames(profile, &mapping.frames),
+        figures: figures(mapping.figures),
+        owner: mapping.owner.name(),
+        python_arenas: mapping.python_arenas,
+        pid: pid(profile, mapping.target),
+    };
+    profile.mappings.iter().map(object).collect()
 }
 
 fn stacks<'a>(profile: &'a Profile, stacks: &'a [StackProfile]) -> Vec<StackObject<'a>> {
@@ -200,18 +204,14 @@ fn counters(profile: &Profile, kind: CounterKind) -> BTreeMap<&str, u64> {
 }
 
 fn frames<'a>(profile: &'a Profile, frames: &[FrameId]) -> Vec<FrameObject<'a>> {
-    frames
-        .iter()
-        .map(|id| {
-            let frame = profile.frame(*id);
-            FrameObject {
-                name: &frame.name,
-                file: frame.file.as_deref(),
-                line: frame.line,
-                module: frame.module.as_deref(),
-            }
-        })
-        .collect()
+    let frames = frames.iter().map(|id| profile.frame(*id));
+    let object = |frame: &'a Frame| FrameObject {
+        name: &frame.name,
+        file: frame.file.as_deref(),
+        line: frame.line,
+        module: frame.module.as_deref(),
+    };
+    frames.map(object).collect()
 }
 
 fn figures(figures: Figures) -> FiguresObject {

@@ -1,4 +1,4 @@
-//! Reports: one file a format. Each is pure: a [`Profile`] in, bytes out.
+//! Reports, one file for each format. A format is pure: a [`Profile`] goes in, bytes come out.
 
 mod empty;
 mod flamegraph;
@@ -23,7 +23,7 @@ use crate::window::route::Route;
 pub use empty::why_empty;
 pub use selection::{Refusal, Selection};
 
-/// What a report is rendered as.
+/// The formats of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// An interactive SVG for a browser
@@ -38,7 +38,7 @@ pub enum Format {
     Text,
 }
 
-/// What a report counts. JSON always holds all of it, and pprof the first two together.
+/// What a report counts. JSON always holds all four, and pprof holds the first two together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Measure {
     /// Allocated since attach and not yet freed
@@ -52,18 +52,20 @@ pub enum Measure {
     Survivors,
 }
 
-/// How a report is rendered.
+/// How to render a report.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
-    /// What is counted.
+    /// What the report counts.
     pub by: Measure,
-    /// Whose blocks; JSON and text hold all.
+    /// Which blocks the report shows. JSON and text show all tiers.
     pub tier: Tier,
-    /// Of what requests left behind, those of this route; JSON holds all.
+    /// The route whose requests the report shows, where it shows what requests left behind. JSON
+    /// shows all routes.
     pub route: Option<&'a Route>,
-    /// Whether stacks of several processes that read the same are told apart; JSON and pprof always do.
+    /// Whether the report tells apart stacks of several processes that read the same. JSON and
+    /// pprof always do.
     pub by_process: bool,
-    /// Whether to emphasize with terminal colours (text only).
+    /// Whether to emphasize with terminal colours. Only the text format does.
     pub colour: bool,
 }
 
@@ -74,7 +76,7 @@ impl Format {
         matches!(self, Self::Flamegraph | Self::Pprof)
     }
 
-    /// Whether the output is of what was selected alone, and so may be empty.
+    /// Whether the output holds only what the user selected, and so may be empty.
     #[must_use]
     pub const fn shows_a_selection(self) -> bool {
         matches!(self, Self::Flamegraph | Self::Folded | Self::Pprof)
@@ -84,7 +86,7 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// When `out` cannot be written to.
+    /// Fails when `out` cannot be written to.
     pub fn write(
         self,
         profile: &Profile,
@@ -92,13 +94,14 @@ impl Format {
         out: &mut impl Write,
     ) -> io::Result<()> {
         let notation = match self {
-            // Its table of strings is its sink.
+            // The table of strings in a pprof file cleans all text, as the sink does for the other
+            // formats.
             Self::Pprof => return pprof::write(profile, options, out),
             Self::Json => Notation::Json,
             Self::Text if options.colour => Notation::Coloured,
             Self::Flamegraph | Self::Folded | Self::Text => Notation::Text,
         };
-        // Nothing that is not printable gets past the sink, whatever a profile holds.
+        // The sink lets only printable text through, whatever a profile holds.
         let out = &mut Sink::new(out, notation);
         match self {
             Self::Flamegraph => flamegraph::write(profile, options, out),
@@ -110,7 +113,7 @@ impl Format {
 }
 
 impl Tier {
-    /// What its figures count, for a person: one, and the memory.
+    /// Names one counted thing, and the memory, in words for a person.
     const fn nouns(self) -> (&'static str, &'static str) {
         match self {
             Self::Blocks => ("block", "memory"),
@@ -121,7 +124,8 @@ impl Tier {
 }
 
 impl Measure {
-    /// At which stage of requests it looks, if it is about them.
+    /// Tells at which stage of requests this measure looks. None if the measure is not about
+    /// requests.
     const fn stage(self) -> Option<Stage> {
         match self {
             Self::Outstanding | Self::Allocated => None,
@@ -130,7 +134,7 @@ impl Measure {
         }
     }
 
-    /// What is counted of memory that is not kept by request.
+    /// Tells what to count of memory that the recorder does not keep by request.
     const fn of_all(self) -> Self {
         match self {
             Self::Allocated => Self::Allocated,

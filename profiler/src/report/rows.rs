@@ -1,4 +1,4 @@
-//! What a report shows: stacks by what is counted, whatever that is.
+//! The rows of a report: stacks, each with the amount that the report counts.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -10,74 +10,76 @@ use crate::report::{Measure, Options};
 use crate::window::record::{Amount, Stage};
 use crate::window::route::Route;
 
-/// One stack, and how much of what is counted is its.
+/// One stack, and how much of the counted memory is its.
 pub(super) struct Row<'a> {
-    /// Indices into [`Profile::targets`]; none for a process that is not known. One alone where processes are told
-    /// apart.
+    /// Indices into [`Profile::targets`]. None stands for an unknown process. One index only, where
+    /// processes are told apart.
     pub targets: BTreeSet<Option<usize>>,
-    /// Whether processes are told apart.
+    /// Whether the report tells processes apart.
     pub by_process: bool,
-    /// Whose requests, where those of several routes are shown.
+    /// The route of the requests, where the report shows those of several routes.
     pub route: Option<&'a Route>,
-    /// Leaf first.
+    /// The frames, leaf first.
     pub frames: &'a [FrameId],
     pub amount: Amount,
-    /// How much of that was apportioned to the stack.
+    /// The part of `amount` that is apportioned to the stack.
     pub estimated: Amount,
     /// Whether the whole stack is known.
     pub whole: bool,
 }
 
-/// All stacks, those with the most bytes first. Those of several processes that read the same are one, unless
-/// processes are told apart.
+/// Lists all stacks, with the most bytes first. Stacks of several processes that read the same are
+/// one row, unless the report tells processes apart.
 pub(super) fn rows<'a>(profile: &'a Profile, shown: Options<'a>) -> Vec<Row<'a>> {
     let by_process = shown.by_process && profile.targets.len() > 1;
     match shown.by.stage() {
         Some(stage) => {
             let several = shown.route.is_none();
             let left = left_behind(profile, stage, shown.route);
-            merged(left.map(|it| of_requests(it, several)), by_process)
+            merged(left.map(|left| of_requests(left, several)), by_process)
         }
         None => {
             let stacks = profile.tier(shown.tier).iter();
-            merged(stacks.map(|it| of_stack(it, shown.by)), by_process)
+            merged(stacks.map(|stack| of_stack(stack, shown.by)), by_process)
         }
     }
 }
 
-/// What stacks have mapped that is not there to hold blocks, in the same form.
+/// Lists the stacks that mapped memory for anything but an allocator's blocks, in the same form.
 pub(super) fn mapped<'a>(profile: &'a Profile, shown: Options<'a>) -> Vec<Row<'a>> {
     let by_process = shown.by_process && profile.targets.len() > 1;
     let mappings = profile.mappings.iter();
-    let own = mappings.filter(|it| it.owner != MappingOwner::Allocator);
-    let row = |it: &'a MappingProfile| {
-        let amount = amount(&it.figures, shown.by);
-        Row::of(it.target, &it.frames, amount)
+    let own = mappings.filter(|mapping| mapping.owner != MappingOwner::Allocator);
+    let row = |mapping: &'a MappingProfile| {
+        let amount = amount(&mapping.figures, shown.by);
+        Row::of(mapping.target, &mapping.frames, amount)
     };
     merged(own.map(row), by_process)
 }
 
-/// What requests left behind at a stage: those of `route`, or of all.
+/// Finds what requests left behind at a stage: requests of `route`, or of all routes.
 pub(super) fn left_behind<'a>(
     profile: &'a Profile,
     stage: Stage,
     route: Option<&'a Route>,
 ) -> impl Iterator<Item = &'a LeftProfile> {
-    let all = profile.requests.iter().flat_map(|it| &it.left_behind);
-    all.filter(move |it| it.stage == stage && route.is_none_or(|route| it.route == *route))
+    let requests = profile.requests.iter();
+    let all = requests.flat_map(|requests| &requests.left_behind);
+    all.filter(move |left| left.stage == stage && route.is_none_or(|route| left.route == *route))
 }
 
-/// All rows together.
+/// Adds up all rows.
 pub(super) fn total(rows: &[Row<'_>]) -> Amount {
     sum(rows.iter().map(|row| row.amount))
 }
 
-/// How much of what is counted has a stack of its own, as `97.3 %`; `None` when all of it has.
+/// Tells how much of the counted memory has a stack of its own, as `97.3 %`. None when all of it
+/// has.
 pub(super) fn walked_share(rows: &[Row<'_>]) -> Option<String> {
     let whole = rows.iter().filter(|row| row.whole);
     let walked = sum(whole.map(|row| row.amount.minus(row.estimated))).bytes;
     let all = total(rows).bytes;
-    // Rounded down: 100 % would say that nothing is estimated.
+    // The share is rounded down, because 100 % would say that nothing is estimated.
     let per_mille = u128::from(walked) * 1000 / u128::from(all.max(1));
     (walked < all).then(|| format!("{}.{} %", per_mille / 10, per_mille % 10))
 }
@@ -118,16 +120,17 @@ fn of_stack(stack: &StackProfile, by: Measure) -> Row<'_> {
     }
 }
 
-fn of_requests(it: &LeftProfile, several_routes: bool) -> Row<'_> {
+fn of_requests(left: &LeftProfile, several_routes: bool) -> Row<'_> {
     Row {
-        route: several_routes.then_some(&it.route),
-        estimated: it.estimated,
-        whole: it.walk == Walk::Whole,
-        ..Row::of(it.target, &it.frames, it.amount)
+        route: several_routes.then_some(&left.route),
+        estimated: left.estimated,
+        whole: left.walk == Walk::Whole,
+        ..Row::of(left.target, &left.frames, left.amount)
     }
 }
 
-/// One row a stack, most bytes first. A process that has nothing of what is counted is none of a row's.
+/// Makes one row for each stack, with the most bytes first. A row does not name a process that
+/// holds none of the counted memory.
 fn merged<'a>(all: impl Iterator<Item = Row<'a>>, by_process: bool) -> Vec<Row<'a>> {
     let mut rows: Vec<Row<'a>> = Vec::new();
     let mut places = HashMap::new();

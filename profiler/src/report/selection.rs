@@ -1,4 +1,4 @@
-//! What a report is asked to show, and why it may not be able to.
+//! What the user asks a report to show, and why the report may not be able to.
 
 use thiserror::Error;
 
@@ -7,48 +7,48 @@ use crate::report::{Format, Measure, Options};
 use crate::window::table::RouteRow;
 use crate::wording;
 
-/// Routes that a message names, at most.
+/// How many routes a message names, at most.
 const MAX_NAMED: usize = 20;
 
-/// What was asked for.
+/// What the user asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'a> {
-    /// What it is rendered as.
+    /// The format of the report.
     pub format: Format,
-    /// What is counted, if that was said.
+    /// What to count, if the user said so.
     pub by: Option<Measure>,
-    /// Whose blocks.
+    /// Which blocks to show.
     pub tier: Tier,
-    /// Of which route's requests, as routes are displayed.
+    /// The route whose requests to show, written as reports write routes.
     pub route: Option<&'a str>,
 }
 
-/// Why it cannot be shown.
+/// Why a report cannot show a selection.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Refusal {
-    /// There are no requests.
+    /// The capture holds no requests.
     #[error(
         "{0} is about requests, and this capture has none: record a process while it serves HTTP \
          requests"
     )]
     NoRequests(String),
-    /// Requests are, but not by this name.
+    /// The capture holds requests, and none of this name.
     #[error("no request had the route `{route}`; there are:{known}")]
     NoSuchRoute {
-        /// What was asked for.
+        /// The route that the user asked for.
         route: String,
-        /// Those that are there, one a line.
+        /// The routes that are there, one on each line.
         known: String,
     },
-    /// Several requests are, by a path alone.
+    /// The user named a path that several routes have.
     #[error("`{path}` is the path of several routes: name one of{routes}")]
     SeveralRoutes {
-        /// What was asked for.
+        /// The path that the user asked for.
         path: String,
-        /// Those that have it, one a line.
+        /// The routes that have this path, one on each line.
         routes: String,
     },
-    /// Nobody followed what is to be drawn.
+    /// The recorder followed no allocations.
     #[error(
         "no allocation was followed (record --rss-only), so there are no stacks: `--format text` shows estimates by \
          route"
@@ -57,22 +57,22 @@ pub enum Refusal {
     /// Outstanding and allocated memory is not kept by route.
     #[error("what is {0} is not kept by route: with --route, use --by retained or --by survivors")]
     NotByRoute(&'static str),
-    /// Everything is in it.
+    /// JSON holds every route.
     #[error("--format json holds every route: leave out --route")]
     AllRoutes,
-    /// Requests hold blocks.
+    /// Requests hold blocks, and no other tier.
     #[error("requests hold blocks of the allocator only: leave out --tier")]
     BlocksOnly,
-    /// Only estimates can be made.
+    /// The recorder could bind no allocation, so there are only estimates.
     #[error(
         "no allocation could be bound to {0}, so what it left behind has no stacks: `--format text` \
          shows estimates"
     )]
     NotBound(String),
-    /// Nothing is left behind yet.
+    /// None of the requests has ended.
     #[error("the requests of {0} were all still under way when the recording ended: record longer")]
     UnderWay(String),
-    /// No grace is over.
+    /// The grace of no request is over.
     #[error(
         "nobody can say yet what survived of {0}: that takes ten further requests of the worker, or 30 \
          seconds, if nothing else was asked of `record`. Record longer, or use --by retained"
@@ -81,11 +81,11 @@ pub enum Refusal {
 }
 
 impl Selection<'_> {
-    /// The options that show it.
+    /// Turns the selection into options for a report.
     ///
     /// # Errors
     ///
-    /// If this profile has no such thing.
+    /// Fails if the profile does not hold what is selected.
     pub fn options(self, profile: &Profile) -> Result<Options<'_>, Refusal> {
         if profile.rss_only && !matches!(self.format, Format::Json | Format::Text) {
             return Err(Refusal::NotFollowed);
@@ -141,7 +141,7 @@ fn find<'a>(profile: &'a Profile, name: &str) -> Result<&'a RouteRow, Refusal> {
     }
 }
 
-/// Routes, one a line, as far as a message has room for them.
+/// Lists routes, one on each line, as far as a message has room for them.
 fn named(rows: &[&RouteRow]) -> String {
     let shown = rows.iter().take(MAX_NAMED);
     let line = |row: &&RouteRow| format!("\n  {}", wording::printable(&row.route.to_string()));
@@ -153,7 +153,7 @@ fn named(rows: &[&RouteRow]) -> String {
     lines
 }
 
-/// Whether anything is known of what requests left behind.
+/// Checks that the profile knows anything about what requests left behind.
 fn check(profile: &Profile, by: Measure, route: Option<&RouteRow>) -> Result<(), Refusal> {
     let rows = rows(profile);
     if rows.is_empty() {

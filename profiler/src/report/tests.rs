@@ -1,4 +1,4 @@
-//! Every format, from one small recording that holds what is hard to print.
+//! Tests of every format, with one small recording that holds what is hard to print.
 
 mod hostile;
 mod picture;
@@ -349,17 +349,17 @@ fn decoded(capture: &Capture) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(bytes)
 }
 
-/// Function, file, line.
+/// The name of the function, the file and the line.
 type NamedLine<'a> = (&'a str, &'a str, u64);
 
-/// Field numbers as in the published profile.proto.
+/// Reads a profile by the field numbers of the published profile.proto.
 #[test]
 fn pprof_read_by_another_parser_says_the_same() -> TestResult {
     let bytes = decoded(&capture())?;
     let profile = Message::parse(&bytes)?;
     let strings: Vec<String> = profile
         .all(6)
-        .map(|it| String::from_utf8(it.bytes().to_vec()))
+        .map(|bytes| String::from_utf8(bytes.bytes().to_vec()))
         .collect::<Result<_, _>>()?;
     let string = |index: u64| strings[index as usize].as_str();
     assert_eq!(string(0), "");
@@ -367,7 +367,7 @@ fn pprof_read_by_another_parser_says_the_same() -> TestResult {
     let types: Vec<(&str, &str)> = profile
         .messages(1)?
         .iter()
-        .map(|it| (string(it.number(1)), string(it.number(2))))
+        .map(|kind| (string(kind.number(1)), string(kind.number(2))))
         .collect();
     let expected = [
         ("alloc_objects", "count"),
@@ -383,7 +383,7 @@ fn pprof_read_by_another_parser_says_the_same() -> TestResult {
     assert!(
         comments
             .iter()
-            .any(|it| it.starts_with("lost: 10 allocations not tracked"))
+            .any(|comment| comment.starts_with("lost: 10 allocations not tracked"))
     );
 
     let samples = profile.messages(2)?;
@@ -399,13 +399,15 @@ fn pprof_read_by_another_parser_says_the_same() -> TestResult {
     let lines_at = |location: u64| -> Result<Vec<NamedLine<'_>>, Box<dyn Error>> {
         let location = locations
             .iter()
-            .find(|it| it.number(1) == location)
+            .find(|found| found.number(1) == location)
             .ok_or("no location")?;
         let lines = location.messages(4)?;
         lines
             .iter()
             .map(|line| {
-                let function = functions.iter().find(|it| it.number(1) == line.number(1));
+                let function = functions
+                    .iter()
+                    .find(|function| function.number(1) == line.number(1));
                 let function = function.ok_or("no function")?;
                 Ok((
                     string(function.number(2)),
@@ -439,7 +441,7 @@ fn numbers_read_well() {
     assert_eq!(wording::counted(1, "block"), "1 block");
 }
 
-/// The release build is to draw 10,000 stacks in two seconds; a debug build gets ten times as long.
+/// The release build has two seconds to draw 10,000 stacks. A debug build gets ten times as long.
 #[test]
 fn ten_thousand_stacks_are_drawn_in_time() -> TestResult {
     let limit = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 2 });
@@ -452,7 +454,7 @@ fn ten_thousand_stacks_are_drawn_in_time() -> TestResult {
     Ok(())
 }
 
-/// Distinct stacks of 20 frames that fan out towards their leaves.
+/// Makes distinct stacks of 20 frames that fan out towards their leaves.
 fn many_stacks(count: u32) -> Capture {
     let depth = 20;
     let symbols = |id: u32| {

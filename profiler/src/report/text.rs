@@ -1,5 +1,5 @@
-//! The report for a terminal. What was lost comes first, for it bears on all that follows; then the answer: who
-//! holds what, and which requests leave something behind; then the rest.
+//! The report for a terminal. Losses come first, because they bear on everything that follows. Then
+//! comes the answer: who holds what, and which requests leave something behind. The rest follows.
 
 mod about;
 mod culprits;
@@ -14,16 +14,16 @@ use crate::window::table;
 use crate::wording;
 use culprits::{Culprits, Listing};
 
-/// Columns that a line may take: those of a terminal that nobody has made wider.
+/// The width of a line in columns: that of a terminal that nobody has made wider.
 const COLUMNS: usize = 80;
 
-/// How many rows are listed. More are for a flamegraph.
+/// How many rows of blocks to list. A flamegraph shows more.
 const TOP_ROWS: usize = 10;
 
-/// How many rows are listed of what is mapped, and of Python's own allocator.
+/// How many rows to list of mappings, and of Python's own allocator.
 const TOP_OTHERS: usize = 4;
 
-/// How many routes are listed. More are for programs.
+/// How many routes to list. JSON lists all.
 const TOP_ROUTES: usize = 20;
 
 pub(super) fn write(
@@ -39,7 +39,7 @@ pub(super) fn write(
     about::write_rest(profile, options, out)
 }
 
-/// Blocks, and what is mapped beside them; what is more comes first.
+/// Writes blocks and the mappings beside them. The one with more bytes comes first.
 fn write_memory(profile: &Profile, options: Options<'_>, out: &mut impl Write) -> io::Result<()> {
     let [blocks, mappings] = [rows(profile, blocks(options)), mapped(profile, options)];
     let [blocks, mappings] = [&blocks, &mappings].map(|rows| Culprits::of(profile, rows));
@@ -89,7 +89,7 @@ fn write_blocks(
     culprits.write(listing, options, out)
 }
 
-/// The largest number of a report may be of memory that no allocator has.
+/// Writes the mappings. The largest number of a report may be of memory that no allocator holds.
 fn write_mappings(
     culprits: &Culprits<'_>,
     options: Options<'_>,
@@ -117,7 +117,7 @@ fn write_titles(
     writeln!(out, "\n{}", heading.paint(&titles))
 }
 
-/// One row a route, those first whose requests left the most behind.
+/// Writes one row for each route. Routes whose requests left the most behind come first.
 fn write_routes(profile: &Profile, options: Options<'_>, out: &mut impl Write) -> io::Result<()> {
     let Some(requests) = &profile.requests else {
         return Ok(());
@@ -141,7 +141,7 @@ fn write_routes(profile: &Profile, options: Options<'_>, out: &mut impl Write) -
     }
 }
 
-/// What is in the figures by route, and how much that is in none of them grew meanwhile.
+/// Says what the figures by route include, and how much memory outside of those figures grew.
 fn scope_of_routes(profile: &Profile) -> String {
     if profile.rss_only {
         return table::NOTHING_FOLLOWED.to_owned();
@@ -165,14 +165,15 @@ fn scope_of_routes(profile: &Profile) -> String {
     }
 }
 
-/// What Python's own allocator holds: in tables of their own, because it lies in what was mapped.
+/// Writes what Python's own allocator holds. It has tables of its own, because it lies in mappings.
 fn write_python(profile: &Profile, options: Options<'_>, out: &mut impl Write) -> io::Result<()> {
     let by = options.by.of_all();
     let options = Options { by, ..options };
     if let Some(interval) = profile.python_interval {
         let total = by.bytes(&profile.total_of(Tier::PythonObjects));
         let samples = total / interval.max(1);
-        // Whether an object is sampled is decided for each on its own: samples are as good as Poisson.
+        // The recorder decides for each object on its own whether to sample it, so the number of
+        // samples is as good as Poisson distributed.
         let error = 100.0 / (samples.max(1) as f64).sqrt();
         let heading = format!(
             "Python objects of up to 512 bytes, estimated from samples, one per {}: {} in {} samples, \
@@ -213,7 +214,7 @@ fn write_python_table(
     culprits.write(listing, options, out)
 }
 
-/// Breaks a text at blanks; a word that is too long for a line is cut.
+/// Breaks a text at blanks, and cuts a word that is too long for a line.
 fn write_wrapped(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
     let lines = wording::wrap(text, COLUMNS).into_iter();
     let mut lines = lines.map(|line| wording::fit(&line, COLUMNS));

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use super::elf::{ElfFacts, NotUsable};
 use super::file::map_file;
 use super::search_order::{Linkage, loaded_at_startup};
-use super::{Avma, FileData, FileKey, LoadBias, Mapping, Process, ReadBudget, TargetFile, link_map};
+use super::{
+    Avma, FileData, FileKey, LoadBias, Mapping, Process, ReadBudget, TargetFile, link_map,
+};
 
 /// How many files a process runs code from at most. The largest have some hundred libraries.
 const MAX_OBJECTS: usize = 4096;

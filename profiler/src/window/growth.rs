@@ -1,68 +1,72 @@
-//! Whether what a route's requests leave behind goes on growing, from the last of them whose grace is over.
+//! Tells whether what the requests of a route leave behind goes on growing. The rule looks at the
+//! last requests whose grace is over.
 //!
-//! One rule, with its evidence, and no verdict: of three runs of five requests each, one after the other, every run
-//! has left something behind, and the last no less than half of what the first did. What a route keeps once, as it
-//! warms up, falls out of that; a cache that takes a new entry for an old one does not, since what was freed after
-//! the grace is not seen.
+//! The rule gives its evidence and no verdict. It cuts the last requests into three runs of five.
+//! Each run must have left something behind, and the last run at least half as much as the first.
+//! The rule does not suspect memory that a route keeps once, as it warms up. It does suspect a
+//! cache that replaces old entries, because it does not see what the process frees after the grace.
 
 use std::collections::VecDeque;
 
 use serde::Serialize;
 
-/// Requests of a run.
+/// How many requests make a run.
 const RUN: usize = 5;
-/// Requests that the rule looks at.
+/// How many requests the rule looks at.
 const LOOKED_AT: usize = 3 * RUN;
-/// Requests within their grace whose retention is kept. A worker has some tens; beyond, the oldest is forgotten.
+/// How many requests within their grace are kept. A worker has a few dozen of them. Beyond this
+/// number, the oldest one is dropped.
 const MAX_WAITING: usize = 1024;
 
 /// What the last requests of a route left behind.
 #[derive(Clone, Debug, Default)]
 pub struct Growth {
-    /// What those retained whose grace is not over, in the order in which they closed, bytes.
+    /// Bytes that each request retained whose grace is not over, in the order in which the requests
+    /// closed.
     waiting: VecDeque<u64>,
-    /// The last whose grace is over.
+    /// The last requests whose grace is over.
     past: VecDeque<Past>,
 }
 
-/// A request whose grace is over; bytes.
+/// The bytes of a request whose grace is over.
 #[derive(Clone, Copy, Debug)]
 struct Past {
     retained: u64,
     survived: u64,
 }
 
-/// What makes a route suspected.
+/// The evidence that makes a route suspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Evidence {
-    /// The last requests whose grace was over.
+    /// The number of requests that the rule looked at: the last ones whose grace was over.
     pub requests: u64,
-    /// Those of them that left something behind.
+    /// How many of these requests left something behind.
     pub left: u64,
-    /// What they left behind, all together.
+    /// The bytes that all of these requests together left behind.
     pub bytes: u64,
 }
 
 impl Evidence {
-    /// Mean of those that left something.
+    /// Returns the mean over the requests that left something behind.
     #[must_use]
     pub fn bytes_each(self) -> u64 {
         self.bytes / self.left.max(1)
     }
 }
 
-/// What is known of a route by the requests before.
+/// What the requests before tell about a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Why it is suspected, if it is.
+    /// Why the route is suspected, if it is.
     pub evidence: Option<Evidence>,
-    /// The most that any of the last requests retained, where nothing of any of them survived, bytes: as much is gone
-    /// some requests later. None where anything survived, or too little is known.
+    /// The most bytes that any of the last requests retained, if nothing of any of them survived.
+    /// Memory up to that amount is then gone some requests later. None if anything survived, or if
+    /// too few requests are known.
     pub passing: Option<u64>,
 }
 
 impl Growth {
-    /// A request is over, and has retained so many bytes.
+    /// Takes a request that is over and has retained so many bytes.
     pub fn closed(&mut self, retained: u64) {
         if self.waiting.len() == MAX_WAITING {
             self.waiting.pop_front();
@@ -70,8 +74,8 @@ impl Growth {
         self.waiting.push_back(retained);
     }
 
-    /// The grace of one is over, and so many bytes survived. Requests mostly come here in the order in which they
-    /// closed.
+    /// Takes a request whose grace is over and of which so many bytes survived. Requests mostly
+    /// come here in the order in which they closed.
     pub fn past_grace(&mut self, survived: u64) {
         if self.past.len() == LOOKED_AT {
             self.past.pop_front();
@@ -80,7 +84,7 @@ impl Growth {
         self.past.push_back(Past { retained, survived });
     }
 
-    /// What the last requests tell.
+    /// Tells what is known from the last requests.
     #[must_use]
     pub fn known(&self) -> Known {
         Known {
@@ -93,20 +97,20 @@ impl Growth {
         if self.past.len() < LOOKED_AT {
             return None;
         }
-        let survived: Vec<u64> = self.past.iter().map(|it| it.survived).collect();
-        let sum = |of: &[u64]| of.iter().fold(0u64, |sum, it| sum.saturating_add(*it));
+        let survived: Vec<u64> = self.past.iter().map(|request| request.survived).collect();
+        let sum = |run: &[u64]| run.iter().fold(0, |sum: u64, one| sum.saturating_add(*one));
         let runs: Vec<u64> = survived.chunks(RUN).map(sum).collect();
-        let goes_on = runs.iter().all(|it| *it > 0) && runs.last()? >= &(runs.first()? / 2);
+        let goes_on = runs.iter().all(|run| *run > 0) && runs.last()? >= &(runs.first()? / 2);
         goes_on.then(|| Evidence {
             requests: survived.len() as u64,
-            left: survived.iter().filter(|it| **it > 0).count() as u64,
+            left: survived.iter().filter(|bytes| **bytes > 0).count() as u64,
             bytes: sum(&survived),
         })
     }
 
     fn passing(&self) -> Option<u64> {
-        let none_survived = self.past.iter().all(|it| it.survived == 0);
-        let retained = self.past.iter().map(|it| it.retained);
+        let none_survived = self.past.iter().all(|request| request.survived == 0);
+        let retained = self.past.iter().map(|request| request.retained);
         retained
             .max()
             .filter(|_| none_survived && self.past.len() >= RUN)
@@ -140,14 +144,14 @@ mod tests {
 
     #[test]
     fn what_only_some_requests_leave_is_suspected_as_well() {
-        let some = (0..40).map(|it| (2800, if it % 4 == 0 { 64 } else { 0 }));
+        let some = (0..40).map(|number| (2800, if number % 4 == 0 { 64 } else { 0 }));
         let evidence = of(some).evidence.expect("every fourth left something");
         assert_eq!((evidence.left, evidence.bytes), (3, 192));
     }
 
     #[test]
     fn a_route_of_which_nothing_survives_is_not_suspected_and_what_it_retains_passes() {
-        let known = of((0..100).map(|it| (2800 + it % 3, 0)));
+        let known = of((0..100).map(|number| (2800 + number % 3, 0)));
         assert_eq!(known.evidence, None);
         assert_eq!(known.passing, Some(2802));
         assert_eq!(of(vec![(2800, 0); 4]).passing, None, "too few");
@@ -155,9 +159,12 @@ mod tests {
 
     #[test]
     fn warming_up_is_not_suspected() {
-        let warm = |it: u64| if it < 12 { 10_000 >> it } else { 0 };
+        let warm = |request: u64| if request < 12 { 10_000 >> request } else { 0 };
         for requests in 0..60 {
-            assert_eq!(of((0..requests).map(|it| (9, warm(it)))).evidence, None);
+            assert_eq!(
+                of((0..requests).map(|request| (9, warm(request)))).evidence,
+                None
+            );
         }
     }
 
@@ -173,7 +180,7 @@ mod tests {
     fn absurd_numbers_and_any_count_of_requests_are_borne() {
         assert!(of(vec![(u64::MAX, u64::MAX); 20]).evidence.is_some());
         let mut growth = Growth::default();
-        (0..5000).for_each(|it| growth.closed(it));
+        (0..5000).for_each(|bytes| growth.closed(bytes));
         assert_eq!(growth.waiting.len(), MAX_WAITING);
         (0..5000).for_each(|_| growth.past_grace(0));
         assert_eq!(growth.past.len(), LOOKED_AT);

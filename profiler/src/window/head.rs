@@ -1,9 +1,10 @@
 //! Heads of HTTP/1.x messages, from the fragments that the kernel side ships.
 //!
-//! A head comes in any number of pieces and is usually cut: at most [`HEAD_BYTES`] of it are shipped.
-//! Each line is parsed (by `httparse`) when it is whole, and forgotten at once; a header line that does
-//! not parse is skipped, since what the server makes of it is not known. Of all headers only the request
-//! id and what they say about the connection is kept.
+//! A head comes in any number of pieces and is usually cut: the kernel side ships at most
+//! [`HEAD_BYTES`] of each. The parser takes each line when the line is whole (with `httparse`), and
+//! then forgets the line. It skips a header line that does not parse, because nobody knows what the
+//! server makes of such a line. Of all headers, the parser keeps only the request id and what the
+//! headers say about the connection.
 //!
 //! ```
 //! use residue::window::head::{Head, HeadParser, IdHeader, Target};
@@ -26,7 +27,7 @@ use std::{fmt, mem};
 pub use fields::{Fields, IdHeader, IdHeaderError, MAX_ID_BYTES};
 pub use target::{Method, Target};
 
-/// Most bytes of one head that are looked at, which is what the kernel side ships.
+/// The most bytes of one head that the parser reads, which is what the kernel side ships.
 pub const HEAD_BYTES: usize = 256;
 
 /// How a TLS handshake record begins: its type, and the major version (RFC 8446, section 5.1).
@@ -45,57 +46,59 @@ pub enum Head {
     Request(RequestHead),
     /// A response that answers the request.
     Response(ResponseHead),
-    /// Only interim responses so far (1xx but for 101): the response is still to come, and is a head of
-    /// its own.
+    /// Only interim responses so far (1xx except 101). The response is still to come, with a head
+    /// of its own.
     Interim {
-        /// Of the last one.
+        /// The status of the last interim response.
         status: u16,
     },
-    /// The preface of HTTP/2: what follows is not HTTP/1.x.
+    /// The preface of HTTP/2. What follows is not HTTP/1.x.
     Http2,
-    /// A TLS handshake: what follows is encrypted.
+    /// A TLS handshake. What follows is encrypted.
     Tls,
-    /// None of these, or too little of it.
+    /// None of these, or too little to tell.
     Unknown,
 }
 
-/// What is kept of a request's head.
+/// What the parser keeps of a request's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
-    /// `GET`, say.
+    /// The method, such as `GET`.
     pub method: Method,
-    /// What is asked for, without its query.
+    /// The target of the request, without its query.
     pub target: Target,
-    /// `None` if the head was cut before it.
+    /// The version. `None` if the head was cut before it.
     pub version: Option<Version>,
-    /// As far as the headers were seen.
+    /// The headers, as far as the parser saw them.
     pub fields: Fields,
 }
 
-/// What is kept of a response's head.
+/// What the parser keeps of a response's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
-    /// From the status line; not necessarily one that a standard knows.
+    /// The status of the status line, not necessarily one that a standard knows.
     pub status: u16,
-    /// From the status line.
+    /// The version of the status line.
     pub version: Version,
-    /// As far as the headers were seen. Many servers repeat the request id here, or make one up.
+    /// The headers, as far as the parser saw them. Many servers repeat the request id here, or make
+    /// one up.
     pub fields: Fields,
 }
 
-/// How the end of a response is told (RFC 9112, section 6.3), unless the request's method forbids a body.
+/// How a reader finds the end of a response (RFC 9112, section 6.3), unless the request's method
+/// forbids a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseEnd {
-    /// By its length.
+    /// After a number of bytes.
     Bytes {
-        /// Of the head.
+        /// Bytes of the head.
         head: u64,
-        /// Of the body.
+        /// Bytes of the body.
         body: u64,
     },
-    /// By a chunk of no bytes.
+    /// After a chunk of zero bytes.
     LastChunk,
-    /// By the end of the connection.
+    /// When the connection ends.
     ConnectionClosed,
     /// The connection speaks another protocol from here on.
     Upgraded,
@@ -104,14 +107,14 @@ pub enum ResponseEnd {
 /// The version of HTTP/1.x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// Connections end with the response, unless agreed otherwise.
+    /// Connections end with the response, unless client and server agree otherwise.
     Http10,
-    /// Connections are kept, unless agreed otherwise.
+    /// Connections stay open, unless client and server agree otherwise.
     Http11,
 }
 
 impl Version {
-    /// httparse knows no minor versions but 0 and 1.
+    /// Returns the version of a minor number. httparse knows no numbers other than 0 and 1.
     const fn of_minor(minor: u8) -> Self {
         match minor {
             0 => Self::Http10,
@@ -120,13 +123,13 @@ impl Version {
     }
 }
 
-/// Takes the fragments of one head. It holds the line that is not whole yet, and nothing else that
-/// [`Head`] does not hold.
+/// Takes the fragments of one head. The parser holds the line that is not whole yet, and nothing
+/// else that [`Head`] does not hold.
 #[derive(Default)]
 pub struct HeadParser {
-    /// Bytes taken, up to [`HEAD_BYTES`].
+    /// How many bytes the parser has taken, at most [`HEAD_BYTES`].
     taken: usize,
-    /// Bytes of the head so far.
+    /// How many bytes of the head there are so far.
     head_bytes: usize,
     /// What came since the last end of a line.
     line: Vec<u8>,
@@ -161,8 +164,8 @@ enum FirstLine {
 }
 
 impl HeadParser {
-    /// Takes what came next, and returns what of it lies behind the head. Bytes there, or behind the first
-    /// [`HEAD_BYTES`], are not looked at.
+    /// Takes the next fragment, and returns the part of the fragment that lies behind the head. The
+    /// parser does not read the bytes there, nor the ones behind the first [`HEAD_BYTES`].
     pub fn push<'a>(&mut self, fragment: &'a [u8], id: &IdHeader) -> &'a [u8] {
         let room = HEAD_BYTES - self.taken;
         let mut rest = &fragment[..fragment.len().min(room)];
@@ -179,7 +182,7 @@ impl HeadParser {
             } else if piece.ends_with(b"\n") {
                 let mut line = mem::take(&mut self.line);
                 self.take_line(&mut line, id);
-                // The next one has its room.
+                // The next line reuses the room of this one.
                 line.clear();
                 self.line = line;
             }
@@ -187,7 +190,7 @@ impl HeadParser {
         rest
     }
 
-    /// Of a response whose head is whole: how its end is told.
+    /// Tells how a reader finds the end of a response whose head is whole.
     #[must_use]
     pub fn response_end(&self) -> Option<ResponseEnd> {
         let FirstLine::Response { status, .. } = self.first else {
@@ -212,13 +215,13 @@ impl HeadParser {
         })
     }
 
-    /// Whether all that came so far announces a response that is still to come.
+    /// Whether everything so far announces a response that is still to come.
     #[must_use]
     pub fn is_interim(&self) -> bool {
         matches!(self.first, FirstLine::Response { status, .. } if is_interim(status))
     }
 
-    /// The method of a request, once its first line was read.
+    /// Returns the method of a request, once the parser has its first line.
     #[must_use]
     pub fn method(&self) -> Option<Method> {
         match &self.first {
@@ -227,13 +230,13 @@ impl HeadParser {
         }
     }
 
-    /// Whether nothing that may still come would change what [`finish`](Self::finish) says.
+    /// Whether no further byte can change what [`finish`](Self::finish) returns.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.stage == Stage::Done || self.taken == HEAD_BYTES
     }
 
-    /// What the head is, as far as it was seen.
+    /// Returns what the head is, as far as the parser saw it.
     #[must_use]
     pub fn finish(mut self) -> Head {
         if self.stage == Stage::FirstLine && !self.line.is_empty() {
@@ -278,7 +281,7 @@ impl HeadParser {
     fn take_first_line(&mut self, first: FirstLine) {
         self.stage = match (&self.first, &first) {
             (_, FirstLine::Response { .. }) => Stage::Headers,
-            // Whatever follows an interim response, it does not undo it.
+            // Whatever follows an interim response does not undo it.
             (FirstLine::Response { .. }, _) => return self.stage = Stage::Done,
             (_, FirstLine::Request { .. }) => Stage::Headers,
             _ => Stage::Done,
@@ -302,14 +305,14 @@ impl HeadParser {
     }
 }
 
-/// Whether another status line follows for the same request. After 101 the connection speaks another
-/// protocol, so that it is the last.
+/// Whether another status line follows for the same request. After 101 the connection speaks
+/// another protocol, so 101 is the last status line.
 const fn is_interim(status: u16) -> bool {
     matches!(status, 100..200) && status != 101
 }
 
 impl FirstLine {
-    /// A line with its end.
+    /// Reads a line with its end.
     fn of_line(line: &[u8]) -> Self {
         if line.starts_with(HTTP2) {
             Self::Http2
@@ -320,7 +323,8 @@ impl FirstLine {
         }
     }
 
-    /// A line whose end was not shipped: it is given one, and what cannot be whole is not kept.
+    /// Reads a line whose end the kernel side did not ship. The function adds an end, and does not
+    /// keep what may be cut.
     fn of_cut(mut line: Vec<u8>) -> Self {
         if line.starts_with(HTTP2) || line.starts_with(RESPONSE) {
             line.extend_from_slice(b"\r\n");
@@ -330,7 +334,7 @@ impl FirstLine {
         let mut blanks = line.iter().enumerate().filter(|(_, byte)| **byte == b' ');
         let target_end = blanks.nth(1).map(|(at, _)| at);
         let rest = line.split_off(target_end.unwrap_or(line.len()));
-        if !VERSIONS.iter().any(|it| it.starts_with(&rest)) {
+        if !VERSIONS.iter().any(|version| version.starts_with(&rest)) {
             return Self::Unknown;
         }
         line.extend_from_slice(VERSIONS[0]);
@@ -346,7 +350,7 @@ impl FirstLine {
 
     fn of_request(line: &[u8], target_is_cut: bool) -> Self {
         let mut request = httparse::Request::new(&mut []);
-        // A line without headers is a part of a head, and no error.
+        // httparse takes a line without headers for a part of a head, and returns no error.
         let (
             Ok(httparse::Status::Partial),
             httparse::Request {
@@ -387,8 +391,8 @@ impl FirstLine {
     }
 }
 
-/// Says how much is held of the line that is not whole yet, and never what: a header that is nobody's
-/// business may be in it.
+/// Shows how many bytes of the unfinished line the parser holds, and never which. The line may hold
+/// a header that is nobody's business.
 impl fmt::Debug for HeadParser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

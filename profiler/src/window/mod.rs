@@ -1,18 +1,18 @@
-//! Request windows: the time in which one thread or task works on one request, and what it leaves
-//! behind.
+//! Request windows. A window is the time in which one thread or task works on one request. This
+//! room tells what each request leaves behind.
 //!
-//! This is the part that decides nothing about a live process: fragments of heads and finished windows
-//! come in as plain data.
+//! The code here decides nothing about a live process: fragments of heads and finished windows come
+//! in as plain data.
 //!
 //! ```text
-//! fragments of heads ─▶ head ─▶ route ─▶ record ─▶ line   one line a request
-//!                                           │  └───▶ table  one row a route
-//!                                           └──────▶ survivors: whose retained bytes are final by now
-//!                                                        └──▶ growth: by route, whether they go on growing
+//! fragments of heads ─▶ head ─▶ route ─▶ record ─▶ line   one line for each request
+//!                                           │  └───▶ table  one row for each route
+//!                                           └──────▶ survivors: the windows whose grace is over
+//!                                                        └──▶ growth: whether a route goes on growing
 //! growth by interval ──────────────────────────────▶ estimate: by route, where nothing could be bound
 //! ```
 //!
-//! Nothing secret gets further than [`head`]: no query, no body, and no header but the request id.
+//! Nothing secret gets further than [`head`]: no query, no body, and no header except the request id.
 
 pub mod estimate;
 pub mod growth;

@@ -1,4 +1,4 @@
-//! What is known of one window when it is over.
+//! What the recorder knows about a window when the window is over.
 
 use std::time::Duration;
 
@@ -6,64 +6,65 @@ use serde::Serialize;
 
 use super::route::Route;
 
-/// A finished window. Complete when made: what survived of it is known later, and is counted by itself
-/// ([`survivors`](super::survivors)).
+/// A finished window. The record never changes after it is made: what survives of the window is
+/// known later, and is counted apart ([`survivors`](super::survivors)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowRecord {
-    /// The window's number, unique in the recording.
+    /// The number of the window, unique in the recording.
     pub window: u64,
-    /// The process slot: the process's number in this recording.
+    /// The process slot: the number of the process in this recording.
     pub process: u16,
     /// Thread group id, in the recorder's PID namespace.
     pub pid: u32,
     /// The thread that opened the window, in the recorder's PID namespace.
     pub tid: u32,
-    /// When the first byte of the head was read, nanoseconds since 1970 UTC.
+    /// When the server read the first byte of the head, in nanoseconds since 1970 UTC.
     pub opened_ns: u64,
-    /// When the worker was done with it, nanoseconds since 1970 UTC: after the response, since what it
-    /// cleans up belongs to the request.
+    /// When the worker was done with the request, in nanoseconds since 1970 UTC. That is after the
+    /// response, because what the worker cleans up then belongs to the request.
     pub closed_ns: u64,
-    /// From the first byte of the head to the last byte of the response, nanoseconds; `None` if no
-    /// response was seen.
+    /// Nanoseconds from the first byte of the head to the last byte of the response. `None` if the
+    /// recorder saw no response.
     pub duration_ns: Option<u64>,
-    /// Method and path template.
+    /// The method and the path template.
     pub route: Route,
-    /// Of the response.
+    /// The status of the response.
     pub status: Option<u16>,
-    /// What the client or the server calls the request.
+    /// The name that the client or the server gives to the request.
     pub request_id: Option<String>,
-    /// `None` if the kernel could not tell.
+    /// The resident set of the process. `None` if the kernel could not tell.
     pub rss: Option<RssPair>,
-    /// Everything allocated inside the window. Of [`Binding::Candidates`]: what may have been.
+    /// Everything that was allocated in the window. With [`Binding::Candidates`]: everything that
+    /// may have been.
     pub allocated: Amount,
-    /// What of it was outstanding when the window closed.
+    /// The part of `allocated` that was outstanding when the window closed.
     pub retained: Amount,
-    /// How sure it is that these allocations are the window's.
+    /// How sure the recorder is that these allocations belong to the window.
     pub binding: Binding,
-    /// Why it is over.
+    /// Why the window is over.
     pub end: WindowEnd,
 }
 
 impl WindowRecord {
-    /// Growth of RSS between open and close, bytes. It is the process's: of windows that overlap, each
-    /// has what the others did.
+    /// The growth of the RSS between open and close in bytes. The RSS is that of the process: if
+    /// windows overlap, the growth of each includes what the others did.
     #[must_use]
     pub fn delta(&self) -> Option<i64> {
         self.rss.map(RssPair::delta)
     }
 }
 
-/// The resident set of the process, as the kernel counts it, at two moments.
+/// The resident set of the process at two moments, as the kernel counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RssPair {
-    /// When the window opened, bytes.
+    /// Bytes when the window opened.
     pub open: u64,
-    /// When it closed, bytes.
+    /// Bytes when the window closed.
     pub close: u64,
 }
 
 impl RssPair {
-    /// Bytes; clamped, should the kernel's numbers be absurd.
+    /// Returns the growth in bytes. The growth is clamped, in case the kernel's numbers are absurd.
     #[must_use]
     pub fn delta(self) -> i64 {
         let grown = i128::from(self.close) - i128::from(self.open);
@@ -71,7 +72,7 @@ impl RssPair {
     }
 }
 
-/// Memory, as the allocator's caller asked for it.
+/// An amount of memory, as the caller of the allocator asked for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Amount {
     /// Bytes.
@@ -81,13 +82,14 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// Saturates: a damaged capture may hold anything.
+    /// Adds an amount. The sum saturates, because a damaged capture may hold anything.
     pub fn add(&mut self, other: Self) {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.objects = self.objects.saturating_add(other.objects);
     }
 
-    /// What is left without `part`; nothing, if that is not a part of it.
+    /// Returns what is left without `part`. The result is nothing if `part` is larger than the
+    /// whole.
     #[must_use]
     pub const fn minus(self, part: Self) -> Self {
         Self {
@@ -97,17 +99,17 @@ impl Amount {
     }
 }
 
-/// When it was looked at what windows left behind.
+/// The moment at which the recorder looks at what windows left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
-    /// As they closed.
+    /// When the window closed.
     Retained,
-    /// When their grace was over.
+    /// When the grace of the window was over.
     Survivors,
 }
 
 impl Stage {
-    /// `retained` or `survivors`: part of the capture's vocabulary.
+    /// Returns `retained` or `survivors`, a word of the capture format.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -116,103 +118,105 @@ impl Stage {
         }
     }
 
-    /// The stage that is spelled so, if there is one.
+    /// Finds the stage of this name, if there is one.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         let all = [Self::Retained, Self::Survivors];
-        all.into_iter().find(|it| it.name() == name)
+        all.into_iter().find(|stage| stage.name() == name)
     }
 }
 
-/// What windows that are alike left behind from one stack.
+/// What similar windows left behind from one stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftBehind {
-    /// The process slot: the process's number in this recording.
+    /// The process slot: the number of the process in this recording.
     pub process: u16,
-    /// Method and path template.
+    /// The method and the path template.
     pub route: Route,
-    /// Of the response.
+    /// The status of the response.
     pub status: Option<u16>,
-    /// When it was looked at.
+    /// When the recorder looked.
     pub stage: Stage,
-    /// The stack that allocated it: its number in this recording.
+    /// The stack that allocated the memory: the number of the stack in this recording.
     pub stack: u32,
-    /// How much.
+    /// How much the windows left behind.
     pub amount: Amount,
 }
 
-/// Allocations that are no single window's.
+/// Allocations that belong to no single window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Unbound {
     /// Everything that was allocated.
     pub allocated: Amount,
-    /// What of it is outstanding.
+    /// The part of `allocated` that is outstanding.
     pub outstanding: Amount,
 }
 
 impl Unbound {
-    /// Saturates: a damaged capture may hold anything.
+    /// Adds other allocations. The sum saturates, because a damaged capture may hold anything.
     pub fn add(&mut self, other: Self) {
         self.allocated.add(other.allocated);
         self.outstanding.add(other.outstanding);
     }
 }
 
-/// What one process has allocated that is no single window's.
+/// What one process has allocated that belongs to no single window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessUnbound {
-    /// The process slot: the process's number in this recording.
+    /// The process slot: the number of the process in this recording.
     pub process: u16,
-    /// Of no window.
+    /// Allocations of no window.
     pub background: Unbound,
-    /// Of one of several windows.
+    /// Allocations of one of several windows.
     pub ambiguous: Unbound,
 }
 
 /// How much memory a process has, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryAt {
-    /// The process slot.
+    /// The process slot: the number of the process in this recording.
     pub process: u16,
-    /// Nanoseconds since 1970 UTC. All processes are looked at at the same time.
+    /// When the recorder looked, in nanoseconds since 1970 UTC. It looks at all processes at the
+    /// same time.
     pub at_ns: u64,
-    /// Outstanding in blocks that are not bound to a single window, and in those of windows that are open, bytes; none
-    /// where allocations are not followed.
+    /// Outstanding bytes in blocks that are not bound to a single window, and in blocks of windows that are open. None
+    /// where the recorder follows no allocations.
     pub unbound_bytes: Option<u64>,
-    /// Resident set, bytes; none where the kernel does not say.
+    /// The resident set in bytes. None where the kernel does not tell.
     pub resident_bytes: Option<u64>,
 }
 
 impl MemoryAt {
-    /// How often memory is looked at: what requests leave behind is told by how they vary from one look to the
-    /// next. Looks that are as the ones around them are not stored.
+    /// How often the recorder looks at memory. The difference from one look to the next tells what
+    /// requests leave behind. The recorder does not store a look that equals the looks around it.
     pub const EVERY: Duration = Duration::from_millis(100);
 }
 
-/// How an allocation was found to belong to a window; from the surest to the least.
+/// How the recorder found that an allocation belongs to a window, from the surest way to the least
+/// sure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Binding {
-    /// The thread or task that worked on this request and on no other.
+    /// The thread or task worked on this request and on no other.
     Exact,
-    /// A task or thread that was started by one which was bound exactly.
+    /// A thread or task that was bound exactly started the one that allocated.
     Lineage,
-    /// Some of it was allocated by threads of which nobody knows for whom they work, while no other window of the
-    /// process was under way.
+    /// Nobody knows for whom some of the allocating threads work, but no other window of the
+    /// process was open at that time.
     Single,
-    /// So many windows were open that could have been meant. If it is one, it may be the background that
-    /// was meant.
+    /// The number of open windows to which the allocation may belong. If the number is one, the
+    /// allocation may also belong to the background.
     Candidates(u8),
     /// Nothing is known.
     None,
 }
 
 impl Binding {
-    /// Whether the amounts are this window's, so that they may be added up.
+    /// Whether the amounts belong to this window, so that a reader may add them up.
     #[must_use]
     pub const fn is_bound(self) -> bool {
         matches!(self, Self::Exact | Self::Lineage | Self::Single)
     }
 
-    /// How many windows could have been meant.
+    /// Returns the number of windows to which the allocations may belong.
     #[must_use]
     pub const fn candidates(self) -> Option<u8> {
         match self {
@@ -221,7 +225,8 @@ impl Binding {
         }
     }
 
-    /// `exact`, `lineage`, `single`, `candidates` or `none`: part of the capture's and the JSON's vocabulary.
+    /// Returns `exact`, `lineage`, `single`, `candidates` or `none`, a word of the capture format
+    /// and of the JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -233,7 +238,7 @@ impl Binding {
         }
     }
 
-    /// The binding that is spelled so, with so many candidates if it has any.
+    /// Finds the binding of this name, with the given number of candidates if it has any.
     pub(crate) fn from_name(name: &str, candidates: Option<u8>) -> Option<Self> {
         let several = candidates.map(Self::Candidates);
         let all = [
@@ -243,25 +248,27 @@ impl Binding {
             several,
             Some(Self::None),
         ];
-        all.into_iter().flatten().find(|it| it.name() == name)
+        let mut all = all.into_iter().flatten();
+        all.find(|binding| binding.name() == name)
     }
 }
 
 /// How a window ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WindowEnd {
-    /// The response was sent, and the worker turned to something else.
+    /// The worker sent the response and turned to something else.
     Done,
     /// The server closed the connection before the response was whole.
     CutOff,
     /// The client was gone.
     Reset,
-    /// The recording ended first. What is retained may be freed yet.
+    /// The recording ended first. The process may still free what the window retained.
     StillOpen,
 }
 
 impl WindowEnd {
-    /// `done`, `cut-off`, `reset` or `still-open`: part of the capture's and the JSON's vocabulary.
+    /// Returns `done`, `cut-off`, `reset` or `still-open`, a word of the capture format and of the
+    /// JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -272,9 +279,9 @@ impl WindowEnd {
         }
     }
 
-    /// The end that is spelled so, if there is one.
+    /// Finds the end of this name, if there is one.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         let all = [Self::Done, Self::CutOff, Self::Reset, Self::StillOpen];
-        all.into_iter().find(|it| it.name() == name)
+        all.into_iter().find(|end| end.name() == name)
     }
 }

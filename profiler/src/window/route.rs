@@ -1,7 +1,7 @@
-//! Routes: what requests of one kind have in common, `GET /users/{id}`.
+//! Routes: what requests of one kind have in common, such as `GET /users/{id}`.
 //!
-//! A server has a few dozen of them and a scanner can make up any number, so that a table holds a
-//! bounded number of routes, in the order in which they came, and one `other` for the rest.
+//! A server has a few dozen routes, but a scanner can make up any number. So a table holds a
+//! bounded number of routes, in the order in which they came, and one route `other` for the rest.
 
 mod pattern;
 mod repeated;
@@ -19,14 +19,14 @@ use super::head::{Method, Target};
 use crate::printable::printable;
 use repeated::Repeated;
 
-/// Distinct routes that are told apart unless told otherwise: more than a large application has, and
-/// some 100 kB of names.
+/// How many distinct routes to tell apart by default: more than a large application has, and some
+/// 100 kB of names.
 pub const MAX_ROUTES: usize = 1000;
 
-/// What stands for the part of a path that was not shipped.
+/// Stands for the part of a path that the kernel side did not ship.
 const CUT: char = '…';
 
-/// A method and the template of its paths. Cheap to clone.
+/// A method and the template of paths. A route is cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Route {
     method: Option<Method>,
@@ -40,13 +40,15 @@ enum Template {
 }
 
 impl Route {
-    /// A window that is no HTTP request: a job's function, say. It is shown by this name, made printable.
+    /// Makes the route of a window that is no HTTP request, such as the function of a job. The name
+    /// is made printable.
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self::stored(None, Some(name))
     }
 
-    /// A route as a capture holds it: no template is what had no place in the table of routes.
+    /// Makes a route from what a capture holds. A request that had no place in the table of routes
+    /// has no template.
     pub(crate) fn stored(method: Option<Method>, template: Option<&str>) -> Self {
         let text = template.map(printable);
         Self {
@@ -55,7 +57,7 @@ impl Route {
         }
     }
 
-    /// What [`Route::stored`] makes the same route of.
+    /// Returns what [`Route::stored`] takes to make the same route.
     pub(crate) fn to_stored(&self) -> (Option<Method>, Option<&str>) {
         let template = match &self.template {
             Template::Known(template) => Some(&**template),
@@ -64,19 +66,19 @@ impl Route {
         (self.method, template)
     }
 
-    /// What all requests count for that came when the table of routes was full.
+    /// The route of all requests that came when the table of routes was full.
     pub const OTHER: Self = Self {
         method: None,
         template: Template::Other,
     };
 
-    /// `None` for what is no HTTP request.
+    /// The method of the request. `None` if the window is no HTTP request.
     #[must_use]
     pub const fn method(&self) -> Option<Method> {
         self.method
     }
 
-    /// `/users/{id}`, or `other`.
+    /// Returns the template, such as `/users/{id}`, or `other`.
     #[must_use]
     pub fn template(&self) -> &str {
         match &self.template {
@@ -85,7 +87,8 @@ impl Route {
         }
     }
 
-    /// The row that the route counts for: all that are `other` are one, whatever their method.
+    /// Returns the route of the row that this route counts for. All routes that are `other` share
+    /// one row, whatever their method.
     #[must_use]
     pub fn row(&self) -> Self {
         match self.template {
@@ -110,24 +113,24 @@ impl Serialize for Route {
     }
 }
 
-/// Which segments of a path a route shows. All others are masked.
+/// Which segments of a path a route shows. A route masks all others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kept {
     /// Words of lower-case letters, versions such as `v2`, and types of files
     #[default]
     Words,
-    /// Of those, what has been in a hundred requests, at the same place; until then it is masked
+    /// Of these, only what a hundred requests had at the same place; until then, a route masks it
     Strict,
 }
 
 /// How paths become routes.
 #[derive(Clone, Debug)]
 pub struct RouteRules {
-    /// Tried first, in this order.
+    /// Patterns that are tried first, in this order.
     pub patterns: Vec<Pattern>,
-    /// What is shown where no pattern matches.
+    /// What a route shows where no pattern matches.
     pub kept: Kept,
-    /// Distinct routes that are told apart.
+    /// How many distinct routes to tell apart.
     pub max_routes: usize,
 }
 
@@ -147,12 +150,12 @@ pub struct Routes {
     rules: RouteRules,
     known: HashSet<Route>,
     repeated: Repeated,
-    /// Requests that are `other`.
+    /// The number of requests that are `other`.
     overflowed: u64,
 }
 
 impl Routes {
-    /// A table without any route yet.
+    /// Makes a table without any routes.
     #[must_use]
     pub fn new(rules: RouteRules) -> Self {
         Self {
@@ -161,7 +164,7 @@ impl Routes {
         }
     }
 
-    /// The route of a request; `other` if it is new and the table is full.
+    /// Finds the route of a request. The route is `other` if it is new and the table is full.
     pub fn route(&mut self, method: Method, target: &Target) -> Route {
         let template = self.template(target);
         let route = Route {
@@ -182,7 +185,7 @@ impl Routes {
         route
     }
 
-    /// Requests that were called `other` because the table was full.
+    /// Returns the number of requests that are `other` because the table was full.
     #[must_use]
     pub const fn overflowed(&self) -> u64 {
         self.overflowed
@@ -195,7 +198,7 @@ impl Routes {
             Target::Authority => return "{authority}".to_owned(),
             Target::Malformed => return "{malformed}".to_owned(),
         };
-        // Whether a pattern matches all of a path cannot be said of a part of it.
+        // A pattern matches a whole path, so it cannot match a path that is cut.
         let mut patterns = self.rules.patterns.iter().filter(|_| !cut);
         match patterns.find(|pattern| pattern.matches(path)) {
             Some(pattern) => pattern.to_string(),
@@ -209,7 +212,8 @@ impl Routes {
     }
 }
 
-/// Each segment by itself, if it may be shown at its place. Of a path that is cut, the last segment is not whole.
+/// Makes a template from each segment by itself, if a route may show the segment at its place. The
+/// last segment of a cut path is not whole, so it is left out.
 fn template(path: &str, cut: bool, mut may_show: impl FnMut(usize, &str) -> bool) -> String {
     let (path, cut_end) = match (cut, path.rfind('/')) {
         (true, slash) => (&path[..slash.map_or(0, |at| at + 1)], Some(CUT)),

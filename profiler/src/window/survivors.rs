@@ -1,24 +1,24 @@
-//! The grace: from when on what a window retained counts as survivors.
+//! The grace: the time after which memory that a window retained counts as survivors.
 //!
-//! What is outstanding when a window closes may be on its way out: a buffer that the next request
-//! reuses, garbage that a cycle collector has yet to find. After some further requests on the same
-//! worker, or some time, it is not.
+//! Memory that is outstanding when a window closes may be freed soon after. It may be a buffer that
+//! the next request reuses, or garbage that a cycle collector has yet to find. After some further
+//! requests on the same worker, or after some time, such memory is gone.
 
 use std::num::NonZeroU32;
 
-/// What has to pass after a window closed; whichever comes first.
+/// What has to pass after a window closed. The grace is over when the first of the two has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grace {
-    /// Requests on the same worker that opened after the window closed, and are over.
+    /// Requests on the same worker that opened after the window closed, and that are over.
     pub requests: NonZeroU32,
-    /// Nanoseconds.
+    /// Nanoseconds after the window closed.
     pub time_ns: u64,
 }
 
 impl Default for Grace {
-    /// Ten requests: workers reuse what the last one or two left, and CPython collects its youngest
-    /// objects every few hundred containers, those that survived it after ten times as many
-    /// (`gc.get_threshold()`). Or half a minute, for workers that have little to do.
+    /// Ten requests: workers reuse what the last one or two requests left, and CPython collects its
+    /// youngest objects every few hundred containers, and the objects that survived that after ten
+    /// times as many (`gc.get_threshold()`). Or half a minute, for workers that have little to do.
     fn default() -> Self {
         const REQUESTS: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
         Self {
@@ -28,22 +28,22 @@ impl Default for Grace {
     }
 }
 
-/// When one window of a worker was open, nanoseconds on any one clock.
+/// The time in which one window of a worker was open, in nanoseconds on any one clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenSpan {
-    /// The window's number.
+    /// The number of the window.
     pub window: u64,
-    /// When it opened.
+    /// When the window opened.
     pub opened_ns: u64,
-    /// When it closed; `None` while it is open.
+    /// When the window closed. `None` while the window is open.
     pub closed_ns: Option<u64>,
 }
 
-/// The windows of one worker, in any order, whose grace is over at `now_ns`: what is outstanding of
-/// them now survived.
+/// Finds the windows of one worker whose grace is over at `now_ns`. What is outstanding of these
+/// windows now has survived. The windows may come in any order.
 ///
-/// A window that was returned may be left out from the next call on. No other one waits for it: whatever
-/// closes before another has its grace over no later.
+/// The caller may leave out a returned window from the next call on. No other window waits for it:
+/// a window that closed earlier has its grace over no later.
 #[must_use]
 pub fn past_grace(worker: &[OpenSpan], now_ns: u64, grace: Grace) -> Vec<u64> {
     let is_over = |span: &OpenSpan| span.closed_ns.is_some_and(|closed| closed <= now_ns);
@@ -138,7 +138,7 @@ mod tests {
             let (first, then) = (first.min(then), first.max(then));
             let before = past_grace(&worker, first, grace);
             let at_once = past_grace(&worker, then, grace);
-            let rest: Vec<_> = worker.into_iter().filter(|it| !before.contains(&it.window)).collect();
+            let rest: Vec<_> = worker.into_iter().filter(|window| !before.contains(&window.window)).collect();
             let mut in_two = [before, past_grace(&rest, then, grace)].concat();
             in_two.sort_unstable();
             prop_assert_eq!(in_two, at_once);

@@ -1,7 +1,8 @@
-//! One row a route: what its requests took and left behind.
+//! One row for each route: what the requests of the route took and left behind.
 //!
-//! Bytes are added up only where they are the windows' for sure. What belongs to no window, or to one of
-//! several, has a row of its own and is never split among routes.
+//! The table adds up bytes only where they surely belong to the windows. Memory that belongs to no
+//! window, or to one of several windows, has a row of its own. The table never splits such memory
+//! among routes.
 
 mod quantiles;
 mod text;
@@ -18,74 +19,76 @@ use quantiles::Quantiles;
 
 pub use text::{NOTHING_FOLLOWED, SCOPE, write};
 
-/// The table, complete. As JSON, names and meanings stay as they are; new names may be added.
+/// The complete table. In the JSON form, names and meanings stay as they are, and new names may
+/// come.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RouteTable {
-    /// Those first whose requests left the most behind, all together.
+    /// The routes, with those first whose requests together left the most behind.
     pub routes: Vec<RouteRow>,
-    /// Allocations of no window; `None` where nobody counted them.
+    /// Allocations of no window. `None` where nobody counted them.
     pub background: Option<Unbound>,
-    /// Allocations of one of several windows; `None` where nobody counted them.
+    /// Allocations of one of several windows. `None` where nobody counted them.
     pub ambiguous: Option<Unbound>,
 }
 
-/// What the requests of one route did. Durations are in nanoseconds, sizes in bytes; `None` is what is
-/// not known of any request. Percentiles are off by at most 0.4 %.
+/// What the requests of one route did. Durations are in nanoseconds, sizes in bytes. `None` is a
+/// figure that no request has. Percentiles are off by at most 0.4 %.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RouteRow {
-    /// `GET /users/{id}`, or `other`.
+    /// The route, such as `GET /users/{id}` or `other`.
     pub route: Route,
-    /// Windows.
+    /// The number of windows.
     pub requests: u64,
-    /// Of those with a response.
+    /// The median duration of the requests with a response.
     pub duration_p50: Option<u64>,
-    /// Of those with a response.
+    /// The 95th percentile of the duration of the requests with a response.
     pub duration_p95: Option<u64>,
-    /// Growth of the process's RSS.
+    /// The median growth of the process's RSS.
     pub delta_p50: Option<i64>,
-    /// Growth of the process's RSS.
+    /// The 95th percentile of the growth of the process's RSS.
     pub delta_p95: Option<i64>,
-    /// Growth of the process's RSS, exact.
+    /// The largest growth of the process's RSS, exact.
     pub delta_max: Option<i64>,
-    /// Mean of the closed requests that allocations could be bound to.
+    /// The mean over the closed requests that allocations could be bound to.
     pub alloc_bytes_per_request: Option<f64>,
-    /// Mean of the closed requests that allocations could be bound to.
+    /// The mean over the closed requests that allocations could be bound to.
     pub retained_bytes_per_request: Option<f64>,
-    /// Mean of those whose grace is over.
+    /// The mean over those of these requests whose grace is over.
     pub survivor_bytes_per_request: Option<f64>,
-    /// The least of any request: `exact`, `lineage`, `single`, `candidates` or `none`.
+    /// The least sure binding of any request: `exact`, `lineage`, `single`, `candidates` or `none`.
     pub confidence: &'static str,
-    /// How many requests have which.
+    /// How many requests have which binding.
     pub confidences: Confidences,
-    /// Which memory the means are of, `blocks`: Python's small objects, mappings and other heaps are in none of
-    /// them. `None` where nothing was bound.
+    /// The memory that the means count, `blocks`. The means include none of Python's small objects,
+    /// mappings and other heaps. `None` where nothing was bound.
     pub scope: Option<&'static str>,
     /// Why the route is suspected of leaving more and more behind, if it is.
     pub suspected: Option<Evidence>,
-    /// What growth alone says, where allocations could not be bound.
+    /// What the growth of memory tells, where allocations could not be bound.
     #[serde(flatten)]
     pub estimate: RowEstimate,
     #[serde(skip)]
     left_behind: u64,
 }
 
-/// What a request leaves behind, estimated from how the memory grew that is of no single request.
+/// An estimate of what a request leaves behind. The estimate comes from the growth of memory that
+/// belongs to no single request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(into = "EstimateFields")]
 pub enum RowEstimate {
-    /// All requests were bound, or nobody asked.
+    /// All requests were bound, or nobody asked for an estimate.
     #[default]
     None,
-    /// As [`estimate`](super::estimate) makes it.
+    /// An estimate that [`estimate`](super::estimate) made.
     Told {
-        /// Bytes.
+        /// Bytes that a request leaves behind.
         bytes_per_request: f64,
-        /// How far it is off, typically, bytes.
+        /// How far the estimate is typically off, in bytes.
         standard_error: f64,
-        /// Whose growth that is.
+        /// The memory whose growth the estimate is made from.
         from: EstimatedFrom,
     },
-    /// Why there is none, as a clause.
+    /// Why there is no estimate, as a clause.
     Missing(String),
 }
 
@@ -95,7 +98,7 @@ pub enum RowEstimate {
 pub enum EstimatedFrom {
     /// Blocks of the allocator that are bound to no single request.
     Blocks,
-    /// All that is resident of the process.
+    /// All resident memory of the process.
     ResidentSet,
 }
 
@@ -109,7 +112,7 @@ struct EstimateFields {
 
 impl From<RowEstimate> for EstimateFields {
     fn from(estimate: RowEstimate) -> Self {
-        // More digits than anyone can use would differ from machine to machine.
+        // Nobody can use more digits, and further digits would differ from machine to machine.
         let rounded = |bytes: f64| Some((bytes * 100.0).round() / 100.0);
         match estimate {
             RowEstimate::None => Self::default(),
@@ -131,7 +134,7 @@ impl From<RowEstimate> for EstimateFields {
     }
 }
 
-/// Requests by how their allocations were bound.
+/// The number of requests by binding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Confidences {
     /// [`Binding::Exact`].
@@ -146,7 +149,8 @@ pub struct Confidences {
     pub none: u64,
 }
 
-/// Takes windows as they finish. Its size depends on the number of routes, and not on that of windows.
+/// Builds a table from windows as they finish. The size of the builder depends on the number of
+/// routes, and not on the number of windows.
 #[derive(Debug, Default)]
 pub struct TableBuilder {
     rows: HashMap<Route, Row>,
@@ -162,7 +166,7 @@ struct Row {
     bound: u64,
     allocated: Amount,
     retained: Amount,
-    /// Windows past their grace.
+    /// Windows whose grace is over.
     past_grace: u64,
     survivors: Amount,
     growth: Growth,
@@ -189,8 +193,8 @@ impl TableBuilder {
         }
     }
 
-    /// Counts what survived of one window when its grace was over; to be called once a window that was
-    /// bound, even if nothing did.
+    /// Counts what survived of one window when its grace was over. The caller calls this once for
+    /// each bound window, even if nothing of the window survived.
     pub fn add_survivors(&mut self, route: &Route, survived: Amount) {
         let row = self.rows.entry(route.row()).or_default();
         row.past_grace += 1;
@@ -198,14 +202,14 @@ impl TableBuilder {
         row.growth.past_grace(survived.bytes);
     }
 
-    /// What is known of a route so far.
+    /// Tells what is known about a route so far.
     #[must_use]
     pub fn known(&self, route: &Route) -> Known {
         let row = self.rows.get(&route.row());
         row.map(|row| row.growth.known()).unwrap_or_default()
     }
 
-    /// The table so far, with what could not be bound, if anybody counted that.
+    /// Builds the table so far, with what could not be bound, if anybody counted that.
     #[must_use]
     pub fn build(&self, background: Option<Unbound>, ambiguous: Option<Unbound>) -> RouteTable {
         let rows = self.rows.iter().map(|(route, row)| row.build(route));
@@ -220,7 +224,8 @@ impl TableBuilder {
 }
 
 impl RouteTable {
-    /// Fills in estimates. Routes are then in the order of what they left behind by those, too.
+    /// Fills in estimates, and then sorts the routes again, because estimates count as left behind
+    /// too.
     pub fn estimate(&mut self, estimates: &HashMap<Route, RowEstimate>) {
         for row in &mut self.routes {
             let Some(estimate) = estimates.get(&row.route) else {
@@ -240,15 +245,15 @@ impl RouteTable {
     }
 }
 
-/// Those first that left the most behind.
+/// Sorts the routes. Those that left the most behind come first.
 fn sort(routes: &mut [RouteRow]) {
-    let key = |it: &RouteRow| (Reverse(it.left_behind), Reverse(it.requests));
+    let key = |row: &RouteRow| (Reverse(row.left_behind), Reverse(row.requests));
     routes.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.route.cmp(&b.route)));
 }
 
 impl Row {
     fn build(&self, route: &Route) -> RouteRow {
-        let unsigned = |it: i64| it.unsigned_abs();
+        let unsigned = |value: i64| value.unsigned_abs();
         RouteRow {
             route: route.clone(),
             requests: self.requests,
@@ -288,7 +293,7 @@ impl Confidences {
         }
     }
 
-    /// Of a row without requests: nothing is known.
+    /// Returns the least sure binding. For a row without requests, nothing is known.
     fn least(self) -> Binding {
         let Self {
             exact,
@@ -301,7 +306,7 @@ impl Confidences {
             (0, 0, 0, 0, 1..) => Binding::Exact,
             (0, 0, 0, 1.., _) => Binding::Lineage,
             (0, 0, 1.., ..) => Binding::Single,
-            // How many does not matter to the name.
+            // The name does not depend on how many candidates there are.
             (0, 1.., ..) => Binding::Candidates(0),
             _ => Binding::None,
         }

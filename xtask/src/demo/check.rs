@@ -1,23 +1,24 @@
-//! Whether the demo found what it planted.
+//! Checks that the demo found the leaks that it planted.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-/// The least that must be outstanding after the load, in bytes; it leaves some tens of megabytes.
+/// The least bytes that must be outstanding after the load. The load leaves some tens of megabytes.
 const LEAST_OUTSTANDING: u64 = 4 << 20;
-/// The clean twin may be in the middle of a request, once in each of the few workers.
+/// The most blocks that the clean twin may hold: each of the few workers may be in the middle of a
+/// request.
 const MOST_IN_FLIGHT: u64 = 4;
 
-/// The views that leak, and the call in each by which they do.
+/// The views that leak, and the call by which each leaks.
 const LEAKS: [(&str, &str); 4] = [
     ("login", "sessions.open_session("),
     ("tools", "TOOLS.connect("),
     ("chat", "agents.Agent("),
     ("thumbnail", "thumbnails.make("),
 ];
-/// What a request of each view leaves behind at least, bytes.
+/// The least bytes that a request of each view leaves behind.
 const LEFT_BEHIND: [(&str, f64); 5] = [
     ("login", 48.0 * 1024.0),
     ("tools", 32.0 * 1024.0),
@@ -25,12 +26,13 @@ const LEFT_BEHIND: [(&str, f64); 5] = [
     ("thumbnail", 64_000.0),
     ("preview", 0.0),
 ];
-/// Beside what leaks, the lists that hold it grow.
+/// How much more than the leak itself may be left behind, as a factor. The lists that hold what
+/// leaks grow, too.
 const MOST_BESIDE: f64 = 1.1;
 /// The source of the views.
 const VIEWS: &str = include_str!("../../demo/assistant/views.py");
 
-/// What one function and all it calls hold and have allocated.
+/// What one function and everything it calls hold and have allocated.
 #[derive(Debug, Default, PartialEq)]
 struct Held {
     inuse_bytes: u64,
@@ -74,22 +76,16 @@ fn findings(report: &Value) -> Result<()> {
         clean.inuse_objects <= MOST_IN_FLIGHT,
         "the clean twin `draw_thumbnail` seems to hold memory: {clean:?}"
     );
-    println!(
-        "    outstanding {} bytes in {} objects",
-        all.inuse_bytes, all.inuse_objects
-    );
-    println!(
-        "    leak_thumbnail holds {} bytes of them",
-        leak.inuse_bytes
-    );
-    println!(
-        "    draw_thumbnail, its clean twin, holds {}",
-        clean.inuse_bytes
-    );
+    let (bytes, objects) = (all.inuse_bytes, all.inuse_objects);
+    println!("    outstanding {bytes} bytes in {objects} objects");
+    let bytes = leak.inuse_bytes;
+    println!("    leak_thumbnail holds {bytes} bytes of them");
+    let bytes = clean.inuse_bytes;
+    println!("    draw_thumbnail, its clean twin, holds {bytes}");
     Ok(())
 }
 
-/// Each leak must be held by the very line of its view that makes it.
+/// Checks that each leak is held by the very line of its view that makes it.
 fn leaking_views(report: &Value) -> Result<()> {
     for (view, call) in LEAKS {
         let line =
@@ -99,7 +95,7 @@ fn leaking_views(report: &Value) -> Result<()> {
                 && frame["line"] == line
                 && frame["file"]
                     .as_str()
-                    .is_some_and(|it| it.ends_with("/views.py"))
+                    .is_some_and(|file| file.ends_with("/views.py"))
         })?;
         ensure!(
             held.inuse_bytes > 0,
@@ -113,8 +109,8 @@ fn leaking_views(report: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Each leaky endpoint must be named with what its requests leave behind, to the byte that the leak
-/// itself holds, and the clean one with nothing.
+/// Checks that each leaky endpoint is named with what its requests leave behind, which is about
+/// what the leak itself holds, and the clean endpoint with nothing.
 fn leaking_routes(report: &Value) -> Result<()> {
     for (view, least) in LEFT_BEHIND {
         let route = format!("GET /api/{view}");
@@ -134,7 +130,7 @@ fn leaking_routes(report: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The line, counted from one, at which a view makes a call.
+/// Finds the line at which a view makes a call, counted from one.
 fn line_of(view: &str, call: &str) -> Option<usize> {
     let definition = format!("def {view}(");
     let mut lines = (1..).zip(VIEWS.lines());
@@ -143,14 +139,14 @@ fn line_of(view: &str, call: &str) -> Option<usize> {
     Some(number)
 }
 
-/// Sums the stacks that have a frame of whose name `is_wanted` is true.
+/// Sums up the stacks that have a frame whose name is wanted.
 fn held(report: &Value, is_wanted: impl Fn(&str) -> bool) -> Result<Held> {
     held_by(report, |frame| {
         frame["name"].as_str().is_some_and(&is_wanted)
     })
 }
 
-/// Sums the stacks that have a frame of which `is_wanted` is true.
+/// Sums up the stacks that have a frame that is wanted.
 fn held_by(report: &Value, is_wanted: impl Fn(&Value) -> bool) -> Result<Held> {
     let stacks = report["stacks"]
         .as_array()

@@ -1,4 +1,4 @@
-//! Load on the demo application, bounded in rate, count and time.
+//! Puts load on the demo application, bounded in rate, count and time.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Requested in turn, so that each gets the same share.
+/// The paths to request, in turn, so that each gets the same share.
 pub const PATHS: [&str; 5] = [
     "/api/login",
     "/api/tools",
@@ -23,19 +23,19 @@ pub const PATHS: [&str; 5] = [
     "/api/preview",
 ];
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The application's answers are a few hundred bytes.
+/// The most bytes of an answer. The application's answers have a few hundred bytes.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 
 /// What the load may never exceed.
 #[derive(Clone, Copy)]
 pub struct Limits {
-    /// Connections at a time.
+    /// Connections at the same time.
     pub threads: u32,
-    /// Requests a second, all threads together.
+    /// Requests in a second, over all threads.
     pub per_second: u32,
-    /// Requests in all.
+    /// Requests in total.
     pub total: u32,
-    /// Time in all.
+    /// Time in total.
     pub lasting: Duration,
 }
 
@@ -45,11 +45,11 @@ pub struct Load {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What came of it.
+/// What came of a load.
 pub struct Summary {
     /// Requests answered with status 200.
     pub answered: u32,
-    /// All others.
+    /// Requests with any other result.
     pub failed: u32,
 }
 
@@ -62,7 +62,7 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts the load; it goes on until [`Load::stop`] or its limits.
+    /// Starts the load. It goes on until [`Load::stop`] or until it reaches a limit.
     pub fn start(address: SocketAddr, limits: Limits) -> Self {
         let shared = Arc::new(Shared::default());
         let started = Instant::now();
@@ -75,7 +75,7 @@ impl Load {
         Self { shared, threads }
     }
 
-    /// Ends the load, and waits for the requests under way.
+    /// Ends the load, and waits for the requests that are under way.
     pub fn stop(self) -> Summary {
         self.shared.stop.store(true, Relaxed);
         for thread in self.threads {
@@ -89,7 +89,8 @@ impl Load {
 }
 
 impl Shared {
-    /// Each request has its time; a thread takes the next one and waits for it.
+    /// Sends requests. Each request has its time: a thread takes the next request and waits for
+    /// that time.
     fn send(&self, address: SocketAddr, limits: Limits, started: Instant) {
         let pace = Duration::from_secs(1) / limits.per_second;
         while !self.stop.load(Relaxed) && started.elapsed() < limits.lasting {
@@ -118,7 +119,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// One GET request; anything but status 200 is an error.
+/// Sends one GET request. Anything but status 200 is an error.
 pub fn get(address: SocketAddr, path: &str) -> Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).context("failed to connect")?;
     stream.set_read_timeout(Some(TIMEOUT))?;
@@ -143,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers every request with `status`, until the test ends.
+    /// Starts a server that answers every request with `status`, until the test ends.
     fn server(status: &'static str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");

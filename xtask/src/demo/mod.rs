@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: a Django service leaks in four ways under load; residue attaches to its live
+//! `cargo xtask demo`: a Django service leaks in four ways under load. residue attaches to its live
 //! workers, and leaves its reports in `demo-out/`.
 
 use std::{
@@ -24,14 +24,14 @@ use server::Server;
 
 pub use venv::prepare as application;
 
-/// Long enough for the leaks to stand out, short enough to sit through.
+/// How long to record: long enough for the leaks to stand out, short enough to wait for.
 const RECORD: Duration = Duration::from_secs(20);
-/// Load before residue attaches: the server is live and warm, as it would be found.
+/// How long the load goes before residue attaches, so that the server is live and warm.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// Attaching, symbolizing and writing, beyond the recording itself.
+/// The time for attaching, symbolizing and writing, beyond the recording itself.
 const GRACE: Duration = Duration::from_secs(40);
 
-/// File names, and how to render them.
+/// The names of the reports, and how to render them.
 const REPORTS: [(&str, &[&str]); 5] = [
     ("leak.svg", &["--format", "flamegraph"]),
     (
@@ -74,7 +74,7 @@ pub fn run() -> Result<()> {
     conclude(&capture, &out)
 }
 
-/// Results of an earlier run must not pass for those of this one.
+/// Empties the output directory, so that no result of an earlier run passes for one of this run.
 fn empty_output_dir() -> Result<PathBuf> {
     let out = workspace::root().join("demo-out");
     if out.exists() {
@@ -116,7 +116,8 @@ fn record(workers: &[u32], capture: &Path) -> Result<()> {
     for worker in workers {
         residue.args(["-p", &worker.to_string()]);
     }
-    // The load is ours, and is to be seen to its end.
+    // The demo makes the load itself, so residue need not protect the workers, and records to the
+    // end.
     residue
         .args(["--max-slowdown", "off"])
         .args(["-d", &format!("{}s", RECORD.as_secs())])

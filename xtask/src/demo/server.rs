@@ -1,4 +1,5 @@
-//! The demo application under gunicorn: one master, a few synchronous workers, loopback only.
+//! Runs the demo application under gunicorn: one master and a few synchronous workers, on loopback
+//! only.
 
 use std::{
     fs::{self, File},
@@ -19,7 +20,7 @@ const WORKERS: usize = 2;
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(10);
 
-/// A running server. It ends with this value, and with this process.
+/// A running server. The server ends with this value, and with this process.
 pub struct Server {
     master: Child,
     address: SocketAddr,
@@ -47,12 +48,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens.
+    /// Returns the address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The processes that serve requests.
+    /// Lists the processes that serve requests.
     pub fn workers(&self) -> Result<Vec<u32>> {
         let workers = children(self.master.id())?;
         ensure!(
@@ -64,7 +65,7 @@ impl Server {
         Ok(workers)
     }
 
-    /// Ends the server; an error if it does not end well.
+    /// Ends the server. Returns an error if the server does not end well.
     pub fn stop(&mut self) -> Result<()> {
         let workers = children(self.master.id())?;
         terminate(&self.master)?;
@@ -99,13 +100,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Ok(None) = self.master.try_wait() {
-            // Nothing is left to report to: whoever drops a running server is failing already.
+            // Nobody is left to report to: whoever drops a running server is failing already.
             let _ = self.stop();
         }
     }
 }
 
-/// `setpriv` has the kernel end gunicorn with this process, however that ends.
+/// Makes the command that runs gunicorn. With `setpriv`, the kernel ends gunicorn when this process
+/// ends, no matter how.
 fn gunicorn(app: &App, address: SocketAddr) -> Command {
     let mut command = Command::new("setpriv");
     command
@@ -121,13 +123,13 @@ fn gunicorn(app: &App, address: SocketAddr) -> Command {
         .current_dir(&app.source)
         .env("THUMBNAIL_LIBRARY", &app.library)
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        // Newer gunicorns keep a control socket there.
+        // Newer gunicorns keep a control socket in the home directory.
         .env("HOME", &app.venv)
         .stdin(Stdio::null());
     command
 }
 
-/// An address that was free a moment ago.
+/// Returns an address that was free a moment ago.
 fn free_address() -> Result<SocketAddr> {
     let any_port = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
     let listener = TcpListener::bind(any_port).context("failed to find a free port")?;
@@ -138,7 +140,7 @@ fn terminate(child: &Child) -> Result<()> {
     kill_process(Pid::from_child(child), Signal::TERM).context("failed to end gunicorn")
 }
 
-/// The processes whose parent is `parent`.
+/// Lists the processes whose parent is `parent`.
 fn children(parent: u32) -> Result<Vec<u32>> {
     let entries = fs::read_dir("/proc").context("failed to read /proc")?;
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

@@ -1,4 +1,4 @@
-//! What the demo application runs in: a virtual environment, and its native library.
+//! Makes what the demo application runs in: a virtual environment, and its native library.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{command, setup::python, workspace};
 
-/// The application, ready to be started.
+/// The application, ready to start.
 pub struct App {
     /// The directory that holds the package `assistant`.
     pub source: PathBuf,
@@ -16,7 +16,7 @@ pub struct App {
     pub library: PathBuf,
 }
 
-/// Makes whatever is not there yet, under the target directory.
+/// Makes what is not there yet, under the target directory.
 pub fn prepare() -> Result<App> {
     let source = workspace::root().join("xtask/demo");
     let built = workspace::target_dir().join("demo");
@@ -57,7 +57,8 @@ fn install_python_packages(app: &App) -> Result<()> {
     .context("failed to install Django and gunicorn: is PyPI reachable?")
 }
 
-/// With frame pointers, by which this part of residue walks stacks, and with every frame kept.
+/// Compiles the library with frame pointers and without tail calls, so that a stack walk sees every
+/// frame.
 fn compile_library(app: &App) -> Result<()> {
     let flags = [
         "-shared",

@@ -1,4 +1,4 @@
-//! `residue watch` on the live workers: one line a request.
+//! Runs `residue watch` on the live workers, which shows one line for each request.
 
 use std::{
     io::{BufRead as _, BufReader, Read},
@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{command, workspace};
 
-/// Long enough for a few requests on each route.
+/// How long to watch: long enough for a few requests on each route.
 const WATCH: Duration = Duration::from_secs(4);
-/// Attaching, and taking the probes out.
+/// The time for attaching, and for taking the probes out.
 const GRACE: Duration = Duration::from_secs(30);
-/// Lines that are shown.
+/// How many lines the demo shows.
 const SHOWN: usize = 10;
 
 /// Shows some requests, and checks that each endpoint has had its line.
@@ -47,7 +47,7 @@ pub fn requests(workers: &[u32], paths: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What it writes to standard output, once it has ended well.
+/// Returns the lines that a program writes to standard output, once the program has ended well.
 fn lines(child: &mut Child) -> Result<Vec<String>> {
     let out = child.stdout.take().context("a piped stdout")?;
     let mut err = child.stderr.take().context("a piped stderr")?;

@@ -6,10 +6,11 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::command;
 
-/// Updates the lists and installs; starts no service. See the script.
+/// Updates the lists of packages and installs packages, without starting a service. The script says
+/// how.
 const INSTALL: &str = include_str!("apt-install.sh");
 
-/// Those of the packages that are not installed. Empty where there is no dpkg to ask.
+/// Lists the packages that are not installed. The list is empty where there is no dpkg to ask.
 pub fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     let query = command::new("dpkg-query", &["-W", "-f=${Package} ${db:Status-Status}\n"])
         .args(packages)
@@ -25,7 +26,7 @@ pub fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     packages.iter().filter(is_installed).copied().collect()
 }
 
-/// Installs packages, as root or by a sudo that asks no password.
+/// Installs packages, as root or through a sudo that asks for no password.
 pub fn install(packages: &[&str]) -> Result<()> {
     let by_hand = format!(
         "apt-get update && apt-get install -y {}",

@@ -1,12 +1,13 @@
 //! The second toolchain, which builds the eBPF programs: a compiler with the sources of `core`, and
 //! a `bpf-linker` whose LLVM is at least as new as the compiler's.
 //!
-//! Two routes. Each brings the compiler and the linker together, because their LLVMs have to fit:
+//! There are two routes. Each brings the compiler and the linker together, because their LLVMs have
+//! to fit:
 //!
-//! 1. rustup's nightly, and the linker as its project releases it, with LLVM built in.
-//! 2. The distribution's own compiler, linked into rustup under the name `ebpf`, and a linker built
-//!    against the distribution's LLVM. For hosts that reach Debian's servers and crates.io, but not
-//!    rustup's or GitHub's.
+//! - Route 1: rustup's nightly, and the linker that its project releases, with LLVM built in.
+//! - Route 2: the distribution's own compiler, linked into rustup under the name `ebpf`, and a
+//!   linker built against the distribution's LLVM. This is for hosts that reach Debian's servers
+//!   and crates.io, but not the servers of rustup or GitHub.
 
 use std::{env, fs, path::PathBuf, time::Duration};
 
@@ -20,7 +21,7 @@ use crate::{
 };
 
 const LINKER_VERSION: &str = "0.13.0";
-/// The LLVM of Debian's `rustc-web`; also the name of the linker's feature.
+/// The LLVM of Debian's `rustc-web`, and the name of the linker's feature.
 const LLVM: &str = "22";
 const PACKAGES: [&str; 6] = [
     "rustc-web",
@@ -31,11 +32,11 @@ const PACKAGES: [&str; 6] = [
     "libpolly-22-dev",
 ];
 
-/// A server that does not answer must not hold up the other route.
+/// The time limit of a connection. A server that does not answer must not hold up the other route.
 const CONNECT_SECONDS: &str = "10";
 const DOWNLOAD: Duration = Duration::from_secs(240);
 
-/// Brings the toolchain unless it is there. Returns what to say about it.
+/// Installs the toolchain unless it is there. Returns a line that says what there is.
 pub fn ensure() -> Result<String> {
     if let Some(ready) = ready()? {
         return Ok(ready);
@@ -58,7 +59,7 @@ fn ready() -> Result<Option<String>> {
     Ok(toolchain.map(|name| format!("eBPF by toolchain `{name}`")))
 }
 
-/// Route 1. The linker comes first: it is the smaller one, and says soonest that there is no route.
+/// Takes route 1. The linker comes first, because it is smaller, so a missing route shows soonest.
 fn from_rustup() -> Result<()> {
     if !in_path(LINKER) {
         download_linker()?;
@@ -68,10 +69,10 @@ fn from_rustup() -> Result<()> {
             .env("RUSTUP_AUTO_INSTALL", "0"),
     );
     let args: &[&str] = if has_nightly {
-        // Leaves the nightly at its version: it may be somebody's.
+        // This leaves the nightly at its version, because somebody else may use it.
         &["component", "add", "rust-src", "--toolchain", "nightly"]
     } else {
-        // Without --no-self-update rustup would replace itself under everyone who runs it.
+        // Without --no-self-update, rustup would replace itself under everyone who runs it.
         &[
             "toolchain",
             "install",
@@ -110,7 +111,7 @@ fn download_linker() -> Result<()> {
     Ok(())
 }
 
-/// Route 2.
+/// Takes route 2.
 fn from_distribution() -> Result<()> {
     let missing = apt::missing(&PACKAGES);
     if !missing.is_empty() {
@@ -136,7 +137,7 @@ fn from_distribution() -> Result<()> {
     )
 }
 
-/// Where cargo puts installed programs, which rustup has put into `PATH`.
+/// Returns the directory in which cargo puts installed programs. Rustup has put it into `PATH`.
 fn cargo_bin() -> Result<PathBuf> {
     let home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)

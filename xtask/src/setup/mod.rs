@@ -1,4 +1,5 @@
-//! `cargo xtask setup`: brings what a fresh machine lacks, and does nothing when all is there.
+//! `cargo xtask setup`: installs what a fresh machine lacks, and does nothing when everything is
+//! there.
 
 use anyhow::Result;
 
@@ -9,10 +10,10 @@ pub mod python;
 
 pub use apt::is_root;
 
-/// What boots other kernels.
+/// The packages that boot other kernels.
 const VIRTUAL_MACHINES: [&str; 2] = ["busybox-static", "qemu-system-x86"];
 
-/// As [`run`], and makes this machine able to boot other kernels too.
+/// Does what [`run`] does, and makes this machine able to boot other kernels.
 pub fn with_virtual_machines() -> Result<()> {
     run()?;
     let missing = apt::missing(&VIRTUAL_MACHINES);

@@ -1,4 +1,4 @@
-//! The programs that tests run against, and the compilers of their fixtures.
+//! Installs the programs that tests run against, and the compilers of their fixtures.
 
 use std::{fs, path::Path};
 
@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use crate::{setup::apt, workspace};
 
-/// One package a line; `#` begins a comment.
+/// The list of packages, one on each line. `#` begins a comment.
 const LIST: &str = "tests/packages.txt";
 
-/// Installs what `tests/packages.txt` lists. Returns what to say about it.
+/// Installs what `tests/packages.txt` lists. Returns a line that says what there is.
 pub fn ensure() -> Result<String> {
     let list = fs::read_to_string(workspace::root().join(LIST)).unwrap_or_default();
     let wanted = parse(&list);

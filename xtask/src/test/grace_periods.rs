@@ -1,19 +1,21 @@
-//! Shortens the kernel's RCU grace periods while tests run: it waits for some with every probe that it takes out,
-//! and without this they are a third of the tests' time.
+//! Shortens the kernel's RCU grace periods while tests run. The kernel waits for such periods with
+//! every probe that residue takes out. Without this, the waits are a third of the tests' time.
 
 use std::fs;
 
-/// "1" has every grace period expedited (Documentation/admin-guide/kernel-parameters.txt, `rcupdate.rcu_expedited`).
+/// "1" makes the kernel expedite every grace period
+/// (Documentation/admin-guide/kernel-parameters.txt, `rcupdate.rcu_expedited`).
 const EXPEDITED: &str = "/sys/kernel/rcu_expedited";
 
-/// Grace periods are short while this lives.
+/// Keeps grace periods short as long as this value lives.
 pub struct Expedited {
-    /// What was set before, if anything could be.
+    /// The setting to restore. None if the kernel did not allow the change.
     before: Option<String>,
 }
 
 impl Expedited {
-    /// Where the kernel does not allow it, tests only take longer.
+    /// Asks the kernel for short grace periods. Where the kernel refuses, the tests only take
+    /// longer.
     pub fn request() -> Self {
         let before = fs::read_to_string(EXPEDITED).ok();
         let is_set = fs::write(EXPEDITED, "1").is_ok();

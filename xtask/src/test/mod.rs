@@ -1,4 +1,6 @@
-//! `cargo xtask test`: everything that a change has to pass, cheapest first.
+//! `cargo xtask test`: checks everything that a change has to pass, cheapest first.
+
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -19,9 +21,10 @@ use tally::Tally;
 /// The package whose tests attach to live processes.
 const INTEGRATION: &str = "residue-tests";
 
-/// Runs all checks; stops at the first that fails.
+/// Runs all checks, and stops at the first that fails.
 ///
-/// Every step uses the release profile, so that dependencies and the eBPF object are built once.
+/// Every step uses the release profile, so that cargo builds the dependencies and the eBPF object
+/// only once.
 pub fn run() -> Result<()> {
     let mut steps = Steps::default();
     steps.run("setup", setup::run)?;
@@ -29,16 +32,7 @@ pub fn run() -> Result<()> {
         command::run(&mut cargo(&["fmt", "--all", "--check"]))
     })?;
     steps.run("house rules", tidy::run)?;
-    steps.run("lints", || {
-        let clippy = [
-            "clippy",
-            "--release",
-            "--workspace",
-            "--all-targets",
-            "--quiet",
-        ];
-        command::run(cargo(&clippy).args(["--", "-D", "warnings"]))
-    })?;
+    steps.run("lints", lint)?;
     steps.run("lints of the eBPF programs", lint_programs)?;
     steps.run("documentation", || {
         let doc = ["doc", "--release", "--workspace", "--no-deps", "--quiet"];
@@ -47,22 +41,30 @@ pub fn run() -> Result<()> {
     steps.run("release build", || {
         command::run(&mut cargo(&["build", "--release", "--workspace"]))
     })?;
-    let mut tally = steps.run("unit tests", || {
-        tally::run(&mut cargo(&[
-            "test",
-            "--release",
-            "--workspace",
-            "--exclude",
-            INTEGRATION,
-        ]))
-    })?;
+    let mut tally = steps.run("unit tests", test_units)?;
     tally += steps.run("tests on live processes", test_live_processes)?;
     steps.summarize();
     println!("\ntest result: ok. {tally}");
     Ok(())
 }
 
-/// One after the other: they measure, and would disturb each other.
+fn lint() -> Result<()> {
+    let clippy = [
+        "clippy",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+    ];
+    command::run(cargo(&clippy).args(["--", "-D", "warnings"]))
+}
+
+fn test_units() -> Result<Tally> {
+    let test = ["test", "--release", "--workspace", "--exclude", INTEGRATION];
+    tally::run(&mut cargo(&test))
+}
+
+/// Runs the tests one after the other: they measure, and would disturb each other.
 fn test_live_processes() -> Result<Tally> {
     ensure!(
         setup::is_root(),
@@ -74,7 +76,8 @@ fn test_live_processes() -> Result<Tally> {
     tally::run(cargo(&test).args(["--", "--test-threads=1"]))
 }
 
-/// Clippy must come from the toolchain that builds the programs: they use unstable features.
+/// Lints the eBPF programs. Clippy must come from the toolchain that builds the programs, because
+/// they use unstable features.
 fn lint_programs() -> Result<()> {
     let toolchain = toolchain::usable_toolchain()?
         .with_context(|| format!("no toolchain among {:?}", toolchain::TOOLCHAINS))?;
@@ -93,6 +96,10 @@ fn lint_programs() -> Result<()> {
         );
         return Ok(());
     }
+    command::run(&mut clippy_of_programs(toolchain))
+}
+
+fn clippy_of_programs(toolchain: &str) -> Command {
     let mut clippy = command::new("rustup", &["run", toolchain, "cargo", "clippy", "--quiet"]);
     clippy
         .args([
@@ -107,7 +114,7 @@ fn lint_programs() -> Result<()> {
         .args(["--", "-D", "warnings"])
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", r#"--cfg=bpf_target_arch="x86_64""#);
-    // Set by the outer toolchain for its own programs.
+    // The outer toolchain sets these variables for its own programs.
     for variable in [
         "CARGO",
         "RUSTC",
@@ -116,5 +123,5 @@ fn lint_programs() -> Result<()> {
     ] {
         clippy.env_remove(variable);
     }
-    command::run(&mut clippy)
+    clippy
 }

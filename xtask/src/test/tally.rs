@@ -17,11 +17,11 @@ pub struct Tally {
     passed: u32,
     failed: u32,
     ignored: u32,
-    /// Tests that said `SKIPPED`, because the machine lacks something; they count as passed above.
+    /// Tests that said `SKIPPED`, because the machine lacks something. These count as passed, too.
     skipped: u32,
 }
 
-/// Runs `cargo test`, or what else runs tests, shows its output, and adds up its results.
+/// Runs `cargo test` or another program that runs tests, shows its output, and adds up its results.
 pub fn run(tests: &mut Command) -> Result<Tally> {
     let line = command::line(tests);
     let mut child = tests
@@ -44,12 +44,13 @@ pub fn run(tests: &mut Command) -> Result<Tally> {
 }
 
 impl Tally {
-    /// Whether there were tests, and none failed.
+    /// Whether there were tests, and none of them failed.
     pub const fn all_passed(&self) -> bool {
         self.passed > 0 && self.failed == 0
     }
 
-    /// Takes in `test result: ok. 3 passed; 0 failed; 1 ignored; …` and `SKIPPED name: reason`.
+    /// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …` or `SKIPPED name:
+    /// reason`.
     fn read(&mut self, line: &str) {
         if line.contains("SKIPPED ") {
             self.skipped += 1;

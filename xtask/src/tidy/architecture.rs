@@ -1,8 +1,8 @@
-//! The invariants of ARCHITECTURE.md, as far as imports show them.
+//! Checks the invariants of ARCHITECTURE.md, as far as imports show them.
 
 use super::{Finding, source::Source};
 
-/// Tested without root, on recorded data.
+/// The modules whose tests need no root, because they work on recorded data.
 const PURE: &[&str] = &[
     "profiler/src/heap",
     "profiler/src/leak",
@@ -12,7 +12,7 @@ const PURE: &[&str] = &[
     "profiler/src/unwind",
     "profiler/src/window",
 ];
-/// What would make them need a kernel, a runtime or a live process.
+/// Words that would make a pure module need a kernel, a runtime or a live process.
 const IMPURE: &[&str] = &[
     "aya::",
     "aya_obj::",
@@ -22,7 +22,7 @@ const IMPURE: &[&str] = &[
     "File::open",
 ];
 
-/// Invariant "pure core".
+/// Checks the invariant "pure core".
 pub fn pure_modules_stay_pure(source: &Source) -> Vec<Finding> {
     if !source.is_in(PURE) {
         return Vec::new();
@@ -34,8 +34,8 @@ pub fn pure_modules_stay_pure(source: &Source) -> Vec<Finding> {
     })
 }
 
-/// Invariant "nothing is lost in silence": the profile, which every report reads, is filled from
-/// the list of all counters, so that a new one cannot be forgotten.
+/// Checks the invariant "nothing is lost in silence". Every report reads the profile, and the
+/// profile is filled from the list of all counters, so that nobody can forget a new counter.
 pub fn every_counter_reaches_the_profile(source: &Source) -> Vec<Finding> {
     let lists_all = source.code().any(|(_, line)| line.contains("Counter::ALL"));
     if source.path != "profiler/src/profile/build.rs" || lists_all {
@@ -59,11 +59,11 @@ pub(super) fn mentions(
         .collect()
 }
 
-/// Whether `word` stands in the line and does not merely end a longer name.
+/// Whether `word` stands in the line and is not merely the end of a longer name.
 fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();
-        before.is_none_or(|it| !it.is_alphanumeric() && it != '_')
+        before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
     })
 }
 

@@ -1,19 +1,19 @@
-//! Files of a target are opened in `profiler/src/target/file.rs` and nowhere else.
+//! Checks that only `profiler/src/target/file.rs` opens files of a target.
 
 use super::{Finding, architecture::mentions, source::Source};
 
-/// The only place that opens a file which a target may have made or named.
+/// The only file that opens what a target may have made or named.
 const OPENS: &[&str] = &["profiler/src/target/file"];
-/// What reads files of ours, or the kernel's, and for that reason alone opens them itself.
+/// Modules that read our own files or the kernel's, and therefore open files themselves.
 const READS_OTHERS: &[&str] = &[
-    // Captures and reports, whose names the user gives.
+    // Captures and reports. The user gives their names.
     "profiler/src/capture",
     "profiler/src/cli/output",
     "profiler/src/private_file",
-    // The kernel's own: BTF, tracefs, what it tells of us.
+    // Files of the kernel: BTF, tracefs, and what it tells about residue itself.
     "profiler/src/attach",
 ];
-/// What opens, reads or maps a file by its name, or leads to one.
+/// Words that open, read or map a file by its name, or that lead to such a call.
 const WORDS: &[&str] = &[
     "File::open",
     "File::options",
@@ -32,15 +32,15 @@ const WORDS: &[&str] = &[
     "mmap(",
     "map_exec(",
 ];
-/// What writes to standard error past the one that does, and waits for whoever reads.
+/// Words that write to standard error past the module that does so, and that wait for whoever reads.
 const STANDARD_ERROR: &[&str] = &["io::stderr", "eprintln!", "eprint!", "dbg!"];
-/// The one, and what tells those who run unit tests.
+/// The module that writes to standard error, and the one that tells those who run unit tests.
 const SAYS: &[&str] = &["profiler/src/cli/messages", "profiler/src/machine"];
-/// blazesym opens, maps and follows what it is given.
+/// blazesym opens and maps the files that it is given, and follows what they name.
 const SYMBOLIZER: &[&str] = &["blazesym::"];
 const ASKS_SYMBOLIZER: &[&str] = &["profiler/src/symbolize/look_up"];
 
-/// Invariant "files of targets are opened in one way".
+/// Checks the invariant "files of targets are opened in one way".
 pub fn files_of_targets_are_opened_in_one_way(source: &Source) -> Vec<Finding> {
     if !source.is_in(&["profiler/src"]) || source.is_in(OPENS) || source.is_in(READS_OTHERS) {
         return Vec::new();

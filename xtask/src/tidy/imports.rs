@@ -1,28 +1,29 @@
-//! Which modules a file names, by resolving its paths.
+//! Finds the modules that a file names, by resolving its paths.
 //!
-//! A path that leaves its room begins with `crate` or `super`, wherever it stands: in a `use`, in an
-//! expression, in an attribute or in the tokens of a macro. Tokens are read for that reason, and not a syntax
-//! tree, which keeps the arguments of macros unread.
+//! A path that leaves its room begins with `crate` or `super`, wherever it stands: in a `use`, in
+//! an expression, in an attribute or in the tokens of a macro. This is why the code reads tokens: a
+//! syntax tree would keep the arguments of macros unread.
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Ident, TokenStream, TokenTree};
 
 use super::source::Source;
 
-/// A path that a file names, from the root of its crate: its first segments, without `crate`.
+/// A path that a file names, from the root of its crate: the first segments of the path, without
+/// `crate`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
-    /// The line that it stands in, from 1.
+    /// The line of the path, counted from 1.
     pub line: usize,
-    /// `["heap", "Ranges"]` of `crate::heap::Ranges`.
+    /// The segments, such as `["heap", "Ranges"]` of `crate::heap::Ranges`.
     pub path: Vec<String>,
 }
 
-/// What the production code of one file names, and which of its modules are tests.
+/// What the production code of one file names, and which of the file's modules are tests.
 #[derive(Debug, Default)]
 pub struct Imports {
     /// Every path that begins at the root of the crate, or leads there.
     pub named: Vec<Named>,
-    /// Modules in files of their own that are compiled for tests alone, from the root of the crate.
+    /// The modules in files of their own that only tests compile, from the root of the crate.
     pub tests: Vec<Vec<String>>,
 }
 
@@ -30,7 +31,7 @@ pub struct Imports {
 ///
 /// # Errors
 ///
-/// When the file is not made of Rust's tokens.
+/// Fails when the file does not consist of Rust's tokens.
 pub fn read(source: &Source, module: &[String]) -> Result<Imports, proc_macro2::LexError> {
     let tokens: TokenStream = source.text().parse()?;
     let mut imports = Imports::default();
@@ -38,7 +39,8 @@ pub fn read(source: &Source, module: &[String]) -> Result<Imports, proc_macro2::
     Ok(imports)
 }
 
-/// The module that a file holds, from the root of its crate: `["heap", "ranges"]` of `heap/ranges.rs`.
+/// Returns the module that a file holds, from the root of its crate: `["heap", "ranges"]` of
+/// `heap/ranges.rs`.
 pub fn module_of(file: &str) -> Vec<String> {
     let path = file.strip_suffix(".rs").unwrap_or(file);
     let path = path.strip_suffix("/mod").unwrap_or(path);
@@ -59,19 +61,11 @@ impl Imports {
             if let Some((from, length)) = root_of_path(rest, module) {
                 let tree = &rest[length..];
                 self.add_tree(tree, &from, token.span().start().line);
-                // The tree's own groups hold no further roots.
+                // The groups of the tree hold no further roots.
                 rest = after_tree(tree);
                 continue;
             }
-            if let [
-                TokenTree::Ident(word),
-                TokenTree::Ident(name),
-                TokenTree::Group(body),
-                ..,
-            ] = rest
-                && word == "mod"
-                && body.delimiter() == Delimiter::Brace
-            {
+            if let Some((name, body)) = inline_module(rest) {
                 self.walk(body.stream(), &child(module, &name.to_string()));
                 rest = &rest[3..];
                 continue;
@@ -83,7 +77,8 @@ impl Imports {
         }
     }
 
-    /// Leaves out the item after `#[cfg(test)]`, whose further attributes and visibility come first.
+    /// Skips the item after `#[cfg(test)]`. The item's other attributes and its visibility come
+    /// first.
     fn skip_test<'a>(&mut self, tokens: &'a [TokenTree], module: &[String]) -> &'a [TokenTree] {
         for (at, token) in tokens.iter().enumerate() {
             let rest = &tokens[at + 1..];
@@ -123,7 +118,7 @@ impl Imports {
                     self.add_tree(part, from, line);
                 }
             }
-            // `crate::*`, or nothing.
+            // The tree is `*`, or nothing.
             _ => self.named.push(Named {
                 line,
                 path: from.to_vec(),
@@ -132,7 +127,21 @@ impl Imports {
     }
 }
 
-/// The module that a path begins at, and how many tokens say so: `crate::`, `self::super::` or `super::super::`.
+/// The name and the body of `mod name { … }`, if the tokens begin with such a module.
+fn inline_module(tokens: &[TokenTree]) -> Option<(&Ident, &Group)> {
+    match tokens {
+        [
+            TokenTree::Ident(word),
+            TokenTree::Ident(name),
+            TokenTree::Group(body),
+            ..,
+        ] if word == "mod" && body.delimiter() == Delimiter::Brace => Some((name, body)),
+        _ => None,
+    }
+}
+
+/// Finds the module that a path begins at, and the number of tokens that say so: `crate::`,
+/// `self::super::` or `super::super::`.
 fn root_of_path(tokens: &[TokenTree], module: &[String]) -> Option<(Vec<String>, usize)> {
     let mut from = module.to_vec();
     let mut rest = tokens;
@@ -153,7 +162,7 @@ fn root_of_path(tokens: &[TokenTree], module: &[String]) -> Option<(Vec<String>,
     is_path.then(|| (from, tokens.len() - rest.len()))
 }
 
-/// What stands behind the path or the tree of paths at the beginning.
+/// Returns what stands behind the path or the tree of paths at the beginning.
 fn after_tree(mut tree: &[TokenTree]) -> &[TokenTree] {
     loop {
         match tree {
@@ -201,7 +210,9 @@ mod tests {
         let source = Source::new("a.rs", text);
         let imports = read(&source, &module_of(module)).expect("tokens of Rust");
         let named = imports.named.into_iter();
-        named.map(|it| (it.line, it.path.join("::"))).collect()
+        named
+            .map(|path| (path.line, path.path.join("::")))
+            .collect()
     }
 
     fn paths(module: &str, text: &str) -> Vec<String> {

@@ -1,10 +1,10 @@
-//! `cargo xtask tidy`: the house rules that a program can check.
+//! `cargo xtask tidy`: checks the house rules that a program can check.
 //!
 //! Each rule is a pure function from one file to its findings, and one entry in [`RULES`].
 
 use std::{fmt, fs, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{command, workspace};
 
@@ -21,7 +21,7 @@ use source::Source;
 /// Something that a rule does not allow.
 #[derive(Debug, PartialEq, Eq)]
 struct Finding {
-    /// Counted from 1; 1 also stands for the file as a whole.
+    /// The line, counted from 1. Line 1 also stands for the file as a whole.
     line: usize,
     /// What is wrong, and what to do instead.
     message: String,
@@ -38,7 +38,7 @@ impl Finding {
 
 type Rule = fn(&Source) -> Vec<Finding>;
 
-/// Every rule. A new one needs a test that shows it finding something.
+/// Every rule. A new rule needs a test that shows the rule finding something.
 const RULES: &[Rule] = &[
     architecture::pure_modules_stay_pure,
     architecture::every_counter_reaches_the_profile,
@@ -53,44 +53,32 @@ const RULES: &[Rule] = &[
     text::no_drawers_for_odds_and_ends,
 ];
 
-/// Checks every file that is, or is about to be, in the repository.
+/// Checks every file that is in the repository, or about to be.
 pub fn run() -> Result<()> {
     let sources = sources()?;
-    let mut findings = Vec::new();
-    for source in &sources {
-        findings.extend(
-            RULES
-                .iter()
-                .flat_map(|rule| rule(source))
-                .map(|it| located(source, &it)),
-        );
-    }
-    let imports = rooms::imports_keep_to_the_table(&sources);
-    findings.extend(
-        imports
-            .iter()
-            .map(|(path, finding)| format!("{path}:{finding}")),
-    );
-    findings.extend(
-        readme::commands_exist(&sources)
-            .iter()
-            .map(|it| format!("README.md:{it}")),
-    );
+    let findings = findings(&sources);
     for finding in &findings {
         eprintln!("{finding}");
     }
-    if !findings.is_empty() {
-        bail!(
-            "{} findings against the house rules (CONTRIBUTING.md)",
-            findings.len()
-        );
-    }
+    ensure!(
+        findings.is_empty(),
+        "{} findings against the house rules (CONTRIBUTING.md)",
+        findings.len()
+    );
     println!("tidy: {} files, {} rules", sources.len(), RULES.len() + 2);
     Ok(())
 }
 
-fn located(source: &Source, finding: &Finding) -> String {
-    format!("{}:{finding}", source.path)
+fn findings(sources: &[Source]) -> Vec<String> {
+    let of_files = sources.iter().flat_map(|source| {
+        let findings = RULES.iter().flat_map(move |rule| rule(source));
+        findings.map(move |finding| format!("{}:{finding}", source.path))
+    });
+    let imports = rooms::imports_keep_to_the_table(sources).into_iter();
+    let imports = imports.map(|(path, finding)| format!("{path}:{finding}"));
+    let readme = readme::commands_exist(sources).into_iter();
+    let readme = readme.map(|finding| format!("README.md:{finding}"));
+    of_files.chain(imports).chain(readme).collect()
 }
 
 impl fmt::Display for Finding {
@@ -99,7 +87,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The text files that git tracks, or would if asked.
+/// Reads the text files that git tracks, or would track if asked.
 fn sources() -> Result<Vec<Source>> {
     let listed = command::output(&mut command::new(
         "git",
@@ -118,7 +106,7 @@ fn sources() -> Result<Vec<Source>> {
     names.filter_map(|name| read(name).transpose()).collect()
 }
 
-/// `None` for a file that was deleted but is still tracked.
+/// Reads a file. `None` if the file was deleted but git still tracks it.
 fn read(name: &str) -> Result<Option<Source>> {
     let path: PathBuf = workspace::root().join(name);
     if !path.exists() {

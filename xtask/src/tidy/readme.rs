@@ -1,11 +1,11 @@
-//! The commands that README.md shows exist.
+//! Checks that the commands exist which README.md shows.
 
 use clap::CommandFactory as _;
 
 use super::{Finding, source::Source};
 use crate::Cli;
 
-/// Every `cargo xtask X` and `residue X` in a fenced block of README.md is a command.
+/// Checks that every `cargo xtask X` and `residue X` in a fenced block of README.md is a command.
 pub fn commands_exist(sources: &[Source]) -> Vec<Finding> {
     let Some(readme) = sources.iter().find(|source| source.path == "README.md") else {
         return vec![Finding::new(1, "there is no README.md")];
@@ -41,13 +41,13 @@ fn unknown(
     found
 }
 
-/// The word that follows a program's name, if the program is what the line runs.
+/// Returns the word that follows the name of a program, if the line runs the program.
 fn word_after<'a>(line: &'a str, program: &str) -> Option<&'a str> {
     let line = line.trim_start_matches("$ ").trim_start_matches("sudo ");
     let (path, rest) = line.split_once(program)?;
     let runs = path.is_empty() || (path.ends_with('/') && !path.contains(' '));
     let word = rest.split_whitespace().next()?;
-    (runs && word.chars().all(|it| it.is_ascii_lowercase() || it == '-') && !word.starts_with('-'))
+    (runs && word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-'))
         .then_some(word)
 }
 

@@ -1,7 +1,9 @@
-//! Which room may look into which: the table of allowed edges, and the check that the imports keep to it.
+//! Which room may look into which: the table of allowed edges, and the check that the imports keep
+//! to the table.
 //!
-//! A room is a module at the top of a crate, with everything below it. The rooms of a table stand from top to
-//! bottom, and a room looks only into rooms that stand below it, so that no table holds a circle.
+//! A room is a module at the top of a crate, with everything below it. The rooms of a table stand
+//! from top to bottom. A room looks only into rooms that stand below it, so no table holds a
+//! circle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +15,9 @@ use super::{
 
 /// The rooms of one crate.
 struct House {
-    /// Where the crate's sources are.
+    /// The directory of the crate's sources.
     sources: &'static str,
-    /// Its rooms, from top to bottom, each with the rooms that it may look into.
+    /// The rooms from top to bottom, each with the rooms that it may look into.
     rooms: &'static [Room],
 }
 
@@ -80,16 +82,21 @@ const PROFILER: House = House {
     ],
 };
 
-/// The kernel side. `abi` is the library that both sides share.
+/// The kernel side, which has no table yet. `abi` is the library that both sides share.
+#[cfg(test)]
 const PROGRAMS: House = House {
     sources: "profiler-ebpf/src/",
     rooms: &[],
 };
 
-/// A finding, and the file that it is in.
+/// A finding, and the path of the file that has it.
 pub type Located<'a> = (&'a str, Finding);
 
-/// Invariant "imports run one way".
+/// Edges that files need, each from a room to the room that it looks into. An edge from a room to
+/// itself shows that the room exists.
+type Edges = BTreeSet<(String, String)>;
+
+/// Checks the invariant "imports run one way".
 pub fn imports_keep_to_the_table(sources: &[Source]) -> Vec<Located<'_>> {
     HOUSES
         .iter()
@@ -100,43 +107,42 @@ pub fn imports_keep_to_the_table(sources: &[Source]) -> Vec<Located<'_>> {
 impl House {
     fn check<'a>(&self, sources: &'a [Source]) -> Vec<Located<'a>> {
         let (files, mut findings) = self.read(sources);
-        let tests: Vec<&[String]> = files
-            .iter()
-            .flat_map(|file| file.imports.tests.iter().map(Vec::as_slice))
-            .collect();
-        let mut seen = BTreeSet::new();
-        for file in files
-            .iter()
-            .filter(|file| !tests.iter().any(|test| file.module.starts_with(test)))
-        {
-            // The files at the root put the rooms together.
-            let Some(room) = file.module.first() else {
+        let tests: Vec<_> = files.iter().flat_map(|file| &file.imports.tests).collect();
+        let is_test = |file: &&File<'_>| tests.iter().any(|test| file.module.starts_with(test));
+        let mut seen = Edges::new();
+        for file in files.iter().filter(|file| !is_test(file)) {
+            let of_file = self.check_file(file, &mut seen).into_iter();
+            findings.extend(of_file.map(|finding| (file.path, finding)));
+        }
+        let of_table = self.check_table(&seen).into_iter();
+        findings.extend(of_table.map(|finding| (TABLE, finding)));
+        findings
+    }
+
+    /// Checks one file, and adds the edges that the file needs to `seen`.
+    fn check_file(&self, file: &File<'_>, seen: &mut Edges) -> Vec<Finding> {
+        // The files at the root put the rooms together.
+        let Some(room) = file.module.first() else {
+            return Vec::new();
+        };
+        let Some((_, allowed)) = self.rooms.iter().find(|(name, _)| name == room) else {
+            return vec![self.unnamed(room)];
+        };
+        seen.insert((room.clone(), room.clone()));
+        let mut findings = Vec::new();
+        for named in &file.imports.named {
+            let Some(other) = named.path.first().filter(|other| *other != room) else {
                 continue;
             };
-            let Some((_, allowed)) = self.rooms.iter().find(|(name, _)| name == room) else {
-                findings.push((file.path, self.unnamed(room)));
-                continue;
-            };
-            seen.insert((room.clone(), room.clone()));
-            for named in &file.imports.named {
-                let Some(other) = named.path.first().filter(|other| *other != room) else {
-                    continue;
-                };
-                seen.insert((room.clone(), other.clone()));
-                if !allowed.contains(&other.as_str()) {
-                    let message = format!(
-                        "`{room}` may not look into `{other}`: hand in what it needs, or put it into a room below both \
-                         (xtask/src/tidy/rooms.rs has the table)"
-                    );
-                    findings.push((file.path, Finding::new(named.line, message)));
-                }
+            seen.insert((room.clone(), other.clone()));
+            if !allowed.contains(&other.as_str()) {
+                let message = format!(
+                    "`{room}` may not look into `{other}`: hand in what it needs, or put it into a room below both \
+                     (xtask/src/tidy/rooms.rs has the table)"
+                );
+                findings.push(Finding::new(named.line, message));
             }
         }
-        findings.extend(
-            self.check_table(&seen)
-                .into_iter()
-                .map(|finding| (TABLE, finding)),
-        );
         findings
     }
 
@@ -168,8 +174,9 @@ impl House {
         Finding::new(1, message)
     }
 
-    /// An edge of the table leads down to another room, and some file needs it.
-    fn check_table(&self, seen: &BTreeSet<(String, String)>) -> Vec<Finding> {
+    /// Checks that every edge of the table leads down to another room, and that some file needs the
+    /// edge.
+    fn check_table(&self, seen: &Edges) -> Vec<Finding> {
         let places: BTreeMap<&str, usize> =
             self.rooms.iter().map(|(name, _)| *name).zip(0..).collect();
         let is_used = |from: &str, to: &str| seen.contains(&(from.to_owned(), to.to_owned()));
@@ -212,7 +219,7 @@ struct File<'a> {
 mod tests {
     use super::*;
 
-    /// What the house's own table says of one file.
+    /// Finds what the table of a house says of one file.
     fn found(house: &House, path: &str, text: &str) -> Vec<String> {
         let sources = [Source::new(path, text)];
         let findings = house.check(&sources).into_iter();

@@ -1,13 +1,14 @@
 //! A file of this repository, as the rules see it.
 
-/// What people write; generated files and recorded data follow their own rules.
+/// The endings of files that people write. Generated files and recorded data follow their own
+/// rules.
 const EXTENSIONS: [&str; 13] = [
     "rs", "toml", "md", "py", "c", "cc", "h", "S", "html", "yml", "sh", "txt", "sql",
 ];
 
 /// One text file.
 pub struct Source {
-    /// Relative to the root of the repository, with `/`.
+    /// The path from the root of the repository, with `/`.
     pub path: String,
     text: String,
 }
@@ -19,7 +20,7 @@ pub fn is_ours(path: &str) -> bool {
 }
 
 impl Source {
-    /// A file with this text.
+    /// Makes a file with this text.
     pub fn new(path: &str, text: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -27,17 +28,17 @@ impl Source {
         }
     }
 
-    /// All of it.
+    /// Returns the whole text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether it is Rust.
+    /// Whether the file is Rust.
     pub fn is_rust(&self) -> bool {
         self.path.ends_with(".rs")
     }
 
-    /// Whether it lies in one of these directories, or is the module file beside one.
+    /// Whether the file lies in one of these directories, or is the module file beside one.
     pub fn is_in(&self, modules: &[&str]) -> bool {
         modules.iter().any(|module| {
             let rest = self.path.strip_prefix(module);
@@ -45,7 +46,7 @@ impl Source {
         })
     }
 
-    /// Lines with their numbers, from 1.
+    /// The lines with their numbers, counted from 1.
     pub fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         self.text
             .lines()
@@ -53,8 +54,8 @@ impl Source {
             .map(|(index, line)| (index + 1, line))
     }
 
-    /// The lines that are compiled into the program: without comments, and without test modules,
-    /// which stand at the end of a file or in a file of their own.
+    /// The lines that the compiler puts into the program: without comments, and without test
+    /// modules, which stand at the end of a file or in a file of their own.
     pub fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let is_tests = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
         let end = if is_tests { 0 } else { self.first_test_line() };
@@ -63,8 +64,8 @@ impl Source {
             .map(|(number, line)| (number, without_comment(line)))
     }
 
-    /// The number of the first line of the test module, or one that no line has. One in a file of its own is named
-    /// here, before what is no test.
+    /// The number of the first line of the test module, or a number that no line has. A test module in a file of its
+    /// own is only named here, before code that is no test.
     fn first_test_line(&self) -> usize {
         let lines: Vec<_> = self.text.lines().map(str::trim).collect();
         let is_for_tests = |line: &str| line == "#[cfg(test)]";
@@ -78,7 +79,7 @@ impl Source {
     }
 }
 
-/// The line up to `//`, unless that stands in a string, as in `"https://…"`.
+/// Returns the line up to `//`, unless `//` stands in a string, as in `"https://…"`.
 fn without_comment(line: &str) -> &str {
     let is_comment = |at: &usize| line[..*at].matches('"').count().is_multiple_of(2);
     let found = line.match_indices("//").map(|(at, _)| at).find(is_comment);

@@ -3,7 +3,7 @@
 use super::{Finding, source::Source};
 
 const MAX_LINES: usize = 500;
-/// How far above an `unsafe` its reason may begin.
+/// How many lines above an `unsafe` its reason may begin.
 const SAFETY_LINES: usize = 8;
 
 /// Every `unsafe` block and implementation says why it is sound.
@@ -25,7 +25,7 @@ pub fn every_unsafe_has_its_safety(source: &Source) -> Vec<Finding> {
         .collect()
 }
 
-/// What comes from a target is hostile: it is checked, never assumed.
+/// What comes from a target is hostile, so the profiler checks it and never assumes.
 pub fn no_unwrap_in_the_profiler(source: &Source) -> Vec<Finding> {
     if !source.is_in(&["profiler/src"]) {
         return Vec::new();
@@ -35,9 +35,9 @@ pub fn no_unwrap_in_the_profiler(source: &Source) -> Vec<Finding> {
     })
 }
 
-/// Work that is not done is an issue, not a comment.
+/// Work that nobody has done yet is an issue, not a comment.
 pub fn nothing_is_left_for_later(source: &Source) -> Vec<Finding> {
-    // Written in halves, or this file would be a finding.
+    // The marks are written in halves. Otherwise this file would be a finding.
     let marks = [
         concat!("TO", "DO"),
         concat!("FIX", "ME"),
@@ -50,7 +50,7 @@ pub fn nothing_is_left_for_later(source: &Source) -> Vec<Finding> {
     })
 }
 
-/// A path of one person's machine means nothing on another.
+/// A path of one person's machine means nothing on another machine.
 pub fn no_paths_of_one_machine(source: &Source) -> Vec<Finding> {
     let roots = [
         concat!("/ro", "ot/"),
@@ -60,7 +60,7 @@ pub fn no_paths_of_one_machine(source: &Source) -> Vec<Finding> {
     let begins_path = |line: &str, root: &str| {
         line.match_indices(root).any(|(at, _)| {
             let before = line[..at].chars().next_back();
-            before.is_none_or(|it| it.is_whitespace() || "\"'`(=:".contains(it))
+            before.is_none_or(|c| c.is_whitespace() || "\"'`(=:".contains(c))
         })
     };
     source
@@ -70,7 +70,7 @@ pub fn no_paths_of_one_machine(source: &Source) -> Vec<Finding> {
         .collect()
 }
 
-/// Nor a missing or doubled end of the last line.
+/// No line ends with a blank, and a file ends with exactly one newline.
 pub fn no_trailing_whitespace(source: &Source) -> Vec<Finding> {
     let mut found: Vec<_> = source
         .lines()
@@ -87,7 +87,7 @@ pub fn no_trailing_whitespace(source: &Source) -> Vec<Finding> {
     found
 }
 
-/// A file too long to read is one to split.
+/// A file that is too long to read has to be split.
 pub fn files_stay_short(source: &Source) -> Vec<Finding> {
     let lines = source.lines().count();
     if !source.is_rust() || lines <= MAX_LINES {
@@ -99,7 +99,7 @@ pub fn files_stay_short(source: &Source) -> Vec<Finding> {
     )]
 }
 
-/// Names that say nothing attract whatever has no place yet.
+/// A name that says nothing attracts whatever has no place yet.
 pub fn no_drawers_for_odds_and_ends(source: &Source) -> Vec<Finding> {
     const DRAWERS: [&str; 6] = ["util", "utils", "helpers", "common", "misc", "manager"];
     let stem = source.path.trim_end_matches(".rs").trim_end_matches("/mod");

@@ -1,13 +1,13 @@
-//! Unwind rules as equations.
+//! Writes unwind rules as equations.
 
 use std::fmt;
 
 use residue_ebpf::abi::unwind::{BpRule, Rule, RuleKind};
 
-/// A rule, in the names of the processor's registers.
+/// A rule, displayed with the names of the processor's registers.
 pub(super) struct Equation(pub Rule);
 
-/// `- 16`, `+ 8`; nothing for zero.
+/// A signed offset, displayed as ` - 16` or ` + 8`. Zero is displayed as nothing.
 struct Offset(i32);
 
 impl fmt::Display for Offset {
@@ -19,6 +19,9 @@ impl fmt::Display for Offset {
         }
     }
 }
+
+const BY_FRAME_POINTER: &str =
+    "no FDE, but frame pointers: cfa = rbp + 16; rbp = *(rbp); ra = *(cfa - 8)";
 
 impl fmt::Display for Equation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,11 +45,7 @@ impl fmt::Display for Equation {
                 write!(f, "cfa = rsp{offset} + (rip % 16 >= {threshold} ? 8 : 0)")?;
             }
             SIGNAL => return write!(f, "signal frame, its sigcontext at rsp{offset}"),
-            FRAME_POINTER => {
-                return f.write_str(
-                    "no FDE, but frame pointers: cfa = rbp + 16; rbp = *(rbp); ra = *(cfa - 8)",
-                );
-            }
+            FRAME_POINTER => return f.write_str(BY_FRAME_POINTER),
             NO_TABLE => return f.write_str("no FDE, and no frame pointers"),
             BOTTOM => return f.write_str("outermost frame, no return address"),
             _ => return f.write_str("unsupported"),

@@ -1,4 +1,4 @@
-//! `residue inspect probes`: which functions would be probed, and where.
+//! `residue inspect probes`: shows which functions residue would probe, and where.
 
 use std::io::{self, Write};
 
@@ -36,7 +36,7 @@ pub(super) struct Args {
     windows: Vec<WindowSource>,
 }
 
-/// Writes the plan, unless the process cannot be profiled.
+/// Writes the plan, unless residue cannot profile the process.
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<io::Result<()>> {
     let process = Process::open(args.pid)?;
     let found = process.loaded_objects();
@@ -59,8 +59,7 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<io::Resul
         .and_then(|()| write_notes(out, &tls.not_followed)))
 }
 
-/// What there is to know of the objects, in search order. Those that cannot be read are named on standard
-/// error.
+/// Reads the objects in search order. Names on standard error the objects that cannot be read.
 fn read_all<T>(
     objects: &[LoadedObject],
     read: impl Fn(&LoadedObject) -> Result<T, UnreadableObject>,
@@ -83,6 +82,15 @@ const HEADER: [&str; 7] = [
     "FILE OFFSET",
 ];
 
+const WINDOWS_HEADER: [&str; 6] = [
+    "WINDOW",
+    "OBJECT",
+    "SITE",
+    "INSTRUCTION",
+    "COST",
+    "FILE OFFSET",
+];
+
 fn write_plan(out: &mut impl Write, plan: &Plan, objects: &[ScopeObject]) -> io::Result<()> {
     let mut rows = vec![HEADER.map(str::to_owned)];
     rows.extend(plan.functions.iter().map(|function| row(function, objects)));
@@ -98,24 +106,16 @@ fn write_plan(out: &mut impl Write, plan: &Plan, objects: &[ScopeObject]) -> io:
     writeln!(out, "\n{}", summary(plan))
 }
 
-/// Where windows open and close, if there is anything of that kind.
+/// Writes where windows open and close, if the plan has any.
 fn write_windows(
     out: &mut impl Write,
     probes: &[WindowProbe],
     objects: &[SourceObject],
 ) -> io::Result<()> {
-    const HEADER: [&str; 6] = [
-        "WINDOW",
-        "OBJECT",
-        "SITE",
-        "INSTRUCTION",
-        "COST",
-        "FILE OFFSET",
-    ];
     if probes.is_empty() {
         return Ok(());
     }
-    let mut rows = vec![HEADER.map(str::to_owned)];
+    let mut rows = vec![WINDOWS_HEADER.map(str::to_owned)];
     rows.extend(probes.iter().map(|probe| {
         let site = &probe.site;
         [
@@ -131,7 +131,7 @@ fn write_windows(
     write_table(out, &rows)
 }
 
-/// What a probe of a shape sees of a window.
+/// Names what a probe of this shape sees of a window.
 const fn event(shape: CallShape) -> &'static str {
     match shape {
         CallShape::WindowFunction => "opens, closes at return",
@@ -165,17 +165,9 @@ fn row(function: &PlannedFunction, objects: &[ScopeObject]) -> [String; 7] {
 }
 
 fn summary(plan: &Plan) -> String {
-    let count = |cost| {
-        plan.functions
-            .iter()
-            .filter(|f| f.site.cost == cost)
-            .count()
-    };
-    let returns = plan
-        .functions
-        .iter()
-        .filter(|f| f.shape.has_return())
-        .count();
+    let functions = plan.functions.iter();
+    let count = |cost| functions.clone().filter(|f| f.site.cost == cost).count();
+    let returns = functions.clone().filter(|f| f.shape.has_return()).count();
     format!(
         "{} functions, {returns} of them probed at return too; sites: {} emulated, {} optimized \
          nop, {} single-stepped",

@@ -1,4 +1,4 @@
-//! `residue inspect programs`: what this kernel says to the eBPF programs.
+//! `residue inspect programs`: shows what this kernel's verifier says to the eBPF programs.
 
 use std::io::{self, Write};
 
@@ -10,16 +10,17 @@ use crate::attach::{
 };
 use crate::cli::messages;
 
-/// How much of the verifier's log is shown; its end says what was refused.
+/// How many lines of the verifier's log to show. The end of the log says what the verifier refused.
 const LOG_LINES: usize = 30;
 
 const HEADER: [&str; 4] = ["PROGRAM", "INSTRUCTIONS", "WALKED", "TIME"];
 
-/// Loads every program into this kernel, attaches none, and shows what the verifier made of it.
+/// Loads every program into this kernel without attaching any, and shows what the verifier says.
 ///
 /// # Errors
 ///
-/// When the kernel refuses a program; the end of the verifier's log is on standard error.
+/// Fails when the kernel refuses a program. The end of the verifier's log is then on standard
+/// error.
 pub fn run(out: &mut impl Write) -> anyhow::Result<()> {
     let (mut kernel, _channels) = Kernel::load(
         Limits::DEFAULT,
@@ -66,7 +67,7 @@ fn write(out: &mut impl Write, verified: &[Verification]) -> io::Result<()> {
 }
 
 fn row(verified: &Verification) -> [String; 4] {
-    let number = |known: Option<u32>| known.map_or_else(|| "?".to_owned(), |it| it.to_string());
+    let number = |known: Option<u32>| known.map_or_else(|| "?".to_owned(), |n| n.to_string());
     let (instructions, walked) = match verified.outcome {
         Ok(Accepted {
             instructions,
@@ -78,7 +79,7 @@ fn row(verified: &Verification) -> [String; 4] {
     [verified.program.clone(), instructions, walked, took]
 }
 
-/// The last lines of what may be megabytes.
+/// Returns the last lines of a log that may be megabytes long, and the line before them all.
 fn end_of(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     match lines.len().checked_sub(LOG_LINES) {

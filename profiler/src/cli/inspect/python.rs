@@ -1,4 +1,5 @@
-//! `residue inspect python`: the Python in a process, where its structures are, and what it runs.
+//! `residue inspect python`: shows the Python in a process, where its structures are, and what each
+//! thread runs.
 
 use std::io::{self, Write};
 
@@ -22,7 +23,7 @@ Examples:
   The same for a process of your own, without root:
     residue inspect python -p $$";
 
-/// Frames of a thread that are shown, innermost first.
+/// How many frames of a thread to show, innermost first.
 const MAX_FRAMES: usize = 1000;
 /// Fields that `_Py_DebugOffsets` does not have.
 const UNTOLD: [&str; 2] = ["autoTSSkey", "PyThreadState.context"];
@@ -41,7 +42,8 @@ pub(super) struct Args {
     offsets: bool,
 }
 
-/// Writes what is known of the process's Python, unless it has none whose frames can be walked.
+/// Writes what residue knows of the process's Python, unless it has none whose frames residue can
+/// walk.
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<io::Result<()>> {
     let process = Process::open(args.pid)?;
     let objects = process.loaded_objects().objects;
@@ -133,10 +135,11 @@ fn write_offsets(out: &mut impl Write, interpreter: &Interpreter) -> io::Result<
     let mut rows = vec![["FIELD", "OFFSET", "FROM"].map(str::to_owned)];
     let named = interpreter.structures.offsets.named();
     rows.extend(named.into_iter().map(|(name, offset)| {
+        let is_untold = UNTOLD.iter().any(|field| name.contains(field));
         let from = match interpreter.origin {
             Origin::Table => "table",
-            // The interpreter does not tell these.
-            Origin::DebugOffsetsAndTable if UNTOLD.iter().any(|it| name.contains(it)) => "table",
+            // The interpreter's `_Py_DebugOffsets` does not tell these.
+            Origin::DebugOffsetsAndTable if is_untold => "table",
             Origin::DebugOffsetsAndTable | Origin::DebugOffsets => "debug offsets",
         };
         [name.to_owned(), offset.to_string(), from.to_owned()]

@@ -1,4 +1,4 @@
-//! `residue inspect unwind`: how stacks are walked through an object.
+//! `residue inspect unwind`: shows how residue walks stacks through an object.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ fn address(text: &str) -> Result<Svma, std::num::ParseIntError> {
     u64::from_str_radix(digits, 16).map(Svma)
 }
 
-/// Writes what is known of the object, unless it has no table.
+/// Writes what residue knows of the object, unless the object has no table.
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<io::Result<()>> {
     let name = args.object.display();
     let file = TargetFile::behind(&args.object).with_context(|| format!("cannot open {name}"))?;
@@ -84,7 +84,7 @@ fn lines<const N: usize>(lines: [(&str, String); N]) -> Vec<[String; 2]> {
     lines.map(|(name, value)| [name.to_owned(), value]).to_vec()
 }
 
-/// What the table takes of the kernel side's maps.
+/// Tells how much of the kernel side's maps the table takes.
 fn laid_out(table: &UnwindTable) -> Result<StoreUsage, NoRoom> {
     let mut store = TableStore::new(StoreLimits {
         row_chunks: u32::MAX,
@@ -99,7 +99,7 @@ fn bytes(used: StoreUsage) -> usize {
     rows + pages + used.rules * size_of::<Rule>()
 }
 
-/// How many rows have a rule of this kind, and for how many bytes of code.
+/// Counts the rows that have a rule of this kind, and the bytes of code that those rows cover.
 fn rows_of(table: &UnwindTable, kind: RuleKind) -> (usize, u64) {
     let rows = table
         .rows()
@@ -109,7 +109,7 @@ fn rows_of(table: &UnwindTable, kind: RuleKind) -> (usize, u64) {
     bytes.fold((0, 0), |(rows, all), bytes| (rows + 1, all + bytes))
 }
 
-/// `None` when the address is in no executable segment.
+/// Writes the rule at an address. `None` when the address is in no executable segment.
 fn rule_at(table: &UnwindTable, text: &TextSegments, at: Svma) -> Option<Vec<[String; 2]>> {
     let offset = text.file_offset(at)?;
     let (range, rule) = table.row_at(u32::try_from(offset.0).ok()?)?;

@@ -1,5 +1,5 @@
-//! Estimates for requests that no allocation could be bound to: from how the memory grew that is of no
-//! single one of them.
+//! Estimates for requests that no allocation could be bound to. The estimates come from how much
+//! the memory grew that belongs to no single request.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -10,29 +10,29 @@ use crate::window::record::{MemoryAt, WindowRecord};
 use crate::window::route::Route;
 use crate::window::table::{EstimatedFrom, RouteTable, RowEstimate};
 
-/// Intervals that are told apart: enough for the most routes that can be, three times over. Of a longer
-/// recording several are joined.
+/// The most intervals that the estimate tells apart: enough for three times the largest number of
+/// routes. In a longer recording, several intervals are joined into one.
 const MAX_INTERVALS: usize = 300;
 
-/// Why a route has no estimate that shares a column with others.
+/// Why a route that shares its column with others has no estimate.
 const TOO_FEW: &str = "its requests are too few among those of the others";
-/// As it says.
+/// Why a route has no estimate whose requests all ended outside of whole intervals.
 const NOT_SEEN: &str = "none of its requests ended in a whole interval";
-/// As it says.
+/// Why a route has no estimate whose requests came in too short a time.
 const AT_ONCE: &str =
     "its requests came within too short a part of the recording: record while they come again";
-/// As it says.
+/// Why a route has no estimate whose requests cannot be told from the passing of time.
 const STEADY: &str = "its requests came as evenly as time";
 
 /// Fills in the estimates of routes with requests that were not bound.
 pub(super) fn fill_in(capture: &Capture, table: &mut RouteTable) {
     // One whose probes were taken out is among these: its blocks were not counted to the end.
     let memory = capture.windows.memory.iter();
-    let uncounted = memory.filter(|it| it.unbound_bytes.is_none());
-    let uncounted: HashSet<u16> = uncounted.map(|it| it.process).collect();
+    let uncounted = memory.filter(|memory| memory.unbound_bytes.is_none());
+    let uncounted: HashSet<u16> = uncounted.map(|memory| memory.process).collect();
     let records = capture.windows.records.iter().map(|(record, _)| record);
     let (resident, complete): (Vec<_>, Vec<_>) =
-        records.partition(|it| uncounted.contains(&it.process));
+        records.partition(|record| uncounted.contains(&record.process));
     // What bound requests leave is not among the blocks that are not bound; the resident set has it like all else.
     let blocks = complete.into_iter().filter(is_unbound).collect();
     let groups = [
@@ -52,7 +52,11 @@ pub(super) fn fill_in(capture: &Capture, table: &mut RouteTable) {
         }
     }
     let known = known.into_iter();
-    table.estimate(&known.map(|(route, (_, it))| (route, it)).collect());
+    table.estimate(
+        &known
+            .map(|(route, (_, estimate))| (route, estimate))
+            .collect(),
+    );
 }
 
 fn is_unbound(record: &&WindowRecord) -> bool {
@@ -66,7 +70,7 @@ fn estimates(
     from: EstimatedFrom,
 ) -> Vec<(Route, u64, RowEstimate)> {
     let routes = ranked(records);
-    let processes: HashSet<u16> = records.iter().map(|it| it.process).collect();
+    let processes: HashSet<u16> = records.iter().map(|record| record.process).collect();
     let levels = levels(&capture.windows.memory, &processes, from);
     let intervals = levels.len().saturating_sub(1);
     let columns = Columns::new(&routes, estimate::told_apart(intervals, routes.len()));
@@ -102,7 +106,7 @@ fn bound<'a>(
     processes: &HashSet<u16>,
 ) -> impl Iterator<Item = &'a WindowRecord> {
     let records = capture.windows.records.iter().map(|(record, _)| record);
-    records.filter(|it| it.binding.is_bound() && processes.contains(&it.process))
+    records.filter(|record| record.binding.is_bound() && processes.contains(&record.process))
 }
 
 /// What the unbound requests of a route would leave if all of the memory were theirs that is bound to no request. The
@@ -128,14 +132,14 @@ fn with_bound(estimate: RowEstimate, unbound: u64, bound: u64) -> RowEstimate {
     }
 }
 
-/// Those with the most requests first.
+/// Lists the routes, with the most requests first.
 fn ranked(records: &[&WindowRecord]) -> Vec<Route> {
     let mut routes: Vec<_> = counted(records.iter().copied()).into_iter().collect();
     routes.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
     routes.into_iter().map(|(route, _)| route).collect()
 }
 
-/// How many requests each route has.
+/// Counts the requests of each route.
 fn counted<'a>(records: impl Iterator<Item = &'a WindowRecord>) -> HashMap<Route, u64> {
     let mut requests = HashMap::new();
     for record in records {
@@ -144,7 +148,7 @@ fn counted<'a>(records: impl Iterator<Item = &'a WindowRecord>) -> HashMap<Route
     requests
 }
 
-/// Memory of all processes together at one moment.
+/// The memory of all processes together at one moment.
 #[derive(Clone, Copy)]
 struct Level {
     /// Nanoseconds since 1970 UTC.
@@ -152,11 +156,14 @@ struct Level {
     bytes: i128,
 }
 
-/// Where intervals meet, from the first moment at which all of these processes were looked at. What the last
-/// looks leave over is no whole interval. Where memory stays as it is, it was looked at all the same: intervals that
-/// end only where something is left behind would say that all of them leave something.
+/// Finds the levels at which intervals begin and end, from the first moment at which the recorder had looked at all of
+/// these processes. The looks that are left over at the end make no whole interval. Looks at memory that has not changed
+/// count too: if intervals ended only where a request left something behind, then every interval would seem to leave
+/// something.
 fn levels(memory: &[MemoryAt], processes: &HashSet<u16>, from: EstimatedFrom) -> Vec<Level> {
-    let of_processes = memory.iter().filter(|it| processes.contains(&it.process));
+    let of_processes = memory
+        .iter()
+        .filter(|memory| processes.contains(&memory.process));
     let mut now: HashMap<u16, u64> = HashMap::new();
     let mut levels: Vec<Level> = Vec::new();
     for memory in of_processes {
@@ -169,7 +176,7 @@ fn levels(memory: &[MemoryAt], processes: &HashSet<u16>, from: EstimatedFrom) ->
             continue;
         }
         let at_ns = memory.at_ns;
-        levels.pop_if(|it| it.at_ns == at_ns);
+        levels.pop_if(|level| level.at_ns == at_ns);
         let bytes = now.values().map(|bytes| i128::from(*bytes)).sum();
         levels.push(Level { at_ns, bytes });
     }
@@ -178,7 +185,7 @@ fn levels(memory: &[MemoryAt], processes: &HashSet<u16>, from: EstimatedFrom) ->
     levels.into_iter().step_by(joined).collect()
 }
 
-/// With the looks that are not stored, since nothing had changed.
+/// Adds the looks that the capture does not hold, because the memory had not changed.
 fn looked_at_as_well(levels: &[Level]) -> Vec<Level> {
     let span = levels.first().zip(levels.last());
     let span_ns = span.map_or(0, |(first, last)| last.at_ns.saturating_sub(first.at_ns));
@@ -201,7 +208,7 @@ fn looked_at_as_well(levels: &[Level]) -> Vec<Level> {
     all
 }
 
-/// Growth and requests of each interval, of all processes together.
+/// Counts the growth and the requests of each interval, for all processes together.
 fn series(levels: &[Level], records: &[&WindowRecord], columns: &Columns<'_>) -> Vec<Interval> {
     let mut series: Vec<_> = levels
         .windows(2)
@@ -212,8 +219,8 @@ fn series(levels: &[Level], records: &[&WindowRecord], columns: &Columns<'_>) ->
         })
         .collect();
     for record in records {
-        let after = levels.partition_point(|it| it.at_ns < answered_ns(record));
-        let interval = after.checked_sub(1).and_then(|it| series.get_mut(it));
+        let after = levels.partition_point(|level| level.at_ns < answered_ns(record));
+        let interval = after.checked_sub(1).and_then(|index| series.get_mut(index));
         if let Some(interval) = interval {
             interval.requests[columns.of(&record.route.row())] += 1;
         }
@@ -221,16 +228,17 @@ fn series(levels: &[Level], records: &[&WindowRecord], columns: &Columns<'_>) ->
     series
 }
 
-/// What a request leaves behind was allocated before its last byte was sent; that its window is over may be
-/// known much later.
+/// Tells when a request was answered. What the request leaves behind was allocated before its last
+/// byte was sent. The recorder may see the end of the window much later.
 fn answered_ns(record: &WindowRecord) -> u64 {
     let answered = record
         .duration_ns
-        .map(|it| record.opened_ns.saturating_add(it));
-    answered.map_or(record.closed_ns, |it| it.min(record.closed_ns))
+        .map(|duration| record.opened_ns.saturating_add(duration));
+    answered.map_or(record.closed_ns, |answered| answered.min(record.closed_ns))
 }
 
-/// Which column of requests each route counts in: the first ones have their own, the others share one.
+/// The column in which each route counts its requests. The first routes have a column each, the
+/// others share one.
 struct Columns<'a> {
     routes: &'a [Route],
     of: HashMap<&'a Route, usize>,
@@ -275,19 +283,19 @@ impl<'a> Columns<'a> {
                 from,
             },
             RouteEstimate::TiedTo(others) if others.is_empty() => missing(STEADY),
-            RouteEstimate::TiedTo(others) => {
-                let names: Vec<_> = others.iter().map(|it| self.name(*it)).collect();
-                let names = names.join(", ");
-                missing(&format!(
-                    "its requests came along with, or in the stead of, {names}"
-                ))
-            }
+            RouteEstimate::TiedTo(others) => missing(&self.tied_to(others)),
             RouteEstimate::TooFew(requests) => missing(&format!(
                 "{requests} requests are too few to tell what one leaves behind, which takes {MIN_REQUESTS}: record longer"
             )),
             RouteEstimate::AtOnce => missing(AT_ONCE),
             RouteEstimate::NotSeen => missing(NOT_SEEN),
         }
+    }
+
+    fn tied_to(&self, others: &[usize]) -> String {
+        let names: Vec<_> = others.iter().map(|column| self.name(*column)).collect();
+        let names = names.join(", ");
+        format!("its requests came along with, or in the stead of, {names}")
     }
 
     fn name(&self, column: usize) -> String {

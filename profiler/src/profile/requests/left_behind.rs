@@ -11,11 +11,11 @@ use crate::profile::stacks::Stacks;
 use crate::window::record::{Amount, LeftBehind, Stage};
 use crate::window::route::Route;
 
-/// Stands for memory whose stack was not there when stacks were looked at, mostly because it was freed
-/// within that second.
+/// The marker of memory whose stack was gone when the recorder looked at stacks. Mostly, the
+/// process had freed the memory within that second.
 const MISSED: &str = "[stack not looked at in time]";
 
-/// Requests that are alike.
+/// The key of requests that are alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Group {
     pub stage: Stage,
@@ -25,21 +25,21 @@ pub(super) struct Group {
 }
 
 impl Group {
-    fn of(it: &LeftBehind) -> Self {
+    fn of(left: &LeftBehind) -> Self {
         Self {
-            stage: it.stage,
-            route: it.route.row(),
-            status: it.status,
-            process: it.process,
+            stage: left.stage,
+            route: left.route.row(),
+            status: left.status,
+            process: left.process,
         }
     }
 }
 
-/// Most bytes first.
+/// Makes one row for each stack, route, status and process, with the most bytes first.
 pub(super) fn rows(windows: &Windows, stacks: &mut Stacks<'_>) -> Vec<LeftProfile> {
     let found = windows.left_behind.iter();
     let found: Vec<_> = found
-        .map(|it| (Group::of(it), it.stack, it.amount))
+        .map(|left| (Group::of(left), left.stack, left.amount))
         .collect();
     let missed = missed(windows, &found);
     let mut rows = Rows::default();
@@ -61,7 +61,7 @@ pub(super) fn rows(windows: &Windows, stacks: &mut Stacks<'_>) -> Vec<LeftProfil
     rows.sorted()
 }
 
-/// What windows count beyond what was found by stack.
+/// Tells how much windows count beyond what the recorder found by stack.
 fn missed(windows: &Windows, found: &[(Group, u32, Amount)]) -> HashMap<Group, Amount> {
     let mut counted: HashMap<Group, Amount> = HashMap::new();
     for (record, survived) in &windows.records {
@@ -87,7 +87,7 @@ fn missed(windows: &Windows, found: &[(Group, u32, Amount)]) -> HashMap<Group, A
     counted
 }
 
-/// Stacks that read the same are one row.
+/// Rows by what a reader sees of them: stacks that read the same are one row.
 #[derive(Default)]
 struct Rows(HashMap<(Group, Walk, Vec<FrameId>), LeftProfile>);
 
@@ -118,7 +118,7 @@ impl Rows {
     fn sorted(self) -> Vec<LeftProfile> {
         let mut rows: Vec<_> = self.0.into_iter().collect();
         rows.sort_by(|(a_key, a), (b_key, b)| {
-            let size = |it: &LeftProfile| Reverse((it.amount.bytes, it.amount.objects));
+            let size = |row: &LeftProfile| Reverse((row.amount.bytes, row.amount.objects));
             size(a).cmp(&size(b)).then_with(|| a_key.cmp(b_key))
         });
         rows.into_iter().map(|(_, row)| row).collect()

@@ -1,9 +1,11 @@
-//! From what was found by stack to what each stack counts, when not every stack was walked.
+//! Turns what the recorder found by stack into what each stack counts, when the recorder did not
+//! walk every stack.
 //!
-//! As for totals ([`crate::profile`]'s apportioning), what was not walked is shared out among the stacks of
-//! the same shallow context as what was walked is distributed. But only among stacks of the same route: a
-//! handler that another route's requests called is none of theirs. A context of which the route's
-//! requests had no stack walked stays what it is, and is shown as its first frames.
+//! [`crate::profile`] apportions totals in the same way: what was not walked is divided among the
+//! walked stacks of the same shallow context, in proportion to what was walked. Here only stacks of
+//! the same route take part, because a handler that requests of another route called has nothing to
+//! do with this one. If the recorder walked no stack of a context in requests of the route, then
+//! the context stays a row of its own, and shows its first frames.
 
 use std::collections::HashMap;
 
@@ -11,7 +13,7 @@ use residue_ebpf::abi::heap::StackKind;
 
 use super::Walk;
 use super::left_behind::Group;
-use crate::profile::apportion::in_proportion;
+use crate::profile::apportion::{in_proportion, nonzero_or};
 use crate::profile::stacks::Stacks;
 use crate::window::record::{Amount, Stage};
 use crate::window::route::Route;
@@ -21,14 +23,14 @@ pub(super) struct Share {
     pub group: Group,
     pub stack: u32,
     pub amount: Amount,
-    /// What of it was apportioned to the stack.
+    /// The part of `amount` that is apportioned to the stack.
     pub estimated: Amount,
     pub walk: Walk,
 }
 
-/// A context, and whose requests it is seen in.
+/// A context, with the stage and the route of the requests that the recorder saw it in.
 type Key = (Stage, Route, u32);
-/// Stacks that were walked, each with the requests it was walked in.
+/// The walked stacks of each context, each with the requests in which the recorder walked it.
 type Members = HashMap<Key, Vec<(Group, u32, Amount)>>;
 
 pub(super) fn share_out(found: Vec<(Group, u32, Amount)>, stacks: &Stacks<'_>) -> Vec<Share> {
@@ -58,20 +60,20 @@ pub(super) fn share_out(found: Vec<(Group, u32, Amount)>, stacks: &Stacks<'_>) -
     shares
 }
 
-/// The stacks that were walked in requests of the group, or else in any of the route.
+/// Finds the stacks that were walked in requests of the group, or else in any request of the route.
 fn weights(members: &[(Group, u32, Amount)], group: &Group) -> Vec<(u32, Amount)> {
-    let of_group = members.iter().filter(|(it, ..)| it == group);
-    let of_group: Vec<_> = of_group.map(|(_, stack, it)| (*stack, *it)).collect();
-    if of_group.is_empty() {
-        members.iter().map(|(_, stack, it)| (*stack, *it)).collect()
-    } else {
-        of_group
+    let weight = |(_, stack, amount): &(Group, u32, Amount)| (*stack, *amount);
+    let of_group = members.iter().filter(|(member, ..)| member == group);
+    let of_group: Vec<_> = of_group.map(weight).collect();
+    match of_group.is_empty() {
+        true => members.iter().map(weight).collect(),
+        false => of_group,
     }
 }
 
 fn parts(group: Group, context: u32, amount: Amount, weights: &[(u32, Amount)]) -> Vec<Share> {
-    let objects: Vec<_> = weights.iter().map(|(_, it)| it.objects).collect();
-    if objects.iter().all(|it| *it == 0) {
+    let objects: Vec<_> = weights.iter().map(|(_, weight)| weight.objects).collect();
+    if objects.iter().all(|objects| *objects == 0) {
         return vec![Share {
             group,
             stack: context,
@@ -80,13 +82,9 @@ fn parts(group: Group, context: u32, amount: Amount, weights: &[(u32, Amount)]) 
             walk: Walk::Shallow,
         }];
     }
-    let bytes: Vec<_> = weights.iter().map(|(_, it)| it.bytes).collect();
-    // Blocks of no size have a stack, too.
-    let bytes = match bytes.iter().all(|it| *it == 0) {
-        true => &objects,
-        false => &bytes,
-    };
-    let bytes = in_proportion(amount.bytes, bytes);
+    let bytes: Vec<_> = weights.iter().map(|(_, weight)| weight.bytes).collect();
+    // Blocks of zero bytes have a stack, too.
+    let bytes = in_proportion(amount.bytes, &nonzero_or(bytes, &objects));
     let objects = in_proportion(amount.objects, &objects);
     let amounts = bytes.into_iter().zip(objects);
     let parts = amounts.zip(weights).map(|((bytes, objects), (stack, _))| {
@@ -99,5 +97,7 @@ fn parts(group: Group, context: u32, amount: Amount, weights: &[(u32, Amount)]) 
             walk: Walk::Whole,
         }
     });
-    parts.filter(|it| it.amount != Amount::default()).collect()
+    parts
+        .filter(|part| part.amount != Amount::default())
+        .collect()
 }

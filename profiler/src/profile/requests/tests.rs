@@ -1,4 +1,4 @@
-//! Windows in, rows out.
+//! Tests of requests in a profile: windows go in, rows come out.
 
 use residue_ebpf::abi::event::WalkEnd;
 use residue_ebpf::abi::heap::StackKind;
@@ -55,7 +55,7 @@ fn left(route: &Route, status: u16, stack: u32, bytes: u64) -> LeftBehind {
     }
 }
 
-/// Context 1 with the stacks 2 and 3, each of one frame that is named as its number.
+/// Makes context 1 with the stacks 2 and 3. Each stack has one frame, whose name is its number.
 fn capture(records: Vec<WindowRecord>, left_behind: Vec<LeftBehind>) -> Capture {
     let stack = |id, kind, context| Stack {
         id,
@@ -85,7 +85,7 @@ fn capture(records: Vec<WindowRecord>, left_behind: Vec<LeftBehind>) -> Capture 
             stack(3, StackKind::Full, 1),
         ],
         windows: Windows {
-            records: records.into_iter().map(|it| (it, None)).collect(),
+            records: records.into_iter().map(|record| (record, None)).collect(),
             left_behind,
             ..Windows::default()
         },
@@ -93,16 +93,17 @@ fn capture(records: Vec<WindowRecord>, left_behind: Vec<LeftBehind>) -> Capture 
     }
 }
 
-/// Innermost frame, status, bytes, and how many of those are estimated.
+/// Returns the name of the innermost frame, the status, the bytes, and how many of them are
+/// estimated.
 fn rows(capture: &Capture) -> Vec<(String, u16, u64, u64)> {
     let profile = Profile::from(capture);
     let requests = profile.requests.as_ref().expect("there are windows");
-    let rows = requests.left_behind.iter().map(|it| {
+    let rows = requests.left_behind.iter().map(|row| {
         (
-            profile.frame(it.frames[0]).name.clone(),
-            it.status.unwrap_or_default(),
-            it.amount.bytes,
-            it.estimated.bytes,
+            profile.frame(row.frames[0]).name.clone(),
+            row.status.unwrap_or_default(),
+            row.amount.bytes,
+            row.estimated.bytes,
         )
     });
     rows.collect()
@@ -110,14 +111,14 @@ fn rows(capture: &Capture) -> Vec<(String, u16, u64, u64)> {
 
 #[test]
 fn what_was_not_walked_is_shared_out_among_requests_that_are_alike() {
-    let it = route("/");
+    let home = route("/");
     let left_behind = vec![
-        left(&it, 200, 1, 4_000),
-        left(&it, 200, 2, 100),
-        left(&it, 200, 3, 300),
+        left(&home, 200, 1, 4_000),
+        left(&home, 200, 2, 100),
+        left(&home, 200, 3, 300),
         // Another status has its own proportions.
-        left(&it, 500, 1, 50),
-        left(&it, 500, 3, 10),
+        left(&home, 500, 1, 50),
+        left(&home, 500, 3, 10),
     ];
     let expected = [
         ("3", 200, 3_300, 3_000),
@@ -126,18 +127,18 @@ fn what_was_not_walked_is_shared_out_among_requests_that_are_alike() {
     ];
     let expected = expected.map(|(name, status, bytes, of_it)| (name.into(), status, bytes, of_it));
     assert_eq!(
-        rows(&capture(vec![window(&it, 200, 0)], left_behind)),
+        rows(&capture(vec![window(&home, 200, 0)], left_behind)),
         expected
     );
 }
 
 #[test]
 fn a_status_of_which_nothing_was_walked_goes_by_the_route() {
-    let it = route("/");
-    let left_behind = vec![left(&it, 500, 1, 400), left(&it, 200, 2, 100)];
+    let home = route("/");
+    let left_behind = vec![left(&home, 500, 1, 400), left(&home, 200, 2, 100)];
     let expected = [("2".into(), 500, 400, 400), ("2".into(), 200, 100, 0)];
     assert_eq!(
-        rows(&capture(vec![window(&it, 200, 0)], left_behind)),
+        rows(&capture(vec![window(&home, 200, 0)], left_behind)),
         expected
     );
 }
@@ -156,11 +157,11 @@ fn nothing_goes_to_stacks_of_another_route() {
 
 #[test]
 fn what_was_freed_before_it_was_looked_at_has_a_row_of_its_own() {
-    let it = route("/");
+    let home = route("/");
     let records = vec![
-        window(&it, 200, 1_000),
-        window(&it, 200, 500),
-        window(&it, 500, 70),
+        window(&home, 200, 1_000),
+        window(&home, 200, 500),
+        window(&home, 500, 70),
     ];
     let expected = [
         ("[stack not looked at in time]".into(), 200, 1_400, 0),
@@ -168,15 +169,15 @@ fn what_was_freed_before_it_was_looked_at_has_a_row_of_its_own() {
         ("[stack not looked at in time]".into(), 500, 70, 0),
     ];
     assert_eq!(
-        rows(&capture(records, vec![left(&it, 200, 2, 100)])),
+        rows(&capture(records, vec![left(&home, 200, 2, 100)])),
         expected
     );
 }
 
 #[test]
 fn windows_that_are_not_bound_or_not_closed_leave_nothing_for_sure() {
-    let it = route("/");
-    let mut records = vec![window(&it, 200, 1_000); 2];
+    let home = route("/");
+    let mut records = vec![window(&home, 200, 1_000); 2];
     records[0].binding = Binding::Candidates(2);
     records[1].end = WindowEnd::StillOpen;
     assert_eq!(rows(&capture(records, Vec::new())), []);
@@ -184,14 +185,15 @@ fn windows_that_are_not_bound_or_not_closed_leave_nothing_for_sure() {
 
 #[test]
 fn routes_beyond_the_cap_are_one() {
-    let others = [Method::Get, Method::Post].map(|it| Route::stored(Some(it), None));
-    let records = others.iter().map(|it| window(it, 200, 10)).collect();
+    let others = [Method::Get, Method::Post].map(|method| Route::stored(Some(method), None));
+    let records = others.iter().map(|other| window(other, 200, 10)).collect();
     let expected = [("[stack not looked at in time]".into(), 200, 20, 0)];
     assert_eq!(rows(&capture(records, Vec::new())), expected);
 }
 
-/// A server of which nothing is bound, with so many routes: a request of the first leaves 500 bytes,
-/// others nothing. It begins with 1 MB, and grows by 100 bytes a second.
+/// Makes a server whose allocations nobody can bind, with so many routes. A request of the first
+/// route leaves 500 bytes behind, other requests nothing. The server begins with 1 MB, and grows by
+/// 100 bytes a second.
 fn concurrent(seconds: u64, routes: u64) -> Capture {
     let mut capture = capture(Vec::new(), Vec::new());
     let mut outstanding = 1_000_000;
@@ -199,13 +201,13 @@ fn concurrent(seconds: u64, routes: u64) -> Capture {
         let at_ns = (second + 1) * SECOND;
         outstanding += 100;
         for number in 0..routes {
-            // As good as random, and fewer of each further route.
+            // The counts are as good as random. Each further route has fewer requests.
             let requests = ((second + 1) * (2 * number + 7) * 7919 / 13) % (routes + 2 - number);
             for _ in 0..requests {
                 let record = WindowRecord {
                     opened_ns: at_ns.saturating_sub(SECOND / 2),
                     duration_ns: Some(SECOND / 4),
-                    // A window's end may be seen late.
+                    // The recorder may see the end of a window late.
                     closed_ns: at_ns + SECOND / 10,
                     binding: Binding::Candidates(2),
                     ..window(&route(&format!("/{number}")), 200, 9)
@@ -305,7 +307,8 @@ fn what_is_left_behind_now_and_then_is_told_from_time() {
     };
     capture.windows.memory.push(at(0, outstanding));
     for second in 1..=60 {
-        // Two that leave something, among three that do not; each is stored with the look before.
+        // Two requests leave something, then three do not. Each growth is stored with the look
+        // before.
         let leaves = second % 5 < 2;
         let name = if leaves { "/leaves" } else { "/clean" };
         let record = WindowRecord {
@@ -435,13 +438,13 @@ fn a_process_without_its_probes_leaves_the_estimates_of_others_as_they_were() {
 fn intervals_begin_when_all_processes_are_there() {
     let mut capture = concurrent(60, 3);
     let memory = &mut capture.windows.memory;
-    let others = memory.clone().into_iter().skip(20).map(|it| MemoryAt {
+    let others = memory.clone().into_iter().skip(20).map(|look| MemoryAt {
         process: 1,
         unbound_bytes: Some(1 << 30),
-        ..it
+        ..look
     });
     memory.extend(others);
-    memory.sort_by_key(|it| it.at_ns);
+    memory.sort_by_key(|look| look.at_ns);
     for (number, (record, _)) in capture.windows.records.iter_mut().enumerate() {
         record.process = number as u16 % 2;
     }

@@ -1,4 +1,4 @@
-//! Colours say whose code a frame is.
+//! Colours that say whose code a frame is.
 
 use std::collections::BTreeSet;
 
@@ -8,24 +8,25 @@ use crate::profile::{Origin, Profile};
 use crate::report::folded;
 use crate::report::rows::Row;
 
-/// Of the page, and between frames.
+/// The colour of the page, and of the lines between frames.
 pub(super) const BACKGROUND: Color = colour(0xff, 0xff, 0xff);
 
-/// Of what is no code: all together, a process, a route.
+/// The colour of what is no code: the root, a process, a route.
 const NO_CODE: Color = colour(0xd9, 0xd9, 0xd9);
 
-/// The colours of a picture: after those of M. Okabe and K. Ito, lighter, which can be told apart with any kind
-/// of colour vision; black letters on each have a contrast of 7 to 1 or more.
+/// The colours of a picture. They are lighter variants of those of M. Okabe and K. Ito, which
+/// people with any kind of colour vision can tell apart. Black letters on each have a contrast of 7
+/// to 1 or more.
 #[derive(Debug, Default)]
 pub(super) struct Colours {
-    /// By what stands in a folded stack.
+    /// The colour of each name in a folded stack.
     pub by_name: PaletteMap,
-    /// Those that occur.
+    /// The origins that occur in the picture.
     pub origins: BTreeSet<Origin>,
 }
 
 impl Colours {
-    /// Those of the frames of rows, and of all else that stands in their folded `lines`.
+    /// Chooses colours for the frames of rows, and for everything else in their folded `lines`.
     pub fn of(profile: &Profile, rows: &[Row<'_>], lines: &[String]) -> Self {
         let mut colours = Self::default();
         let drawn = rows.iter().filter(|row| row.amount.bytes > 0);
@@ -48,7 +49,7 @@ impl Colours {
     }
 }
 
-/// What the legend says, its colour, and what a person may want to know more.
+/// Returns what the legend says, the colour, and a longer explanation.
 pub(super) const fn look(origin: Origin) -> (&'static str, Color, &'static str) {
     match origin {
         Origin::Application => (
@@ -84,7 +85,7 @@ pub(super) const fn look(origin: Origin) -> (&'static str, Color, &'static str) 
     }
 }
 
-/// One of three shades, by the name: neighbours can be told apart.
+/// Chooses one of three shades by the name, so that a reader can tell neighbours apart.
 fn shaded(base: Color, name: &str) -> Color {
     let sum = name.bytes().fold(0_u32, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u32::from(byte))

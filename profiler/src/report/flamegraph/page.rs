@@ -1,29 +1,29 @@
-//! What stands around the frames: inferno has one line for all there is to say, and no legend.
+//! The parts around the frames. inferno has only one line for text, and no legend.
 
 use std::io::{self, Write};
 
 use super::colours::{self, Colours};
 use crate::wording;
 
-/// Pixels of the window where there is none yet; a browser fits the picture to its own.
+/// The width in pixels before a browser fits the picture to its window.
 const WIDTH: usize = 1200;
-/// Pixels between the lines of text, and of the title.
+/// Pixels from one line of text to the next, and from one line of the title to the next.
 const LINE: usize = 16;
 const TITLE_LINE: usize = 20;
-/// Letters of a line that a window of 500 pixels has room for: of the title, and of smaller text.
+/// How many letters of a line fit into a window of 500 pixels: of the title, and of smaller text.
 const TITLE_COLUMNS: usize = 49;
 const COLUMNS: usize = 66;
 /// Pixels for the mark and the name of a colour.
 const LEGEND_STEP: usize = 108;
-/// Colours that stand side by side in such a window.
+/// How many colours stand side by side in such a window.
 const LEGEND_COLUMNS: usize = 4;
-/// Pixels that inferno leaves free above the frames when it has a title alone (`ypad1`).
+/// Pixels that inferno leaves free above the frames when it draws only a title (`ypad1`).
 const INFERNO_TOP: usize = 36;
 
 /// What the width of a frame means.
 const MEANING: &str = "the width of a frame is its bytes";
 
-/// Search is there to be seen; what inferno says about it comes before.
+/// Style rules that follow inferno's, and so override them. They make the search button visible.
 const STYLE: &str = "
 text { fill:#000; }
 .heading { text-anchor:middle; }
@@ -34,21 +34,21 @@ text { fill:#000; }
 #frames > g:hover > rect { stroke:#000; }
 ";
 
-/// A picture, but for its frames.
+/// A picture without its frames.
 #[derive(Debug)]
 pub(super) struct Page {
     pub title: String,
-    /// Lines below it.
+    /// The lines below the title.
     pub remarks: Vec<String>,
     pub colours: Colours,
 }
 
-/// The parts of what inferno has drawn.
+/// The parts of the SVG that inferno has drawn.
 struct Drawn<'a> {
     height: usize,
     style: &'a str,
     script: &'a str,
-    /// The element with the frames, without the start of its tag, and all that follows.
+    /// The element with the frames, without the start of its tag, and everything that follows.
     frames: &'a str,
 }
 
@@ -115,9 +115,12 @@ impl Page {
         writeln!(out, "</svg>")
     }
 
-    /// The name of the picture is that of its window and what is read aloud.
+    /// Writes the root element. Its title names the window, and is what a screen reader reads
+    /// aloud.
     fn write_root(&self, attributes: &str, out: &mut impl Write) -> io::Result<()> {
-        let meaning = self.meaning().map_or(String::new(), |it| format!(": {it}"));
+        let meaning = self
+            .meaning()
+            .map_or(String::new(), |text| format!(": {text}"));
         let title = escape(&format!("{}{meaning}", self.title));
         let about = escape(&self.remarks.join("; "));
         writeln!(
@@ -152,7 +155,7 @@ impl Page {
         self.write_legend(lines.y + 4, out)
     }
 
-    /// Said of frames, where there are any.
+    /// Explains frames, if the picture has any.
     fn meaning(&self) -> Option<&'static str> {
         (!self.colours.origins.is_empty()).then_some(MEANING)
     }
@@ -163,7 +166,8 @@ impl Page {
 
     fn remark_lines(&self) -> Vec<String> {
         let remarks = self.remarks.iter();
-        remarks.flat_map(|it| wording::wrap(it, COLUMNS)).collect()
+        let lines = remarks.flat_map(|remark| wording::wrap(remark, COLUMNS));
+        lines.collect()
     }
 
     fn heading_height(&self) -> usize {
@@ -199,7 +203,7 @@ impl Page {
 
 /// Lines of text, one below the other.
 struct Lines {
-    /// Where the next one stands.
+    /// The vertical position of the next line.
     y: usize,
 }
 
@@ -217,7 +221,7 @@ impl Lines {
     }
 }
 
-/// As text of an element or an attribute's value.
+/// Escapes a text for an element or for the value of an attribute.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")

@@ -1,5 +1,6 @@
-//! Requests by route, each with the stacks that hold the most of what survived them.
+//! Requests by route, each route with the stacks that hold most of what survived its requests.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use serde::Serialize;
@@ -10,11 +11,11 @@ use crate::report::rows::{left_behind, sum};
 use crate::window::record::{Amount, Stage};
 use crate::window::table::RouteRow;
 
-/// Stacks that a route lists; the other formats have all.
+/// How many stacks a route lists. The other formats list all.
 const TOP_STACKS: usize = 5;
 
-/// `survivors` is what `stacks`, `further_stacks` and `without_stack` add up to, and null while no grace is
-/// over.
+/// A route. `survivors` is what `stacks`, `further_stacks` and `without_stack` add up to.
+/// `survivors` is null while the grace of no request is over.
 #[derive(Serialize)]
 pub(super) struct RouteObject<'a> {
     #[serde(flatten)]
@@ -35,14 +36,15 @@ struct SurvivorsObject<'a> {
 }
 
 pub(super) fn routes(profile: &Profile) -> Vec<RouteObject<'_>> {
-    let rows = profile.requests.iter().flat_map(|it| &it.table.routes);
+    let requests = profile.requests.iter();
+    let rows = requests.flat_map(|requests| &requests.table.routes);
     rows.map(|row| route(profile, row)).collect()
 }
 
 fn route<'a>(profile: &'a Profile, row: &'a RouteRow) -> RouteObject<'a> {
     let survivors = || left_behind(profile, Stage::Survivors, Some(&row.route));
-    let missed = survivors().filter(|it| it.walk == Walk::Missed);
-    let without_stack = sum(missed.map(|it| it.amount));
+    let missed = survivors().filter(|left| left.walk == Walk::Missed);
+    let without_stack = sum(missed.map(|left| left.amount));
     let stacks = by_stack(profile, row);
     let (top, further) = stacks.split_at(stacks.len().min(TOP_STACKS));
     let object = |stack: &Survivors<'a>| SurvivorsObject {
@@ -51,13 +53,13 @@ fn route<'a>(profile: &'a Profile, row: &'a RouteRow) -> RouteObject<'a> {
         estimated: stack.estimated,
         shallow: stack.walk == Walk::Shallow,
     };
-    let total = sum(survivors().map(|it| it.amount));
+    let total = sum(survivors().map(|left| left.amount));
     let is_known = row.survivor_bytes_per_request.is_some() || total != Amount::default();
     RouteObject {
         row,
         survivors: is_known.then_some(total),
         stacks: top.iter().map(object).collect(),
-        further_stacks: sum(further.iter().map(|it| it.amount)),
+        further_stacks: sum(further.iter().map(|stack| stack.amount)),
         without_stack,
     }
 }
@@ -69,21 +71,22 @@ struct Survivors<'a> {
     estimated: Amount,
 }
 
-/// Of all processes and statuses together, most bytes first.
+/// Adds up the survivors by stack, over all processes and statuses, with the most bytes first.
 fn by_stack<'a>(profile: &'a Profile, row: &'a RouteRow) -> Vec<Survivors<'a>> {
     let mut stacks: HashMap<(&[FrameId], Walk), Survivors<'a>> = HashMap::new();
     let all = left_behind(profile, Stage::Survivors, Some(&row.route));
-    for it in all.filter(|it| it.walk != Walk::Missed) {
-        let stack = stacks.entry((&it.frames, it.walk)).or_insert(Survivors {
-            frames: &it.frames,
-            walk: it.walk,
+    for left in all.filter(|left| left.walk != Walk::Missed) {
+        let key = (&left.frames[..], left.walk);
+        let stack = stacks.entry(key).or_insert(Survivors {
+            frames: &left.frames,
+            walk: left.walk,
             amount: Amount::default(),
             estimated: Amount::default(),
         });
-        stack.amount.add(it.amount);
-        stack.estimated.add(it.estimated);
+        stack.amount.add(left.amount);
+        stack.estimated.add(left.estimated);
     }
     let mut stacks: Vec<_> = stacks.into_values().collect();
-    stacks.sort_by_key(|it| (std::cmp::Reverse(it.amount.bytes), it.frames, it.walk));
+    stacks.sort_by_key(|stack| (Reverse(stack.amount.bytes), stack.frames, stack.walk));
     stacks
 }

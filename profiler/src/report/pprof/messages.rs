@@ -1,5 +1,6 @@
 //! The messages of <https://github.com/google/pprof/blob/main/proto/profile.proto>, without the
-//! fields that are never set here. Numbers that index the string table are `i64` as published.
+//! fields that this report never sets. Numbers that index the string table are `i64`, as in the
+//! published file.
 
 /// A whole profile.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -14,7 +15,7 @@ pub(super) struct Profile {
     pub(super) location: Vec<Location>,
     #[prost(message, repeated, tag = "5")]
     pub(super) function: Vec<Function>,
-    /// Index 0 is the empty string.
+    /// The string at index 0 is empty.
     #[prost(string, repeated, tag = "6")]
     pub(super) string_table: Vec<String>,
     /// Nanoseconds since 1970 UTC.
@@ -24,7 +25,7 @@ pub(super) struct Profile {
     pub(super) duration_nanos: i64,
     #[prost(message, optional, tag = "11")]
     pub(super) period_type: Option<ValueType>,
-    /// Of `period_type` between two samples.
+    /// How much of `period_type` lies between two samples.
     #[prost(int64, tag = "12")]
     pub(super) period: i64,
     /// Indices into the string table.
@@ -47,7 +48,7 @@ pub(super) struct ValueType {
 /// A stack and its values, one for each sample type.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Sample {
-    /// Leaf first.
+    /// The locations, leaf first.
     #[prost(uint64, repeated, tag = "1")]
     pub(super) location_id: Vec<u64>,
     #[prost(int64, repeated, tag = "2")]
@@ -61,7 +62,7 @@ pub(super) struct Sample {
 pub(super) struct Label {
     #[prost(int64, tag = "1")]
     pub(super) key: i64,
-    /// Index into the string table; 0 of a number.
+    /// Index into the string table. 0 if the label is a number.
     #[prost(int64, tag = "2")]
     pub(super) str: i64,
     #[prost(int64, tag = "3")]
@@ -94,7 +95,7 @@ pub(super) struct Location {
     pub(super) id: u64,
     #[prost(uint64, tag = "2")]
     pub(super) mapping_id: u64,
-    /// Innermost inlined function first.
+    /// The functions, innermost inlined function first.
     #[prost(message, repeated, tag = "4")]
     pub(super) line: Vec<Line>,
 }

@@ -1,4 +1,5 @@
-//! pprof: gzipped protocol buffers with the sample types of Go's heap profiles, in their order.
+//! The pprof format: gzipped protocol buffers with the sample types of Go's heap profiles, in their
+//! order.
 
 mod messages;
 
@@ -14,21 +15,22 @@ use crate::printable::printable;
 use crate::profile::{Figures, Frame, FrameId, LeftProfile, Profile, StackProfile};
 use crate::report::rows::{left_behind, rows, walked_share};
 use crate::report::{Measure, Options, heading, why_empty};
-use crate::window::record::Stage;
+use crate::window::record::{Amount, Stage};
 
-/// Type and unit of each value of a sample.
+/// The type and the unit of one value of a sample.
 type SampleType = (&'static str, &'static str);
 
-/// Of what is kept by stack alone, the types of Go's heap profiles, in their order.
+/// The sample types of memory that the recorder keeps by stack: those of Go's heap profiles, in
+/// their order.
 const HEAP: [SampleType; 4] = [
     ("alloc_objects", "count"),
     ("alloc_space", "bytes"),
     ("inuse_objects", "count"),
     ("inuse_space", "bytes"),
 ];
-/// Of what requests left behind.
+/// The sample types of what requests retained.
 const RETAINED: [SampleType; 2] = [("retained_objects", "count"), ("retained_space", "bytes")];
-/// Of what requests left behind.
+/// The sample types of what survived requests.
 const SURVIVORS: [SampleType; 2] = [("survivor_objects", "count"), ("survivor_space", "bytes")];
 
 pub(super) fn write(profile: &Profile, shown: Options<'_>, out: &mut impl Write) -> io::Result<()> {
@@ -41,26 +43,17 @@ pub(super) fn write(profile: &Profile, shown: Options<'_>, out: &mut impl Write)
 fn encode(profile: &Profile, shown: Options<'_>) -> messages::Profile {
     let mut tables = Tables::new();
     let (types, sample) = match shown.by.stage() {
-        None => (&HEAP[..], heap_samples(profile, shown, &mut tables)),
-        Some(stage) => (
-            match stage {
-                Stage::Retained => &RETAINED[..],
-                Stage::Survivors => &SURVIVORS[..],
-            },
-            request_samples(profile, stage, shown, &mut tables),
-        ),
+        None => heap_samples(profile, shown, &mut tables),
+        Some(stage) => request_samples(profile, stage, shown, &mut tables),
     };
-    let sample_type = types
-        .iter()
-        .map(|(name, unit)| tables.value_type(name, unit));
+    let sample_type = types.iter();
+    let sample_type = sample_type.map(|(name, unit)| tables.value_type(name, unit));
     let sample_type = sample_type.collect();
-    // Go's default is the last one, and so is that of requests.
+    // Go's default type is the last one, and so is the default of request types.
     let default_sample_type = types.last().map_or(0, |(name, _)| tables.string(name));
     let period_type = Some(tables.value_type("space", "bytes"));
-    let comment = comments(profile, shown)
-        .iter()
-        .map(|it| tables.string(it))
-        .collect();
+    let comment = comments(profile, shown);
+    let comment = comment.iter().map(|text| tables.string(text)).collect();
     messages::Profile {
         sample_type,
         sample,
@@ -77,11 +70,10 @@ fn encode(profile: &Profile, shown: Options<'_>) -> messages::Profile {
     }
 }
 
-fn heap_samples<'a>(
-    profile: &'a Profile,
-    shown: Options<'_>,
-    tables: &mut Tables<'a>,
-) -> Vec<messages::Sample> {
+/// The sample types of a profile, and its samples.
+type Samples = (&'static [SampleType], Vec<messages::Sample>);
+
+fn heap_samples<'a>(profile: &'a Profile, shown: Options<'_>, tables: &mut Tables<'a>) -> Samples {
     let sample = |stack: &'a StackProfile| {
         let Figures {
             inuse_bytes,
@@ -97,39 +89,38 @@ fn heap_samples<'a>(
             label: tables.pid(profile, stack.target).into_iter().collect(),
         }
     };
-    profile.tier(shown.tier).iter().map(sample).collect()
+    let stacks = profile.tier(shown.tier).iter();
+    (&HEAP, stacks.map(sample).collect())
 }
 
-/// Labels are texts but for the pid, since Pyroscope reads no others.
+/// Makes samples with labels. Labels are texts, because Pyroscope reads no others. Only the pid is
+/// a number.
 fn request_samples<'a>(
     profile: &'a Profile,
     stage: Stage,
     shown: Options<'a>,
     tables: &mut Tables<'a>,
-) -> Vec<messages::Sample> {
-    let sample = |it: &'a LeftProfile| {
-        let texts = [
-            ("route", Some(it.route.template().to_owned())),
-            ("method", it.route.method().map(|it| it.name().to_owned())),
-            ("status", it.status.map(|it| it.to_string())),
-        ];
-        let texts = texts
-            .iter()
-            .filter_map(|(key, text)| Some((key, text.as_ref()?)));
-        let mut label: Vec<_> = texts.map(|(key, text)| tables.label(key, text)).collect();
-        label.extend(tables.pid(profile, it.target));
+) -> Samples {
+    let types = match stage {
+        Stage::Retained => &RETAINED,
+        Stage::Survivors => &SURVIVORS,
+    };
+    let sample = |left: &'a LeftProfile| {
+        let Amount { bytes, objects } = left.amount;
+        let mut label = tables.texts(left);
+        label.extend(tables.pid(profile, left.target));
         messages::Sample {
-            location_id: tables.stack(profile, &it.frames),
-            value: [it.amount.objects, it.amount.bytes].map(signed).to_vec(),
+            location_id: tables.stack(profile, &left.frames),
+            value: [objects, bytes].map(signed).to_vec(),
             label,
         }
     };
-    left_behind(profile, stage, shown.route)
-        .map(sample)
-        .collect()
+    let left = left_behind(profile, stage, shown.route);
+    (types, left.map(sample).collect())
 }
 
-/// Who was recorded, what was lost, and what was remarked: `go tool pprof -comments` prints them.
+/// Says who was recorded, what was lost, and what the recorder remarked. `go tool pprof -comments`
+/// prints these lines.
 fn comments(profile: &Profile, shown: Options<'_>) -> Vec<String> {
     let mut comments = vec![format!(
         "{}, {}",
@@ -139,7 +130,7 @@ fn comments(profile: &Profile, shown: Options<'_>) -> Vec<String> {
     comments.extend(
         profile
             .lost()
-            .map(|it| format!("lost: {} {}", it.value, it.meaning)),
+            .map(|counter| format!("lost: {} {}", counter.value, counter.meaning)),
     );
     let measures = match shown.by.stage() {
         None => &[Measure::Outstanding, Measure::Allocated][..],
@@ -187,7 +178,7 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// Every text of the profile comes through here.
+    /// Adds a string. Every text of the profile comes through here.
     fn string(&mut self, text: &str) -> i64 {
         let text = &*printable(text);
         if let Some(id) = self.string_ids.get(text) {
@@ -214,6 +205,19 @@ impl<'a> Tables<'a> {
         }
     }
 
+    fn texts(&mut self, left: &LeftProfile) -> Vec<messages::Label> {
+        let method = left.route.method();
+        let texts = [
+            ("route", Some(left.route.template().to_owned())),
+            ("method", method.map(|method| method.name().to_owned())),
+            ("status", left.status.map(|status| status.to_string())),
+        ];
+        let texts = texts
+            .iter()
+            .filter_map(|(key, text)| Some((key, text.as_ref()?)));
+        texts.map(|(key, text)| self.label(key, text)).collect()
+    }
+
     fn pid(&mut self, profile: &Profile, target: Option<usize>) -> Option<messages::Label> {
         let target = profile.targets.get(target?)?;
         Some(messages::Label {
@@ -223,7 +227,8 @@ impl<'a> Tables<'a> {
         })
     }
 
-    /// A frame that is inlined shares the location of the next outer one that is not.
+    /// Finds the locations of a stack. An inlined frame shares the location of the next outer frame
+    /// that is not inlined.
     fn stack(&mut self, profile: &'a Profile, frames: &'a [FrameId]) -> Vec<u64> {
         let locations = frames.split_inclusive(|id| !profile.frame(*id).inlined);
         locations
@@ -274,7 +279,8 @@ impl<'a> Tables<'a> {
         id
     }
 
-    /// Every flag says that symbols are here already: pprof shall not look for its own.
+    /// Finds the id of a mapping. All flags are set, so that pprof takes the symbols as they are
+    /// and does not look for its own.
     fn mapping(&mut self, module: &'a str) -> u64 {
         let (id, is_new) = number(&mut self.mapping_ids, module);
         if is_new {
@@ -292,7 +298,8 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// The id of `key`, from 1 in the order of their first use, and whether this is that use.
+/// Returns the id of `key`, counted from 1 in the order of first use, and whether this is the first
+/// use.
 fn number<K: Eq + Hash>(ids: &mut HashMap<K, usize>, key: K) -> (u64, bool) {
     let next = ids.len() + 1;
     let id = *ids.entry(key).or_insert(next);

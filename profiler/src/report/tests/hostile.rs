@@ -1,4 +1,4 @@
-//! Every output, of a capture in which each hostile name stands wherever a stranger can put one.
+//! Tests of every output, with a capture that has a hostile name wherever a stranger can put one.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,8 @@ use crate::window::head::Method;
 use crate::window::record::{Amount, LeftBehind, Stage as At};
 use crate::window::route::Route;
 
-/// A process, a module, a native and a Python frame, a stack, a counter, a note and a request for each name.
+/// Makes a process, a module, a native and a Python frame, a stack, a counter, a note and a request
+/// for each name.
 fn hostile() -> Capture {
     let mut capture = started();
     for (id, name) in (0..).zip(NAMES) {
@@ -18,11 +19,14 @@ fn hostile() -> Capture {
     capture
 }
 
-/// All names in one process, so that the outermost frame comes first in a folded stack.
+/// Puts all names into one process, so that the outermost frame comes first in a folded stack.
 fn hostile_process() -> Capture {
     let mut capture = hostile();
     capture.processes.truncate(1);
-    capture.stacks.iter_mut().for_each(|it| it.process = 0);
+    capture
+        .stacks
+        .iter_mut()
+        .for_each(|stack| stack.process = 0);
     capture
 }
 
@@ -131,7 +135,10 @@ fn json_is_clean_and_names_stay_apart() -> TestResult {
     assert_clean(&json, "json");
     let report: serde_json::Value = serde_json::from_str(&json)?;
     let processes = report["target"]["processes"].as_array().ok_or("no list")?;
-    let names: BTreeSet<_> = processes.iter().map(|it| it["comm"].as_str()).collect();
+    let names: BTreeSet<_> = processes
+        .iter()
+        .map(|process| process["comm"].as_str())
+        .collect();
     assert_eq!(names.len(), NAMES.len());
     Ok(())
 }
@@ -156,7 +163,7 @@ fn folded_stacks_are_clean_and_lose_no_frame() -> TestResult {
             let (stack, count) = line.rsplit_once(' ').ok_or("no count")?;
             assert_eq!(count.parse::<u64>()?, 1 << 20);
             assert_eq!(stack.split(';').count(), frames, "{line}");
-            assert!(stack.split(';').all(|it| !it.is_empty()), "{line}");
+            assert!(stack.split(';').all(|frame| !frame.is_empty()), "{line}");
             assert!(!line.starts_with('#') && line.trim() == line, "{line}");
         }
     }
@@ -173,8 +180,8 @@ fn the_svg_is_well_formed_and_every_byte_of_hostile_names_is_drawn() -> TestResu
             let root = parsed.root_element();
             let frames = root
                 .descendants()
-                .find(|it| it.attribute("id") == Some("frames"));
-            let total = frames.and_then(|it| it.attribute("total_samples"));
+                .find(|element| element.attribute("id") == Some("frames"));
+            let total = frames.and_then(|frames| frames.attribute("total_samples"));
             let expected = (NAMES.len() << 20).to_string();
             assert_eq!(total, Some(&*expected));
         }
@@ -182,16 +189,18 @@ fn the_svg_is_well_formed_and_every_byte_of_hostile_names_is_drawn() -> TestResu
     Ok(())
 }
 
-/// The elements of a hostile SVG are those of a harmless one: no name has brought any.
+/// Checks that a hostile SVG has the elements of a harmless one, so that no name has added any.
 #[test]
 fn no_name_brings_markup_into_the_svg() -> TestResult {
     let kinds = |capture: &Capture| -> Result<BTreeSet<String>, Box<dyn Error>> {
         let svg = render_text(capture, Format::Flamegraph, Measure::Outstanding)?;
         let parsed = strictly_parsed(&svg)?;
-        let elements = parsed.descendants().filter(|it| it.is_element());
-        let name = |it: roxmltree::Node<'_, '_>| it.tag_name().name().to_owned();
-        let attributes = parsed.descendants().flat_map(|it| it.attributes());
-        let attributes = attributes.map(|it| format!("@{}", it.name()));
+        let elements = parsed.descendants().filter(|element| element.is_element());
+        let name = |node: roxmltree::Node<'_, '_>| node.tag_name().name().to_owned();
+        let attributes = parsed
+            .descendants()
+            .flat_map(|element| element.attributes());
+        let attributes = attributes.map(|attribute| format!("@{}", attribute.name()));
         let names: BTreeSet<String> = elements.map(name).chain(attributes).collect();
         Ok(names)
     };

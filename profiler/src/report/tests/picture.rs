@@ -1,4 +1,4 @@
-//! The flamegraph as a browser gets it.
+//! Tests of the flamegraph as a browser gets it.
 
 use super::*;
 use crate::profile::Tier;
@@ -13,11 +13,11 @@ fn drawn(capture: &Capture) -> Result<String, Box<dyn Error>> {
     svg(capture, Options::default())
 }
 
-/// All text in an element; of several lines, with blanks between them.
+/// Collects all text in an element, with blanks between the lines.
 fn text(node: roxmltree::Node<'_, '_>) -> String {
     let texts = node.descendants().filter(roxmltree::Node::is_text);
     texts
-        .filter_map(|it| it.text())
+        .filter_map(|node| node.text())
         .collect::<Vec<_>>()
         .join(" ")
 }
@@ -28,7 +28,7 @@ fn by_id<'a, 'i>(
 ) -> Result<roxmltree::Node<'a, 'i>, String> {
     let found = document
         .descendants()
-        .find(|it| it.attribute("id") == Some(id));
+        .find(|element| element.attribute("id") == Some(id));
     found.ok_or(format!("nothing is {id}"))
 }
 
@@ -58,7 +58,7 @@ fn it_is_as_wide_as_its_window_and_search_is_seen() -> TestResult {
     assert!(hidden.is_some() && hidden < shown, "the last one counts");
     let document = roxmltree::Document::parse(&svg)?;
     assert_eq!(text(by_id(&document, "search")?), "Search");
-    // What inferno's script looks for.
+    // inferno's script looks for these.
     for id in ["details", "unzoom", "matched", "frames"] {
         by_id(&document, id)?;
     }
@@ -75,27 +75,34 @@ fn parts(colour: &str) -> Option<Vec<f64>> {
         return [0, 2, 4].into_iter().map(part).collect();
     }
     let inner = colour.strip_prefix("rgb(")?.strip_suffix(')')?;
-    inner.split(',').map(|it| it.trim().parse().ok()).collect()
+    inner
+        .split(',')
+        .map(|part| part.trim().parse().ok())
+        .collect()
 }
 
-/// The colours of frames are shades of those in the legend.
+/// Checks that the colours of frames are shades of the colours in the legend.
 #[test]
 fn colours_say_whose_code_it_is() -> TestResult {
     let svg = drawn(&capture())?;
     let document = roxmltree::Document::parse(&svg)?;
     let fill = |group: roxmltree::Node<'_, '_>| {
-        let rect = group.children().find(|it| it.has_tag_name("rect"));
-        rect.and_then(|it| parts(it.attribute("fill")?))
+        let rect = group.children().find(|child| child.has_tag_name("rect"));
+        rect.and_then(|rect| parts(rect.attribute("fill")?))
     };
     let groups = || {
         document
             .descendants()
-            .filter(|it| it.tag_name().name() == "g")
+            .filter(|element| element.tag_name().name() == "g")
     };
-    let legend = |name: &str| groups().find(|it| text(*it).ends_with(name)).and_then(fill);
+    let legend = |name: &str| {
+        groups()
+            .find(|group| text(*group).ends_with(name))
+            .and_then(fill)
+    };
     let frame = |name: &str| {
         groups()
-            .find(|it| text(*it).starts_with(name))
+            .find(|group| text(*group).starts_with(name))
             .and_then(fill)
     };
     let is_shade = |of: &[f64], shade: &[f64]| {
@@ -167,12 +174,12 @@ fn an_empty_selection_says_why() -> TestResult {
         let said = text(by_id(&document, "subtitle")?);
         assert!(said.contains(why), "{said}");
         let label = document.root_element().attribute("aria-label");
-        assert!(label.is_some_and(|it| it.contains(why)), "{label:?}");
+        assert!(label.is_some_and(|label| label.contains(why)), "{label:?}");
     }
     Ok(())
 }
 
-/// A sum that inferno would begin again from zero.
+/// Makes figures whose sum does not fit into 64 bits.
 #[test]
 fn figures_that_no_memory_could_have_are_not_drawn() -> TestResult {
     let mut capture = capture();
@@ -186,7 +193,7 @@ fn figures_that_no_memory_could_have_are_not_drawn() -> TestResult {
 #[test]
 fn any_number_of_counters_leaves_room_for_the_frames() -> TestResult {
     let mut capture = capture();
-    let counters = (0..1000).map(|it| (format!("{it}  {}", "x".repeat(500)), 1));
+    let counters = (0..1000).map(|number| (format!("{number}  {}", "x".repeat(500)), 1));
     capture.counters = counters.collect();
     let svg = drawn(&capture)?;
     let document = roxmltree::Document::parse(&svg)?;

@@ -1,4 +1,5 @@
-//! What a person reads: the answer first, once, with the library that is guilty and with what it leaves out.
+//! Tests of what a person reads: the answer comes first and once, with the library to blame, and
+//! with what the answer leaves out.
 
 use super::*;
 use crate::report::{Refusal, Selection};
@@ -8,7 +9,7 @@ use crate::window::route::Route;
 
 const PACKAGES: &str = "/venv/lib/python3.11/site-packages";
 
-/// A recording of so many workers of one service, without stacks.
+/// Makes a recording of several workers of one service, without stacks.
 fn workers(count: u16) -> Capture {
     let worker = |slot: u16| {
         let process = Process {
@@ -60,7 +61,7 @@ impl Capture {
         id
     }
 
-    /// Leaf first.
+    /// The frames, leaf first.
     fn add_stack(&mut self, process: u16, frames: &[u32], bytes: u64) -> u32 {
         let id = self.stacks.len() as u32 + 1;
         self.stacks.push(Stack {
@@ -77,7 +78,7 @@ impl Capture {
     }
 }
 
-/// Each worker keeps as much, by the same stack.
+/// Makes every worker keep the same amount, by the same stack.
 fn three_workers() -> Capture {
     let mut capture = workers(3);
     let leak = capture.add_python("leak", "/srv/app/server.py", 11);
@@ -177,7 +178,7 @@ fn the_culprit_keeps_the_guilty_library() -> TestResult {
     let logging = capture.add_python("getLogger", "/usr/lib/python3.11/logging/__init__.py", 9);
     capture.add_stack(0, &[logging, logger, client, leak], 1000);
     let text = text_of(&capture)?;
-    // Too long for one line of 80 columns beside its figures.
+    // This label is too long for one line of 80 columns beside its figures.
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let label = "leak (app/server.py:11), in paddle_billing Client.null_logger:105 1 block";
     assert!(words.contains(label), "{text}");
@@ -201,7 +202,7 @@ fn a_native_library_is_named_by_the_function_that_was_called() -> TestResult {
         text.contains("parse (app.c:7), in libxml2.so.2 xmlReadMemory\n"),
         "{text}"
     );
-    // What the application does itself is in no library.
+    // Memory that the application itself allocates belongs to no library.
     assert!(text.contains("  parse (app.c:7)\n"), "{text}");
     Ok(())
 }
@@ -234,7 +235,7 @@ fn callers_that_differ_stand_below_as_well() -> TestResult {
     let mut capture = workers(1);
     let open = capture.add_python("open", "/srv/app/db.py", 3);
     let pool = capture.add_python("pool", "/srv/app/db.py", 9);
-    let views = ["login", "logout"].map(|it| capture.add_python(it, "/srv/app/views.py", 7));
+    let views = ["login", "logout"].map(|name| capture.add_python(name, "/srv/app/views.py", 7));
     capture.add_stack(0, &[open, pool, views[0]], 2048);
     capture.add_stack(0, &[open, pool, views[1]], 1024);
     let text = text_of(&capture)?;
@@ -289,7 +290,7 @@ fn a_program_that_lies_in_bin_is_its_own_culprit() {
     assert_eq!(profile.culprit(&profile.stacks[0].frames), 0);
 }
 
-/// One request, of which nothing could be bound.
+/// Makes one request to which nothing could be bound.
 fn request() -> WindowRecord {
     WindowRecord {
         window: 1,
@@ -429,7 +430,7 @@ fn the_answer_stands_first_and_figures_by_route_say_what_is_not_in_them() -> Tes
     let text = text_of(&capture)?;
     let places = ["leak (app/server.py:11)", "REQUESTS BY ROUTE", "target "];
     let places: Option<Vec<_>> = places.iter().map(|part| text.find(part)).collect();
-    assert!(places.is_some_and(|it| it.is_sorted()), "{text}");
+    assert!(places.is_some_and(|places| places.is_sorted()), "{text}");
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
         words.contains(
@@ -479,7 +480,7 @@ fn a_path_alone_names_its_route_where_one_has_it() {
             route: Some(route),
         };
         let options = selection.options(&profile);
-        options.map(|it| it.route.map(ToString::to_string))
+        options.map(|options| options.route.map(ToString::to_string))
     };
     assert_eq!(of("/leak"), Ok(Some("GET /leak".to_owned())));
     assert_eq!(of("GET /both"), Ok(Some("GET /both".to_owned())));

@@ -1,4 +1,5 @@
-//! Request windows in every format, from a capture that was written as a recording writes it.
+//! Tests of request windows in every format, with a capture that is written as a recording writes
+//! it.
 
 use super::*;
 use crate::capture::{Interval, Meta, Writer, read};
@@ -12,10 +13,11 @@ use crate::window::record::{
 use crate::window::route::Route;
 
 const BEGUN: u64 = 1_800_000_000 * SECOND;
-/// A second each.
+/// The number of intervals, of one second each.
 const INTERVALS: u64 = 40;
 
-/// A context whose stacks are 1 and 2, and one of which no stack was walked.
+/// Makes one context with the stacks 1 and 2, and one context of which the recorder walked no
+/// stack.
 const CONTEXT: u32 = 5;
 const BARE_CONTEXT: u32 = 6;
 
@@ -31,7 +33,7 @@ fn users() -> Route {
     get("/users/{id}")
 }
 
-/// A request of the first process, which serves one at a time.
+/// Makes a request of the first process, which serves one request at a time.
 pub(super) fn request(window: u64, route: Route, status: u16, retained: Amount) -> WindowRecord {
     let closed_ns = BEGUN + window * SECOND;
     WindowRecord {
@@ -56,7 +58,7 @@ pub(super) fn request(window: u64, route: Route, status: u16, retained: Amount) 
     }
 }
 
-/// One of the second process, which serves many at a time.
+/// Makes a request of the second process, which serves many requests at a time.
 fn concurrent(window: u64, route: Route, at: u64) -> WindowRecord {
     let closed_ns = BEGUN + at * SECOND - SECOND / 2;
     WindowRecord {
@@ -81,17 +83,17 @@ fn left(route: Route, status: u16, stage: Stage, stack: u32, amount: Amount) -> 
     }
 }
 
-/// Ten requests for users and two chats, one of which failed.
+/// Makes ten requests for users and two chats, one of which failed.
 fn first_requests() -> Interval {
     use Stage::{Retained, Survivors};
     let chat = || Route::stored(Some(Method::Post), Some("/api/chat"));
-    let of_users = |it| request(it, users(), 200, amount(4_000, 10));
+    let of_users = |number| request(number, users(), 200, amount(4_000, 10));
     let mut windows: Vec<_> = (1..=10).map(of_users).collect();
     windows.push(request(11, chat(), 200, amount(2_900_000, 5)));
     windows.push(request(12, chat(), 500, amount(100, 1)));
     Interval {
         windows,
-        survivors: (1..=10).map(|it| (it, amount(1_100, 3))).collect(),
+        survivors: (1..=10).map(|number| (number, amount(1_100, 3))).collect(),
         left_behind: vec![
             left(users(), 200, Retained, 1, amount(9_000, 20)),
             left(users(), 200, Retained, CONTEXT, amount(20_000, 40)),
@@ -107,7 +109,8 @@ fn first_requests() -> Interval {
     }
 }
 
-/// What the second process serves in a second: a stream leaves 1,000 bytes, a poll nothing.
+/// Makes what the second process serves in a second. A stream leaves 1,000 bytes behind, a poll
+/// leaves nothing.
 fn concurrent_requests(second: u64, number: &mut u64) -> Vec<WindowRecord> {
     let streams = (second * 7) % 5;
     let polls = (second * second) % 4;
@@ -140,10 +143,12 @@ fn unbound(streams: u64, second: u64) -> Vec<ProcessUnbound> {
 }
 
 fn memory(streams: u64, second: u64) -> Vec<MemoryAt> {
-    let of = |it: &ProcessUnbound| MemoryAt {
-        process: it.process,
+    let of = |unbound: &ProcessUnbound| MemoryAt {
+        process: unbound.process,
         at_ns: BEGUN + second * SECOND,
-        unbound_bytes: Some(it.background.outstanding.bytes + it.ambiguous.outstanding.bytes),
+        unbound_bytes: Some(
+            unbound.background.outstanding.bytes + unbound.ambiguous.outstanding.bytes,
+        ),
         resident_bytes: None,
     };
     unbound(streams, second).iter().map(of).collect()
@@ -189,7 +194,7 @@ fn write(path: &std::path::Path) -> TestResult {
         let mut windows = concurrent_requests(second, &mut number);
         streams += windows
             .iter()
-            .filter(|it| it.route == get("/stream"))
+            .filter(|window| window.route == get("/stream"))
             .count() as u64;
         windows.extend(first.windows);
         writer.write_interval(Interval {
@@ -255,7 +260,7 @@ fn text_by_survivors_names_the_routes() -> TestResult {
 fn json_has_routes_with_the_stacks_of_their_survivors() -> TestResult {
     let json = text_of(selection(Format::Json, None, None))?;
     let json: serde_json::Value = serde_json::from_str(&json)?;
-    let of_requests = ["routes", "background", "ambiguous"].map(|it| (it, &json[it]));
+    let of_requests = ["routes", "background", "ambiguous"].map(|key| (key, &json[key]));
     let of_requests: std::collections::BTreeMap<_, _> = of_requests.into_iter().collect();
     insta::assert_snapshot!(serde_json::to_string_pretty(&of_requests)?);
     Ok(())
@@ -266,9 +271,11 @@ fn what_a_route_of_the_json_lists_adds_up_to_its_survivors() -> TestResult {
     let json = text_of(selection(Format::Json, None, None))?;
     let json: serde_json::Value = serde_json::from_str(&json)?;
     let routes = json["routes"].as_array().ok_or("no routes")?;
-    let users = routes.iter().find(|it| it["route"] == "GET /users/{id}");
+    let users = routes
+        .iter()
+        .find(|route| route["route"] == "GET /users/{id}");
     let users = users.ok_or("no users")?;
-    let bytes = |it: &serde_json::Value| it["bytes"].as_u64().unwrap_or_default();
+    let bytes = |value: &serde_json::Value| value["bytes"].as_u64().unwrap_or_default();
     let stacks = users["stacks"].as_array().ok_or("no stacks")?.iter();
     let parts = [&users["further_stacks"], &users["without_stack"]];
     let sum: u64 = stacks.chain(parts).map(bytes).sum();
@@ -334,11 +341,11 @@ fn pprof_labels_samples_by_route_method_status_and_pid() -> TestResult {
     let profile = Message::parse(&bytes)?;
     let strings: Vec<String> = profile
         .all(6)
-        .map(|it| String::from_utf8(it.bytes().to_vec()))
+        .map(|field| String::from_utf8(field.bytes().to_vec()))
         .collect::<Result<_, _>>()?;
     let string = |index: u64| strings[index as usize].as_str();
     let types = profile.messages(1)?;
-    let types: Vec<_> = types.iter().map(|it| string(it.number(1))).collect();
+    let types: Vec<_> = types.iter().map(|kind| string(kind.number(1))).collect();
     assert_eq!(types, ["retained_objects", "retained_space"]);
     assert_eq!(string(profile.number(14)), "retained_space");
     let samples = profile.messages(2)?;
@@ -346,7 +353,13 @@ fn pprof_labels_samples_by_route_method_status_and_pid() -> TestResult {
     let labels = samples[0].messages(3)?;
     let labels: Vec<_> = labels
         .iter()
-        .map(|it| (string(it.number(1)), string(it.number(2)), it.number(3)))
+        .map(|label| {
+            (
+                string(label.number(1)),
+                string(label.number(2)),
+                label.number(3),
+            )
+        })
         .collect();
     let expected = [
         ("route", "/api/chat", 0),
@@ -368,7 +381,9 @@ fn what_makes_no_sense_is_refused_by_name() -> TestResult {
     let chat = Some("POST /api/chat");
     let refused = |by: Option<Measure>, route| {
         let refusal = refusal(&profile, selection(Format::Folded, by, route));
-        refusal.map(|it| it.to_string()).unwrap_or_default()
+        refusal
+            .map(|refusal| refusal.to_string())
+            .unwrap_or_default()
     };
     let retained = Some(Measure::Retained);
     insta::assert_snapshot!(refused(retained, Some("GET /nowhere")));

@@ -1,12 +1,13 @@
-//! The protocol buffers wire format (<https://protobuf.dev/programming-guides/encoding/>), read
-//! without the message definitions that the report is written with.
+//! A reader of the protocol buffers wire format
+//! (<https://protobuf.dev/programming-guides/encoding/>). The reader does without the message
+//! definitions that the report is written with.
 
-/// A message as its fields, in the order of the bytes.
+/// A message: its fields in the order of the bytes.
 pub(super) struct Message<'a> {
     fields: Vec<(u64, Value<'a>)>,
 }
 
-/// A field's value by wire type.
+/// The value of a field, by wire type.
 #[derive(Clone, Copy)]
 pub(super) enum Value<'a> {
     Number(u64),
@@ -55,7 +56,7 @@ impl<'a> Message<'a> {
             .collect()
     }
 
-    /// A field that is left out is zero.
+    /// Reads a number. A field that is left out is zero.
     pub(super) fn number(&self, field: u64) -> u64 {
         match self.all(field).next() {
             Some(Value::Number(number)) => number,

@@ -1,5 +1,5 @@
-//! Whom to blame: stacks that read the same from the application's frame to the library it called are one row, with
-//! what differs below.
+//! Whom to blame. Stacks that read the same, from the application's frame to the library that it
+//! called, are one row. What differs stands below the row.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,20 +13,20 @@ use crate::window::record::Amount;
 use crate::window::route::Route;
 use crate::wording;
 
-/// How rows are listed.
+/// How to list rows.
 #[derive(Clone, Copy)]
 pub(super) struct Listing<'a> {
-    /// How many, at most.
+    /// How many rows, at most.
     pub top: usize,
-    /// Where the others are, as the end of a sentence.
+    /// Where to find the other rows, as the end of a sentence.
     pub more: &'a str,
-    /// What is counted.
+    /// The noun for what the rows count.
     pub noun: &'a str,
-    /// Whether the ways that stacks go are listed as well, and their callers.
+    /// Whether to list the ways that stacks go, and their callers.
     pub ways: bool,
 }
 
-/// Rows as they are read.
+/// The rows of a table, as a person reads them.
 pub(super) struct Culprits<'a> {
     profile: &'a Profile,
     all: Vec<Culprit<'a>>,
@@ -43,15 +43,15 @@ pub(super) struct Culprit<'a> {
     pub estimated: Amount,
 }
 
-/// One of them.
+/// One stack of a culprit.
 pub(super) struct Stack<'a> {
     pub row: &'a Row<'a>,
-    /// Index of the application's frame.
+    /// The index of the application's frame.
     pub culprit: usize,
 }
 
 impl<'a> Culprits<'a> {
-    /// Of rows that count something.
+    /// Collects the rows that count something.
     pub(super) fn of(profile: &'a Profile, rows: &'a [Row<'a>]) -> Self {
         let mut all: Vec<Culprit<'a>> = Vec::new();
         let mut places = HashMap::new();
@@ -74,7 +74,7 @@ impl<'a> Culprits<'a> {
             all[place].estimated.add(row.estimated);
             all[place].stacks.push(Stack { row, culprit });
         }
-        all.sort_by_key(|it| Reverse(it.amount.bytes));
+        all.sort_by_key(|culprit| Reverse(culprit.amount.bytes));
         let total = rows::total(rows);
         Self {
             profile,
@@ -91,7 +91,7 @@ impl<'a> Culprits<'a> {
         self.all.is_empty()
     }
 
-    /// Writes the first rows, and what the others hold.
+    /// Writes the first rows, and what the other rows hold together.
     pub(super) fn write(
         &self,
         listing: Listing<'_>,
@@ -111,20 +111,21 @@ impl<'a> Culprits<'a> {
         if further.is_empty() {
             return Ok(());
         }
-        let bytes = wording::bytes(rows::sum(further.iter().map(|it| it.amount)).bytes);
+        let bytes = wording::bytes(rows::sum(further.iter().map(|row| row.amount)).bytes);
         let rows = wording::counted(further.len() as u64, "further row");
         let text = format!("{bytes:>11}       {rows}{}", listing.more);
         super::write_wrapped(&text, page.dim(), out)
     }
 }
 
-/// The application's frame, and the library's that it called; or a library's frame, and the library.
+/// Names the application's frame and the library that it called. A stack without an application's
+/// frame yields a frame of a library, and the library.
 fn label(profile: &Profile, frames: &[FrameId], culprit: usize) -> (String, Option<String>) {
     let blamed = profile.frame(frames[culprit]);
     let library = match profile.library(frames, culprit) {
         Some(library) => Some(profile.frame(frames[library]).in_library()),
         None => blamed.package().map(str::to_owned),
     };
-    let library = library.map(|it| wording::printable(&it));
+    let library = library.map(|library| wording::printable(&library));
     (wording::printable(&blamed.to_string()), library)
 }

@@ -1,4 +1,5 @@
-//! How a culprit is written: its figures and its name, how many have it, the ways that its stacks go, its callers.
+//! How the text report writes a culprit: its figures and its name, how many blocks it has, the ways
+//! that its stacks go, and its callers.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -12,20 +13,20 @@ use crate::wording;
 
 /// Columns before the text of a row.
 const INDENT: usize = 18;
-/// Columns that the text of a row has.
+/// Columns for the text of a row.
 const ROOM: usize = COLUMNS - INDENT;
-/// How many ways are listed where stacks of a row part.
+/// How many ways to list where the stacks of a row part.
 const WAYS: usize = 2;
-/// How many callers are listed that all stacks of a row have.
+/// How many callers to list that all stacks of a row share.
 const CALLERS: usize = 2;
 
-/// A frame, none where the stack ends, and the bytes of the stacks that go there.
+/// A frame, or none where the stack ends, and the bytes of the stacks that go there.
 type Way = (Option<String>, u64);
 
-/// What rows are written on.
+/// The settings that all rows of a table share.
 pub(super) struct Page<'a> {
     pub profile: &'a Profile,
-    /// Of which shares are, bytes.
+    /// The bytes of all rows, of which each row is a share.
     pub total: u64,
     pub listing: Listing<'a>,
     pub options: Options<'a>,
@@ -61,19 +62,19 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// What stands below a row.
+    /// Makes the lines below a row.
     fn details(&self, culprit: &Culprit<'_>) -> Vec<String> {
         let mut lines = vec![self.counts(culprit)];
         if !self.listing.ways {
             return lines;
         }
-        let inner = |it: &Stack<'_>, depth: usize| {
-            let index = it.culprit.checked_sub(depth + 1)?;
-            Some(it.row.frames[index])
+        let inner = |stack: &Stack<'_>, depth: usize| {
+            let index = stack.culprit.checked_sub(depth + 1)?;
+            Some(stack.row.frames[index])
         };
-        let outer = |it: &Stack<'_>, depth: usize| {
-            let index = it.culprit.checked_add(depth + 1)?;
-            it.row.frames.get(index).copied()
+        let outer = |stack: &Stack<'_>, depth: usize| {
+            let index = stack.culprit.checked_add(depth + 1)?;
+            stack.row.frames.get(index).copied()
         };
         let (_, ways) = self.part(&culprit.stacks, usize::MAX, inner);
         lines.extend(listed(&ways, "in", "in itself"));
@@ -83,15 +84,15 @@ impl Page<'_> {
         lines
     }
 
-    /// How many blocks, in how many processes, and of which requests.
+    /// Says how many blocks there are, in how many processes, and in which requests.
     fn counts(&self, culprit: &Culprit<'_>) -> String {
         let mut text = wording::counted(culprit.amount.objects, self.listing.noun);
         let targets = &self.profile.targets;
-        let known = culprit.stacks.iter().flat_map(|it| &it.row.targets);
+        let known = culprit.stacks.iter().flat_map(|stack| &stack.row.targets);
         let known: BTreeSet<usize> = known.copied().flatten().collect();
         if targets.len() > 1 {
-            let by_process = culprit.stacks.iter().any(|it| it.row.by_process);
-            match known.first().and_then(|it| targets.get(*it)) {
+            let by_process = culprit.stacks.iter().any(|stack| stack.row.by_process);
+            match known.first().and_then(|target| targets.get(*target)) {
                 None => text += ", process unknown",
                 Some(target) if by_process => text += &format!(", {}", heading::target(target)),
                 Some(_) => text += &format!(", in {} of {} processes", known.len(), targets.len()),
@@ -103,8 +104,9 @@ impl Page<'_> {
         text
     }
 
-    /// Follows stacks from the application's frame as long as all are alike, at most so far; what all have, and then
-    /// the ways that they go, those with the most bytes first. Of one stack there are no ways.
+    /// Follows stacks from the application's frame as long as all of them are alike, at most `far`
+    /// frames. Returns the frames that all stacks share, and then the ways that the stacks go, with
+    /// the most bytes first. A single stack has no ways.
     fn part(
         &self,
         stacks: &[Stack<'_>],
@@ -113,21 +115,8 @@ impl Page<'_> {
     ) -> (Vec<String>, Vec<Way>) {
         let mut common = Vec::new();
         while common.len() < far {
-            let mut frames: HashMap<Option<FrameId>, u64> = HashMap::new();
-            for stack in stacks {
-                let bytes = frames.entry(frame(stack, common.len())).or_default();
-                *bytes = bytes.saturating_add(stack.row.amount.bytes);
-            }
-            // Frames that read the same are no different ways.
-            let mut ways: HashMap<Option<String>, u64> = HashMap::new();
-            for (frame, bytes) in frames {
-                let name = frame.map(|it| self.name(it, stacks));
-                let sum = ways.entry(name).or_default();
-                *sum = sum.saturating_add(bytes);
-            }
-            let mut ways: Vec<_> = ways.into_iter().collect();
+            let mut ways = self.ways(stacks, |stack| frame(stack, common.len()));
             if ways.len() > 1 {
-                ways.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
                 return (common, ways);
             }
             match ways.pop() {
@@ -138,11 +127,35 @@ impl Page<'_> {
         (common, Vec::new())
     }
 
-    /// A frame with its line, or else with its library, if that is not the application itself.
+    /// Adds up the bytes of stacks by the name of a frame, with the most bytes first.
+    fn ways(
+        &self,
+        stacks: &[Stack<'_>],
+        frame: impl Fn(&Stack<'_>) -> Option<FrameId>,
+    ) -> Vec<Way> {
+        let mut frames: HashMap<Option<FrameId>, u64> = HashMap::new();
+        for stack in stacks {
+            let bytes = frames.entry(frame(stack)).or_default();
+            *bytes = bytes.saturating_add(stack.row.amount.bytes);
+        }
+        // Frames with the same name are one way.
+        let mut ways: HashMap<Option<String>, u64> = HashMap::new();
+        for (frame, bytes) in frames {
+            let name = frame.map(|frame| self.name(frame, stacks));
+            let sum = ways.entry(name).or_default();
+            *sum = sum.saturating_add(bytes);
+        }
+        let mut ways: Vec<_> = ways.into_iter().collect();
+        ways.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
+        ways
+    }
+
+    /// Names a frame with its line, or else with its library, unless that is the application
+    /// itself.
     fn name(&self, frame: FrameId, stacks: &[Stack<'_>]) -> String {
         let frame = self.profile.frame(frame);
-        let blamed = stacks.first().map(|it| it.row.frames[it.culprit]);
-        let own = blamed.and_then(|it| self.profile.frame(it).module.as_deref());
+        let blamed = stacks.first().map(|stack| stack.row.frames[stack.culprit]);
+        let own = blamed.and_then(|frame| self.profile.frame(frame).module.as_deref());
         let is_own = frame.module.is_some() && frame.module.as_deref() == own;
         let name = match frame.file.is_some() || is_own {
             true => frame.to_string(),
@@ -152,7 +165,7 @@ impl Page<'_> {
     }
 }
 
-/// The first ways, and how many more there are.
+/// Lists the first ways, and how many more there are.
 fn listed(ways: &[Way], how: &str, nowhere: &str) -> Vec<String> {
     let line = |(name, bytes): &Way| {
         let bytes = wording::bytes(*bytes);
@@ -161,7 +174,7 @@ fn listed(ways: &[Way], how: &str, nowhere: &str) -> Vec<String> {
             None => format!("{bytes} {nowhere}"),
         }
     };
-    // One more takes no more room than to say so.
+    // One more way takes no more room than saying that there is one.
     let shown = if ways.len() == WAYS + 1 {
         WAYS + 1
     } else {
@@ -176,7 +189,7 @@ fn listed(ways: &[Way], how: &str, nowhere: &str) -> Vec<String> {
     lines
 }
 
-/// In one line if that holds it, else in two.
+/// Writes the label in one line if it fits, or else in two.
 fn head(label: &(String, Option<String>)) -> Vec<String> {
     let (application, library) = label;
     let Some(library) = library else {
@@ -192,7 +205,7 @@ fn head(label: &(String, Option<String>)) -> Vec<String> {
     ]
 }
 
-/// Neither all nor nothing: neither rounds.
+/// Writes a share in per cent. A part is never rounded to all or to nothing.
 fn share(bytes: u64, total: u64) -> String {
     let percent = (100.0 * bytes as f64 / total.max(1) as f64).round() as u64;
     match percent {

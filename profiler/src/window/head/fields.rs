@@ -1,14 +1,14 @@
-//! The few headers that are looked at.
+//! The few headers that the parser reads.
 
 use thiserror::Error;
 
-/// Longest request id that is kept.
+/// The length of the longest request id that the parser keeps.
 pub const MAX_ID_BYTES: usize = 128;
 
 /// The header of the W3C's "Trace Context" recommendation.
 const TRACEPARENT: &str = "traceparent";
 
-/// Headers that hold secrets. An id must not be asked for in one of them.
+/// Headers that hold secrets. A user cannot name one of them as the header with the id.
 const SECRET: [&str; 7] = [
     "authorization",
     "cookie",
@@ -19,29 +19,29 @@ const SECRET: [&str; 7] = [
     "x-csrf-token",
 ];
 
-/// The name of the header that holds the request id: `X-Request-ID`, unless told otherwise.
+/// The name of the header that holds the request id. The default is `X-Request-ID`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdHeader(String);
 
 /// Why a header cannot be the one with the request id.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum IdHeaderError {
-    /// RFC 9110, section 5.1, allows letters, digits and some marks.
+    /// The text is no name: RFC 9110, section 5.1, allows letters, digits and some marks.
     #[error("`{0}` is not the name of an HTTP header: name one such as `X-Request-ID`")]
     NotAName(String),
-    /// Request ids are printed and stored.
+    /// The header holds a secret. Request ids are printed and stored.
     #[error("`{0}` holds a secret, which would be printed: name a header with a request id in it")]
     Secret(String),
 }
 
 impl IdHeader {
-    /// The header of that name; its case does not matter.
+    /// Names a header. The case of the name does not matter.
     ///
     /// # Errors
     ///
-    /// If it is no name, or that of a header with a secret.
+    /// Fails if the text is no name, or if it is the name of a header with a secret.
     pub fn new(name: &str) -> Result<Self, IdHeaderError> {
-        let is_token = |it: u8| it.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&it);
+        let is_token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
         if name.is_empty() || !name.bytes().all(is_token) {
             return Err(IdHeaderError::NotAName(name.to_owned()));
         }
@@ -61,31 +61,32 @@ impl Default for IdHeader {
     }
 }
 
-/// What the headers said, as far as they were seen.
+/// What the headers say, as far as the parser saw them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields {
-    /// What the id header says: printable ASCII without blanks and brackets, at most [`MAX_ID_BYTES`].
+    /// The value of the id header: printable ASCII without blanks and brackets, at most
+    /// [`MAX_ID_BYTES`].
     pub request_id: Option<String>,
     /// The trace id of `traceparent`: 32 hexadecimal digits.
     pub trace_id: Option<String>,
     /// `Connection: close`: the connection ends with this message.
     pub close: bool,
-    /// The connection is to speak, or speaks from now on, another protocol.
+    /// The connection speaks another protocol from now on, or is to do so.
     pub upgrade: bool,
-    /// Bytes of the body.
+    /// The length of the body in bytes.
     pub content_length: Option<u64>,
-    /// The body comes in chunks, and its end says so.
+    /// The body comes in chunks, and the last chunk marks its end.
     pub chunked: bool,
 }
 
 impl Fields {
-    /// What to call the request: by its own id, else by its trace.
+    /// Returns the name of the request: its own id, or else the id of its trace.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.request_id.as_deref().or(self.trace_id.as_deref())
     }
 
-    /// Takes a header line with its end. One that is malformed is as good as unknown.
+    /// Takes a header line with its end. A malformed line counts as unknown.
     pub(super) fn take_line(&mut self, line: &mut Vec<u8>, id: &IdHeader) {
         line.extend_from_slice(b"\r\n");
         let mut headers = [httparse::EMPTY_HEADER];
@@ -113,27 +114,28 @@ impl Fields {
     }
 }
 
-/// Brackets would end the id too early in a request line, blanks could forge what follows it.
+/// Reads a request id. A bracket would end the id too early in a request line, and a blank could
+/// forge what follows the id.
 fn request_id(value: &[u8]) -> Option<String> {
     let fits = (1..=MAX_ID_BYTES).contains(&value.len());
-    let is_plain = |it: &u8| it.is_ascii_graphic() && !b"[]".contains(it);
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !b"[]".contains(byte);
     let id = value.iter().all(is_plain).then_some(value)?;
     fits.then(|| String::from_utf8_lossy(id).into_owned())
 }
 
-/// The second part of `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`.
+/// Reads the second part of `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`.
 fn trace_id(value: &[u8]) -> Option<String> {
     let mut parts = value.split(|byte| *byte == b'-');
     let (version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |it: &[u8]| it.iter().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
+    let is_hex = |c: &u8| matches!(c, b'0'..=b'9' | b'a'..=b'f');
     let has_form = version.len() == 2 && trace.len() == 32 && parent.len() == 16;
     // The recommendation, section 3.2: version ff and a trace id of zeros are invalid.
-    let is_valid = version != b"ff" && trace.iter().any(|it| *it != b'0');
-    let all_hex = [version, trace, parent].into_iter().all(is_hex);
+    let is_valid = version != b"ff" && trace.iter().any(|digit| *digit != b'0');
+    let all_hex = [version, trace, parent].concat().iter().all(is_hex);
     (has_form && is_valid && all_hex).then(|| String::from_utf8_lossy(trace).into_owned())
 }
 
 fn has_token(value: &[u8], token: &[u8]) -> bool {
     let mut tokens = value.split(|byte| *byte == b',');
-    tokens.any(|it| it.trim_ascii().eq_ignore_ascii_case(token))
+    tokens.any(|text| text.trim_ascii().eq_ignore_ascii_case(token))
 }

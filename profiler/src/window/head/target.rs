@@ -1,11 +1,11 @@
-//! Methods and request targets.
+//! Methods and targets of requests.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// A request method. Those that no standard below names are one, so that nothing which merely looks
-/// like a method is kept.
+/// The method of a request. All methods that no standard below names are `Other`, so that a route
+/// keeps nothing that merely looks like a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Method {
     /// RFC 9110, section 9.3.1.
@@ -26,7 +26,7 @@ pub enum Method {
     Trace,
     /// RFC 5789.
     Patch,
-    /// Any other.
+    /// Any other method.
     Other,
 }
 
@@ -43,14 +43,14 @@ impl Method {
         Self::Patch,
     ];
 
-    /// Methods are case-sensitive (RFC 9110, section 9.1).
+    /// Finds the method of this name. Methods are case-sensitive (RFC 9110, section 9.1).
     #[must_use]
     pub fn of(name: &str) -> Self {
-        let named = Self::NAMED.into_iter().find(|it| it.name() == name);
+        let named = Self::NAMED.into_iter().find(|method| method.name() == name);
         named.unwrap_or(Self::Other)
     }
 
-    /// As it is written in a request line.
+    /// Returns the method as a request line writes it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -80,27 +80,27 @@ impl Serialize for Method {
     }
 }
 
-/// What a request asks for (RFC 9112, section 3.2): never with a query, a host or a user.
+/// What a request asks for (RFC 9112, section 3.2), without a query, a host or a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A path, in origin form or taken out of absolute form.
     Path {
-        /// ASCII without blanks or control characters. Escapes are left as they are, and bytes that
-        /// should have been escaped are.
+        /// ASCII without blanks or control characters. Escapes stay as they are. Bytes that the
+        /// client should have escaped are escaped.
         text: String,
-        /// Whether more of it was sent than shipped.
+        /// Whether the client sent more of the path than the kernel side shipped.
         cut: bool,
     },
     /// `*`: the server as a whole.
     Asterisk,
-    /// What CONNECT names: a host and a port, which are not kept.
+    /// The target of CONNECT: a host and a port, which the parser does not keep.
     Authority,
-    /// No target that the standard knows. Not kept.
+    /// A target that the standard does not know. The parser does not keep it.
     Malformed,
 }
 
 impl Target {
-    /// What `target` says; it has to be [`escaped`].
+    /// Parses a target, which has to be [`escaped`].
     pub(super) fn parse(method: Method, target: &str, cut: bool) -> Self {
         if method == Method::Connect {
             return Self::Authority;
@@ -108,7 +108,8 @@ impl Target {
         if target == "*" && !cut {
             return Self::Asterisk;
         }
-        // A fragment is not sent by clients that keep to the standard; it is no part of the path either.
+        // Clients that keep to the standard send no fragment, and a fragment is no part of the
+        // path.
         let end = target.find(['?', '#']);
         let (target, cut) = (&target[..end.unwrap_or(target.len())], cut && end.is_none());
         let path = match target.starts_with('/') {
@@ -122,12 +123,12 @@ impl Target {
     }
 }
 
-/// The path of `http://user@host:80/path`. The user and the host are not kept; of a target that is cut
-/// in them nothing is.
+/// Finds the path of `http://user@host:80/path`. The parser does not keep the user and the host. A
+/// target that is cut inside the user or the host has an empty path.
 fn path_of_absolute(target: &str, cut: bool) -> Option<&str> {
     let (scheme, rest) = target.split_once("://")?;
-    let is_scheme = |it: u8| it.is_ascii_alphanumeric() || b"+-.".contains(&it);
-    if !scheme.starts_with(|it: char| it.is_ascii_alphabetic()) || !scheme.bytes().all(is_scheme) {
+    let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(is_scheme) {
         return None;
     }
     match rest.find('/') {
@@ -137,7 +138,7 @@ fn path_of_absolute(target: &str, cut: bool) -> Option<&str> {
     }
 }
 
-/// With every byte that is not ASCII as a percent-escape, which is what it should have been sent as.
+/// Percent-escapes every byte that is not ASCII, as the client should have done.
 pub(super) fn escaped(line: &[u8]) -> Vec<u8> {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut escaped = Vec::with_capacity(line.len());
@@ -145,7 +146,7 @@ pub(super) fn escaped(line: &[u8]) -> Vec<u8> {
         if byte.is_ascii() {
             escaped.push(*byte);
         } else {
-            let [high, low] = [byte >> 4, byte & 15].map(|it| HEX[usize::from(it)]);
+            let [high, low] = [byte >> 4, byte & 15].map(|digit| HEX[usize::from(digit)]);
             escaped.extend_from_slice(&[b'%', high, low]);
         }
     }

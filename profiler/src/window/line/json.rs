@@ -7,8 +7,8 @@ use crate::window::growth::{Evidence, Known};
 use crate::window::head::Method;
 use crate::window::record::{Binding, WindowRecord};
 
-/// Serializes a window as one object. Names and meanings stay as they are; new names may be added.
-/// Bytes and nanoseconds throughout; null is what is not known.
+/// One window as a JSON object. Names and meanings stay as they are, and new names may come. Sizes
+/// are in bytes, times in nanoseconds, and null is an unknown figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct JsonLine<'a> {
     window: u64,
@@ -38,7 +38,7 @@ pub struct JsonLine<'a> {
 }
 
 impl<'a> JsonLine<'a> {
-    /// The line of this window, of whose route so much is known.
+    /// Makes the line of a window from what is known about its route.
     #[must_use]
     pub fn new(record: &'a WindowRecord, rules: &LineRules, of_route: Known) -> Self {
         let WindowRecord {

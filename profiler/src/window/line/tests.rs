@@ -1,4 +1,4 @@
-//! Records in, lines out.
+//! Tests of lines: records go in, lines come out.
 
 use super::*;
 use crate::window::growth::{Evidence, Known};
@@ -142,7 +142,7 @@ fn slow_and_grown_requests_can_be_shown_alone() {
     let mut fast = record();
     fast.duration_ns = Some(1_233_999_999);
     assert!(!rules.shows(&fast));
-    // Without a response the window was open for 1.3 s all the same.
+    // Without a response, the window was still open for 1.3 s.
     fast.duration_ns = None;
     assert!(rules.shows(&fast));
     let mut unknown = record();
@@ -220,8 +220,8 @@ fn the_sizes_of_a_line_have_one_unit() {
         let line = line(&sizes);
         let mut sizes = line
             .split(['=', '>', '|', ' '])
-            .filter(|it| it.ends_with('B'));
-        assert!(sizes.all(|it| it.ends_with("MB")), "{line}");
+            .filter(|size| size.ends_with('B'));
+        assert!(sizes.all(|size| size.ends_with("MB")), "{line}");
         assert!(!line.contains("kB"), "{line}");
     }
 }
@@ -284,7 +284,7 @@ fn a_request_of_a_route_that_goes_on_growing_is_marked_with_the_evidence() {
     let json = json.expect("it is plain data");
     assert_eq!(json["leak_suspected"], true);
     assert_eq!(json["survivors_grow"]["left"], 14);
-    // One that has kept nothing is none of those.
+    // A request that has kept nothing is none of those.
     leaks.retained.bytes = 0;
     assert_eq!(retained(&leaks, grows), "retained=0.0MB");
 }

@@ -6,7 +6,7 @@ use super::{LineRules, evidence, passing};
 use crate::window::growth::{Evidence, Known};
 use crate::window::record::{Binding, RssPair, WindowEnd, WindowRecord};
 
-/// Displays a window as one line, without its end.
+/// Displays a window as one line, without the end of the line.
 #[derive(Clone, Copy, Debug)]
 pub struct TextLine<'a> {
     record: &'a WindowRecord,
@@ -16,7 +16,7 @@ pub struct TextLine<'a> {
 }
 
 impl<'a> TextLine<'a> {
-    /// The line of this window, of whose route so much is known.
+    /// Makes the line of a window from what is known about its route.
     #[must_use]
     pub fn new(record: &'a WindowRecord, rules: &LineRules, of_route: Known) -> Self {
         let evidence = evidence(record, of_route);
@@ -48,7 +48,8 @@ impl fmt::Display for TextLine<'_> {
         if self.suspected {
             f.write_str(" | LEAK_SUSPECTED")?;
         }
-        self.evidence.map_or(Ok(()), |it| write_evidence(f, it))
+        self.evidence
+            .map_or(Ok(()), |found| write_evidence(f, found))
     }
 }
 
@@ -97,8 +98,8 @@ impl fmt::Display for Milliseconds {
     }
 }
 
-/// Bytes in MB with one decimal; below a tenth of one with two digits, since a leak of a few hundred bytes a
-/// request would read as none.
+/// Bytes, written in MB with one decimal. Less than a tenth of a MB has two digits, because
+/// otherwise a leak of a few hundred bytes in each request would read as zero.
 struct Megabytes(u64);
 
 impl fmt::Display for Megabytes {

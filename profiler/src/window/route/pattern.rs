@@ -1,13 +1,13 @@
-//! A user's own templates, for identifiers that do not look like one.
+//! Templates that a user gives, for identifiers that do not look like identifiers.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// A template such as `/blog/{slug}` or `/files/*`. A segment in braces stands for exactly one that is
-/// not empty; `*`, as the last one, for everything from there on. Whatever it matches has the route
-/// that it spells.
+/// A template such as `/blog/{slug}` or `/files/*`. A segment in braces stands for exactly one
+/// segment that is not empty. A `*` as the last segment stands for everything from there on. A path
+/// that matches a pattern has the text of the pattern as its route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
 
@@ -17,10 +17,10 @@ pub enum PatternError {
     /// Paths begin with a slash.
     #[error("`{0}` does not begin with `/`: a route pattern is a path, such as `/files/*`")]
     NoPath(String),
-    /// It would match no request.
+    /// The pattern would match no request.
     #[error("`{0}` has a query, a blank, or a character that has to be escaped in a path")]
     NotInPaths(String),
-    /// What follows it would have no meaning.
+    /// The text behind `*` would have no meaning.
     #[error("`{0}` goes on after `*`: name single segments in braces, as in `/files/{{name}}/raw`")]
     AfterAll(String),
 }
@@ -50,7 +50,7 @@ impl FromStr for Pattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
-        let in_paths = |it: char| it.is_ascii_graphic() && !"?#".contains(it);
+        let in_paths = |c: char| c.is_ascii_graphic() && !"?#".contains(c);
         let mut before_last = text.rsplit('/').skip(1);
         if !text.starts_with('/') {
             Err(PatternError::NoPath(text.to_owned()))

@@ -1,14 +1,14 @@
-//! Which segments come again and again, at the same place in paths.
+//! Counts which segments come again and again, at the same place in paths.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
-/// The request from which on a segment is known.
+/// The number of requests from which on a segment is known.
 pub(super) const KNOWN_FROM: u32 = 100;
-/// Segments that are counted at a time: 16 bytes each.
+/// How many segments are counted at a time, 16 bytes each.
 pub(super) const MAX_PLACES: usize = 4096;
 
-/// Counts in bounded memory, and of hashes only: no segment's text is kept.
+/// Counts segments in bounded memory. The memory holds only hashes, and no text of a segment.
 #[derive(Debug, Default)]
 pub(super) struct Repeated {
     hasher: RandomState,
@@ -16,7 +16,8 @@ pub(super) struct Repeated {
 }
 
 impl Repeated {
-    /// Counts one more request with this segment at this place; whether there were enough by now.
+    /// Counts one more request with this segment at this place. Returns whether that makes the
+    /// segment known.
     pub(super) fn count(&mut self, place: usize, segment: &str) -> bool {
         let key = self.hasher.hash_one((place, segment));
         if !self.counts.contains_key(&key) && self.counts.len() >= MAX_PLACES {
@@ -32,8 +33,9 @@ impl Repeated {
         false
     }
 
-    /// One off each that is not known yet: what is in more than one of [`MAX_PLACES`] requests stays, whatever else
-    /// comes in between (Misra and Gries, "Finding repeated elements", Science of Computer Programming 2, 1982).
+    /// Takes one off the count of each unknown segment. A segment that more than one of
+    /// [`MAX_PLACES`] requests has stays, whatever else comes in between (Misra and Gries, "Finding
+    /// repeated elements", Science of Computer Programming 2, 1982).
     fn age(&mut self) {
         self.counts.retain(|_, count| {
             *count -= u32::from(*count < KNOWN_FROM);

@@ -1,23 +1,25 @@
-//! Which segments of a path are a route's words, and what takes the place of all others.
+//! Which segments of a path are words of a route, and what stands for all others.
 //!
-//! A path may hold whatever a client has: a password, a token, a name. Nobody can list how secrets look, so what is
-//! kept is listed: words of lower-case letters, versions, and types of files. A word is judged by form alone; that a
-//! name or a short token of lower-case letters reads like one is what [`Kept::Strict`](super::Kept::Strict) is for.
+//! A path may hold whatever a client has: a password, a token, a name. Nobody can list how secrets
+//! look, so this file lists what to keep: words of lower-case letters, versions, and types of
+//! files. The form alone decides what is a word. A name or a short token of lower-case letters has
+//! the form of a word: [`Kept::Strict`](super::Kept::Strict) is for that case.
 
 use std::borrow::Cow;
 
-/// Takes the place of text with a digit in it: most identifiers have one.
+/// Stands for text with a digit in it. Most identifiers have one.
 const ID: &str = "{id}";
-/// Takes the place of any other text that is not kept.
+/// Stands for any other text that is not kept.
 pub(super) const MASK: &str = "{…}";
 
-/// Letters of a word, at most: "authentication" has 14. Random ones are 75 bits then, and tokens have more.
+/// The most letters of a word: "authentication" has 14. This many random letters are 75 bits, and
+/// tokens have more.
 const WORD_LETTERS: usize = 16;
-/// Characters of a segment, at most: "apple-app-site-association" has 26.
+/// The most characters of a segment: "apple-app-site-association" has 26.
 const SEGMENT_CHARS: usize = 32;
-/// Words of a segment, at most. More are a title or a sentence: somebody's text.
+/// The most words of a segment. More words are a title or a sentence: somebody's text.
 const WORDS: usize = 4;
-/// Digits of each part of a version, at most. A longer number is a date or an identifier.
+/// The most digits in each part of a version. A longer number is a date or an identifier.
 const VERSION_DIGITS: usize = 3;
 
 /// Words with a digit in them that name a technique and not a thing.
@@ -26,7 +28,7 @@ const TECHNIQUES: [&str; 20] = [
     "md5", "oauth1", "oauth2", "s3", "sha1", "sha256", "sha512", "x509",
 ];
 
-/// Endings that say what a file is, and nothing about whose.
+/// Endings that tell the type of a file, and not whose file it is.
 const FILE_TYPES: [&str; 58] = [
     "asp",
     "aspx",
@@ -88,7 +90,7 @@ const FILE_TYPES: [&str; 58] = [
     "zip",
 ];
 
-/// The segment as it stands in a template.
+/// Makes a segment into what a template shows.
 pub(super) fn generalize(segment: &str) -> Cow<'_, str> {
     // Parameters of a segment (RFC 3986, section 3.3) hold session ids: `;jsessionid=…`.
     let segment = segment.split_once(';').map_or(segment, |(name, _)| name);
@@ -103,7 +105,8 @@ pub(super) fn generalize(segment: &str) -> Cow<'_, str> {
     format!("{mask}{file_type}").into()
 }
 
-/// Where the types of a file begin, such as `.min.js`: at the end if there are none.
+/// Finds where the types of a file begin, such as `.min.js`. The result is the end of the segment
+/// if there are none.
 fn file_type(segment: &str) -> usize {
     let mut end = segment.len();
     while let Some((stem, last)) = segment[..end].rsplit_once('.')
@@ -114,7 +117,7 @@ fn file_type(segment: &str) -> usize {
     end
 }
 
-/// `login`, `wp-admin`, `oauth2_callback`, `.well-known`.
+/// Whether the segment consists of words: `login`, `wp-admin`, `oauth2_callback`, `.well-known`.
 fn is_words(segment: &str) -> bool {
     let bare = segment.strip_prefix('.').unwrap_or(segment);
     let words = bare.split(['-', '_']).filter(|word| !word.is_empty());
@@ -124,13 +127,13 @@ fn is_words(segment: &str) -> bool {
 }
 
 fn is_word(text: &str) -> bool {
-    let is_letters = text.bytes().all(|it| it.is_ascii_lowercase());
+    let is_letters = text.bytes().all(|byte| byte.is_ascii_lowercase());
     (is_letters && text.len() <= WORD_LETTERS)
         || TECHNIQUES.contains(&text)
         || is_number_of_version(text)
 }
 
-/// `v2`, or an early one such as `v1beta1`.
+/// Whether the text is a version such as `v2`, or an early version such as `v1beta1`.
 fn is_number_of_version(text: &str) -> bool {
     let number = text.strip_prefix('v').unwrap_or_default();
     ["alpha", "beta", "rc"]
@@ -141,20 +144,21 @@ fn is_number_of_version(text: &str) -> bool {
         })
 }
 
-/// `v2.1`.
+/// Whether the segment is a version such as `v2.1`.
 fn is_version(segment: &str) -> bool {
     let number = segment.strip_prefix('v');
-    number.is_some_and(|it| it.split('.').all(is_short_number) && it.len() <= WORD_LETTERS)
+    number.is_some_and(|text| text.split('.').all(is_short_number) && text.len() <= WORD_LETTERS)
 }
 
 fn is_short_number(text: &str) -> bool {
-    (1..=VERSION_DIGITS).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_digit())
+    (1..=VERSION_DIGITS).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Those of percent-escapes stand for something else.
+/// Whether the text has a digit. The digits of a percent-escape do not count, because they stand
+/// for another character.
 fn has_digit(text: &str) -> bool {
     let mut unescaped = text.split('%');
     let begins = unescaped.next().unwrap_or_default();
-    let has = |text: &str| text.bytes().any(|it| it.is_ascii_digit());
-    has(begins) || unescaped.any(|it| it.get(2..).is_some_and(has))
+    let has = |text: &str| text.bytes().any(|byte| byte.is_ascii_digit());
+    has(begins) || unescaped.any(|part| part.get(2..).is_some_and(has))
 }

@@ -1,4 +1,4 @@
-//! Paths in, templates out.
+//! Tests of routes: paths go in, templates come out.
 
 use proptest::prelude::*;
 
@@ -69,7 +69,7 @@ fn other_text_that_reads_as_no_word_is_masked() {
     }
 }
 
-/// Both sides: a thing with a number is one of many, a version is a part of the route.
+/// Tests both sides: a thing with a number is one of many, a version is a part of the route.
 #[test]
 fn a_digit_stays_in_a_version_and_in_the_name_of_a_technique() {
     for number in 1..=5 {
@@ -152,7 +152,7 @@ fn a_cut_path_keeps_whole_segments_only() {
 fn a_pattern_counts_before_what_a_segment_looks_like() {
     let patterns = ["/blog/{slug}", "/files/*", "/users/0"];
     let patterns = patterns
-        .map(|it| it.parse().expect("it is a pattern"))
+        .map(|text| text.parse().expect("it is a pattern"))
         .to_vec();
     let mut routes = Routes::new(RouteRules {
         patterns,
@@ -213,15 +213,15 @@ fn routes_beyond_the_cap_are_other_and_counted() {
     assert!(
         beyond
             .iter()
-            .all(|it| it.to_string() == "GET other" && it.row() == Route::OTHER)
+            .all(|route| route.to_string() == "GET other" && route.row() == Route::OTHER)
     );
     assert_eq!(get("/a"), first);
     assert_eq!(routes.overflowed(), 3);
 }
 
-/// The strict rule, after requests for `/reset/xylophone` so many times.
+/// Applies the strict rule, after so many requests for `/reset/xylophone`.
 fn strict_after(times: u64, patterns: &[&str]) -> Routes {
-    let parse = |it: &&str| it.parse().expect("it is a pattern");
+    let parse = |text: &&str| text.parse().expect("it is a pattern");
     let mut routes = Routes::new(RouteRules {
         patterns: patterns.iter().map(parse).collect(),
         kept: Kept::Strict,
@@ -269,9 +269,9 @@ fn the_strict_rule_keeps_what_a_pattern_names_and_masks_what_is_no_word() {
 #[test]
 fn a_scanner_neither_fills_the_strict_rule_s_table_nor_hides_what_repeats() {
     let mut routes = strict_after(0, &[]);
-    let letter = |it: u32| char::from(b'a' + (it % 26) as u8);
-    let word = |it: u32| -> String {
-        [it, it / 26, it / 676, it / 17_576]
+    let letter = |number: u32| char::from(b'a' + (number % 26) as u8);
+    let word = |number: u32| -> String {
+        [number, number / 26, number / 676, number / 17_576]
             .map(letter)
             .iter()
             .collect()
@@ -287,12 +287,12 @@ fn a_scanner_neither_fills_the_strict_rule_s_table_nor_hides_what_repeats() {
 }
 
 proptest! {
-    /// Whatever is asked for: a template holds masks, words, versions and types of files.
+    /// Checks that every template holds only masks, words, versions and types of files.
     #[test]
     fn nothing_but_words_is_in_a_template(path in "(/[a-zA-Z0-9._;@=%{}-]{0,40}){0,6}") {
         let template = routed(&path).replace("{id}", "").replace("{…}", "");
-        prop_assert!(template.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || "/._-".contains(it)), "{template}");
-        prop_assert!(template.split(['/', '.', '-', '_']).all(|it| it.len() <= 16));
+        prop_assert!(template.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "/._-".contains(c)), "{template}");
+        prop_assert!(template.split(['/', '.', '-', '_']).all(|word| word.len() <= 16));
     }
 
     #[test]
@@ -300,8 +300,8 @@ proptest! {
         let [a, b, c, d, e] = [id >> 96, (id >> 80) & 0xffff, (id >> 64) & 0xffff, (id >> 48) & 0xffff, id & 0xffff_ffff_ffff];
         let uuid = format!("{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}");
         let path = format!("/a/{number}/{uuid}");
-        // One in a hundred million has no number in it.
-        prop_assume!(uuid.bytes().any(|it| it.is_ascii_digit()));
+        // One UUID in a hundred million has no digit in it.
+        prop_assume!(uuid.bytes().any(|byte| byte.is_ascii_digit()));
         prop_assert_eq!(routed(&path), "/a/{id}/{id}");
     }
 }

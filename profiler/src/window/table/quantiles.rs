@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-/// Bits of a value that are kept; what follows them is lost. A bucket's middle is then off by at most
-/// 1 part in 256.
+/// How many bits of a value are kept. The bits that follow are lost, so the middle of a bucket is
+/// off by at most 1 part in 256.
 const BITS: u32 = 8;
 
-/// A histogram whose buckets grow with the values: at most 128 buckets an octave, and only those that
-/// hold something.
+/// A histogram whose buckets grow with the values. There are at most 128 buckets in an octave, and
+/// only those that hold something.
 #[derive(Debug, Default)]
 pub(super) struct Quantiles {
-    /// How many values are in the bucket that this value is the middle of.
+    /// How many values are in a bucket, by the middle of the bucket.
     buckets: BTreeMap<i64, u64>,
     count: u64,
     least: Option<i64>,
@@ -29,7 +29,7 @@ impl Quantiles {
         self.most
     }
 
-    /// The smallest value that at least `percent` of all values do not exceed.
+    /// Finds the smallest value that at least `percent` of all values do not exceed.
     pub(super) fn at(&self, percent: u64) -> Option<i64> {
         let rank = (self.count.saturating_mul(percent)).div_ceil(100).max(1);
         let mut below = 0;
@@ -38,14 +38,14 @@ impl Quantiles {
             below += **count;
             below >= rank
         });
-        // A bucket's middle may lie beyond all that is in it.
+        // The middle of a bucket may lie beyond all values in the bucket.
         found
             .map(|(middle, _)| (*middle).max(self.least.unwrap_or(*middle)))
             .map(|value| value.min(self.most.unwrap_or(value)))
     }
 }
 
-/// The middle of the bucket that holds `value`; of a small value, itself.
+/// Returns the middle of the bucket that holds `value`. A small value has a bucket of its own.
 fn middle(value: i64) -> i64 {
     let size = value.unsigned_abs();
     let shift = (u64::BITS - size.leading_zeros()).saturating_sub(BITS);
@@ -81,7 +81,7 @@ mod tests {
     fn small_values_are_exact() {
         let quantiles = of(&(1..=100).collect::<Vec<_>>());
         assert_eq!(
-            [1, 50, 95, 100].map(|it| quantiles.at(it)),
+            [1, 50, 95, 100].map(|percent| quantiles.at(percent)),
             [1, 50, 95, 100].map(Some)
         );
     }

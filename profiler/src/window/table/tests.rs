@@ -1,4 +1,4 @@
-//! Records in, rows out.
+//! Tests of tables: records go in, rows come out.
 
 use super::*;
 use crate::window::head::{Method, Target};
@@ -273,7 +273,7 @@ fn a_route_whose_survivors_go_on_growing_is_marked_with_its_evidence() {
         }
     }
     let table = table(&builder);
-    let suspected = table.routes.iter().map(|it| it.suspected.is_some());
+    let suspected = table.routes.iter().map(|row| row.suspected.is_some());
     assert_eq!(suspected.collect::<Vec<_>>(), [true, false]);
     let text = text(&table);
     assert_eq!(text.matches("LEAK_SUSPECTED").count(), 1, "{text}");
@@ -308,7 +308,7 @@ fn nothing_in_the_text_is_exact_since_there_is_more_than_blocks() {
     let scopes = table
         .routes
         .iter()
-        .map(|it| (it.route.template(), it.scope));
+        .map(|row| (row.route.template(), row.scope));
     let scopes: HashMap<_, _> = scopes.collect();
     assert_eq!((scopes["/bound"], scopes["/none"]), (Some("blocks"), None));
 }

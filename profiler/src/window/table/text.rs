@@ -1,4 +1,4 @@
-//! The table for a terminal: two lines a route, since a path needs most of one.
+//! The table for a terminal. Each route takes two lines, because a path needs most of one.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -10,17 +10,17 @@ use crate::wording;
 
 /// Columns that a line may take: those of a terminal that nobody has made wider.
 const COLUMNS: usize = 80;
-/// Columns that the name of a route has for sure.
+/// Columns that the name of a route has at least.
 const ROUTE_COLUMNS: usize = 30;
 
-/// What is not known.
+/// The text for an unknown figure.
 const UNKNOWN: &str = "?";
 
-/// What figures of a request are of, and what is in none of them.
+/// Says what the figures of a request count, and what they leave out.
 pub const SCOPE: &str = "SURVIVED, RETAINED and ALLOCATED are what a request did with blocks of the allocator. \
                          Python's objects of up to 512 bytes, mappings and other heaps are not in them.";
 
-/// The same where no allocation is followed.
+/// Says the same where the recorder follows no allocations.
 pub const NOTHING_FOLLOWED: &str = "No allocation is followed (--rss-only): SURVIVED, RETAINED and ALLOCATED are not \
                                     known. RSS is the resident set of the whole process.";
 
@@ -28,7 +28,7 @@ pub const NOTHING_FOLLOWED: &str = "No allocation is followed (--rss-only): SURV
 ///
 /// # Errors
 ///
-/// Those of `out`.
+/// Fails when `out` cannot be written to.
 pub fn write(table: &RouteTable, out: &mut impl Write) -> io::Result<()> {
     let titles = [
         "SURVIVED",
@@ -78,19 +78,20 @@ fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
             bytes_per_request,
             standard_error,
             from,
-        } => {
-            // Two standard errors hold the truth so often (`estimate`).
-            let [bytes, within] = [bytes_per_request, 2.0 * standard_error].map(mean);
-            let from = match from {
-                EstimatedFrom::Blocks => "blocks of no single request; no mappings, no other heaps",
-                EstimatedFrom::ResidentSet => "the resident set, garbage included",
-            };
-            let text = format!(
-                "  estimate  ~{bytes} left behind a request, give or take {within} (19 times of 20), from {from}"
-            );
-            write_wrapped(&text, out)
-        }
+        } => write_wrapped(&estimate(bytes_per_request, standard_error, from), out),
     }
+}
+
+fn estimate(bytes_per_request: f64, standard_error: f64, from: EstimatedFrom) -> String {
+    // The truth is within two standard errors 19 times of 20 (see `crate::window::estimate`).
+    let [bytes, within] = [bytes_per_request, 2.0 * standard_error].map(mean);
+    let from = match from {
+        EstimatedFrom::Blocks => "blocks of no single request; no mappings, no other heaps",
+        EstimatedFrom::ResidentSet => "the resident set, garbage included",
+    };
+    format!(
+        "  estimate  ~{bytes} left behind a request, give or take {within} (19 times of 20), from {from}"
+    )
 }
 
 fn suspicion(evidence: Evidence) -> String {
@@ -99,7 +100,7 @@ fn suspicion(evidence: Evidence) -> String {
     format!("  LEAK_SUSPECTED  {left} of the last {requests} requests left blocks, {each} each")
 }
 
-/// Each reason for which there is no estimate, once.
+/// Writes each reason for which there is no estimate, once.
 fn write_missing(rows: &[RouteRow], out: &mut impl Write) -> io::Result<()> {
     let mut reasons: BTreeMap<&str, Vec<&RouteRow>> = BTreeMap::new();
     for row in rows {
@@ -118,14 +119,14 @@ fn write_missing(rows: &[RouteRow], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Breaks a text at blanks; a word that is too long for a line is cut.
+/// Breaks a text at blanks, and cuts a word that is too long for a line.
 fn write_wrapped(text: &str, out: &mut impl Write) -> io::Result<()> {
     let lines = wording::wrap(text, COLUMNS).into_iter();
     let mut lines = lines.map(|line| wording::fit(&line, COLUMNS));
     lines.try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// 78 columns in all.
+/// Writes seven columns, 78 characters wide in all.
 fn write_columns(texts: [&str; 7], out: &mut impl Write) -> io::Result<()> {
     const WIDTHS: [usize; 7] = [11, 11, 11, 10, 9, 8, 11];
     let cells = texts.iter().zip(WIDTHS);
@@ -138,14 +139,14 @@ fn write_columns(texts: [&str; 7], out: &mut impl Write) -> io::Result<()> {
 fn write_unbound(
     name: &str,
     whose: &str,
-    it: Option<Unbound>,
+    unbound: Option<Unbound>,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let Some(it) = it.filter(|it| it.allocated.objects > 0) else {
+    let Some(unbound) = unbound.filter(|unbound| unbound.allocated.objects > 0) else {
         return Ok(());
     };
-    let [outstanding, allocated] =
-        [it.outstanding, it.allocated].map(|it| wording::bytes(it.bytes));
+    let outstanding = wording::bytes(unbound.outstanding.bytes);
+    let allocated = wording::bytes(unbound.allocated.bytes);
     let text =
         format!("{name:<12} {outstanding} outstanding of {allocated} allocated by {whose}: blocks");
     write_wrapped(&text, out)
@@ -155,8 +156,8 @@ fn or_unknown<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
     value.map_or_else(|| UNKNOWN.to_owned(), text)
 }
 
-/// What the figures of a row are of: `blocks only`, or `blocks only; bound 97%, candidates 3%`. Never that they
-/// are exact, since there is more than blocks.
+/// Says what the figures of a row count: `blocks only`, or `blocks only; bound 97%, candidates 3%`.
+/// The scope never says that the figures are exact, because there is more than blocks.
 fn scope(confidences: Confidences) -> String {
     let Confidences {
         exact,
@@ -173,22 +174,25 @@ fn scope(confidences: Confidences) -> String {
         (none, "not bound"),
     ];
     let all: u64 = named.iter().map(|(count, _)| count).sum();
-    let share = |(count, name): &(u64, &str)| match *count {
-        0 => None,
-        count if count == all => Some((*name).to_owned()),
-        // Neither all nor nothing: a few among many do not round away.
-        count => Some(format!(
-            "{name} {:.0}%",
-            (100.0 * count as f64 / all as f64).clamp(1.0, 99.0)
-        )),
-    };
-    let shares: Vec<_> = named.iter().filter_map(share).collect();
-    let shares = shares.join(", ");
+    let shares = named
+        .iter()
+        .filter_map(|(count, name)| share(*count, all, name));
+    let shares = shares.collect::<Vec<_>>().join(", ");
     match (exact == all, exact + lineage) {
         (_, 0) if none == all => "nothing bound".to_owned(),
         (_, 0) => format!("nothing bound: {shares}"),
         (true, _) => "blocks only".to_owned(),
         (false, _) => format!("blocks only; {shares}"),
+    }
+}
+
+fn share(count: u64, all: u64, name: &str) -> Option<String> {
+    // A few among many are neither rounded to nothing nor to all.
+    let percent = (100.0 * count as f64 / all as f64).clamp(1.0, 99.0);
+    match count {
+        0 => None,
+        count if count == all => Some(name.to_owned()),
+        _ => Some(format!("{name} {percent:.0}%")),
     }
 }
 
@@ -214,7 +218,7 @@ fn signed(bytes: i64) -> String {
     format!("{sign}{}", wording::bytes(bytes.unsigned_abs()))
 }
 
-/// A leak of some bytes in every tenth request is one.
+/// Writes a mean. A small mean has a decimal, because some bytes in every tenth request are a leak.
 fn mean(bytes: f64) -> String {
     if bytes > 0.0 && bytes < 10.0 {
         format!("{bytes:.1} B")

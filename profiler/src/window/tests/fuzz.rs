@@ -1,7 +1,8 @@
-//! Heads, hostile or not, at random splits, beside what httparse says of them in one piece.
+//! Tests with random heads, hostile or not, at random splits. The tests compare the result with
+//! what httparse says of the whole head.
 //!
-//! `RESIDUE_FUZZ_CASES=10000000 cargo test --release -p residue --lib window::tests::fuzz` runs as
-//! many; without it they take a second or two.
+//! `RESIDUE_FUZZ_CASES=10000000 cargo test --release -p residue --lib window::tests::fuzz` runs ten
+//! million cases. Without the variable the tests take a second or two.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -35,7 +36,7 @@ fn parse(head: &[u8], splits: &[usize]) -> Head {
     parser.finish()
 }
 
-/// What there is to say about any head.
+/// Checks what holds for any head.
 fn check(head: &[u8], splits: &[usize]) -> Head {
     let told = parse(head, splits);
     assert_eq!(told, parse(head, &[]), "by splits");
@@ -44,17 +45,20 @@ fn check(head: &[u8], splits: &[usize]) -> Head {
     if let Head::Request(request) = &told {
         if let Target::Path { text, .. } = &request.target {
             assert!(text.len() <= 3 * HEAD_BYTES);
-            assert!(text.bytes().all(|it| it.is_ascii_graphic() && it != b'?'));
+            assert!(
+                text.bytes()
+                    .all(|byte| byte.is_ascii_graphic() && byte != b'?')
+            );
         }
         let mut routes = Routes::default();
         let route = routes.route(request.method, &request.target).to_string();
-        let is_printable = |it: char| it == ' ' || it == '…' || it.is_ascii_graphic();
+        let is_printable = |c: char| c == ' ' || c == '…' || c.is_ascii_graphic();
         assert!(route.len() <= 4 * HEAD_BYTES && route.chars().all(is_printable));
     }
     told
 }
 
-/// Pieces of heads, most of them in their place.
+/// Makes pieces of heads, most of them in their place.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let method = select(vec![
         "GET",
@@ -95,12 +99,13 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// The two agree on everything unless there are headers that httparse refuses; then on the first line.
+/// Checks that both parsers agree on everything, or on the first line if httparse refuses some of
+/// the headers.
 fn assert_agrees_with_httparse(head: &[u8], told: &Head) {
     let mut headers = [httparse::EMPTY_HEADER; HEAD_BYTES];
     let mut request = httparse::Request::new(&mut headers);
     let result = request.parse(head);
-    // A header may be refused for its end as well, which says nothing about the first line.
+    // httparse may also refuse a header for its end, which says nothing about the first line.
     let told_before_headers = !matches!(result, Err(httparse::Error::NewLine));
     let (Some(minor), true) = (request.version, told_before_headers) else {
         let is_cut = result == Ok(httparse::Status::Partial);
@@ -115,7 +120,7 @@ fn assert_agrees_with_httparse(head: &[u8], told: &Head) {
         panic!("{told:?}");
     };
     if ours.version.is_none() {
-        // The first line has no end yet, so that the version might go on.
+        // The first line has no end yet, so the version might go on.
         assert!(!head.trim_ascii_start().contains(&b'\n'));
         return;
     }
@@ -134,20 +139,21 @@ fn assert_agrees_with_httparse(head: &[u8], told: &Head) {
         let values = request
             .headers
             .iter()
-            .filter(|it| it.name.eq_ignore_ascii_case(name));
+            .filter(|header| header.name.eq_ignore_ascii_case(name));
         values
-            .map(|it| String::from_utf8_lossy(it.value).into_owned())
+            .map(|header| String::from_utf8_lossy(header.value).into_owned())
             .collect::<Vec<_>>()
     };
     let ids = named("x-request-id");
-    let is_id = |it: &&String| {
-        (1..=128).contains(&it.len())
-            && !it.contains(|it: char| !it.is_ascii_graphic() || "[]".contains(it))
+    let is_id = |id: &&String| {
+        (1..=128).contains(&id.len())
+            && !id.contains(|c: char| !c.is_ascii_graphic() || "[]".contains(c))
     };
     assert_eq!(ours.fields.request_id.as_ref(), ids.iter().find(is_id));
-    let close = |it: &String| {
-        it.split(',')
-            .any(|it| it.trim().eq_ignore_ascii_case("close"))
+    let close = |value: &String| {
+        value
+            .split(',')
+            .any(|token| token.trim().eq_ignore_ascii_case("close"))
     };
     assert_eq!(ours.fields.close, named("connection").iter().any(close));
 }

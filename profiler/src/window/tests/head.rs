@@ -1,4 +1,4 @@
-//! Heads as servers get them, whole, in pieces and cut.
+//! Tests of heads as servers get them: whole, in pieces and cut.
 
 use crate::window::head::{
     HEAD_BYTES, Head, HeadParser, IdHeader, IdHeaderError, Method, RequestHead, ResponseHead,
@@ -99,7 +99,7 @@ fn a_path_that_is_longer_than_what_is_shipped_says_that_it_is_cut() {
     assert_eq!(request(&format!("GET /a?{long}")).target, path("/a"));
     assert_eq!(request("GET /a HTT").target, path("/a"));
     assert_eq!(request("GET /a ").target, path("/a"));
-    // In a host there is no path yet, and no user is kept.
+    // A host has no path yet, and the parser keeps no user.
     assert_eq!(request("GET http://user:sec").target, cut(""));
     assert_eq!(request("GET http://user@host/p").target, cut("/p"));
     assert_eq!(request("GET *").target, Target::Malformed);
@@ -150,7 +150,7 @@ fn the_id_header_counts_before_the_trace_and_only_if_it_is_whole() {
         Some("a-1".into())
     );
     assert_eq!(id(trace), traced);
-    // What may still go on is no id, nor is what could forge the rest of a line.
+    // A text that may still go on is no id, and neither is one that could forge the rest of a line.
     assert_eq!(id("X-Request-ID: a-1"), None);
     assert_eq!(id(&format!("X-Request-ID: a] ERROR\r\n{trace}")), traced);
     assert_eq!(id("X-Request-ID:\r\n"), None);
@@ -254,7 +254,7 @@ fn a_head_is_complete_at_its_end_or_when_all_was_shipped() {
     assert!(parser.is_complete());
 }
 
-/// Whatever a type holds, its derived or written `Debug` shows.
+/// Checks `Debug`, derived or written by hand, because it shows whatever a type holds.
 #[test]
 fn nothing_secret_is_in_any_type_at_any_moment() {
     let request = b"POST http://SECRET@SECRET/p?SECRET#SECRET HTTP/1.1\r\nHost: SECRET\r\n\
@@ -269,7 +269,7 @@ fn nothing_secret_is_in_any_type_at_any_moment() {
             let while_it_comes = format!("{parser:?}");
             let told = format!("{:?}", parser.finish());
             for shown in [while_it_comes, told] {
-                // Cut anywhere, not even its beginning may be there.
+                // Wherever the head is cut, not even the beginning of a secret may be there.
                 assert!(!shown.contains("SE"), "{at}: {shown}");
             }
         }

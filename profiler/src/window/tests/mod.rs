@@ -1,4 +1,4 @@
-//! The parts by themselves, and hostile input.
+//! Tests of heads, with hostile input.
 
 mod fuzz;
 mod head;

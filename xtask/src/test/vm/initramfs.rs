@@ -1,5 +1,5 @@
-//! The guest's whole file system: residue, the tests, their targets, the libraries of them all, and
-//! a shell and busybox to start them with.
+//! The whole file system of the guest: residue, the tests, their targets, the libraries of all of
+//! them, and a shell and busybox to start them with.
 
 use std::{
     collections::BTreeSet,
@@ -12,17 +12,17 @@ use anyhow::{Context as _, Result};
 
 use crate::{command, workspace};
 
-/// What the guest runs; see there for where it looks for things.
+/// The script that the guest runs first. The script says where it looks for things.
 const INIT: &str = include_str!("init.sh");
 
-/// Taken from the host as they are. The shell is also the target of a test, which busybox cannot be:
-/// it is static and has no symbols.
+/// Programs that the guest gets from the host as they are. The shell is also the target of a test.
+/// Busybox cannot be that target, because it is static and has no symbols.
 const TOOLS: [&str; 2] = ["/bin/busybox", "/bin/sh"];
 
-/// Where `init` mounts what the kernel provides.
+/// The directories on which `init` mounts what the kernel provides.
 const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
 
-/// Programs that the guest needs.
+/// The programs that the guest needs.
 pub struct Programs {
     pub residue: PathBuf,
     /// The test binary of the package `residue-tests`.
@@ -30,11 +30,11 @@ pub struct Programs {
     pub fixtures: Vec<PathBuf>,
 }
 
-/// Writes the archive, and returns where it is.
+/// Writes the archive, and returns its path.
 pub fn write(programs: &Programs) -> Result<PathBuf> {
     let vm = workspace::target_dir().join("vm");
     let root = vm.join("root");
-    // Fails only when it is not there.
+    // Removing fails only if the directory is not there.
     drop(fs::remove_dir_all(&root));
     fill(&root, programs).with_context(|| format!("failed to fill {}", root.display()))?;
     let archive = vm.join("initramfs.cpio");
@@ -79,7 +79,7 @@ fn fill(root: &Path, programs: &Programs) -> Result<()> {
     command::run(command::new("chmod", &["755"]).arg(init))
 }
 
-/// The absolute path `path` as seen when `root` is `/`.
+/// Returns the path that `path` has on the host if `root` is `/` in the guest.
 fn inside(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
@@ -91,14 +91,16 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The shared libraries and the loader, as the loader itself finds them; none for a static program.
+/// Lists the shared libraries and the loader of a program, as the loader itself finds them. A
+/// static program has none.
 fn libraries_of(program: &Path) -> Vec<PathBuf> {
     let listed = Command::new("ldd").arg(program).output();
     let listed = listed.map_or_else(|_| Vec::new(), |output| output.stdout);
     parse(&String::from_utf8_lossy(&listed))
 }
 
-/// `libc.so.6 => /lib/libc.so.6 (0x…)`, or `/lib64/ld-linux-x86-64.so.2 (0x…)` for the loader.
+/// Reads lines such as `libc.so.6 => /lib/libc.so.6 (0x…)`, or `/lib64/ld-linux-x86-64.so.2 (0x…)`
+/// for the loader.
 fn parse(listed: &str) -> Vec<PathBuf> {
     let paths = listed
         .lines()

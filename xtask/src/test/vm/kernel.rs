@@ -1,4 +1,4 @@
-//! Kernels of Debian, for a virtual machine.
+//! Fetches kernels of Debian for a virtual machine.
 
 use std::{
     fs,
@@ -10,8 +10,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{command, workspace};
 
-/// The newest kernel of a series (`6.1`), for machines in clouds: the drivers that it needs are
-/// built in. What was brought once under `target/vm` is used again.
+/// Returns the newest kernel of a series such as `6.1`. The kernel is the one for machines in
+/// clouds, because the drivers that it needs are built in. A kernel that is already under
+/// `target/vm` is used again.
 pub fn of_series(series: &str) -> Result<PathBuf> {
     let directory = workspace::target_dir().join("vm").join(series);
     if let Some(kernel) = unpacked(&directory) {
@@ -40,7 +41,7 @@ fn unpacked(directory: &Path) -> Option<PathBuf> {
         })
 }
 
-/// `boot/` alone: the modules are large, and not needed.
+/// Unpacks only `boot/`: the modules are large, and the guest does not need them.
 fn unpack(directory: &Path) -> Result<()> {
     let script =
         "for deb in *.deb; do dpkg-deb --fsys-tarfile \"$deb\" | tar -x ./boot; rm \"$deb\"; done";
@@ -67,9 +68,9 @@ fn newest_package(series: &str) -> Result<String> {
     newest.context("checked above")
 }
 
-/// The numbers in a name, by which versions are compared: 6.1.0-9 is older than 6.1.0-10.
+/// Lists the numbers in a name. Comparing these tells that 6.1.0-9 is older than 6.1.0-10.
 fn numbers(name: &str) -> Vec<u32> {
-    name.split(|it: char| !it.is_ascii_digit())
+    name.split(|c: char| !c.is_ascii_digit())
         .filter_map(|number| number.parse().ok())
         .collect()
 }

@@ -1,8 +1,8 @@
-//! `cargo xtask test --vm`: the exactness tests, and two of whole stacks, on other kernels than the one
-//! that runs.
+//! `cargo xtask test --vm`: runs the exactness tests, and two tests of whole stacks, on other
+//! kernels than the one that runs here.
 //!
-//! Each kernel boots in QEMU and runs the very test binary of the host, with targets that the host
-//! has built. QEMU emulates the processor, so this needs neither root nor virtualization, and works
+//! Each kernel boots in QEMU and runs the test binary of the host, with targets that the host has
+//! built. QEMU emulates the processor, so the tests need neither root nor virtualization, and work
 //! inside a virtual machine.
 
 use std::{
@@ -28,13 +28,14 @@ mod kernel;
 
 use initramfs::Programs;
 
-/// Debian's kernels: a step's name, and the series. The first is the oldest that residue supports.
+/// Debian's kernels: the name of a step, and the series. The first is the oldest kernel that
+/// residue supports.
 const KERNELS: [(&str, &str); 2] = [("Linux 6.1", "6.1"), ("Linux 6.12", "6.12")];
 
-/// Seconds until a guest is taken for dead. It takes about two minutes on two cores.
+/// Seconds after which a guest counts as dead. A guest takes about two minutes on two cores.
 const LIMIT: &str = "600";
 
-/// Runs the tests on every kernel; stops at the first that fails.
+/// Runs the tests on every kernel, and stops at the first kernel on which they fail.
 pub fn run() -> Result<()> {
     let mut steps = Steps::default();
     steps.run("setup", setup::with_virtual_machines)?;
@@ -57,7 +58,8 @@ fn build() -> Result<Programs> {
         "--no-run",
         "--package",
         INTEGRATION,
-        // Alone: otherwise the unit tests of each binary are built too, under the binary's name.
+        // `--test=main` builds only this test. Otherwise cargo also builds the unit tests of each
+        // binary, under the name of the binary.
         "--test=main",
         "--message-format=json-render-diagnostics",
     ]))?;
@@ -72,24 +74,24 @@ fn build() -> Result<Programs> {
     })
 }
 
-/// The executable that cargo says it has built for a target.
+/// Finds the executable that cargo says it has built for a target.
 fn executable(messages: &str, kind: &str, name: &str) -> Result<String> {
     let built = messages.lines().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let target = &message["target"];
-        let is_it = target["name"] == name && target["kind"][0] == kind;
-        let executable = message["executable"].as_str().filter(|_| is_it)?;
+        let is_wanted = target["name"] == name && target["kind"][0] == kind;
+        let executable = message["executable"].as_str().filter(|_| is_wanted)?;
         Some(executable.to_owned())
     });
     built.with_context(|| format!("cargo has built no {kind} {name}"))
 }
 
-/// Shows the guest's console, and reads the tests' results from it.
+/// Shows the guest's console, and reads the results of the tests from it.
 fn boot(kernel: &Path, initramfs: &Path) -> Result<Tally> {
     let mut qemu = command::new("timeout", &["--foreground", LIMIT, "qemu-system-x86_64"]);
-    // The guest's processors take turns on one thread of the host: with a thread each, one of them may
-    // run into a breakpoint of the kernel's own code patching that another has taken out already
-    // (`Oops: int3`), because QEMU has translated the code before.
+    // The guest's processors take turns on one thread of the host. With a thread each, one
+    // processor may run into a breakpoint of the kernel's own code patching after another processor
+    // has taken the breakpoint out (`Oops: int3`), because QEMU has translated the code before.
     qemu.args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"])
         .args(["-m", "1024"])
         .args(["-nic", "none", "-display", "none", "-monitor", "none"])
