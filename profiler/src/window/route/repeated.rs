@@ -3,28 +3,50 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
+use hashlink::LruCache;
+
 /// The request from which on a segment is known.
 pub(super) const KNOWN_FROM: u32 = 100;
-/// Segments that are counted at a time: 16 bytes each.
+/// Segments that are counted at a time, and as many that are known: 16 bytes each, and 32.
 pub(super) const MAX_PLACES: usize = 4096;
 
 /// Counts in bounded memory, and of hashes only: no segment's text is kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Repeated {
     hasher: RandomState,
     counts: HashMap<u64, u32>,
+    /// Those that were counted often enough. Where there are too many, the one goes that was not asked for the longest.
+    known: LruCache<u64, ()>,
+}
+
+impl Default for Repeated {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            counts: HashMap::new(),
+            known: LruCache::new(MAX_PLACES),
+        }
+    }
 }
 
 impl Repeated {
     /// Counts one more request with this segment at this place; whether there were enough by now.
     pub(super) fn count(&mut self, place: usize, segment: &str) -> bool {
         let key = self.hasher.hash_one((place, segment));
+        if self.known.get(&key).is_some() {
+            return true;
+        }
         if !self.counts.contains_key(&key) && self.counts.len() >= MAX_PLACES {
             self.age();
         }
         if let Some(count) = self.counts.get_mut(&key) {
-            *count = count.saturating_add(1).min(KNOWN_FROM);
-            return *count == KNOWN_FROM;
+            *count += 1;
+            let is_known = *count == KNOWN_FROM;
+            if is_known {
+                self.counts.remove(&key);
+                self.known.insert(key, ());
+            }
+            return is_known;
         }
         if self.counts.len() < MAX_PLACES {
             self.counts.insert(key, 1);
@@ -32,17 +54,17 @@ impl Repeated {
         false
     }
 
-    /// One off each that is not known yet: what is in more than one of [`MAX_PLACES`] requests stays, whatever else
+    /// One off each that is counted: what is in more than one of [`MAX_PLACES`] requests stays, whatever else
     /// comes in between (Misra and Gries, "Finding repeated elements", Science of Computer Programming 2, 1982).
     fn age(&mut self) {
         self.counts.retain(|_, count| {
-            *count -= u32::from(*count < KNOWN_FROM);
+            *count -= 1;
             *count > 0
         });
     }
 
     #[cfg(test)]
     pub(super) fn places(&self) -> usize {
-        self.counts.len()
+        self.counts.len().max(self.known.len())
     }
 }
