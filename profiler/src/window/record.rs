@@ -256,7 +256,7 @@ pub enum WindowEnd {
     CutOff,
     /// The client was gone.
     Reset,
-    /// The recording ended first. What is retained may be freed yet.
+    /// The recording ended first, or what saw the window's end was taken out. What is retained may be freed yet.
     StillOpen,
 }
 
