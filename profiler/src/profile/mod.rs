@@ -22,6 +22,7 @@ mod tests;
 
 use residue_ebpf::abi::counters::CounterKind;
 
+use crate::capture::Ended;
 pub use crate::capture::{Figures, MappingOwner, Note};
 pub use frames::{Frame, FrameId};
 pub use merge::Languages;
@@ -85,6 +86,13 @@ pub struct Target {
     pub cmdline: String,
     /// Why it ended, if it did while it was recorded.
     pub end_reason: Option<String>,
+}
+
+impl Target {
+    fn was_recorded(&self) -> bool {
+        let reason = self.end_reason.as_deref();
+        !reason.is_some_and(|it| it.starts_with(Ended::NOT_RECORDED))
+    }
 }
 
 /// When a recording was made; nanoseconds since 1970 UTC.
@@ -156,6 +164,11 @@ pub struct MappingProfile {
 }
 
 impl Profile {
+    /// The processes of which anything was counted. One that could not be probed is none of them.
+    pub fn recorded(&self) -> impl Iterator<Item = &Target> {
+        self.targets.iter().filter(|it| it.was_recorded())
+    }
+
     /// The frame that a stack refers to.
     ///
     /// # Panics
