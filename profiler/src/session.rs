@@ -43,7 +43,7 @@ use residue_ebpf::abi::{
 
 use crate::{
     attach::{Channels, Kernel, Limits, ProgramSet, StackConfig, Tracing},
-    capture::{Stack, Writer},
+    capture::{Ended, Stack, Writer},
     drain::Drain,
     heap::Suspects,
     private_file::{Given, STAYS_ROOTS},
@@ -365,7 +365,11 @@ impl<'a> Session<'a> {
             }
             if let Some(why) = &followed.left_out {
                 if let Some(writer) = &mut self.writer {
-                    writer.end_process(followed.slot, now(), &format!("not recorded: {why}"))?;
+                    writer.end_process(
+                        followed.slot,
+                        now(),
+                        &format!("{}{why}", Ended::NOT_RECORDED),
+                    )?;
                 }
                 continue;
             }

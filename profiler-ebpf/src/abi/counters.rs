@@ -79,6 +79,8 @@ counters! {
     NotHttp = "not_http", Note;
     /// windows whose survivors are not known because too many others came after them
     SurvivorsUnknown = "survivors_unknown", Note;
+    /// windows whose survivors are not known because the probes of their process were taken out
+    SurvivorsUncounted = "survivors_uncounted", Note;
     /// frees of blocks allocated before recording began
     FreeUnmatched = "free_unmatched", Note;
     /// allocator calls that never returned (longjmp, a C++ exception, a thread that ended inside)

@@ -76,6 +76,11 @@ pub struct Ended {
     pub reason: String,
 }
 
+impl Ended {
+    /// What the reason of a process begins with of which nothing was ever counted.
+    pub const NOT_RECORDED: &str = "not recorded: ";
+}
+
 /// Reads the capture at `path`, and writes nothing anywhere.
 ///
 /// A recorder that is at work is waited for until it has written its interval, and waits itself while the

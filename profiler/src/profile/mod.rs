@@ -23,6 +23,7 @@ mod tests;
 
 use residue_ebpf::abi::counters::CounterKind;
 
+use crate::capture::Ended;
 pub use crate::capture::{Figures, MappingOwner, Note};
 pub use frames::{Frame, FrameId};
 pub use merge::Languages;
@@ -89,6 +90,13 @@ pub struct Target {
     pub cmdline: String,
     /// Why the process ended, if the process ended during the recording.
     pub end_reason: Option<String>,
+}
+
+impl Target {
+    fn was_recorded(&self) -> bool {
+        let reason = self.end_reason.as_deref();
+        !reason.is_some_and(|reason| reason.starts_with(Ended::NOT_RECORDED))
+    }
 }
 
 /// The time that a recording covers, in nanoseconds since 1970 UTC.
@@ -162,6 +170,11 @@ pub struct MappingProfile {
 }
 
 impl Profile {
+    /// Lists the processes that the recorder could probe.
+    pub fn recorded(&self) -> impl Iterator<Item = &Target> {
+        self.targets.iter().filter(|target| target.was_recorded())
+    }
+
     /// Finds the frame that a stack refers to.
     ///
     /// # Panics

@@ -118,7 +118,7 @@ fn report(profile: &Profile) -> Report<'_> {
     Report {
         schema: SCHEMA,
         target: TargetObject {
-            first: profile.targets.first().map(process),
+            first: profile.recorded().next().map(process),
             processes: profile.targets.iter().map(process).collect(),
         },
         span: SpanObject {

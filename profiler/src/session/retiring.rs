@@ -3,7 +3,7 @@
 use crate::error_text::in_full;
 
 use super::{
-    ProgramSet, Session, SessionError,
+    ProgramSet, Session, SessionError, clock,
     cost::{Finding, Spent},
     now,
 };
@@ -65,6 +65,7 @@ impl Session<'_> {
             return Ok(());
         }
         let cost = spent.text();
+        let since_ns = clock::monotonic_ns();
         let seconds = self
             .costs
             .of(followed.slot)
@@ -74,16 +75,22 @@ impl Session<'_> {
         let why = format!("counted for {seconds:.0} s, until its probes were taken out: {cost}");
         followed.retire(&mut self.kernel, why.clone())?;
         let (slot, name) = (followed.slot, super::describe(followed));
-        self.windows.no_longer_counts(slot, &mut self.drain);
+        self.windows
+            .no_longer_counts(slot, since_ns, &mut self.drain);
+        let unseen = self.window_probes.seen_in(slot);
         self.kernel.detach_aside(slot);
         self.over.push(usize::from(slot));
         if let Some(writer) = &mut self.writer {
             writer.end_process(slot, now(), &why)?;
         }
         let limit = self.config.max_slowdown.unwrap_or_default();
+        let unseen = match &unseen[..] {
+            [] => String::new(),
+            all => format!(", without {}", all.join(" and ")),
+        };
         self.note(format!(
             "pid {name} was {cost}, more than --max-slowdown {limit} allows: its probes are taken out, its figures \
-             stay as they are now, and it is followed by its resident set alone. Give a higher --max-slowdown, or \
+             stay as they are now, and it is followed by its resident set alone{unseen}. Give a higher --max-slowdown, or \
              off, to record it all the same"
         ))
     }

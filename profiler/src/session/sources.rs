@@ -132,6 +132,22 @@ impl WindowProbes {
         Ok(Some(function))
     }
 
+    /// What these probes show of a process, and nothing else does.
+    pub fn seen_in(&self, slot: u16) -> Vec<&'static str> {
+        use CallShape::{SslFree, SslRead, SslReadEx, SslWrite, SslWriteEx};
+        let probed = self.probed.iter().filter(|(process, _)| *process == slot);
+        let is_tls = |shape| matches!(shape, SslRead | SslReadEx | SslWrite | SslWriteEx | SslFree);
+        let of_tls: HashSet<bool> = probed.map(|(_, probe)| is_tls(probe.2)).collect();
+        let all = [
+            (true, "further requests through TLS"),
+            (false, "further windows of its functions and static probes"),
+        ];
+        let seen = all
+            .into_iter()
+            .filter(|(is_tls, _)| of_tls.contains(is_tls));
+        seen.map(|(_, what)| what).collect()
+    }
+
     /// Whether everything that was asked for is in some process.
     ///
     /// # Errors

@@ -93,6 +93,8 @@ pub struct Windows {
     next_look: Instant,
     /// Windows whose survivors nobody could tell any more.
     forgotten: u64,
+    /// The same, because nobody counts any more.
+    uncounted: u64,
     spoken: HashMap<u16, u64>,
     /// Processes of which it was said that they have an io_uring.
     rings: HashSet<u16>,
@@ -119,6 +121,7 @@ impl Windows {
             by_stack,
             next_look: Instant::now() + LOOK,
             forgotten: 0,
+            uncounted: 0,
             spoken: HashMap::new(),
             rings: HashSet::new(),
         }
@@ -163,8 +166,14 @@ impl Windows {
     /// The process in a slot, or the recording, is over: so are its windows.
     pub fn end(&mut self, slot: u16, drain: &mut Drain, end: Option<WindowEnd>) {
         self.poll(drain);
+        let open = self.tracker.of_process(slot);
+        self.close(&open, slot, drain, end);
+        self.look(drain);
+    }
+
+    fn close(&mut self, windows: &[u32], slot: u16, drain: &Drain, end: Option<WindowEnd>) {
         let now_ns = clock::monotonic_ns();
-        for id in self.tracker.of_process(slot) {
+        for &id in windows {
             let Some(state) = drain.window(id) else {
                 continue;
             };
@@ -176,18 +185,20 @@ impl Windows {
             let finished = self.tracker.finish(id, &last, end);
             self.add(finished);
         }
-        self.look(drain);
     }
 
-    /// Nobody counts any more what the process in a slot allocates and frees: what its windows will have left
-    /// behind, nobody can tell.
-    pub fn no_longer_counts(&mut self, slot: u16, drain: &mut Drain) {
+    /// Nobody counts any more, from this moment of the monotonic clock on, what the process in a slot allocates and
+    /// frees: what its windows will have left behind, nobody can tell. Nobody sees its calls return, either.
+    pub fn no_longer_counts(&mut self, slot: u16, since_ns: u64, drain: &mut Drain) {
+        self.tracker.no_longer_counts(u32::from(slot), since_ns);
         self.poll(drain);
         self.look(drain);
-        self.tracker.no_longer_counts(u32::from(slot));
-        let waiting = self.waiting.remove(&slot).unwrap_or_default();
-        self.forgotten += waiting.len() as u64;
+        let calls = self.tracker.calls_of_process(slot);
+        self.close(&calls, slot, drain, Some(WindowEnd::StillOpen));
+        self.waiting.remove(&slot);
+        let known = self.keys.len();
         self.keys.retain(|_, key| key.process != slot);
+        self.uncounted += (known - self.keys.len()) as u64;
     }
 
     fn add(&mut self, finished: Vec<WindowRecord>) {
@@ -270,6 +281,11 @@ impl Windows {
         self.forgotten
     }
 
+    /// Windows whose survivors are not known, because the probes of their process were taken out.
+    pub const fn uncounted(&self) -> u64 {
+        self.uncounted
+    }
+
     /// Requests that have no record because too many arrived together.
     pub const fn crowded_out(&self) -> u64 {
         self.tracker.crowded_out()
@@ -317,8 +333,9 @@ impl Windows {
     }
 
     /// What a person should know of a process that has an io_uring; once.
-    pub fn new_ring(&mut self, slot: u16) -> Option<&'static str> {
+    pub fn new_ring(&mut self, slot: u16, drain: &Drain) -> Option<&'static str> {
         let is_new = self.rings.insert(slot);
+        drain.set_has_ring(slot);
         is_new.then_some(
             "has an io_uring: requests that it reads through it have no windows, since no syscall shows \
              them",

@@ -262,7 +262,8 @@ pub enum WindowEnd {
     CutOff,
     /// The client was gone.
     Reset,
-    /// The recording ended first. The process may still free what the window retained.
+    /// The recording ended first, or the recorder took out the probe that sees the window's end. The process may still
+    /// free what the window retained.
     StillOpen,
 }
 

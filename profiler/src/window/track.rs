@@ -6,7 +6,7 @@
 
 mod exchange;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use residue_ebpf::abi::window::{
     Amounts, ProcessWindows, WINDOW_CHUNKS_ENDED, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS,
@@ -40,8 +40,8 @@ pub struct Tracker {
     clock_offset_ns: i64,
     /// Whether allocations are followed.
     allocations: bool,
-    /// Processes whose allocations are not, although others' are.
-    uncounted: HashSet<u32>,
+    /// Processes whose allocations are not, although others' are: since when, nanoseconds of the monotonic clock.
+    uncounted: HashMap<u32, u64>,
     not_http: u64,
     crowded_out: u64,
     pids: HashMap<u32, u32>,
@@ -132,7 +132,7 @@ impl Tracker {
             routes,
             clock_offset_ns,
             allocations,
-            uncounted: HashSet::new(),
+            uncounted: HashMap::new(),
             not_http: 0,
             crowded_out: 0,
             pids: HashMap::new(),
@@ -234,9 +234,17 @@ impl Tracker {
             .collect()
     }
 
-    /// From here on nobody counts what a process allocates.
-    pub fn no_longer_counts(&mut self, process: u32) {
-        self.uncounted.insert(process);
+    /// Those of them that are calls of functions, or the like.
+    #[must_use]
+    pub fn calls_of_process(&self, slot: u16) -> Vec<u32> {
+        let mut calls = self.of_process(slot);
+        calls.retain(|id| self.open[id].opened.state.source != 0);
+        calls
+    }
+
+    /// Nobody counts what a process allocates, from this moment of the monotonic clock on.
+    pub fn no_longer_counts(&mut self, process: u32, since_ns: u64) {
+        self.uncounted.insert(process, since_ns);
     }
 
     /// A window is over, for the given reason or for the one that it shows itself: its record, and those
@@ -251,7 +259,9 @@ impl Tracker {
             return Vec::new();
         };
         let unix = |ns: u64| ns.saturating_add_signed(self.clock_offset_ns);
-        let binding = match self.allocations && !self.uncounted.contains(&process) {
+        let until_ns = self.uncounted.get(&process);
+        let is_counted = until_ns.is_none_or(|until_ns| last.at_ns < *until_ns);
+        let binding = match self.allocations && is_counted {
             true => open.binding(last),
             false => Binding::None,
         };

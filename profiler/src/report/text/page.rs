@@ -90,12 +90,13 @@ impl Page<'_> {
         let targets = &self.profile.targets;
         let known = culprit.stacks.iter().flat_map(|stack| &stack.row.targets);
         let known: BTreeSet<usize> = known.copied().flatten().collect();
-        if targets.len() > 1 {
+        let recorded = self.profile.recorded().count();
+        if recorded > 1 {
             let by_process = culprit.stacks.iter().any(|stack| stack.row.by_process);
             match known.first().and_then(|target| targets.get(*target)) {
                 None => text += ", process unknown",
                 Some(target) if by_process => text += &format!(", {}", heading::target(target)),
-                Some(_) => text += &format!(", in {} of {} processes", known.len(), targets.len()),
+                Some(_) => text += &format!(", in {} of {} processes", known.len(), recorded),
             }
         }
         if let Some(route) = culprit.route {

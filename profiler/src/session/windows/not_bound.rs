@@ -53,7 +53,9 @@ mod tests {
     #[test]
     fn what_a_window_left_goes_when_it_is_freed_and_stays_when_nobody_sees_that() {
         let mut not_bound = NotBound::default();
-        [1, 2, 3].map(|window| not_bound.add(0, window));
+        for window in 1..=3 {
+            not_bound.add(0, window);
+        }
         not_bound.add(1, 4);
         let at_first = |window| Some(u64::from(window) * 10);
         assert_eq!(not_bound.outstanding(0, at_first), 60);

@@ -286,6 +286,17 @@ fn a_scanner_neither_fills_the_strict_rule_s_table_nor_hides_what_repeats() {
     assert!(routes.repeated.places() <= repeated::MAX_PLACES);
 }
 
+#[test]
+fn whoever_has_many_segments_shown_does_not_keep_others_from_it() {
+    let mut repeated = Repeated::default();
+    let mut is_shown = |segment: &str| (0..100).map(|_| repeated.count(0, segment)).last();
+    for number in 0..repeated::MAX_PLACES + 100 {
+        assert_eq!(is_shown(&number.to_string()), Some(true));
+    }
+    assert_eq!(is_shown("login"), Some(true));
+    assert!(repeated.places() <= repeated::MAX_PLACES);
+}
+
 proptest! {
     /// Checks that every template holds only masks, words, versions and types of files.
     #[test]
