@@ -22,8 +22,10 @@ struct Range {
 pub struct Ranges {
     /// By start; they never overlap.
     live: BTreeMap<u64, Range>,
-    /// By thread: what its last munmap or mremap was about.
+    /// By thread: what its last munmap or mremap was about. Threads come and go: those of the last ones are kept.
     taken: HashMap<u32, Taken>,
+    /// How many munmaps and mremaps there were.
+    takes: u64,
     /// System V segments by start, each with its end and who attached it.
     segments: HashMap<u64, Range>,
     /// When there are more, it is looked for those that are gone: twice as many as were left then.
@@ -36,6 +38,8 @@ pub struct Ranges {
 /// What a thread was about to unmap or to move away.
 #[derive(Debug)]
 struct Taken {
+    /// How many there were before it.
+    number: u64,
     parts: Vec<(u64, Range)>,
     /// It is mapped where it was all the same.
     stays: bool,
@@ -43,6 +47,10 @@ struct Taken {
 
 /// So many segments are kept without a look.
 const MIN_SEGMENTS: usize = 1024;
+
+/// So many of the last munmaps and mremaps are kept for sure. A thread needs its own until the kernel is done with it,
+/// and as many at a time, each of a thread of its own, wait for one lock.
+const KEPT_TAKES: usize = 4096;
 
 /// Memory is mapped in whole pages.
 const PAGE: u64 = 4096;
@@ -78,15 +86,28 @@ impl Ranges {
         } else {
             Vec::new()
         };
-        let stays = false;
-        self.taken.insert(tid, Taken { parts, stays });
+        self.remember(tid, parts, false);
     }
 
     /// A thread is about to move the content of `[start, start + length)` away, which stays mapped.
     pub fn empty(&mut self, tid: u32, start: u64, length: u64) {
         let parts = self.overlapping(start, start.saturating_add(round_up(length)));
-        let stays = true;
-        self.taken.insert(tid, Taken { parts, stays });
+        self.remember(tid, parts, true);
+    }
+
+    fn remember(&mut self, tid: u32, parts: Vec<(u64, Range)>, stays: bool) {
+        let number = self.takes;
+        self.takes += 1;
+        let taken = Taken {
+            number,
+            parts,
+            stays,
+        };
+        self.taken.insert(tid, taken);
+        if self.taken.len() > 2 * KEPT_TAKES {
+            let oldest = self.takes - KEPT_TAKES as u64;
+            self.taken.retain(|_, taken| taken.number >= oldest);
+        }
     }
 
     /// Whose the memory was that the thread's last [`take`](Self::take) or [`empty`](Self::empty) was about;
@@ -273,6 +294,24 @@ mod tests {
             10,
             "the kernel refuses unaligned addresses"
         );
+    }
+
+    #[test]
+    fn threads_that_are_gone_are_forgotten_and_the_last_ones_are_not() {
+        let mut ranges = Ranges::default();
+        ranges.map(10 * PAGE, 10 * PAGE, Some(A));
+        for tid in 1..50_000 {
+            ranges.take(tid, 12 * PAGE, PAGE);
+            ranges.map(12 * PAGE, PAGE, Some(A));
+        }
+        assert!(ranges.taken.len() <= 2 * KEPT_TAKES);
+        ranges.take(50_000, 13 * PAGE, PAGE);
+        for tid in 1..1000 {
+            ranges.empty(tid, 100 * PAGE, PAGE);
+        }
+        assert_eq!(inuse(&ranges, A).0, 9);
+        ranges.restore(50_000);
+        assert_eq!(inuse(&ranges, A).0, 10);
     }
 
     #[test]
