@@ -1,7 +1,7 @@
 //! Says what being recorded costs the processes, and takes the probes out of one that it costs too much.
 
 use super::{
-    ProgramSet, Session, SessionError,
+    ProgramSet, Session, SessionError, Update,
     cost::{Finding, Spent},
     now,
 };
@@ -22,10 +22,9 @@ impl Session<'_> {
             match self.costs.look(&mut self.kernel, followed)? {
                 None => {}
                 Some(Finding::Says(spent)) => {
-                    self.note(format!(
-                        "pid {name} is {} while it is recorded",
-                        spent.text()
-                    ))?;
+                    // The report has what it came to, said at the end.
+                    let text = format!("pid {name} is {} while it is recorded", spent.text());
+                    (self.tell)(Update::Note(text));
                 }
                 Some(Finding::TooMuch(spent)) => self.retire(slot, spent)?,
             }
@@ -87,7 +86,7 @@ impl Session<'_> {
             if self.kernel.probe_time(followed.slot)?.hits() == 0 {
                 idle.push(name);
             } else if let Some(spent) = self.costs.of(followed.slot)
-                && spent.slowdown() >= LISTED
+                && (spent.slowdown() >= LISTED || self.costs.has_said(followed.slot))
             {
                 slowed.push(format!("{name} {}", spent.text()));
             }
