@@ -7,6 +7,7 @@ mod json;
 mod pprof;
 mod rows;
 mod selection;
+pub(crate) mod terminal;
 mod text;
 pub(crate) mod units;
 

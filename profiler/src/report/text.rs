@@ -9,12 +9,10 @@ use std::io::{self, Write};
 
 use crate::profile::{Profile, Tier};
 use crate::report::rows::{mapped, rows};
+use crate::report::terminal::{Style, write_wrapped};
 use crate::report::{Measure, Options, units};
 use crate::window::table;
 use culprits::{Culprits, Listing};
-
-/// Columns that a line may take: those of a terminal that nobody has made wider.
-const COLUMNS: usize = 80;
 
 /// How many rows are listed. More are for a flamegraph.
 const TOP_ROWS: usize = 10;
@@ -210,37 +208,4 @@ fn write_python_table(
         ways: false,
     };
     culprits.write(listing, options, out)
-}
-
-/// Breaks a text at blanks; a word that is too long for a line is cut.
-fn write_wrapped(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
-    let lines = units::wrap(text, COLUMNS).into_iter();
-    let mut lines = lines.map(|line| units::fit(&line, COLUMNS));
-    lines.try_for_each(|line| writeln!(out, "{}", style.paint(&line)))
-}
-
-/// An ANSI style (ECMA-48, "Select Graphic Rendition").
-#[derive(Clone, Copy)]
-struct Style {
-    code: &'static str,
-    colour: bool,
-}
-
-impl Style {
-    const PLAIN: Self = Self {
-        code: "",
-        colour: false,
-    };
-
-    const fn bold(colour: bool) -> Self {
-        Self { code: "1", colour }
-    }
-
-    fn paint(self, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{}m{text}\x1b[0m", self.code)
-        } else {
-            text.to_owned()
-        }
-    }
 }

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use super::page::Page;
 use crate::profile::{FrameId, Profile};
 use crate::report::rows::{self, Row};
+use crate::report::terminal::write_wrapped;
 use crate::report::{Options, units};
 use crate::window::record::Amount;
 use crate::window::route::Route;
@@ -113,7 +114,7 @@ impl<'a> Culprits<'a> {
         let bytes = units::bytes(rows::sum(further.iter().map(|it| it.amount)).bytes);
         let rows = units::counted(further.len() as u64, "further row");
         let text = format!("{bytes:>11}       {rows}{}", listing.more);
-        super::write_wrapped(&text, page.dim(), out)
+        write_wrapped(&text, page.dim(), out)
     }
 }
 

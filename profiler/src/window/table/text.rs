@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::{Confidences, EstimatedFrom, RouteRow, RouteTable, RowEstimate};
+use crate::report::terminal::{COLUMNS, Style, write_wrapped};
 use crate::report::units;
 use crate::window::growth::Evidence;
 use crate::window::record::Unbound;
 
-/// Columns that a line may take: those of a terminal that nobody has made wider.
-const COLUMNS: usize = 80;
 /// Columns that the name of a route has for sure.
 const ROUTE_COLUMNS: usize = 30;
 
@@ -70,7 +69,7 @@ fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
     ];
     write_columns(columns.each_ref().map(String::as_str), out)?;
     if let Some(evidence) = row.suspected {
-        write_wrapped(&suspicion(evidence), out)?;
+        write_wrapped(&suspicion(evidence), Style::PLAIN, out)?;
     }
     match row.estimate {
         RowEstimate::None | RowEstimate::Missing(_) => Ok(()),
@@ -88,7 +87,7 @@ fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
             let text = format!(
                 "  estimate  ~{bytes} left behind a request, give or take {within} (19 times of 20), from {from}"
             );
-            write_wrapped(&text, out)
+            write_wrapped(&text, Style::PLAIN, out)
         }
     }
 }
@@ -113,16 +112,9 @@ fn write_missing(rows: &[RouteRow], out: &mut impl Write) -> io::Result<()> {
             _ => units::counted(rows.len() as u64, "route"),
         };
         let text = format!("no estimate  of {of}: {why}");
-        write_wrapped(&units::printable(&text), out)?;
+        write_wrapped(&units::printable(&text), Style::PLAIN, out)?;
     }
     Ok(())
-}
-
-/// Breaks a text at blanks; a word that is too long for a line is cut.
-fn write_wrapped(text: &str, out: &mut impl Write) -> io::Result<()> {
-    let lines = units::wrap(text, COLUMNS).into_iter();
-    let mut lines = lines.map(|line| units::fit(&line, COLUMNS));
-    lines.try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// 78 columns in all.
@@ -147,7 +139,7 @@ fn write_unbound(
     let [outstanding, allocated] = [it.outstanding, it.allocated].map(|it| units::bytes(it.bytes));
     let text =
         format!("{name:<12} {outstanding} outstanding of {allocated} allocated by {whose}: blocks");
-    write_wrapped(&text, out)
+    write_wrapped(&text, Style::PLAIN, out)
 }
 
 fn or_unknown<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
