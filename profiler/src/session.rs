@@ -2,6 +2,7 @@
 //! one page: discover, plan, attach, drain, symbolize, write.
 
 mod about;
+mod children;
 mod clock;
 mod code;
 mod cost;
@@ -52,6 +53,7 @@ use crate::{
     window::record::MemoryAt,
 };
 use about::{describe, row, writer};
+use children::When;
 use clock::now;
 use code::Code;
 use cost::Costs;
@@ -150,6 +152,8 @@ pub struct Session<'a> {
     window_probes: WindowProbes,
     costs: Costs,
     command: Option<Launched>,
+    /// Those of which it was said that nobody records them.
+    named_children: HashSet<Pid>,
     tell: &'a mut dyn FnMut(Update),
 }
 
@@ -248,6 +252,7 @@ impl<'a> Session<'a> {
             window_probes,
             costs: Costs::new(config.max_slowdown),
             command: None,
+            named_children: HashSet::new(),
             tell,
         };
         let took = began.elapsed();
@@ -262,6 +267,7 @@ impl<'a> Session<'a> {
         });
         let gaps = found.left_out.into_iter().chain(gaps);
         gaps.into_iter().try_for_each(|gap| session.note(gap))?;
+        session.note_children(When::AtTheStart)?;
         session.note_rings()?;
         Ok(session)
     }
@@ -299,7 +305,10 @@ impl<'a> Session<'a> {
                 biased;
                 () = &mut stop => return Ok(()),
                 () = &mut over => return Ok(()),
-                _ = write.tick() => self.write(Instant::now() + NAMES)?,
+                _ = write.tick() => {
+                    self.note_children(When::Meanwhile)?;
+                    self.write(Instant::now() + NAMES)?;
+                }
                 _ = look.tick(), if looks => self.look_at_memory(),
                 _ = review.tick(), if reviews => self.review()?,
                 _ = cost.tick(), if costs => self.look_at_costs()?,
