@@ -2,6 +2,7 @@
 //! one page: discover, plan, attach, drain, symbolize, write.
 
 mod about;
+mod children;
 mod clock;
 mod code;
 mod cost;
@@ -53,6 +54,7 @@ use crate::{
     window::record::MemoryAt,
 };
 use about::{describe, row, writer};
+use children::When;
 use clock::now;
 use code::Code;
 use cost::Costs;
@@ -158,6 +160,8 @@ pub struct Session<'a> {
     /// Processes that are over, and whose traces in the kernel's maps are not removed yet.
     over: Vec<usize>,
     command: Option<Launched>,
+    /// Those of which it was said that nobody records them.
+    named_children: HashSet<Pid>,
     tell: &'a mut dyn FnMut(Update),
 }
 
@@ -257,6 +261,7 @@ impl<'a> Session<'a> {
             unpriced_told: false,
             over: Vec::new(),
             command: None,
+            named_children: HashSet::new(),
             tell,
         };
         let took = began.elapsed();
@@ -276,6 +281,7 @@ impl<'a> Session<'a> {
         let refused = stays_roots.then(|| STAYS_ROOTS.to_owned());
         let gaps = found.left_out.into_iter().chain(gaps).chain(refused);
         gaps.into_iter().try_for_each(|gap| session.note(gap))?;
+        session.note_children(When::AtTheStart)?;
         session.note_rings()?;
         Ok(session)
     }
@@ -313,7 +319,10 @@ impl<'a> Session<'a> {
                 biased;
                 () = &mut stop => return Ok(()),
                 () = &mut over => return Ok(()),
-                _ = write.tick() => self.write(Instant::now() + NAMES)?,
+                _ = write.tick() => {
+                    self.note_children(When::Meanwhile)?;
+                    self.write(Instant::now() + NAMES)?;
+                }
                 _ = look.tick(), if looks => self.look_at_memory(),
                 _ = review.tick(), if reviews => self.review()?,
                 _ = cost.tick(), if costs => self.look_at_costs()?,

@@ -39,39 +39,7 @@ pub(crate) fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", number(count))
 }
 
-<<<<<<< HEAD:profiler/src/wording.rs
 /// Cuts a long text in its middle, because a name begins with its place and ends with its line.
-=======
-/// `gunicorn (pid 12)`, and how many more.
-pub(super) fn targets(profile: &Profile) -> String {
-    let mut recorded = profile.recorded();
-    let Some(first) = recorded.next() else {
-        return "no process".to_owned();
-    };
-    match recorded.count() {
-        0 => target(first),
-        others => format!("{} and {} more", target(first), number(others as u64)),
-    }
-}
-
-/// `gunicorn (pid 12)`.
-pub(super) fn target(target: &Target) -> String {
-    let Target { pid, comm, .. } = target;
-    format!("{} (pid {pid})", printable(comm))
-}
-
-/// `60.0 s from 2026-11-23 22:40:01 UTC`, and whether the recording was cut off.
-pub(super) fn span(span: Span) -> String {
-    let seconds = Duration::from_nanos(span.duration_ns()).as_secs_f64();
-    let start = SystemTime::UNIX_EPOCH + Duration::from_nanos(span.start_ns);
-    let start = humantime::format_rfc3339_seconds(start).to_string();
-    let start = start.replace('T', " ").replace('Z', " UTC");
-    let cut_off = if span.cut_off { ", then cut off" } else { "" };
-    format!("{seconds:.1} s from {start}{cut_off}")
-}
-
-/// Cuts what is too long in its middle: a name begins with its place and ends with its line.
->>>>>>> figures:profiler/src/report/units.rs
 pub(crate) fn fit(text: &str, columns: usize) -> String {
     let length = text.chars().count();
     if length <= columns {

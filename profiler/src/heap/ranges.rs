@@ -27,8 +27,10 @@ impl Range {
 pub struct Ranges {
     /// The mapped ranges by their start. No two of them overlap.
     live: BTreeMap<u64, Range>,
-    /// For each thread: the ranges of its last munmap or mremap.
+    /// For each thread: the ranges of its last munmap or mremap. Threads come and go: the ranges of the last ones stay.
     taken: HashMap<u32, Taken>,
+    /// How many munmaps and mremaps there were.
+    takes: u64,
     /// System V segments by their start, each with its end and who attached it.
     segments: HashMap<u64, Range>,
     /// With more segments than this, [`Ranges::attach`] forgets those that are gone. Each such clean-up sets
@@ -42,6 +44,8 @@ pub struct Ranges {
 /// The ranges that a thread was about to unmap or to move away.
 #[derive(Debug)]
 struct Taken {
+    /// How many munmaps and mremaps there were before this one.
+    number: u64,
     parts: Vec<(u64, Range)>,
     /// Whether the ranges stay mapped where they were, and only their content moves.
     stays: bool,
@@ -49,6 +53,10 @@ struct Taken {
 
 /// Up to this many segments, [`Ranges::attach`] does not look for those that are gone.
 const MIN_SEGMENTS: usize = 1024;
+
+/// At least this many of the last munmaps and mremaps are kept. A thread needs its own until the kernel is done with
+/// it. So many at a time, each of another thread, wait for one lock.
+const KEPT_TAKES: usize = 4096;
 
 /// Bytes of a page: the kernel maps memory in whole pages.
 const PAGE: u64 = 4096;
@@ -84,16 +92,29 @@ impl Ranges {
         } else {
             Vec::new()
         };
-        let stays = false;
-        self.taken.insert(tid, Taken { parts, stays });
+        self.remember(tid, parts, false);
     }
 
     /// Notes that a thread is about to move the content of `[start, start + length)` away, while the range
     /// stays mapped.
     pub fn empty(&mut self, tid: u32, start: u64, length: u64) {
         let parts = self.overlapping(start, start.saturating_add(round_up(length)));
-        let stays = true;
-        self.taken.insert(tid, Taken { parts, stays });
+        self.remember(tid, parts, true);
+    }
+
+    fn remember(&mut self, tid: u32, parts: Vec<(u64, Range)>, stays: bool) {
+        let number = self.takes;
+        self.takes += 1;
+        let taken = Taken {
+            number,
+            parts,
+            stays,
+        };
+        self.taken.insert(tid, taken);
+        if self.taken.len() > 2 * KEPT_TAKES {
+            let oldest = self.takes - KEPT_TAKES as u64;
+            self.taken.retain(|_, taken| taken.number >= oldest);
+        }
     }
 
     /// Who the memory of the thread's last [`take`](Self::take) or [`empty`](Self::empty) belonged to; `None` if
@@ -271,6 +292,24 @@ mod tests {
             10,
             "the kernel refuses unaligned addresses"
         );
+    }
+
+    #[test]
+    fn threads_that_are_gone_are_forgotten_and_the_last_ones_are_not() {
+        let mut ranges = Ranges::default();
+        ranges.map(10 * PAGE, 10 * PAGE, Some(A));
+        for tid in 1..50_000 {
+            ranges.take(tid, 12 * PAGE, PAGE);
+            ranges.map(12 * PAGE, PAGE, Some(A));
+        }
+        assert!(ranges.taken.len() <= 2 * KEPT_TAKES);
+        ranges.take(50_000, 13 * PAGE, PAGE);
+        for tid in 1..1000 {
+            ranges.empty(tid, 100 * PAGE, PAGE);
+        }
+        assert_eq!(inuse(&ranges, A).0, 9);
+        ranges.restore(50_000);
+        assert_eq!(inuse(&ranges, A).0, 10);
     }
 
     #[test]

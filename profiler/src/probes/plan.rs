@@ -9,7 +9,7 @@ use residue_ebpf::abi::call_shape::{AttachRank, CallShape};
 use super::allocators::{Found, PROVIDER, partner, unmangled};
 use super::site::{ProbeSite, SitePolicy};
 use super::symbols::{AllocatorSymbol, Forward, ObjectSymbols};
-use super::walkers::sanitizer;
+use super::walkers::{is_under_valgrind, sanitizer};
 use crate::target::{FileKey, FileOffset, Load};
 
 /// An object of a process, as planning sees it.
@@ -95,14 +95,24 @@ pub enum PlanError {
     /// The program runs with a sanitizer.
     #[error(
         "{executable} runs with {sanitizer}, which notes the caller of every allocation; a return probe would \
-         have it note an address of nobody: run a build without, or have it report leaks by itself \
-         (ASAN_OPTIONS=detect_leaks=1); or follow requests alone, by --rss-only"
+         have it note an address of nobody: run a build without; or, where it is AddressSanitizer, have it \
+         report leaks by itself (ASAN_OPTIONS=detect_leaks=1); or follow requests alone, by --rss-only"
     )]
     Sanitizer {
         /// The program.
         executable: PathBuf,
         /// The name of the sanitizer.
         sanitizer: &'static str,
+    },
+    /// The program runs under Valgrind.
+    #[error(
+        "{executable} runs under Valgrind, which executes a translation of all code, so that no probe in that \
+         code is ever hit: run the program without Valgrind, or have Valgrind tell what it knows (memcheck's \
+         --leak-check=full, massif); or follow requests alone, by --rss-only"
+    )]
+    Valgrind {
+        /// The program.
+        executable: PathBuf,
     },
     /// The process has no code that residue can read.
     #[error("the process has no code that residue can read: check that it still runs")]
@@ -120,6 +130,10 @@ pub fn plan(objects: &[ScopeObject], policy: SitePolicy) -> Result<Plan, PlanErr
             executable: executable.path.clone(),
             sanitizer,
         });
+    }
+    if is_under_valgrind(objects) {
+        let executable = executable.path.clone();
+        return Err(PlanError::Valgrind { executable });
     }
     let plan = plan_under_way(objects, policy);
     if plan.has(AttachRank::Releases) && plan.has(AttachRank::Takes) {

@@ -19,6 +19,9 @@ const SANITIZERS: [(&str, &str); 6] = [
     ("__sanitizer_malloc_hook", "a sanitizer"),
 ];
 
+/// What Valgrind has in every program that it runs: a function of a library that it preloads.
+const VALGRIND: &str = "_vgnU_freeres";
+
 /// Functions of glibc, libgcc and libunwind that walk stacks.
 const UNWINDERS: [&str; 4] = [
     "backtrace",
@@ -50,24 +53,34 @@ pub const JEMALLOC_VARIABLES: [&str; 3] = ["MALLOC_CONF", "JE_MALLOC_CONF", "_RJ
 pub const GPERFTOOLS_VARIABLES: [&str; 3] =
     ["HEAPPROFILE", "HEAPCHECK", "TCMALLOC_SAMPLE_PARAMETER"];
 
-/// The function that starts the CPU profiler of gperftools.
-const CPU_PROFILER: &str = "ProfilerStart";
+/// What takes stacks whatever the settings are: by which function that it alone has it is told, and what it is.
+const TAKERS: [(&str, &str); 4] = [
+    ("ProfilerStart", "a CPU profiler, in signal handlers"),
+    // Attached by `heaptrack -p`, it redirects the calls of other objects and has no malloc of its own.
+    ("heaptrack_inject", "heaptrack"),
+    // It brings its own way to walk.
+    ("memory_profiler_set_marker", "bytehound"),
+    // As heaptrack does.
+    ("PyInit__memray", "memray, if it was told --native"),
+];
 
 /// The symbol as this module names it, if it is one of those above.
 pub(super) fn known(name: &str) -> Option<&'static str> {
     // Most symbols begin with another letter.
     if !matches!(
         name.as_bytes().first()?,
-        b'_' | b'b' | b'j' | b'm' | b'o' | b'u' | b'P'
+        b'_' | b'b' | b'h' | b'j' | b'm' | b'o' | b'u' | b'P'
     ) {
         return None;
     }
     let sanitizers = SANITIZERS.into_iter().map(|(name, _)| name);
     let jemalloc = JEMALLOC_PROF.into_iter().chain(JEMALLOC_CONF);
+    let takers = TAKERS.into_iter().map(|(name, _)| name);
     let mut all = sanitizers
+        .chain([VALGRIND])
         .chain(UNWINDERS)
         .chain(jemalloc)
-        .chain([CPU_PROFILER]);
+        .chain(takers);
     all.find(|known| *known == name)
 }
 
@@ -83,6 +96,13 @@ pub fn sanitizer(objects: &[ScopeObject]) -> Option<&'static str> {
         };
         objects.iter().any(has).then_some(name)
     })
+}
+
+/// Whether Valgrind runs the process: it executes no code of the objects, only translations.
+#[must_use]
+pub fn is_under_valgrind(objects: &[ScopeObject]) -> bool {
+    let has = |object: &ScopeObject| object.symbols.place_of(VALGRIND).is_some();
+    objects.iter().any(has)
 }
 
 /// The settings of a process that make its allocator take stacks.
@@ -122,10 +142,18 @@ fn sentence(object: &ScopeObject, what: &str) -> String {
 }
 
 fn taker(object: &ScopeObject, settings: Settings) -> Option<String> {
-    let symbols = &object.symbols;
-    if symbols.place_of(CPU_PROFILER).is_some() {
-        return Some("a CPU profiler, in signal handlers".to_owned());
+    let is_there = |symbol: &&(&str, &str)| object.symbols.place_of(symbol.0).is_some();
+    let known = TAKERS.iter().find(is_there);
+    let known = known.map(|(_, what)| (*what).to_owned());
+    // One library of gperftools has both profilers.
+    match (known, allocator(object, settings)) {
+        (Some(known), Some(as_well)) => Some(format!("{known}, and {as_well}")),
+        (known, allocator) => known.or(allocator),
     }
+}
+
+/// What an allocator does, or what stands in for one.
+fn allocator(object: &ScopeObject, settings: Settings) -> Option<String> {
     match object.provider() {
         "jemalloc" => settings
             .jemalloc_profiles
@@ -182,7 +210,8 @@ mod tests {
     fn symbols_that_tell_something_are_known_by_their_names_here() {
         assert_eq!(known("__asan_init"), Some("__asan_init"));
         assert_eq!(known("_rjem_je_opt_prof"), Some("_rjem_je_opt_prof"));
-        assert_eq!(known("ProfilerStart"), Some(CPU_PROFILER));
+        assert_eq!(known("ProfilerStart"), Some("ProfilerStart"));
+        assert_eq!(known("heaptrack_inject"), Some("heaptrack_inject"));
         assert_eq!(known("backtrace_symbols"), None);
         assert_eq!(known(""), None);
     }

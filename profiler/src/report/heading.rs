@@ -9,10 +9,11 @@ use crate::{
 
 /// Writes `gunicorn (pid 12)`, and how many more processes there are.
 pub(super) fn targets(profile: &Profile) -> String {
-    let Some(first) = profile.targets.first() else {
+    let mut recorded = profile.recorded();
+    let Some(first) = recorded.next() else {
         return "no process".to_owned();
     };
-    match profile.targets.len() - 1 {
+    match recorded.count() {
         0 => target(first),
         others => format!("{} and {} more", target(first), number(others as u64)),
     }

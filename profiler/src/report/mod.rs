@@ -8,6 +8,7 @@ mod json;
 mod pprof;
 mod rows;
 mod selection;
+pub(crate) mod terminal;
 mod text;
 
 #[cfg(test)]

@@ -9,13 +9,11 @@ use std::io::{self, Write};
 
 use crate::profile::{Profile, Tier};
 use crate::report::rows::{mapped, rows};
+use crate::report::terminal::{Style, write_wrapped};
 use crate::report::{Measure, Options};
 use crate::window::table;
 use crate::wording;
 use culprits::{Culprits, Listing};
-
-/// The width of a line in columns: that of a terminal that nobody has made wider.
-const COLUMNS: usize = 80;
 
 /// How many rows of blocks to list. A flamegraph shows more.
 const TOP_ROWS: usize = 10;
@@ -212,37 +210,4 @@ fn write_python_table(
         ways: false,
     };
     culprits.write(listing, options, out)
-}
-
-/// Breaks a text at blanks, and cuts a word that is too long for a line.
-fn write_wrapped(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
-    let lines = wording::wrap(text, COLUMNS).into_iter();
-    let mut lines = lines.map(|line| wording::fit(&line, COLUMNS));
-    lines.try_for_each(|line| writeln!(out, "{}", style.paint(&line)))
-}
-
-/// An ANSI style (ECMA-48, "Select Graphic Rendition").
-#[derive(Clone, Copy)]
-struct Style {
-    code: &'static str,
-    colour: bool,
-}
-
-impl Style {
-    const PLAIN: Self = Self {
-        code: "",
-        colour: false,
-    };
-
-    const fn bold(colour: bool) -> Self {
-        Self { code: "1", colour }
-    }
-
-    fn paint(self, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{}m{text}\x1b[0m", self.code)
-        } else {
-            text.to_owned()
-        }
-    }
 }

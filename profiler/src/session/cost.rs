@@ -194,6 +194,13 @@ impl Costs {
         self.unpriced.as_ref()
     }
 
+    /// Whether it was said of a process that it was slowed down, at least for some seconds.
+    pub fn has_said(&self, slot: u16) -> bool {
+        self.by_slot
+            .get(&slot)
+            .is_some_and(|meter| meter.said > 0.0)
+    }
+
     /// What a process used in all, if anything was measured.
     pub fn of(&self, slot: u16) -> Option<Spent> {
         let all = self.by_slot.get(&slot)?.all;

@@ -1,27 +1,21 @@
 //! How the recording of a process ends, and how all of it does: the file first, the probes last.
 
 use std::{
-    collections::{BTreeSet, HashSet},
     process::ExitStatus,
     time::{Duration, Instant},
 };
 
 use super::{
     Session, SessionError, Update,
+    children::When,
     launch::{Launched, describe_status},
     now,
 };
-use crate::{
-    attach::Remaining,
-    target::{Pid, Process},
-};
+use crate::attach::Remaining;
 
 /// How long the last interval waits for names of frames. The debug information of the largest programs takes some
 /// seconds to read.
 const LAST_NAMES: Duration = Duration::from_secs(10);
-
-/// How many processes are named that were not recorded.
-const NAMED_CHILDREN: usize = 10;
 
 /// A recording that is over.
 pub struct Finished {
@@ -59,7 +53,7 @@ impl Session<'_> {
         }
         let ended = now();
         self.note_costs()?;
-        self.note_children()?;
+        self.note_children(When::AtTheEnd)?;
         self.note_rings()?;
         self.poll()?;
         self.end_windows()?;
@@ -114,51 +108,5 @@ impl Session<'_> {
             .unzip();
         let ids: Vec<_> = ids.into_iter().flatten().collect();
         self.kernel.forget(&slots, &ids);
-    }
-
-    /// Names the processes that nobody recorded although recorded ones made them. A daemon is nobody's child any
-    /// more; the kernel side has seen it made.
-    fn note_children(&mut self) -> Result<(), SessionError> {
-        // The id of one that has ended may be a stranger's.
-        let recorded = self.followed.iter().map(|it| &it.process);
-        let recorded: HashSet<Pid> = recorded
-            .filter(|it| !it.has_exited())
-            .map(Process::pid)
-            .collect();
-        let made = self
-            .kernel
-            .descendants()
-            .filter_map(|it| it.try_into().ok());
-        let children = recorded
-            .iter()
-            .flat_map(|&pid| crate::target::children(pid));
-        // What was asked for and is not recorded has a note of its own.
-        let named: HashSet<Pid> = recorded.iter().chain(&self.config.pids).copied().collect();
-        let all: BTreeSet<Pid> = children.chain(made).collect();
-        let live = all.into_iter().filter(|pid| !named.contains(pid));
-        let live: Vec<Process> = live
-            .filter_map(|pid| Process::open_unprobed(pid).ok())
-            .collect();
-        if live.is_empty() {
-            return Ok(());
-        }
-        let named = live.iter().take(NAMED_CHILDREN);
-        let named: Vec<String> = named
-            .map(|it| format!("{} ({})", it.pid(), it.comm()))
-            .collect();
-        let further = match live.len().saturating_sub(NAMED_CHILDREN) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let named = named.join(", ");
-        self.note(match self.config.children {
-            true => format!(
-                "forked after the recording began, and not recorded: {named}{further}; record them by -p PID"
-            ),
-            false => format!(
-                "child processes that run on were not recorded: {named}{further}; record them by -p PID, or give \
-                 --children once they exist"
-            ),
-        })
     }
 }

@@ -3,7 +3,7 @@
 use crate::error_text::in_full;
 
 use super::{
-    ProgramSet, Session, SessionError, clock,
+    ProgramSet, Session, SessionError, Update, clock,
     cost::{Finding, Spent},
     now,
 };
@@ -24,10 +24,9 @@ impl Session<'_> {
             match self.costs.look(&mut self.kernel, followed)? {
                 None => {}
                 Some(Finding::Says(spent)) => {
-                    self.note(format!(
-                        "pid {name} is {} while it is recorded",
-                        spent.text()
-                    ))?;
+                    // The report has what it came to, said at the end.
+                    let text = format!("pid {name} is {} while it is recorded", spent.text());
+                    (self.tell)(Update::Note(text));
                 }
                 Some(Finding::TooMuch(spent)) => self.retire(slot, spent)?,
             }
@@ -114,7 +113,7 @@ impl Session<'_> {
                     idle.push(name);
                 }
             } else if let Some(spent) = self.costs.of(followed.slot)
-                && spent.slowdown() >= LISTED
+                && (spent.slowdown() >= LISTED || self.costs.has_said(followed.slot))
             {
                 slowed.push(format!("{name} {}", spent.text()));
             }

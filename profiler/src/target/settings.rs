@@ -9,8 +9,9 @@ use super::process::read_bounded;
 const MAX_ENVIRONMENT_BYTES: u64 = 8 << 20;
 
 impl Process {
-    /// The value of an environment variable as it was when the program began; none if it is not set, is not
-    /// text, or may not be read. Nothing else of the environment is kept.
+    /// The value of an environment variable; none if it is not set or may not be read. A program may have changed
+    /// it: gperftools marks a value that it has used by a first byte which is no text. Nothing else of the
+    /// environment is kept.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<String> {
         let environment = read_bounded(&self.proc, "environ", MAX_ENVIRONMENT_BYTES).ok()?;
@@ -30,7 +31,7 @@ fn value(environment: &[u8], name: &str) -> Option<String> {
         let value = entry.strip_prefix(name.as_bytes())?;
         value.strip_prefix(b"=")
     })?;
-    String::from_utf8(value.to_vec()).ok()
+    Some(String::from_utf8_lossy(value).into_owned())
 }
 
 #[cfg(test)]
@@ -44,7 +45,7 @@ mod tests {
             value(environment, "MALLOC_CONF").as_deref(),
             Some("prof:true")
         );
-        assert_eq!(value(environment, "A"), None);
+        assert_eq!(value(environment, "A").as_deref(), Some("\u{fffd}"));
         assert_eq!(value(environment, "CONF"), None);
         assert_eq!(value(b"", "A"), None);
     }

@@ -54,6 +54,23 @@ fn a_process_that_is_slowed_down_too_much_is_let_go() -> Result<()> {
     Ok(())
 }
 
+/// While it goes on it is said as often as it grows; a report has what it came to.
+#[test]
+fn what_it_cost_stands_once_in_a_report() -> Result<()> {
+    let _turn = machine::alone();
+    let mut target = Target::start(&Fixture::Churn.build()?, &["1", "2000", "10"])?;
+    let options = ["--stacks", "none", "--max-slowdown", "off"];
+    let recorder = Recorder::start_as_users_do(&[target.pid()], &options)?;
+    target.ask("load", "loading")?;
+    recorder.await_line(&format!("note: pid {} (churn) is", target.pid()))?;
+    target.ask("stop", "pairs_per_second")?;
+    let recording = recorder.stop()?;
+    let text = recording.render("text")?;
+    assert_eq!(text.matches("recording made pid").count(), 1, "{text}");
+    assert!(!text.contains("while it is"), "{text}");
+    Ok(())
+}
+
 #[test]
 fn a_process_that_allocates_little_is_not_said_to_be_slowed_down() -> Result<()> {
     let _turn = machine::alone();

@@ -120,6 +120,30 @@ fn a_child_that_is_forked_later_is_named_as_that() -> Result<()> {
     Ok(())
 }
 
+/// Whoever begins to record must not learn at the end that a worker took the load which nobody recorded: one that
+/// was not asked for, or one that was made later for another.
+#[test]
+fn children_that_nobody_records_are_named_at_once() -> Result<()> {
+    let _turn = machine::alone();
+    let script = "sleep 60 >/dev/null & a=$!; echo first $a; read line; \
+                  sleep 60 >/dev/null & b=$!; echo second $b; read line; kill $a $b";
+    let mut target = Target::spawn(Command::new("sh").args(["-c", script]))?;
+    let first = target.await_line("first")?;
+    let recorder = Recorder::start_as_users_do(&[target.pid()], &["--interval", "200ms"])?;
+    let note = recorder.await_line("note: child processes")?;
+    assert!(note.contains(first.trim_start_matches("first ")), "{note}");
+    let second = target.ask("go", "second")?;
+    let note = recorder.await_line("note: child processes")?;
+    assert!(
+        note.contains(second.trim_start_matches("second ")),
+        "{note}"
+    );
+    assert!(!note.contains(first.trim_start_matches("first ")), "{note}");
+    let recording = recorder.stop()?;
+    assert_eq!(recording.stderr.matches("child processes").count(), 2);
+    Ok(())
+}
+
 /// Records with a limit of the shell's, such as `-Sn 64`.
 fn limited(limit: &str, pid: u32) -> Result<Refusal> {
     let directory = tempfile::tempdir()?;

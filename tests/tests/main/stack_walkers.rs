@@ -15,6 +15,9 @@ use residue_tests::{
 /// Debian's, with profiling built in and without symbols.
 const JEMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
 
+/// Debian's gperftools.
+const TCMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libtcmalloc.so.4";
+
 /// Records a program that runs with these variables while it works, and checks that it is unharmed.
 fn recorded(variables: &[(&str, &str)]) -> Result<Recording> {
     let mut command = Command::new(Fixture::Churn.build()?);
@@ -70,6 +73,24 @@ fn a_preloaded_library_that_takes_stacks_is_named_and_the_target_unharmed() -> R
     let library = Fixture::StackTaker.build()?.display().to_string();
     let recording = recorded(&[("LD_PRELOAD", &library)])?;
     assert_notes(&recording, &["libstack_taker.so", "calls backtrace"])
+}
+
+/// gperftools marks the variable as used, by a byte that is no text.
+#[test]
+fn the_heap_profiler_of_gperftools_is_named_and_unharmed() -> Result<()> {
+    let _turn = machine::alone();
+    if !Path::new(TCMALLOC).exists() {
+        let test = "the_heap_profiler_of_gperftools_is_named_and_unharmed";
+        machine::skipped(test, "the package libgoogle-perftools4");
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let profile = directory.path().join("heap").display().to_string();
+    let recording = recorded(&[("LD_PRELOAD", TCMALLOC), ("HEAPPROFILE", &profile)])?;
+    assert_notes(
+        &recording,
+        &["libtcmalloc.so", "the heap profiler of gperftools"],
+    )
 }
 
 /// The one is linked with the sanitizer's library; the other contains it, and has no symbols.

@@ -400,6 +400,18 @@ fn a_sanitizer_that_is_loaded_later_hides_no_other_library() {
 }
 
 #[test]
+fn a_program_under_valgrind_is_refused() {
+    let app = object("app", Load::Executable, &[]);
+    let preloaded = with_mark(
+        object("vgpreload_core.so", Load::Startup, &[]),
+        "_vgnU_freeres",
+        Some(1),
+    );
+    let refused = plan(&[app, preloaded, libc()], SitePolicy::Cheapest);
+    assert!(matches!(refused, Err(PlanError::Valgrind { .. })));
+}
+
+#[test]
 fn whatever_takes_stacks_by_itself_is_named() {
     use super::super::walkers::{Settings, walkers};
     let functions = [("malloc", 1), ("free", 2)];
@@ -423,6 +435,26 @@ fn whatever_takes_stacks_by_itself_is_named() {
     };
     assert!(names(&jemalloc, profiling).contains("prof:true"));
 
+    let mut gperftools = object("libtcmalloc_and_profiler.so", Load::Startup, &functions);
+    gperftools.symbols.marked = Some("tcmalloc");
+    let gperftools = with_mark(gperftools, "ProfilerStart", Some(1));
+    assert!(names(&gperftools, none).contains("(a CPU profiler, in signal handlers)"));
+    let profiling = Settings {
+        gperftools_profiles: true,
+        ..none
+    };
+    let both = "(a CPU profiler, in signal handlers, and the heap profiler of gperftools)";
+    assert!(names(&gperftools, profiling).contains(both));
+
     let libunwind = object("libunwind.so.8", Load::Startup, &[]);
     assert!(names(&libunwind, none).contains("libunwind"));
+    let heaptrack = object("libheaptrack_inject.so", Load::Startup, &[]);
+    let heaptrack = with_mark(heaptrack, "heaptrack_inject", Some(1));
+    let notes = walkers(&[app.clone(), heaptrack, libunwind, libc()], none);
+    assert_eq!(
+        notes.len(),
+        1,
+        "what walks by libunwind is named, not libunwind"
+    );
+    assert!(notes[0].contains("(heaptrack)"));
 }

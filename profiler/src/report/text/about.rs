@@ -3,9 +3,10 @@
 
 use std::io::{self, Write};
 
-use super::{Style, blocks, write_wrapped};
+use super::blocks;
 use crate::profile::{MappingOwner, Profile};
 use crate::report::rows::{self, rows};
+use crate::report::terminal::{Style, write_wrapped};
 use crate::report::{Measure, Options, heading};
 use crate::wording;
 
@@ -15,10 +16,7 @@ pub(super) fn write_warnings(
     colour: bool,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let warning = Style {
-        code: "1;31",
-        colour,
-    };
+    let warning = Style::warning(colour);
     let mut warned = false;
     for counter in profile.lost() {
         let text = format!(

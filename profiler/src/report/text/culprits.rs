@@ -9,6 +9,7 @@ use super::page::Page;
 use crate::profile::{FrameId, Profile};
 use crate::report::Options;
 use crate::report::rows::{self, Row};
+use crate::report::terminal::write_wrapped;
 use crate::window::record::Amount;
 use crate::window::route::Route;
 use crate::wording;
@@ -114,7 +115,7 @@ impl<'a> Culprits<'a> {
         let bytes = wording::bytes(rows::sum(further.iter().map(|row| row.amount)).bytes);
         let rows = wording::counted(further.len() as u64, "further row");
         let text = format!("{bytes:>11}       {rows}{}", listing.more);
-        super::write_wrapped(&text, page.dim(), out)
+        write_wrapped(&text, page.dim(), out)
     }
 }
 

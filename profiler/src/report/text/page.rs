@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 
 use super::culprits::{Culprit, Listing, Stack};
-use super::{COLUMNS, Style};
 use crate::profile::{FrameId, Profile};
+use crate::report::terminal::{COLUMNS, Style};
 use crate::report::{Options, heading};
 use crate::wording;
 
@@ -34,10 +34,7 @@ pub(super) struct Page<'a> {
 
 impl Page<'_> {
     pub(super) const fn dim(&self) -> Style {
-        Style {
-            code: "2",
-            colour: self.options.colour,
-        }
+        Style::dim(self.options.colour)
     }
 
     pub(super) fn write(&self, culprit: &Culprit<'_>, out: &mut impl Write) -> io::Result<()> {

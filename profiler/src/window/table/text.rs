@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::{Confidences, EstimatedFrom, RouteRow, RouteTable, RowEstimate};
+use crate::report::terminal::{COLUMNS, Style, write_wrapped};
 use crate::window::growth::Evidence;
 use crate::window::record::Unbound;
 use crate::wording;
 
-/// Columns that a line may take: those of a terminal that nobody has made wider.
-const COLUMNS: usize = 80;
 /// Columns that the name of a route has at least.
 const ROUTE_COLUMNS: usize = 30;
 
@@ -70,7 +69,7 @@ fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
     ];
     write_columns(columns.each_ref().map(String::as_str), out)?;
     if let Some(evidence) = row.suspected {
-        write_wrapped(&suspicion(evidence), out)?;
+        write_wrapped(&suspicion(evidence), Style::PLAIN, out)?;
     }
     match row.estimate {
         RowEstimate::None | RowEstimate::Missing(_) => Ok(()),
@@ -78,7 +77,11 @@ fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
             bytes_per_request,
             standard_error,
             from,
-        } => write_wrapped(&estimate(bytes_per_request, standard_error, from), out),
+        } => write_wrapped(
+            &estimate(bytes_per_request, standard_error, from),
+            Style::PLAIN,
+            out,
+        ),
     }
 }
 
@@ -114,16 +117,9 @@ fn write_missing(rows: &[RouteRow], out: &mut impl Write) -> io::Result<()> {
             _ => wording::counted(rows.len() as u64, "route"),
         };
         let text = format!("no estimate  of {of}: {why}");
-        write_wrapped(&wording::printable(&text), out)?;
+        write_wrapped(&wording::printable(&text), Style::PLAIN, out)?;
     }
     Ok(())
-}
-
-/// Breaks a text at blanks, and cuts a word that is too long for a line.
-fn write_wrapped(text: &str, out: &mut impl Write) -> io::Result<()> {
-    let lines = wording::wrap(text, COLUMNS).into_iter();
-    let mut lines = lines.map(|line| wording::fit(&line, COLUMNS));
-    lines.try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// Writes seven columns, 78 characters wide in all.
@@ -149,7 +145,7 @@ fn write_unbound(
     let allocated = wording::bytes(unbound.allocated.bytes);
     let text =
         format!("{name:<12} {outstanding} outstanding of {allocated} allocated by {whose}: blocks");
-    write_wrapped(&text, out)
+    write_wrapped(&text, Style::PLAIN, out)
 }
 
 fn or_unknown<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
