@@ -6,6 +6,7 @@ mod children;
 mod clock;
 mod code;
 mod cost;
+mod discovered;
 mod ending;
 mod error;
 mod followed;
@@ -49,16 +50,17 @@ use crate::{
     heap::Suspects,
     private_file::{Given, STAYS_ROOTS},
     probes::SitePolicy,
-    target::Pid,
+    process::Pid,
+    requests::record::MemoryAt,
     unwind::TableStore,
-    window::record::MemoryAt,
 };
 use about::{describe, row, writer};
 use children::When;
 use clock::now;
 use code::Code;
 use cost::Costs;
-use followed::{Discovered, Followed};
+use discovered::Discovered;
+use followed::Followed;
 use frames::FrameTable;
 use launch::{Held, Launch, Launched};
 use memory::MemoryLog;

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, path::Path, time::Duration};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{AttachError, Kernel, ProbePoint};
-use crate::target::{Avma, Process};
+use crate::process::{Avma, Process};
 use residue_ebpf::abi::call_shape::CallShape;
 
 /// How many calls of a function one measurement takes: a few milliseconds in all.

@@ -10,7 +10,7 @@ use crate::capture::{
     CaptureError, Frame, MappingTotals, Meta, Module, Note, Process, SCHEMA_VERSION, Stack, header,
     load, schema, snapshot,
 };
-use crate::window::record::{Amount, LeftBehind, MemoryAt, ProcessUnbound, WindowRecord};
+use crate::requests::record::{Amount, LeftBehind, MemoryAt, ProcessUnbound, WindowRecord};
 
 /// A whole recording, with all figures as they were at its end.
 #[derive(Clone, Debug, Default)]

@@ -7,8 +7,8 @@ use residue_ebpf::abi::event::WalkEnd;
 use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
 use crate::heap::{Figures, MappingOwner};
+use crate::requests::record::{Amount, LeftBehind, MemoryAt, ProcessUnbound, WindowRecord};
 use crate::symbolize::Symbol;
-use crate::window::record::{Amount, LeftBehind, MemoryAt, ProcessUnbound, WindowRecord};
 
 /// A moment as captures store it: nanoseconds since 1970 UTC. Earlier moments become zero.
 #[must_use]

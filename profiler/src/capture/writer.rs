@@ -16,7 +16,7 @@ use crate::capture::schema::{APPLICATION_ID, DDL, SCHEMA_VERSION};
 use crate::capture::vfs::Database;
 use crate::capture::{CaptureError, Figures, Interval, MappingOwner, MappingTotals, Meta, Process};
 use crate::private_file::Given;
-use crate::window::record::{ProcessUnbound, Unbound};
+use crate::requests::record::{ProcessUnbound, Unbound};
 
 /// How long to wait for somebody who reads the capture while it is written. What cannot be written by then is
 /// kept, and written later: a recorder has other things to do.

@@ -25,8 +25,8 @@ use crate::{
     attach::{Limits, ProgramSet, Samples, StackConfig, Tracing, Walking, ensure_tracefs},
     capture,
     probes::SitePolicy,
+    process::{self, Pid, Process, Refusal},
     session::{Config, Finished, Session, Tally, Update, raise_limits},
-    target::{self, Pid, Process, Refusal},
     wording::printable,
 };
 
@@ -241,7 +241,7 @@ pub(super) fn with_children(pids: &[Pid], children: bool) -> Result<Vec<Pid>, Re
     pids.iter().try_for_each(|&pid| Process::exists(pid))?;
     let mut all = pids.to_vec();
     if children {
-        all.extend(pids.iter().flat_map(|&pid| target::children(pid)));
+        all.extend(pids.iter().flat_map(|&pid| process::children(pid)));
     }
     all.sort_unstable();
     all.dedup();

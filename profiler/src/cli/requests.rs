@@ -4,12 +4,12 @@ use std::{num::NonZeroU32, time::Duration};
 
 use crate::{
     probes::windows::WindowSource,
-    session::WindowRules,
-    window::{
+    requests::{
         head::IdHeader,
         route::{Kept, MAX_ROUTES, Pattern, RouteRules},
         survivors::Grace,
     },
+    session::WindowRules,
 };
 
 /// How requests are told apart.

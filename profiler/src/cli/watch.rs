@@ -19,13 +19,16 @@ use crate::{
     attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
     printable::{Notation, Sink},
     probes::SitePolicy,
-    session::{Config, Finished, Session, Update, raise_limits},
-    target::Pid,
-    window::{
-        line::{JsonLine, LineRules, THRESHOLD_BYTES, TextLine},
-        record::{Unbound, WindowRecord},
-        table::{self, TableBuilder},
+    process::Pid,
+    report::{
+        request_line::{JsonLine, LineRules, THRESHOLD_BYTES, TextLine},
+        routes_table,
     },
+    requests::{
+        record::{Unbound, WindowRecord},
+        table::TableBuilder,
+    },
+    session::{Config, Finished, Session, Update, raise_limits},
     wording::{printable, wrap},
 };
 
@@ -273,13 +276,13 @@ impl Lines {
         let mut text = Vec::new();
         writeln!(text, "\n{title}")?;
         let scope = match self.follows_allocations {
-            true => table::SCOPE,
-            false => table::NOTHING_FOLLOWED,
+            true => routes_table::SCOPE,
+            false => routes_table::NOTHING_FOLLOWED,
         };
         for line in wrap(scope, COLUMNS) {
             writeln!(text, "{line}")?;
         }
-        table::write(&table, &mut text)?;
+        routes_table::write(&table, &mut text)?;
         say(String::from_utf8_lossy(&text).trim_end());
         Ok(())
     }

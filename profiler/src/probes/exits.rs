@@ -12,7 +12,7 @@ use iced_x86::{
 };
 
 use super::FunctionCode;
-use crate::target::Svma;
+use crate::process::Svma;
 
 /// The most returns that residue probes. A function with more would need too many probes.
 const MAX_EXITS: usize = 64;

@@ -7,8 +7,8 @@ use object::read::elf::{FileHeader as _, Sym as _};
 
 use super::FunctionCode;
 use super::symbols::{DamagedSymbols, each_symbol};
-use crate::target::address::TextSegments;
-use crate::target::{FileOffset, Svma};
+use crate::process::address::TextSegments;
+use crate::process::{FileOffset, Svma};
 
 const ENDIAN: LittleEndian = LittleEndian;
 

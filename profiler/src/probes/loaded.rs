@@ -6,7 +6,7 @@ use super::{
     DamagedSymbols, ObjectSymbols, ScopeObject,
     windows::{SourceObject, WindowSource},
 };
-use crate::target::{Load, LoadedObject, UnreadableObject};
+use crate::process::{Load, LoadedObject, UnreadableObject};
 
 impl ScopeObject {
     /// Reads what planning for allocators needs to know.

@@ -10,7 +10,7 @@ use super::allocators::{Found, PROVIDER, partner, unmangled};
 use super::site::{ProbeSite, SitePolicy};
 use super::symbols::{AllocatorSymbol, Forward, ObjectSymbols};
 use super::walkers::{is_under_valgrind, sanitizer};
-use crate::target::{FileKey, FileOffset, Load};
+use crate::process::{FileKey, FileOffset, Load};
 
 /// An object of a process, as planning sees it.
 #[derive(Clone, Debug)]

@@ -8,8 +8,8 @@ use object::read::ReadRef;
 use object::read::elf::{SectionHeader as _, SectionTable};
 
 use super::symbols::{DamagedSymbols, array, name};
-use crate::target::Svma;
-use crate::target::address::TextSegments;
+use crate::process::Svma;
+use crate::process::address::TextSegments;
 
 const ENDIAN: LittleEndian = LittleEndian;
 /// The longest stub: `endbr64`, then the jump, padded.

@@ -10,8 +10,8 @@ use object::read::ReadRef;
 use object::read::elf::{FileHeader as _, SectionHeader as _};
 
 use super::symbols::{DamagedSymbols, array};
-use crate::target::address::TextSegments;
-use crate::target::{FileOffset, Svma};
+use crate::process::address::TextSegments;
+use crate::process::{FileOffset, Svma};
 
 const ENDIAN: LittleEndian = LittleEndian;
 /// The owner of these notes, with the zero that ends the string.

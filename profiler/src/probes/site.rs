@@ -20,7 +20,7 @@ use residue_ebpf::abi::call_shape::CallShape;
 
 use super::FunctionCode;
 pub use super::encoding::SiteCost;
-use crate::target::{FileOffset, Svma};
+use crate::process::{FileOffset, Svma};
 
 /// Argument registers in order (System V ABI for x86-64, 3.2.3).
 const ARGUMENTS: [Register; 4] = [Register::RDI, Register::RSI, Register::RDX, Register::RCX];
@@ -99,7 +99,7 @@ impl ProbeSite {
 
 /// A possible site, relative to its function.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Choice {
+pub(crate) struct Choice {
     pub offset: u64,
     pub cost: SiteCost,
     pub instruction: Instruction,
@@ -108,7 +108,7 @@ pub(super) struct Choice {
 }
 
 /// Chooses the site; `None` when the code does not begin with an instruction.
-pub(super) fn choose(code: &FunctionCode, shape: CallShape, policy: SitePolicy) -> Option<Choice> {
+pub(crate) fn choose(code: &FunctionCode, shape: CallShape, policy: SitePolicy) -> Option<Choice> {
     let start = Choice::at(&code.bytes, decode(&code.bytes).next()?, false);
     let at_start = |reason| Some(Choice { reason, ..start });
     if policy == SitePolicy::FunctionStart {
@@ -135,7 +135,7 @@ pub(super) fn choose(code: &FunctionCode, shape: CallShape, policy: SitePolicy) 
 
 /// The target of a function that begins with a jump to another function, relative to the start of this one.
 /// Each call arrives there with the same arguments and the same stack.
-pub(super) fn forwards_to(code: &FunctionCode) -> Option<i64> {
+pub(crate) fn forwards_to(code: &FunctionCode) -> Option<i64> {
     let mut instructions =
         decode(&code.bytes).filter(|instruction| instruction.code() != Code::Endbr64);
     let first = instructions.next()?;
@@ -144,7 +144,7 @@ pub(super) fn forwards_to(code: &FunctionCode) -> Option<i64> {
 }
 
 /// Disassembles an instruction, whose address is relative to the start of the function, with SVMAs.
-pub(super) fn text(instruction: &Instruction, function: Svma) -> String {
+pub(crate) fn text(instruction: &Instruction, function: Svma) -> String {
     let mut instruction = *instruction;
     if is_near(&instruction) {
         let target = instruction.near_branch_target().wrapping_add(function.0);

@@ -10,8 +10,8 @@ use object::read::elf::{FileHeader as _, SectionHeader as _, SectionTable, Sym a
 use super::allocators::{self, Known, MARKERS, RUST_CUSTOM, RUST_DEFAULT};
 use super::plt::Plt;
 use super::{site, walkers};
-use crate::target::address::TextSegments;
-use crate::target::{FileOffset, Svma};
+use crate::process::address::TextSegments;
+use crate::process::{FileOffset, Svma};
 
 /// The most code of a function to read, bytes. The longest allocator functions (jemalloc's) have 10 KiB. A longer
 /// function gets its probe at the start, because residue cannot prove any other place safe.
@@ -403,15 +403,15 @@ mod tests {
 
     use super::*;
     use crate::probes::ScopeObject;
-    use crate::target::Process;
-    use crate::target::elf::ElfFacts;
+    use crate::process::Process;
+    use crate::process::elf::ElfFacts;
 
     /// The C library that this test runs with.
     fn libc() -> Vec<u8> {
         let process = Process::open(std::process::id().cast_signed()).expect("it is us");
         let objects = process.loaded_objects().objects;
         let malloc = |symbols: &ObjectSymbols| symbols.functions.iter().any(|f| f.name == "malloc");
-        let defines = |object: &&crate::target::LoadedObject| {
+        let defines = |object: &&crate::process::LoadedObject| {
             ScopeObject::of(object).is_ok_and(|object| malloc(&object.symbols))
         };
         let libc = objects

@@ -13,9 +13,9 @@ use crate::capture::{Capture, UnboundAt};
 use crate::profile::FrameId;
 use crate::profile::build::is_rss_only;
 use crate::profile::stacks::Stacks;
-use crate::window::record::{Amount, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord};
-use crate::window::route::Route;
-use crate::window::table::{RouteTable, TableBuilder};
+use crate::requests::record::{Amount, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord};
+use crate::requests::route::Route;
+use crate::requests::table::{RouteTable, TableBuilder};
 
 /// What requests did, and what they left behind.
 #[derive(Clone, Debug, PartialEq)]

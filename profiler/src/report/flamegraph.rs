@@ -11,7 +11,7 @@ use inferno::flamegraph::{self, TextTruncateDirection};
 use crate::profile::Profile;
 use crate::report::rows::{self, Row, rows};
 use crate::report::{Measure, Options, empty, folded, heading};
-use crate::window::route::Route;
+use crate::requests::route::Route;
 use crate::wording;
 use colours::Colours;
 use page::Page;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::profile::{
     Figures, Frame, FrameId, MappingProfile, Note, Profile, StackProfile, Target,
 };
-use crate::window::record::Unbound;
+use crate::requests::record::Unbound;
 use requests::RouteObject;
 
 /// The version of the shape of the object.

@@ -6,6 +6,8 @@ mod folded;
 mod heading;
 mod json;
 mod pprof;
+pub mod request_line;
+pub mod routes_table;
 mod rows;
 mod selection;
 pub(crate) mod terminal;
@@ -18,8 +20,8 @@ use std::io::{self, Write};
 
 use crate::printable::{Notation, Sink};
 use crate::profile::{Figures, Profile, Tier};
-use crate::window::record::Stage;
-use crate::window::route::Route;
+use crate::requests::record::Stage;
+use crate::requests::route::Route;
 
 pub use empty::why_empty;
 pub use selection::{Refusal, Selection};

@@ -7,8 +7,8 @@ use crate::profile::{
     Figures, FrameId, LeftProfile, MappingOwner, MappingProfile, Profile, StackProfile, Walk,
 };
 use crate::report::{Measure, Options};
-use crate::window::record::{Amount, Stage};
-use crate::window::route::Route;
+use crate::requests::record::{Amount, Stage};
+use crate::requests::route::Route;
 
 /// One stack, and how much of the counted memory is its.
 pub(super) struct Row<'a> {

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::profile::{Profile, Tier};
 use crate::report::{Format, Measure, Options};
-use crate::window::table::RouteRow;
+use crate::requests::table::RouteRow;
 use crate::wording;
 
 /// How many routes a message names, at most.

@@ -8,10 +8,10 @@ mod page;
 use std::io::{self, Write};
 
 use crate::profile::{Profile, Tier};
+use crate::report::routes_table;
 use crate::report::rows::{mapped, rows};
 use crate::report::terminal::{Style, write_wrapped};
 use crate::report::{Measure, Options};
-use crate::window::table;
 use crate::wording;
 use culprits::{Culprits, Listing};
 
@@ -129,7 +129,7 @@ fn write_routes(profile: &Profile, options: Options<'_>, out: &mut impl Write) -
     let heading = Style::bold(options.colour);
     writeln!(out, "\n{}", heading.paint("REQUESTS BY ROUTE"))?;
     write_wrapped(&scope_of_routes(profile), Style::PLAIN, out)?;
-    table::write(&shown, out)?;
+    routes_table::write(&shown, out)?;
     match further {
         0 => Ok(()),
         more => {
@@ -142,7 +142,7 @@ fn write_routes(profile: &Profile, options: Options<'_>, out: &mut impl Write) -
 /// Says what the figures by route include, and how much memory outside of those figures grew.
 fn scope_of_routes(profile: &Profile) -> String {
     if profile.rss_only {
-        return table::NOTHING_FOLLOWED.to_owned();
+        return routes_table::NOTHING_FOLLOWED.to_owned();
     }
     let arenas = profile.python_arenas().inuse_bytes;
     let mapped = profile.mapped_beside().inuse_bytes;
@@ -154,10 +154,10 @@ fn scope_of_routes(profile: &Profile) -> String {
     let grew = grew.map(|(what, bytes)| format!("{what} grew by {}", wording::bytes(*bytes)));
     let grew: Vec<_> = grew.collect();
     match grew.is_empty() {
-        true => table::SCOPE.to_owned(),
+        true => routes_table::SCOPE.to_owned(),
         false => format!(
             "{} Meanwhile, {}: not in this.",
-            table::SCOPE,
+            routes_table::SCOPE,
             grew.join(", ")
         ),
     }

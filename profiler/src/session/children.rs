@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::{Session, SessionError};
-use crate::target::{Pid, Process};
+use crate::process::{Pid, Process};
 
 /// How many are named at a time; while the recording goes on, so many in all.
 const NAMED: usize = 10;
@@ -38,7 +38,7 @@ impl Session<'_> {
         let made = made.filter_map(|it| it.try_into().ok());
         // To look for children is to look at all processes of the host.
         let parents = recorded.iter().filter(|_| !meanwhile);
-        let children = parents.flat_map(|&pid| crate::target::children(pid));
+        let children = parents.flat_map(|&pid| crate::process::children(pid));
         let all: BTreeSet<Pid> = children.chain(made).collect();
         // What was asked for and is not recorded was named with the reason.
         let is_news = |pid: &Pid| {

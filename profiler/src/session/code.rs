@@ -18,7 +18,7 @@ use residue_ebpf::abi::{
 use super::Tables;
 use crate::{
     attach::{AttachError, Kernel},
-    target::{FileKey, Mapping, Process, Root, RootId, TargetFile},
+    process::{FileKey, Mapping, Process, Root, RootId, TargetFile},
     unwind::{StoreUsage, TableStore},
 };
 use loader::{Loader, Source};

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{attach::AttachError, capture::CaptureError, probes::PlanError, target::Refusal};
+use crate::{attach::AttachError, capture::CaptureError, probes::PlanError, process::Refusal};
 
 /// See the module documentation. Each message names what to do.
 #[derive(Debug, Error)]

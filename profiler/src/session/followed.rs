@@ -4,7 +4,6 @@ mod added;
 
 use std::{
     collections::HashSet,
-    convert::Infallible,
     num::NonZeroU32,
     time::{Duration, Instant},
 };
@@ -22,16 +21,14 @@ use residue_ebpf::abi::{
 
 pub use added::Added;
 
-use super::{code::Code, python::Python, walkers};
+use super::{code::Code, discovered::Discovered, python::Python};
 
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
     drain::RawStack,
     heap::{MappingOwner, Ranges},
-    probes::{Plan, PlanError, PlannedFunction, ScopeObject, SitePolicy, plan, plan_under_way},
-    target::{
-        Avma, Backing, FileKey, FileOffset, Load, LoadedObject, Mappings, Process, UnreadableObject,
-    },
+    probes::PlannedFunction,
+    process::{Avma, Backing, FileKey, FileOffset, Load, LoadedObject, Mappings, Process},
 };
 
 /// How far the last function of an allocator may reach, bytes. Beyond it the executable's own code
@@ -43,87 +40,6 @@ const MAX_GAPS: usize = 200;
 
 /// How long to wait at most before reading the mappings again, for the trampoline or for new code.
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
-
-/// The code of a process, and what to probe in it.
-#[derive(Default)]
-pub struct Discovered {
-    /// Its files, in search order; the plan's indices are into these.
-    pub objects: Vec<LoadedObject>,
-    /// What to probe.
-    pub plan: Plan,
-    /// Files that could not be read: an allocator in one of them is not seen.
-    pub unreadable: Vec<UnreadableObject>,
-    /// What nobody looked into: a sentence each.
-    pub unseen: Vec<String>,
-    /// What takes stacks by itself, and would see them cut: a sentence each.
-    pub walkers: Vec<String>,
-}
-
-impl Discovered {
-    /// Looks at a process's code as of its last snapshot.
-    ///
-    /// # Errors
-    ///
-    /// When there is nothing to probe.
-    pub fn of(process: &Process, sites: SitePolicy) -> Result<Self, PlanError> {
-        Self::planned(process, |scope| plan(scope, sites))
-    }
-
-    /// As [`of`](Self::of), of a process that is recorded already.
-    pub fn under_way(process: &Process, sites: SitePolicy) -> Self {
-        let planned = |scope: &_| Ok::<_, Infallible>(plan_under_way(scope, sites));
-        let Ok(discovered) = Self::planned(process, planned);
-        discovered
-    }
-
-    fn planned<E>(
-        process: &Process,
-        plan: impl FnOnce(&[ScopeObject]) -> Result<Plan, E>,
-    ) -> Result<Self, E> {
-        let found = process.loaded_objects();
-        let pid = process.pid();
-        let too_many = process.has_more_mappings().then(|| {
-            "it has more mappings than residue reads: code and memory in the others is not known".to_owned()
-        });
-        let unseen = found.left_out().into_iter().chain(too_many);
-        let unseen = unseen.map(|text| format!("pid {pid}: {text}")).collect();
-        let mut unreadable = found.unreadable;
-        let mut objects = Vec::new();
-        let mut scope: Vec<ScopeObject> = Vec::new();
-        for object in found.objects {
-            match ScopeObject::of(&object) {
-                Ok(readable) => {
-                    scope.push(readable);
-                    objects.push(object);
-                }
-                Err(error) => unreadable.push(error),
-            }
-        }
-        Ok(Self {
-            plan: plan(&scope)?,
-            unseen,
-            walkers: walkers::notes(process, &objects, &scope),
-            objects,
-            unreadable,
-        })
-    }
-
-    /// What will not be seen, by residue or by others, one sentence each.
-    pub fn gaps(&self) -> impl Iterator<Item = String> {
-        let unreadable = self.unreadable.iter().map(ToString::to_string);
-        let skipped = self.plan.skipped.iter().map(|skipped| {
-            let object = self.objects[skipped.object].path.display();
-            format!(
-                "{} in {object} is not probed: {}",
-                skipped.symbol, skipped.reason
-            )
-        });
-        (self.unseen.iter().cloned())
-            .chain(unreadable)
-            .chain(skipped)
-            .chain(self.walkers.iter().cloned())
-    }
-}
 
 /// See the module documentation.
 pub struct Followed {

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     capture::{Interval, MappingTotals},
     heap::{Figures, Origin},
-    window::record::{ProcessUnbound, WindowEnd},
+    requests::record::{ProcessUnbound, WindowEnd},
 };
 
 impl Session<'_> {

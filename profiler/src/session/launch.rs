@@ -22,8 +22,8 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, waitid},
 };
 
-use super::{SessionError, followed::Discovered, limits};
-use crate::{probes::SitePolicy, signal_mask, target::Process};
+use super::{SessionError, discovered::Discovered, limits};
+use crate::{probes::SitePolicy, process::Process, signal_mask};
 
 /// How long a program may take from exec until its C library is mapped. Loading hundreds of
 /// libraries, each with a stop, takes under a second.

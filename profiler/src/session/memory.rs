@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Session, now};
-use crate::window::record::MemoryAt;
+use crate::requests::record::MemoryAt;
 
 /// What was seen since it was last written.
 #[derive(Debug, Default)]

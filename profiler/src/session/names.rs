@@ -14,8 +14,8 @@ use std::{
 
 use super::code::Object;
 use crate::{
+    process::{Root, TargetFile},
     symbolize::{CodeAddress, ModuleFile, Symbol, Symbolizer},
-    target::{Root, TargetFile},
 };
 
 /// Native frames of one object.

@@ -18,9 +18,9 @@ use residue_ebpf::abi::{
 
 use crate::{
     drain::Drain,
-    symbolize::{CodeObject, Symbol},
-    target::{Avma, FileKey, LoadBias, LoadedObject, Memory, Process, ProcessMemory},
-    unwind::runtime::python::{Interpreter, PythonRefusal, PythonSymbols, ThreadStack},
+    process::{Avma, FileKey, LoadBias, LoadedObject, Memory, Process, ProcessMemory},
+    python::{CodeObject, Interpreter, PythonRefusal, PythonSymbols, ThreadStack},
+    symbolize::Symbol,
 };
 
 /// What a code object is called that was freed before it could be read.

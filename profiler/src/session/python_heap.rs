@@ -6,17 +6,15 @@ use std::{collections::HashSet, num::NonZeroU32, time::Duration};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, ReadRef as _, read::Symbol};
 use residue_ebpf::abi::{call_shape::CallShape, counters::Counter, heap::FunctionInfo};
 
-use super::{Config, followed::Discovered, followed::Followed, python::Python};
+use super::{Config, discovered::Discovered, followed::Followed, python::Python};
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
-    probes::{
-        FunctionCode, SitePolicy,
-        python::{
-            AllocatorTable, Behind, NEW_POOL, OBJECT_FUNCTIONS, RAW_FUNCTIONS, SHAPES, inlined_at,
-            new_pool_called_by, pool_bytes, site_offset,
-        },
+    probes::{FunctionCode, SitePolicy},
+    process::{Avma, FileOffset, LoadedObject, ProcessMemory, Svma},
+    python::allocator::{
+        AllocatorTable, Behind, NEW_POOL, OBJECT_FUNCTIONS, RAW_FUNCTIONS, SHAPES, inlined_at,
+        new_pool_called_by, pool_bytes, site_offset,
     },
-    target::{Avma, FileOffset, LoadedObject, ProcessMemory, Svma},
 };
 
 /// What our programs take themselves for one object, beside the kernel's part: two at its allocation,

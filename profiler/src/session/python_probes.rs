@@ -1,9 +1,7 @@
 //! All probes on interpreters: on Python's own allocator, and on what its tasks are known by.
 
 use super::{
-    Config,
-    followed::{Discovered, Followed},
-    python_heap::PythonHeaps,
+    Config, discovered::Discovered, followed::Followed, python_heap::PythonHeaps,
     python_tasks::PythonTasks,
 };
 use crate::attach::{AttachError, Kernel};

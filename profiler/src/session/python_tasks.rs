@@ -8,14 +8,11 @@ use std::{
 
 use residue_ebpf::abi::{call_shape::CallShape, heap::FunctionInfo, python::PythonLayout};
 
-use super::{
-    Config,
-    followed::{Discovered, Followed},
-};
+use super::{Config, discovered::Discovered, followed::Followed};
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
-    target::{Avma, LoadedObject, ProcessMemory},
-    unwind::runtime::python::{Contexts, QueueFunctions},
+    process::{Avma, LoadedObject, ProcessMemory},
+    python::{Contexts, QueueFunctions},
 };
 
 /// The module that makes tasks, unless it is linked into the interpreter:

@@ -4,19 +4,15 @@ use std::collections::{HashMap, HashSet};
 
 use residue_ebpf::abi::{call_shape::CallShape, heap::FunctionInfo};
 
-use super::{
-    SessionError,
-    followed::{Discovered, Followed},
-    windows::Windows,
-};
+use super::{SessionError, discovered::Discovered, followed::Followed, windows::Windows};
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
     probes::{
         SitePolicy,
         windows::{SourceError, SourceObject, WindowProbe, WindowSource, plan_tls},
     },
-    target::{FileKey, FileOffset, LoadedObject},
-    window::route::Route,
+    process::{FileKey, FileOffset, LoadedObject},
+    requests::route::Route,
 };
 
 /// See the module documentation.

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     attach::{AttachError, Kernel},
     error_text::in_full,
-    target::Process,
+    process::Process,
 };
 
 /// The processes that can be recorded, and why the others cannot.

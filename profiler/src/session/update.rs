@@ -7,7 +7,7 @@ use residue_ebpf::abi::{
     heap::StackTotals,
 };
 
-use crate::window::{
+use crate::requests::{
     record::{Amount, ProcessUnbound, WindowRecord},
     route::Route,
 };

@@ -5,7 +5,7 @@ use crate::{
         ScopeObject,
         walkers::{self, Settings},
     },
-    target::{LoadedObject, Memory as _, Process, ProcessMemory, Svma},
+    process::{LoadedObject, Memory as _, Process, ProcessMemory, Svma},
 };
 
 /// Options of jemalloc are a line; longer ones are cut.

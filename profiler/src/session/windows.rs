@@ -13,7 +13,7 @@ use super::clock;
 use crate::{
     drain::Drain,
     probes::windows::WindowSource,
-    window::{
+    requests::{
         head::IdHeader,
         record::{
             Amount, Binding, LeftBehind, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord,

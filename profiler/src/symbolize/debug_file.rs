@@ -14,8 +14,8 @@ use std::{
 use object::{Object, ObjectSegment};
 
 use crate::{
+    process::{FileData, Root, TargetFile},
     symbolize::ModuleFile,
-    target::{FileData, Root, TargetFile},
 };
 
 /// Where distributions install debug files (GDB manual, "Separate Debug Files").

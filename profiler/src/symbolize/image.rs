@@ -20,7 +20,7 @@ use std::{
 use object::{LittleEndian, U32, U64, elf::SectionHeader64};
 
 use super::look_up::{Places, Question};
-use crate::target::TargetFile;
+use crate::process::TargetFile;
 pub(super) use budget::{Budget, Share, Taken};
 use plan::Plan;
 

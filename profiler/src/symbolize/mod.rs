@@ -9,13 +9,10 @@ mod debug_file;
 pub mod helper;
 mod image;
 mod look_up;
-mod python;
 mod room;
 
 #[cfg(test)]
 mod tests;
-
-pub use python::{CodeObject, CodeOffsets};
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -23,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::target::{FileKey, Root, RootId, TargetFile};
+use crate::process::{FileKey, Root, RootId, TargetFile};
 use debug_file::{Found, Search, Segment};
 use helper::Helper;
 use image::{Budget, Image, Share, Shared, Taken};

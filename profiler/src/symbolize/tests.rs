@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::debug_file::Search;
 use super::look_up::{Answer, Found, Here, LookUp, Question};
 use super::{CodeAddress, ModuleFile, Symbol, SymbolizeError, Symbolizer};
-use crate::target::{Root, TargetFile};
+use crate::process::{Root, TargetFile};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 

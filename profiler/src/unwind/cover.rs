@@ -6,7 +6,7 @@ use residue_ebpf::abi::unwind::Rule;
 
 use super::UnwindError;
 use super::table::{TableRow, UnwindStats};
-use crate::target::address::{Segment, TextSegments};
+use crate::process::address::{Segment, TextSegments};
 
 /// The most executable segments of an object. node has 3.
 const MAX_SEGMENTS: usize = 64;

@@ -22,8 +22,7 @@ mod expression;
 mod frame_pointers;
 mod pages;
 mod rule;
-pub mod runtime;
-mod sections;
+pub(crate) mod sections;
 mod store;
 mod table;
 mod trampoline;
@@ -34,7 +33,7 @@ mod tests;
 pub use store::{NoRoom, StoreLimits, StoreUsage, TableStore, Update};
 pub use table::{TableRow, UnwindStats, UnwindTable};
 
-use crate::target::elf::NotUsable;
+use crate::process::elf::NotUsable;
 
 /// Why residue can make no unwind table of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,7 @@ use object::read::ReadRef;
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _};
 
 use super::UnwindError;
-use crate::target::elf::NotUsable;
+use crate::process::elf::NotUsable;
 
 const ENDIAN: LittleEndian = LittleEndian;
 /// The most bytes of a section: twenty times what large programs have (node 20: 2.7 MiB for 27 MiB of code).
@@ -19,7 +19,7 @@ const MAX_SECTIONS: usize = 4096;
 const NAME_BYTES: u64 = ".debug_frame\0".len() as u64;
 
 /// A section of call frame information.
-pub(super) struct CfiSection<'data> {
+pub(crate) struct CfiSection<'data> {
     /// The bytes of the section.
     pub bytes: &'data [u8],
     /// The bases of relative pointers in the section, SVMA.
@@ -30,7 +30,7 @@ pub(super) struct CfiSection<'data> {
 
 /// The sections of call frame information that an object has.
 #[derive(Default)]
-pub(super) struct CfiSections<'data> {
+pub(crate) struct CfiSections<'data> {
     /// `.eh_frame`
     pub eh_frame: Option<CfiSection<'data>>,
     /// `.debug_frame`

@@ -11,7 +11,7 @@ use super::build::Builder;
 use super::cover::{Cover, Text};
 use super::entries;
 use super::sections::CfiSections;
-use crate::target::elf::text_segments;
+use crate::process::elf::text_segments;
 
 /// A rule, which holds from an offset to that of the next row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
-//! Checks that only `profiler/src/target/file.rs` opens files of a target.
+//! Checks that only `profiler/src/process/file.rs` opens files of a target.
 
 use super::{Finding, architecture::mentions, source::Source};
 
 /// The only file that opens what a target may have made or named.
-const OPENS: &[&str] = &["profiler/src/target/file"];
+const OPENS: &[&str] = &["profiler/src/process/file"];
 /// Modules that read our own files or the kernel's, and therefore open files themselves.
 const READS_OTHERS: &[&str] = &[
     // Captures and reports. The user gives their names.
@@ -47,7 +47,7 @@ pub fn files_of_targets_are_opened_in_one_way(source: &Source) -> Vec<Finding> {
     }
     let mut found = mentions(source, WORDS, |word| {
         format!(
-            "`{word}` outside of target/file.rs: open what a target may name by `Root::open` or \
+            "`{word}` outside of process/file.rs: open what a target may name by `Root::open` or \
              `TargetFile::behind`, which neither wait nor lead outside, and read it by `TargetFile::data`"
         )
     });
@@ -84,9 +84,9 @@ mod tests {
     fn a_file_that_is_opened_elsewhere_is_found() {
         let text = "let a = File::open(path);\nlet b = std::fs::read(path);\nlet c = OpenOptions::new();\n";
         assert_eq!(lines("profiler/src/session/python.rs", text), [1, 2, 3]);
-        assert_eq!(lines("profiler/src/target/process.rs", text), [1, 2, 3]);
-        assert_eq!(lines("profiler/src/target/file.rs", text), NONE);
-        assert_eq!(lines("profiler/src/target/file/root.rs", text), NONE);
+        assert_eq!(lines("profiler/src/process/process.rs", text), [1, 2, 3]);
+        assert_eq!(lines("profiler/src/process/file.rs", text), NONE);
+        assert_eq!(lines("profiler/src/process/file/root.rs", text), NONE);
         assert_eq!(lines("profiler/src/capture/file.rs", text), NONE);
         assert_eq!(lines("tests/src/recorder.rs", text), NONE);
     }
@@ -113,6 +113,6 @@ mod tests {
     #[test]
     fn prose_and_tests_may_open_files() {
         let text = "//! As `File::open` does.\n#[cfg(test)]\nmod tests {\n    fn a() { fs::read(x); }\n}\n";
-        assert_eq!(lines("profiler/src/target/elf.rs", text), NONE);
+        assert_eq!(lines("profiler/src/process/elf.rs", text), NONE);
     }
 }

@@ -8,12 +8,12 @@ use super::contradiction;
 use crate::capture::schema::WITH_WINDOWS;
 use crate::capture::tables::Tables;
 use crate::capture::{UnboundAt, Windows};
-use crate::window::head::Method;
-use crate::window::record::{
+use crate::requests::head::Method;
+use crate::requests::record::{
     Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd,
     WindowRecord,
 };
-use crate::window::route::Route;
+use crate::requests::route::Route;
 
 type Routes = HashMap<i64, Route>;
 

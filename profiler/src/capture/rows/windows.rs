@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use rusqlite::{Transaction, params};
 
 use super::{bounded, stored};
-use crate::window::record::{Amount, LeftBehind, MemoryAt, RssPair, Unbound, WindowRecord};
-use crate::window::route::Route;
+use crate::requests::record::{Amount, LeftBehind, MemoryAt, RssPair, Unbound, WindowRecord};
+use crate::requests::route::Route;
 
 /// The numbers of all routes that were written. The session bounds their number.
 #[derive(Clone, Debug, Default)]

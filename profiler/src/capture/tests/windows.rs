@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::capture::{UnboundAt, Windows};
-use crate::window::head::Method;
-use crate::window::record::{
+use crate::requests::head::Method;
+use crate::requests::record::{
     Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd,
     WindowRecord,
 };
-use crate::window::route::Route;
+use crate::requests::route::Route;
 
 fn amount(bytes: u64) -> Amount {
     Amount { bytes, objects: 1 }

@@ -8,7 +8,7 @@ use super::write_table;
 use crate::cli::messages;
 use crate::probes::windows::{SourceObject, WindowProbe, WindowSource, plan_tls};
 use crate::probes::{Plan, PlannedFunction, ScopeObject, SiteCost, SitePolicy, plan};
-use crate::target::{LoadedObject, Pid, Process, UnreadableObject};
+use crate::process::{LoadedObject, Pid, Process, UnreadableObject};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -7,11 +7,9 @@ use anyhow::Context as _;
 
 use super::write_table;
 use crate::{
+    process::{Load, Pid, Process},
+    python::{EvalPart, FoundBy, Function, Interpreter, Origin, PythonSymbols, ThreadStack},
     session::python::Python,
-    target::{Load, Pid, Process},
-    unwind::runtime::python::{
-        EvalPart, FoundBy, Function, Interpreter, Origin, PythonSymbols, ThreadStack,
-    },
 };
 
 const EXAMPLES: &str = "\
@@ -188,7 +186,7 @@ fn title(stack: &ThreadStack) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{target::Avma, unwind::runtime::python::ThreadState};
+    use crate::{process::Avma, python::ThreadState};
 
     fn text(stack: &ThreadStack) -> String {
         let mut out = Vec::new();

@@ -8,9 +8,9 @@ use residue_ebpf::abi::unwind::{Page, Row, Rule, RuleKind};
 
 use super::equation::Equation;
 use super::write_table;
-use crate::target::address::TextSegments;
-use crate::target::elf::text_segments;
-use crate::target::{FileOffset, Svma, TargetFile};
+use crate::process::address::TextSegments;
+use crate::process::elf::text_segments;
+use crate::process::{FileOffset, Svma, TargetFile};
 use crate::unwind::{NoRoom, StoreLimits, StoreUsage, TableStore, UnwindTable};
 
 const EXAMPLES: &str = "\

@@ -1,7 +1,7 @@
 use super::super::allocators::find;
 use super::super::symbols::{Forward, FunctionCode};
 use super::*;
-use crate::target::Svma;
+use crate::process::Svma;
 
 /// `push rbp; ret`
 const CODE: &[u8] = &[0x55, 0xc3];

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::target::address::Segment;
+use crate::process::address::Segment;
 
 /// The bytes of a note as the macros of `sys/sdt.h` lay them out.
 fn note(owner: &[u8], kind: u32, [address, base, semaphore]: [u64; 3], text: &[u8]) -> Vec<u8> {

@@ -11,7 +11,7 @@ use crate::{
         FunctionSymbol, ProbeSite, SitePolicy, demangle,
         exits::{self, NoExits},
     },
-    target::FileOffset,
+    process::FileOffset,
 };
 
 /// Why residue cannot make the calls of a function windows.

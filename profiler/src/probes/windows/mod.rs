@@ -21,7 +21,7 @@ pub use usdt::{ProbePair, UsdtError};
 
 use crate::{
     probes::{ProbeSite, SitePolicy},
-    target::{FileKey, FileOffset},
+    process::{FileKey, FileOffset},
 };
 
 /// A source of windows, as `--window` takes it.

@@ -9,7 +9,7 @@ use crate::{
     probes::{
         DamagedSymbols, FunctionSymbol, StaticProbe, SymbolName, demangle, functions, static_probes,
     },
-    target::{FileKey, elf::ElfFacts},
+    process::{FileKey, elf::ElfFacts},
 };
 
 /// The most similar names to keep, for the message when residue does not find a function.

@@ -2,7 +2,7 @@ use residue_ebpf::abi::call_shape::CallShape::{self, *};
 
 use super::*;
 use crate::probes::{FunctionCode, FunctionSymbol, StaticProbe};
-use crate::target::Svma;
+use crate::process::Svma;
 
 /// `push rbp; pop rbp; ret`
 const RETURNS: &[u8] = &[0x55, 0x5d, 0xc3];

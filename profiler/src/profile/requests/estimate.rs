@@ -5,10 +5,13 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use crate::capture::Capture;
-use crate::window::estimate::{self, Interval, MIN_REQUESTS, RouteEstimate};
-use crate::window::record::{MemoryAt, WindowRecord};
-use crate::window::route::Route;
-use crate::window::table::{EstimatedFrom, RouteTable, RowEstimate};
+use crate::estimate::{self, Interval, MIN_REQUESTS, RouteEstimate};
+use crate::requests::record::{MemoryAt, WindowRecord};
+use crate::requests::route::Route;
+use crate::{
+    estimate::EstimatedFrom,
+    requests::table::{RouteTable, RowEstimate},
+};
 
 /// The most intervals that the estimate tells apart: enough for three times the largest number of
 /// routes. In a longer recording, several intervals are joined into one.

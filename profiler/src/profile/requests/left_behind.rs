@@ -8,8 +8,8 @@ use super::{LeftProfile, Walk, left};
 use crate::capture::Windows;
 use crate::profile::FrameId;
 use crate::profile::stacks::Stacks;
-use crate::window::record::{Amount, LeftBehind, Stage};
-use crate::window::route::Route;
+use crate::requests::record::{Amount, LeftBehind, Stage};
+use crate::requests::route::Route;
 
 /// The marker of memory whose stack was gone when the recorder looked at stacks. Mostly, the
 /// process had freed the memory within that second.

@@ -15,8 +15,8 @@ use super::Walk;
 use super::left_behind::Group;
 use crate::profile::apportion::{in_proportion, nonzero_or};
 use crate::profile::stacks::Stacks;
-use crate::window::record::{Amount, Stage};
-use crate::window::route::Route;
+use crate::requests::record::{Amount, Stage};
+use crate::requests::route::Route;
 
 /// What requests of a group left behind from one stack.
 pub(super) struct Share {

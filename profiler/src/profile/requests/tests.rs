@@ -6,10 +6,10 @@ use residue_ebpf::abi::heap::StackKind;
 use super::*;
 use crate::capture::{Frame, FrameKind, Stack, Windows};
 use crate::profile::Profile;
+use crate::requests::head::Method;
+use crate::requests::record::{Binding, LeftBehind, MemoryAt};
 use crate::symbolize::Symbol;
-use crate::window::head::Method;
-use crate::window::record::{Binding, LeftBehind, MemoryAt};
-use crate::window::table::{EstimatedFrom, RowEstimate};
+use crate::{estimate::EstimatedFrom, requests::table::RowEstimate};
 
 const SECOND: u64 = 1_000_000_000;
 

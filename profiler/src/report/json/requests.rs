@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::{FrameObject, frames};
 use crate::profile::{FrameId, Profile, Walk};
 use crate::report::rows::{left_behind, sum};
-use crate::window::record::{Amount, Stage};
-use crate::window::table::RouteRow;
+use crate::requests::record::{Amount, Stage};
+use crate::requests::table::RouteRow;
 
 /// How many stacks a route lists. The other formats list all.
 const TOP_STACKS: usize = 5;

@@ -15,7 +15,7 @@ use crate::printable::printable;
 use crate::profile::{Figures, Frame, FrameId, LeftProfile, Profile, StackProfile};
 use crate::report::rows::{left_behind, rows, walked_share};
 use crate::report::{Measure, Options, heading, why_empty};
-use crate::window::record::{Amount, Stage};
+use crate::requests::record::{Amount, Stage};
 
 /// The type and the unit of one value of a sample.
 type SampleType = (&'static str, &'static str);

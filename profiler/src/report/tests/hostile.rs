@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::requests::request;
 use super::*;
 use crate::printable::hostile::{NAMES, is_unclean};
-use crate::window::head::Method;
-use crate::window::record::{Amount, LeftBehind, Stage as At};
-use crate::window::route::Route;
+use crate::requests::head::Method;
+use crate::requests::record::{Amount, LeftBehind, Stage as At};
+use crate::requests::route::Route;
 
 /// Makes a process, a module, a native and a Python frame, a stack, a counter, a note and a request
 /// for each name.

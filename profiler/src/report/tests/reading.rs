@@ -3,9 +3,9 @@
 
 use super::*;
 use crate::report::{Refusal, Selection};
-use crate::window::head::Method;
-use crate::window::record::{Amount, Binding, MemoryAt, WindowEnd, WindowRecord};
-use crate::window::route::Route;
+use crate::requests::head::Method;
+use crate::requests::record::{Amount, Binding, MemoryAt, WindowEnd, WindowRecord};
+use crate::requests::route::Route;
 
 const PACKAGES: &str = "/venv/lib/python3.11/site-packages";
 

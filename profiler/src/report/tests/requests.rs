@@ -5,12 +5,12 @@ use super::*;
 use crate::capture::{Interval, Meta, Writer, read};
 use crate::profile::Tier;
 use crate::report::{Refusal, Selection};
-use crate::window::head::Method;
-use crate::window::record::{
+use crate::requests::head::Method;
+use crate::requests::record::{
     Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd,
     WindowRecord,
 };
-use crate::window::route::Route;
+use crate::requests::route::Route;
 
 const BEGUN: u64 = 1_800_000_000 * SECOND;
 /// The number of intervals, of one second each.

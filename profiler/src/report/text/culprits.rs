@@ -10,8 +10,8 @@ use crate::profile::{FrameId, Profile};
 use crate::report::Options;
 use crate::report::rows::{self, Row};
 use crate::report::terminal::write_wrapped;
-use crate::window::record::Amount;
-use crate::window::route::Route;
+use crate::requests::record::Amount;
+use crate::requests::route::Route;
 use crate::wording;
 
 /// How to list rows.

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{target::TargetFile, unwind::UnwindTable};
+use crate::{process::TargetFile, unwind::UnwindTable};
 
 /// Where an object can be read.
 pub enum Source {

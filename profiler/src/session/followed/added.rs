@@ -7,7 +7,7 @@ use residue_ebpf::abi::call_shape::AttachRank;
 use crate::{
     attach::AttachError,
     probes::{Plan, PlannedFunction},
-    target::{FileKey, FileOffset},
+    process::{FileKey, FileOffset},
 };
 
 /// What came of putting probes in.

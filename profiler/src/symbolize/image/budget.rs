@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, ops::AddAssign};
 
-use crate::target::RootId;
+use crate::process::RootId;
 
 /// All copies of symbol tables. The largest of real programs take some 200 MiB.
 const SYMBOLS: u64 = 512 << 20;
@@ -117,7 +117,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::Root;
+    use crate::process::Root;
 
     #[test]
     fn no_root_takes_what_others_need_and_what_is_given_back_is_there_again() {

@@ -7,7 +7,7 @@ use object::read::ReadRef;
 use object::read::elf::{CompressionHeader as _, FileHeader as _, SectionHeader as _};
 
 use super::{ENDIAN, ImageError, Share, Shared, Taken, no_section};
-use crate::target::FileData;
+use crate::process::FileData;
 
 /// A linked object has some forty. Those with one a function are not linked yet.
 const MAX_SECTIONS: usize = 4096;

@@ -14,7 +14,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::plan::{Contents, Plan, Section};
 use super::{ENDIAN, no_section};
-use crate::target::TargetFile;
+use crate::process::TargetFile;
 
 /// What a section begins at a multiple of, bytes: more than any structure in one needs.
 const ALIGNMENT: u64 = 16;

@@ -9,8 +9,8 @@ use residue_ebpf::abi::unwind::RuleKind;
 
 use super::oracle::{Gimli, Registers, Step, by_rule};
 use crate::machine::skipped;
-use crate::target::FileOffset;
-use crate::target::elf::text_segments;
+use crate::process::FileOffset;
+use crate::process::elf::text_segments;
 use crate::unwind::UnwindTable;
 
 /// Compares what a table states at the first and the last byte of every `stride`-th row with gimli. Returns for how

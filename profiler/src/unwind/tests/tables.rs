@@ -3,7 +3,7 @@
 use residue_ebpf::abi::unwind::{Rule, RuleKind};
 
 use super::elf::{CALLED, Cfi, TEXT, TEXT_OFFSET, object};
-use crate::target::elf::NotUsable;
+use crate::process::elf::NotUsable;
 use crate::unwind::rule::GAP;
 use crate::unwind::{UnwindError, UnwindTable};
 

@@ -1,0 +1,232 @@
+//! What a target may read itself.
+//!
+//! residue runs as root, and a target chooses the names of files that are read for it: without a look at who
+//! asks, a link to a file that only root may read would be read like any other.
+
+use std::{fs::File, io, io::Read, path::Path};
+
+use crate::process::Pid;
+
+/// Above what `/proc/PID/status` holds: a process in as many groups as there may be has 700 KB of them.
+const MAX_STATUS_BYTES: u64 = 1 << 20;
+/// The kernel takes no more groups (limits.h, `NGROUPS_MAX`).
+const MAX_GROUPS: usize = 1 << 16;
+
+/// As whom the kernel lets a process open files (credentials(7), "filesystem user ID").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    user: u32,
+    group: u32,
+    groups: Vec<u32>,
+}
+
+impl Owner {
+    /// Whom a process is.
+    ///
+    /// # Errors
+    ///
+    /// When the process is gone.
+    pub(super) fn of(pid: Pid) -> io::Result<Self> {
+        let path = Path::new("/proc").join(pid.to_string()).join("status");
+        Self::parse(&read_status(File::open(path)?)?)
+            .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// `Uid` and `Gid` list the real, effective, saved and filesystem ids (proc_pid_status(5)).
+    fn parse(status: &[u8]) -> Option<Self> {
+        let numbers = |name: &[u8]| -> Option<Vec<u32>> {
+            let mut lines = status.split(|byte| *byte == b'\n');
+            let value = lines.find_map(|line| line.strip_prefix(name))?;
+            let words = str::from_utf8(value).ok()?.split_whitespace();
+            words.take(MAX_GROUPS).map(|it| it.parse().ok()).collect()
+        };
+        Some(Self {
+            user: *numbers(b"Uid:")?.get(3)?,
+            group: *numbers(b"Gid:")?.get(3)?,
+            groups: numbers(b"Groups:")?,
+        })
+    }
+
+    /// Does something that the kernel judges as if this owner did it. Only this thread is changed, and only
+    /// until that is done.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not let us be somebody else, though we are root.
+    pub(super) fn act<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        // Who is not root has no more than its own rights to give away.
+        if !rustix::process::geteuid().is_root() {
+            return act();
+        }
+        let ours = Self {
+            user: rustix::process::geteuid().as_raw(),
+            group: rustix::process::getegid().as_raw(),
+            groups: groups()?,
+        };
+        if *self == ours {
+            return act();
+        }
+        let _back = Back(ours);
+        self.become_it()?;
+        act()
+    }
+
+    /// Whether the kernel lets us act for this owner.
+    pub(super) fn can_be_acted_for(&self) -> bool {
+        self.act(|| Ok(())).is_ok()
+    }
+
+    /// Groups first: who is no longer root may not choose them. The C library's functions for it change all
+    /// threads, so the system calls are made here.
+    fn become_it(&self) -> io::Result<()> {
+        if groups()? != self.groups {
+            let (count, list) = (self.groups.len(), self.groups.as_ptr());
+            // SAFETY: the list holds so many ids and outlives the call.
+            if unsafe { libc::syscall(libc::SYS_setgroups, count, list) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        // SAFETY: plain system calls about the current thread, without pointers.
+        let now = unsafe {
+            libc::syscall(libc::SYS_setfsgid, self.group);
+            libc::syscall(libc::SYS_setfsuid, self.user);
+            // They say whom they replaced; nobody has the id -1, so these only ask.
+            (
+                libc::syscall(libc::SYS_setfsgid, u32::MAX),
+                libc::syscall(libc::SYS_setfsuid, u32::MAX),
+            )
+        };
+        match now == (i64::from(self.group), i64::from(self.user)) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::PermissionDenied.into()),
+        }
+    }
+}
+
+/// What `/proc/PID/status` says, all of it: of a part, the last number could be another one.
+///
+/// # Errors
+///
+/// When the process is gone, or it is longer than that of any process.
+pub(in crate::process) fn read_status(file: impl Read) -> io::Result<Vec<u8>> {
+    let mut status = Vec::new();
+    file.take(MAX_STATUS_BYTES).read_to_end(&mut status)?;
+    match (status.len() as u64) < MAX_STATUS_BYTES {
+        true => Ok(status),
+        false => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn groups() -> io::Result<Vec<u32>> {
+    let groups = rustix::process::getgroups()?;
+    Ok(groups
+        .into_iter()
+        .map(rustix::process::Gid::as_raw)
+        .collect())
+}
+
+/// Whom this thread becomes again.
+struct Back(Owner);
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        let Owner { user, group, .. } = self.0;
+        // SAFETY: plain system calls about the current thread, without pointers. The user first: with it the
+        // right to choose the others comes back.
+        unsafe {
+            libc::syscall(libc::SYS_setfsuid, user);
+            libc::syscall(libc::SYS_setfsgid, group);
+        }
+        // Cannot fail where it could be changed. If it did, fewer files could be read.
+        let _ = self.0.become_it();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    #[test]
+    fn ids_are_those_by_which_files_are_opened() {
+        let status = b"Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n";
+        let owner = Owner {
+            user: 4,
+            group: 8,
+            groups: vec![9, 10],
+        };
+        assert_eq!(Owner::parse(status), Some(owner));
+        assert_eq!(Owner::parse(b"Uid:\t1\n"), None);
+        assert_eq!(Owner::parse(b""), None);
+    }
+
+    /// Only root can be somebody else.
+    #[test]
+    fn what_an_owner_may_not_read_is_not_read_for_it() -> io::Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let directory = tempfile::tempdir()?;
+        let secret = directory.path().join("secret");
+        fs::write(&secret, "secret")?;
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
+        let nobody = Owner {
+            user: 65_534,
+            group: 65_534,
+            groups: Vec::new(),
+        };
+        let denied = nobody.act(|| File::open(&secret)).map_err(|it| it.kind());
+        assert_eq!(denied.err(), Some(io::ErrorKind::PermissionDenied));
+        assert!(File::open(&secret).is_ok(), "we are root again");
+        Ok(())
+    }
+
+    /// As many as the kernel takes, of the longest numbers.
+    #[test]
+    fn all_groups_of_a_process_are_known() -> io::Result<()> {
+        let groups: Vec<u32> = (0..MAX_GROUPS as u32)
+            .map(|it| 4_000_000_000 + it)
+            .collect();
+        let of_thread = std::thread::spawn(move || {
+            // SAFETY: the list holds so many ids and outlives the call, which changes this thread alone.
+            let set = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+            let id = rustix::thread::gettid().as_raw_nonzero().get();
+            (set == 0).then(|| Owner::of(id).map(|it| it.groups == groups))
+        });
+        let known = of_thread.join().expect("it does not panic");
+        let Some(known) = known else {
+            crate::machine::skipped("all_groups_of_a_process_are_known", "root");
+            return Ok(());
+        };
+        assert!(known?);
+        Ok(())
+    }
+
+    /// As in a container that may not choose groups: what needs no change is done.
+    #[test]
+    fn who_is_us_already_needs_no_privilege() -> io::Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let us = Owner {
+            user: 0,
+            group: rustix::process::getegid().as_raw(),
+            groups: groups()?,
+        };
+        let nobody = Owner {
+            user: 65_534,
+            ..us.clone()
+        };
+        let done = std::thread::spawn(move || -> io::Result<[bool; 2]> {
+            use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+            let mut ours = capabilities(None)?;
+            ours.effective &= !(CapabilitySet::SETGID | CapabilitySet::SETUID);
+            set_capabilities(None, ours)?;
+            Ok([us.can_be_acted_for(), nobody.can_be_acted_for()])
+        });
+        let done = done.join().expect("it does not panic")?;
+        assert_eq!(done, [true, false]);
+        Ok(())
+    }
+}

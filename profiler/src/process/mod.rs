@@ -1,0 +1,31 @@
+//! Discover: what a process is, which files it runs code from, and in which order its symbols
+//! resolve. All reading of `/proc` is here, and all opening of files that a target names.
+//!
+//! A [`Process`] is opened once and held by a pidfd, so that a PID reused by another process is
+//! never mistaken for the target. Everything in a target is hostile input: reads are bounded, and
+//! what contradicts itself is refused or left out by name, never trusted.
+
+pub mod address;
+mod backing;
+mod children;
+pub mod elf;
+mod file;
+mod link_map;
+mod live;
+mod mapping;
+mod memory;
+mod objects;
+mod refusal;
+mod sandbox;
+mod search_order;
+mod settings;
+
+pub use address::{Avma, FileOffset, LoadBias, Svma};
+pub use backing::Backing;
+pub use children::children;
+pub use file::{FileData, ReadBudget, Root, RootId, TargetFile};
+pub use live::{Pid, Process};
+pub use mapping::{FileKey, Mapping, Mappings};
+pub use memory::{Memory, ProcessMemory};
+pub use objects::{Load, LoadedObject, LoadedObjects, UnreadableObject};
+pub use refusal::Refusal;

@@ -1,3 +1,0 @@
-//! Language runtimes that keep frames of their own beside the native stack.
-
-pub mod python;
