@@ -57,13 +57,11 @@ impl Blocked {
 ///
 /// When the kernel refuses, which it has no reason to.
 pub fn restore() -> io::Result<()> {
-    match BEFORE.get() {
-        // SAFETY: reads the set.
-        Some(before) => {
-            check(unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, ptr::null_mut()) })
-        }
-        None => Ok(()),
-    }
+    let Some(before) = BEFORE.get() else {
+        return Ok(());
+    };
+    // SAFETY: reads the set.
+    check(unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, ptr::null_mut()) })
 }
 
 fn check(error: libc::c_int) -> io::Result<()> {
