@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+mod uncounted;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -7,7 +7,6 @@ use residue_ebpf::abi::window::{WindowStage, id_and_stage};
 use super::*;
 use crate::window::head::HEAD_BYTES;
 use crate::window::route::RouteRules;
-
 use WindowEventKind::{Closed, Opened, Request, Response};
 
 const SLOT: u32 = 3;
@@ -346,7 +345,7 @@ proptest! {
         steps in vec((0..4_u32, 1..6_u32, any::<u64>(), fragments()), 0..60),
     ) {
         let mut tracker = tracker();
-        let mut open = HashSet::new();
+        let mut open = std::collections::HashSet::new();
         for (kind, id, bits, fragment) in steps {
             let mut state = bound(id);
             state.bound_and_flags = bits;
@@ -498,19 +497,4 @@ fn memory_is_not_known_of_a_request_that_ended_unseen() {
     let last = Last::looked_at(state, &ProcessWindows::default(), 9000);
     let records = tracker.finish(1, &last, Some(WindowEnd::StillOpen));
     assert_eq!(records[0].delta(), None);
-}
-
-#[test]
-fn what_was_over_before_nobody_counted_any_more_is_bound() {
-    let mut tracker = tracker();
-    let messages: [(_, &[u8]); 2] = [
-        (Opened, b"GET / HTTP/1.1\r\n\r\n"),
-        (Response, b"HTTP/1.1 200 OK\r\n\r\n"),
-    ];
-    let state = converse(&mut tracker, &messages);
-    tracker.no_longer_counts(SLOT, 2001);
-    assert_eq!(close(&mut tracker, state)[0].binding, Binding::Exact);
-    let state = converse(&mut tracker, &messages);
-    tracker.no_longer_counts(SLOT, 2000);
-    assert_eq!(close(&mut tracker, state)[0].binding, Binding::None);
 }
