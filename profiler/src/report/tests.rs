@@ -3,6 +3,7 @@
 mod hostile;
 mod picture;
 mod pprof;
+mod processes;
 mod reading;
 mod requests;
 mod wire;
@@ -243,34 +244,6 @@ fn folded_has_a_root_for_each_of_several_processes_that_are_told_apart() -> Test
     };
     Format::Folded.write(&Profile::from(&capture), options, &mut out)?;
     insta::assert_snapshot!(String::from_utf8(out)?);
-    Ok(())
-}
-
-#[test]
-fn a_process_that_was_not_recorded_is_in_no_heading_and_no_count() -> TestResult {
-    let mut capture = capture();
-    for (slot, why) in [(1, "not recorded: it may not be traced"), (2, "exited")] {
-        let process = Process {
-            slot,
-            pid: 5,
-            comm: "worker".into(),
-            ..Process::default()
-        };
-        let ended = Ended {
-            at_ns: 1,
-            reason: why.to_owned(),
-        };
-        capture.processes.push((process, Some(ended)));
-    }
-    let text = render_text(&capture, Format::Text, Measure::Outstanding)?;
-    let whole: Vec<&str> = text.split_whitespace().collect();
-    let whole = whole.join(" ");
-    assert!(whole.contains("gunicorn (pid 4242) and 1 more"), "{text}");
-    assert!(whole.contains("in 1 of 2 processes"), "{text}");
-    assert!(
-        whole.contains("not recorded: it may not be traced"),
-        "{text}"
-    );
     Ok(())
 }
 

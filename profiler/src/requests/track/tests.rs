@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+mod uncounted;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -348,7 +348,7 @@ proptest! {
         steps in vec((0..4_u32, 1..6_u32, any::<u64>(), fragments()), 0..60),
     ) {
         let mut tracker = tracker();
-        let mut open = HashSet::new();
+        let mut open = std::collections::HashSet::new();
         for (kind, id, bits, fragment) in steps {
             let mut state = bound(id);
             state.bound_and_flags = bits;
