@@ -17,6 +17,11 @@ const UNKNOWN: &str = "[stack unknown]";
 /// Stands behind the frames of a shallow context.
 const SHALLOW: &str = "[stack not walked]";
 
+/// What glibc's `free` is called. Of the functions of allocators, all others are known to be at work while they map.
+const FREE: [&str; 4] = ["free", "cfree", "__libc_free", "__GI___libc_free"];
+/// Below it are `mmap` and at most so many of its own functions.
+const INSIDE_FREE: usize = 8;
+
 /// What tells two rows apart.
 pub(super) type Row = (Option<usize>, Vec<FrameId>);
 
@@ -85,6 +90,16 @@ impl<'a> Stacks<'a> {
         let frames = self.stacks.get(&id).map(|stack| &stack.frames[..]);
         let mut innermost = frames.unwrap_or_default().iter().take(2);
         innermost.any(|id| self.role(*id) == Role::Interpreter)
+    }
+
+    /// Whether glibc mapped it inside `free`: an arena of 64 MiB, where that is a thread's first call.
+    pub(super) fn is_mapped_by_free(&self, id: u32) -> bool {
+        let frames = self.stacks.get(&id).map(|stack| &stack.frames[..]);
+        let innermost = frames.unwrap_or_default().iter().take(INSIDE_FREE);
+        let mut symbols = innermost
+            .filter_map(|id| self.frames.get(id))
+            .flat_map(|frame| &frame.symbols);
+        symbols.any(|symbol| FREE.contains(&symbol.name.as_str()))
     }
 
     /// The stack's frames, with markers where some are missing.
