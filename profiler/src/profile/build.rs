@@ -124,7 +124,13 @@ fn mapped(capture: &Capture, stacks: &mut Stacks<'_>) -> Vec<MappingProfile> {
         let arenas = totals.owner == MappingOwner::Application
             && are_arenas(&totals.figures)
             && stacks.is_mapped_by_interpreter(totals.stack);
-        rows.entry((totals.owner, arenas, row))
+        let owner = match totals.owner {
+            MappingOwner::Application if stacks.is_mapped_by_free(totals.stack) => {
+                MappingOwner::Allocator
+            }
+            owner => owner,
+        };
+        rows.entry((owner, arenas, row))
             .or_default()
             .add(totals.figures);
     }

@@ -18,6 +18,12 @@ const UNKNOWN: &str = "[stack unknown]";
 /// The marker that follows the frames of a shallow context.
 const SHALLOW: &str = "[stack not walked]";
 
+/// The names of glibc's `free`. The kernel side knows of all other functions of allocators that they are at work while
+/// they map.
+const FREE: [&str; 4] = ["free", "cfree", "__libc_free", "__GI___libc_free"];
+/// The frames that are looked through for `free`: `mmap` and a few functions of glibc's own are inside of `free`.
+const INSIDE_FREE: usize = 8;
+
 /// The target and the frames of a row. Two rows with the same key are one row.
 pub(super) type Row = (Option<usize>, Vec<FrameId>);
 
@@ -89,6 +95,16 @@ impl<'a> Stacks<'a> {
         let frames = self.stacks.get(&id).map(|stack| &stack.frames[..]);
         let mut innermost = frames.unwrap_or_default().iter().take(2);
         innermost.any(|id| self.role(*id) == Role::Interpreter)
+    }
+
+    /// Whether glibc mapped the memory inside `free`: an arena of 64 MiB, where `free` is a thread's first call.
+    pub(super) fn is_mapped_by_free(&self, id: u32) -> bool {
+        let frames = self.stacks.get(&id).map(|stack| &stack.frames[..]);
+        let innermost = frames.unwrap_or_default().iter().take(INSIDE_FREE);
+        let mut symbols = innermost
+            .filter_map(|id| self.frames.get(id))
+            .flat_map(|frame| &frame.symbols);
+        symbols.any(|symbol| FREE.contains(&symbol.name.as_str()))
     }
 
     /// Lists the frames of the stack, with markers where frames are missing.

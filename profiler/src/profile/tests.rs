@@ -336,6 +336,31 @@ fn arenas_are_what_the_interpreter_maps_in_their_size() {
     assert_eq!(arenas(mapping(2, 1 << 20, 1)), 0, "by an extension");
 }
 
+/// As a thread of Node's that frees before it allocates has glibc do.
+#[test]
+fn an_arena_that_was_mapped_inside_free_is_the_allocators() {
+    let mut capture = capture();
+    capture.frames[2].symbols = vec![symbol("__GI___libc_free", "malloc.c", 3)];
+    capture.stacks = vec![stack(1, &[4, 4, 2, 0]), stack(2, &[4, 4, 0])];
+    let mapping = |stack| MappingTotals {
+        stack,
+        owner: MappingOwner::Application,
+        figures: Figures {
+            inuse_bytes: 64 << 20,
+            inuse_objects: 1,
+            alloc_bytes: 128 << 20,
+            alloc_objects: 1,
+        },
+    };
+    capture.mappings = vec![mapping(1), mapping(2)];
+    let profile = Profile::from(&capture);
+    assert_eq!(
+        profile.mapped(MappingOwner::Allocator).inuse_bytes,
+        64 << 20
+    );
+    assert_eq!(profile.mapped_beside().inuse_bytes, 64 << 20);
+}
+
 #[test]
 fn a_recording_that_was_cut_off_ends_at_its_last_interval() {
     let profile = Profile::from(&Capture {

@@ -1,4 +1,4 @@
-mod uncounted;
+use std::collections::HashSet;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
