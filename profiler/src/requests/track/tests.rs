@@ -1,5 +1,3 @@
-use std::collections::HashSet;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 use residue_ebpf::abi::window::{WindowStage, id_and_stage};
