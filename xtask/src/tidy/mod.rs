@@ -65,7 +65,7 @@ pub fn run() -> Result<()> {
         "{} findings against the house rules (CONTRIBUTING.md)",
         findings.len()
     );
-    println!("tidy: {} files, {} rules", sources.len(), RULES.len() + 2);
+    println!("tidy: {} files, {} rules", sources.len(), RULES.len() + 3);
     Ok(())
 }
 
@@ -78,7 +78,9 @@ fn findings(sources: &[Source]) -> Vec<String> {
     let imports = imports.map(|(path, finding)| format!("{path}:{finding}"));
     let readme = readme::commands_exist(sources).into_iter();
     let readme = readme.map(|finding| format!("README.md:{finding}"));
-    of_files.chain(imports).chain(readme).collect()
+    let page = rooms::architecture_names_what_is_there(sources).into_iter();
+    let page = page.map(|finding| format!("ARCHITECTURE.md:{finding}"));
+    of_files.chain(imports).chain(readme).chain(page).collect()
 }
 
 impl fmt::Display for Finding {

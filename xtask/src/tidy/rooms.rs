@@ -117,6 +117,58 @@ pub fn imports_keep_to_the_table(sources: &[Source]) -> Vec<Located<'_>> {
         .collect()
 }
 
+/// Checks that ARCHITECTURE.md names every room, and no file or directory of the sources that is not there.
+pub fn architecture_names_what_is_there(sources: &[Source]) -> Vec<Finding> {
+    let Some(page) = sources
+        .iter()
+        .find(|source| source.path == "ARCHITECTURE.md")
+    else {
+        return vec![Finding::new(1, "there is no ARCHITECTURE.md")];
+    };
+    let mut findings = Vec::new();
+    for package in page.text().split("\n### `").skip(1) {
+        let package = package.split("\n#").next().unwrap_or_default();
+        let (root, section) = package.split_once('`').unwrap_or_default();
+        let rooms = sources
+            .iter()
+            .filter_map(|source| room_of(&source.path, root));
+        let rooms: BTreeSet<&str> = rooms.collect();
+        let named: Vec<&str> = section
+            .split('`')
+            .filter(|name| name.starts_with("src/"))
+            .collect();
+        for room in rooms {
+            let names = [format!("src/{room}.rs"), format!("src/{room}/")];
+            if !named.iter().any(|name| names.iter().any(|of| of == name)) {
+                findings.push(Finding::new(
+                    1,
+                    format!("`{root}` has a room `{room}` that is not on this page"),
+                ));
+            }
+        }
+        for name in named {
+            let path = format!("{root}{name}");
+            let is_there = |source: &Source| {
+                source.path == path || path.ends_with('/') && source.path.starts_with(&path)
+            };
+            if !sources.iter().any(is_there) {
+                findings.push(Finding::new(1, format!("there is no `{path}`")));
+            }
+        }
+    }
+    findings
+}
+
+/// Returns the room of a file of Rust, if the file is of the package at `root`.
+fn room_of<'a>(path: &'a str, root: &str) -> Option<&'a str> {
+    let file = path
+        .strip_prefix(root)?
+        .strip_prefix("src/")?
+        .strip_suffix(".rs")?;
+    let room = file.split('/').next()?;
+    (!["main", "lib", "machine"].contains(&room)).then_some(room)
+}
+
 impl House {
     fn check<'a>(&self, sources: &'a [Source]) -> Vec<Located<'a>> {
         let (files, mut findings) = self.read(sources);
@@ -289,6 +341,25 @@ mod tests {
         ] {
             assert!(found(house, file, "")[0].contains("does not name `attic`"));
         }
+    }
+
+    #[test]
+    fn a_room_that_the_page_leaves_out_is_found_and_a_file_that_is_not_there() {
+        let page = "# A\n### `a/`: one\n- `src/top/`: it. `src/gone.rs`: not there.\n### Around\n`src/b.rs`\n";
+        let sources = [
+            Source::new("ARCHITECTURE.md", page),
+            Source::new("a/src/top/mod.rs", ""),
+            Source::new("a/src/attic.rs", ""),
+        ];
+        let findings = architecture_names_what_is_there(&sources).into_iter();
+        let messages: Vec<_> = findings.map(|finding| finding.message).collect();
+        assert_eq!(
+            messages,
+            [
+                "`a/` has a room `attic` that is not on this page",
+                "there is no `a/src/gone.rs`"
+            ]
+        );
     }
 
     #[test]
