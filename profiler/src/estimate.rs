@@ -53,7 +53,7 @@ const MIN_MOVES: usize = 4;
 /// One interval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interval {
-    /// How long it was, nanoseconds; not zero.
+    /// How long it was, nanoseconds; not zero. None is much shorter than others.
     pub length_ns: u64,
     /// Growth of what is outstanding (or of RSS, which is noisier), bytes.
     pub growth: i64,

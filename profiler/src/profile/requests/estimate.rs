@@ -208,7 +208,20 @@ fn looked_at_as_well(levels: &[Level]) -> Vec<Level> {
     };
     let mut all: Vec<_> = levels.windows(2).flat_map(between).collect();
     all.extend(levels.last().copied());
-    all
+    apart(all, every_ns / 2)
+}
+
+/// Without looks that came too soon after the one before: what is by time would be said by whatever happened in a moment.
+fn apart(mut levels: Vec<Level>, least_ns: u64) -> Vec<Level> {
+    let mut last_ns = None;
+    levels.retain(|it| {
+        let is_apart = last_ns.is_none_or(|last| it.at_ns.saturating_sub(last) >= least_ns);
+        if is_apart {
+            last_ns = Some(it.at_ns);
+        }
+        is_apart
+    });
+    levels
 }
 
 /// Counts the growth and the requests of each interval, for all processes together.
