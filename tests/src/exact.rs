@@ -3,9 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    fs::{self, File},
+    path::Path,
+    process::Stdio,
 };
 
+use anyhow::{Context as _, Result};
+
 use crate::{
+    machine::PATIENCE,
+    recorder::Recorder,
     report::Report,
     truth::{Held, Truth},
 };
@@ -26,6 +33,28 @@ pub fn assert_exact(truth: &Truth, report: &Report) {
         "residue's report is not the target's truth\n{}lost: {losses:?}\nnotes: {notes:?}",
         table(&differences)
     );
+}
+
+/// Has residue start a fixture that counts sites, and compares the whole run. Panics as [`assert_exact`] does.
+///
+/// # Errors
+///
+/// When the program cannot be recorded, or tells no truth.
+pub fn assert_exact_command(program: &Path) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (input, output) = (directory.path().join("in"), directory.path().join("out"));
+    fs::write(&input, "go\nexit\n")?;
+    let arguments = [program.as_os_str(), "8000".as_ref()];
+    let stdio = (
+        Stdio::from(File::open(&input)?),
+        Stdio::from(File::create(&output)?),
+    );
+    let recording = Recorder::launch(&arguments, stdio)?.wait(PATIENCE)?;
+    let said = fs::read_to_string(&output)?;
+    let line = said.lines().find(|line| line.starts_with('{'));
+    let truth = serde_json::from_str(line.context("the target told no truth")?)?;
+    assert_exact(&truth, &recording.report()?.only_sites());
+    Ok(())
 }
 
 /// One figure that is not what it should be.

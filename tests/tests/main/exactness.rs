@@ -1,20 +1,14 @@
 //! At the barrier, what residue calls outstanding is what the target holds: site by site, to the
 //! byte, with nothing lost.
 
-use std::{
-    fs::{self, File},
-    io::Write as _,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{process::Command, thread, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use residue_tests::{
     code_bytes::assert_clean,
-    exact::assert_exact,
+    exact::{assert_exact, assert_exact_command},
     fixtures::Fixture,
-    machine::{self, Knobs, PATIENCE},
+    machine::{self, Knobs},
     recorder::Recorder,
     target::Target,
     truth::Truth,
@@ -180,19 +174,5 @@ fn the_descendants_of_a_process_are_recorded_with_it() -> Result<()> {
 #[test]
 fn a_command_that_residue_starts_is_exact_from_its_beginning() -> Result<()> {
     let _turn = machine::beside_others();
-    let program = Fixture::HeapWalk.build()?;
-    let directory = tempfile::tempdir()?;
-    let (input, output) = (directory.path().join("in"), directory.path().join("out"));
-    File::create(&input)?.write_all(b"go\nexit\n")?;
-    let arguments = [program.as_os_str(), "8000".as_ref()];
-    let stdio = (
-        Stdio::from(File::open(&input)?),
-        Stdio::from(File::create(&output)?),
-    );
-    let recording = Recorder::launch(&arguments, stdio)?.wait(PATIENCE)?;
-    let said = fs::read_to_string(&output)?;
-    let line = said.lines().find(|line| line.starts_with('{'));
-    let truth = serde_json::from_str(line.context("the target told no truth")?)?;
-    assert_exact(&truth, &recording.report()?.only_sites());
-    Ok(())
+    assert_exact_command(&Fixture::HeapWalk.build()?)
 }

@@ -2,20 +2,18 @@
 
 use std::{
     fs,
-    fs::File,
-    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use residue_tests::{
     code_bytes::assert_clean,
-    exact::assert_exact,
+    exact::{assert_exact, assert_exact_command},
     fixtures::Fixture,
-    machine::{self, PATIENCE},
+    machine,
     recorder::{Recorder, Recording, Refusal, record},
     target::Target,
     truth::Truth,
@@ -58,21 +56,7 @@ fn a_static_pie_program_in_cpp_is_exact() -> Result<()> {
 #[test]
 fn a_static_pie_command_is_exact_from_its_beginning() -> Result<()> {
     let _turn = machine::beside_others();
-    let program = Fixture::HeapWalkStaticPie.build()?;
-    let directory = tempfile::tempdir()?;
-    let (input, output) = (directory.path().join("in"), directory.path().join("out"));
-    File::create(&input)?.write_all(b"go\nexit\n")?;
-    let arguments = [program.as_os_str(), "8000".as_ref()];
-    let stdio = (
-        Stdio::from(File::open(&input)?),
-        Stdio::from(File::create(&output)?),
-    );
-    let recording = Recorder::launch(&arguments, stdio)?.wait(PATIENCE)?;
-    let said = fs::read_to_string(&output)?;
-    let line = said.lines().find(|line| line.starts_with('{'));
-    let truth = serde_json::from_str(line.context("the target told no truth")?)?;
-    assert_exact(&truth, &recording.report()?.only_sites());
-    Ok(())
+    assert_exact_command(&Fixture::HeapWalkStaticPie.build()?)
 }
 
 /// A copy of a fixture, changed by a tool of binutils.
