@@ -88,7 +88,7 @@ fn directory() -> Result<TempDir> {
 
 #[test]
 fn a_debug_file_beside_the_program_names_its_functions() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let directory = directory()?;
     let program = copy_of(Fixture::Named, directory.path(), "named")?;
     split(&program)?;
@@ -101,7 +101,7 @@ fn a_debug_file_beside_the_program_names_its_functions() -> Result<()> {
 
 #[test]
 fn a_fifo_as_debug_file_does_not_hang_a_recording() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let directory = directory()?;
     let program = copy_of(Fixture::Named, directory.path(), "named")?;
     let debug = split(&program)?;
@@ -116,7 +116,7 @@ fn a_fifo_as_debug_file_does_not_hang_a_recording() -> Result<()> {
 /// Its checksum would have to be taken, and its sections are where nothing was written.
 #[test]
 fn a_debug_file_without_end_does_not_hang_a_recording() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let directory = directory()?;
     let program = copy_of(Fixture::Named, directory.path(), "named")?;
     let debug = split(&program)?;
@@ -133,7 +133,7 @@ fn a_debug_file_without_end_does_not_hang_a_recording() -> Result<()> {
 /// As a package upgrade may do it. The part that the target has mapped stays, so the target lives on.
 #[test]
 fn a_library_that_is_cut_off_does_not_end_a_recording() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let directory = directory()?;
     let library = copy_of(Fixture::NamedLibrary, directory.path(), "libnamed.so")?;
     let mapped = end_of_segments(&library)?;
@@ -157,7 +157,7 @@ fn a_library_that_is_cut_off_does_not_end_a_recording() -> Result<()> {
 
 #[test]
 fn a_debug_file_that_is_cut_off_does_not_end_a_recording() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let directory = directory()?;
     let library = copy_of(Fixture::NamedLibrary, directory.path(), "libnamed.so")?;
     let debug = split(&library)?;
@@ -179,7 +179,7 @@ fn a_debug_file_that_is_cut_off_does_not_end_a_recording() -> Result<()> {
 /// The kernel says `libnamed.so (deleted)` of a file that is gone, which may be the name of something else.
 #[test]
 fn what_has_the_name_of_a_library_by_now_is_not_opened() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let directory = directory()?;
     let library = copy_of(Fixture::NamedLibrary, directory.path(), "libnamed.so")?;
     let mut target = Target::start(&Fixture::Named.build()?, &[path(&library)?])?;

@@ -66,7 +66,7 @@ fn names(directory: &Path) -> Result<Vec<String>> {
 
 #[test]
 fn what_is_recorded_by_sudo_belongs_to_who_called_it() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (uid, gid) = (USER.to_string(), USER.to_string());
     let by_sudo = [("SUDO_UID", &*uid), ("SUDO_GID", &*gid)];
     let (directory, capture) = recorded(&by_sudo)?;
@@ -86,7 +86,7 @@ fn what_is_recorded_by_sudo_belongs_to_who_called_it() -> Result<()> {
 
 #[test]
 fn a_report_replaces_a_link_and_leaves_what_it_leads_to() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (directory, capture) = recorded(&[])?;
     let [victim, link] = ["victim", "link.svg"].map(|it| directory.path().join(it));
     fs::write(&victim, "precious")?;
@@ -105,7 +105,7 @@ fn a_report_replaces_a_link_and_leaves_what_it_leads_to() -> Result<()> {
 /// There is neither a capture nor a process to look at before.
 #[test]
 fn a_bad_output_is_refused_before_anything_else_is_done() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let directory = tempfile::tempdir()?;
     let none = directory.path().join("none");
     for (to, words) in [
@@ -123,7 +123,7 @@ fn a_bad_output_is_refused_before_anything_else_is_done() -> Result<()> {
 #[test]
 fn a_report_that_fails_leaves_nothing_behind() -> Result<()> {
     const TEST: &str = "a_report_that_fails_leaves_nothing_behind";
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (directory, capture) = recorded(&[])?;
     let small = directory.path().join("small");
     fs::create_dir(&small)?;
@@ -145,7 +145,7 @@ fn a_report_that_fails_leaves_nothing_behind() -> Result<()> {
 
 #[test]
 fn a_report_goes_to_devices_pipes_and_standard_output() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (directory, capture) = recorded(&[])?;
     succeeded(&mut rendered(&capture, Path::new("/dev/null"))?)?;
     let whole = directory.path().join("out.svg");
@@ -163,7 +163,7 @@ fn a_report_goes_to_devices_pipes_and_standard_output() -> Result<()> {
 /// A name of a file, of a process and of a command line, in one.
 #[test]
 fn a_hostile_name_of_a_program_reaches_no_terminal() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let directory = tempfile::tempdir()?;
     let name = "\u{1b}[2J\u{202e}\u{200b}\u{9b}1m\nx;<b>"
         .as_bytes()
@@ -201,7 +201,7 @@ fn assert_clean(text: &str) {
 /// A process may call itself as an option is called.
 #[test]
 fn the_next_command_can_be_copied_whatever_the_program_is_called() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let directory = tempfile::tempdir()?;
     let program = directory.path().join("-rf");
     fs::copy(Fixture::Churn.build()?, &program)?;

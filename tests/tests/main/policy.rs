@@ -16,7 +16,7 @@ use residue_tests::{
 /// The context of a native allocation reaches to its site.
 #[test]
 fn every_site_is_exact_though_few_stacks_are_walked() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let program = Fixture::HeapWalk.build()?;
     let mut target = Target::start(&program, &[])?;
     let recorder = Recorder::start(&[target.pid()], &["--stacks", "auto"])?;
@@ -34,7 +34,7 @@ fn every_site_is_exact_though_few_stacks_are_walked() -> Result<()> {
 
 #[test]
 fn every_site_is_exact_without_any_full_stack() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let program = Fixture::HeapWalk.build()?;
     let mut target = Target::start(&program, &[])?;
     let recorder = Recorder::start(&[target.pid()], &["--stacks", "none"])?;
@@ -55,7 +55,7 @@ const UNTIL_SUSPECTED: Duration = Duration::from_secs(5);
 
 #[test]
 fn what_leaks_gets_full_stacks_from_when_it_is_suspected() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !has(
         "what_leaks_gets_full_stacks_from_when_it_is_suspected",
         machine::PYTHON,

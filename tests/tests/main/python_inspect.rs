@@ -71,7 +71,7 @@ fn shown(text: &str) -> Stacks {
 
 #[test]
 fn threads_run_what_python_says_they_run() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     for python in programs("threads_run_what_python_says_they_run") {
         let target = Target::spawn(Command::new(&python).arg(script("sleepers.py")))?;
         let expected = said(&target)?;
@@ -121,7 +121,7 @@ fn contexts_shown(text: &str) -> BTreeMap<String, String> {
 
 #[test]
 fn the_context_of_a_thread_is_that_of_the_task_that_it_runs() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     for python in programs("the_context_of_a_thread_is_that_of_the_task_that_it_runs") {
         let target = Target::spawn(Command::new(&python).arg(script("contexts.py")))?;
         let expected = contexts_said(&target)?;
@@ -134,7 +134,7 @@ fn the_context_of_a_thread_is_that_of_the_task_that_it_runs() -> Result<()> {
 
 #[test]
 fn a_state_behind_many_other_keys_is_found() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let keys = Fixture::PthreadKeys.build()?;
     for python in programs("a_state_behind_many_other_keys_is_found") {
         let mut command = Command::new(&python);
@@ -161,7 +161,7 @@ fn a_state_behind_many_other_keys_is_found() -> Result<()> {
 
 #[test]
 fn functions_of_a_subinterpreter_are_named() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     for python in programs("functions_of_a_subinterpreter_are_named") {
         let mut target = Target::spawn(Command::new(&python).arg(script("subinterpreter.py")))?;
         target.await_line("ready")?;

@@ -38,7 +38,7 @@ fn lines_of<'a>(lines: &'a str, path: &str) -> Vec<&'a str> {
 
 #[test]
 fn watch_suspects_the_route_that_goes_on_growing_and_no_other() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let server = Server::thread_per_connection(&[])?;
     let watcher = Watcher::start(server.pid, &["--table-every", "1s"])?;
     ask_all(&server)?;
@@ -75,7 +75,7 @@ fn watch_suspects_the_route_that_goes_on_growing_and_no_other() -> Result<()> {
 
 #[test]
 fn watch_calls_nothing_retained_that_is_freed_each_time() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let server = Server::thread_per_connection(&[])?;
     let watcher = Watcher::start(server.pid, &[])?;
     ask_all(&server)?;
@@ -114,7 +114,7 @@ fn text(recording: &Recording, arguments: &[&str]) -> Result<String> {
 
 #[test]
 fn what_two_processes_hold_by_the_same_stack_is_one_row() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let program = Fixture::Churn.build()?;
     let mut targets = [(); 2].map(|()| Target::start(&program, &["1", "500", "3"]));
     let pids: Vec<u32> = targets
@@ -145,7 +145,7 @@ fn what_two_processes_hold_by_the_same_stack_is_one_row() -> Result<()> {
 
 #[test]
 fn what_was_not_followed_is_not_reported_as_none() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let server = Server::thread_per_connection(&[])?;
     let recorder = Recorder::start(&[server.pid], &["--rss-only"])?;
     let mut connection = Connection::open(server.port)?;

@@ -149,7 +149,7 @@ fn assert_keeps(report: &Report, bytes: u64, objects: u64) {
 
 #[test]
 fn a_redis_that_overwrites_integers_by_integers_keeps_nothing() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !machine::has(
         "a_redis_that_overwrites_integers_by_integers_keeps_nothing",
         REDIS,
@@ -173,7 +173,7 @@ fn a_redis_that_overwrites_integers_by_integers_keeps_nothing() -> Result<()> {
 
 #[test]
 fn each_set_in_redis_leaves_exactly_its_object_and_its_string() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !machine::has(
         "each_set_in_redis_leaves_exactly_its_object_and_its_string",
         REDIS,

@@ -34,7 +34,7 @@ fn assert_untouched(target: &mut Target) -> Result<()> {
 
 #[test]
 fn a_pid_that_does_not_exist_is_refused() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut gone = Command::new("true").spawn()?;
     gone.wait()?;
     refusal(gone.id())?.assert_says(&["no process", &gone.id().to_string(), "pgrep"]);
@@ -43,7 +43,7 @@ fn a_pid_that_does_not_exist_is_refused() -> Result<()> {
 
 #[test]
 fn a_kernel_thread_is_refused() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     // Every kernel thread is a child of this one; inside a PID namespace there is none.
     if !fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm.trim() == "kthreadd") {
         machine::skipped("a_kernel_thread_is_refused", "the initial PID namespace");
@@ -55,7 +55,7 @@ fn a_kernel_thread_is_refused() -> Result<()> {
 
 #[test]
 fn a_zombie_is_refused() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut child = Command::new("true").spawn()?;
     let stat = format!("/proc/{}/stat", child.id());
     let dead = || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "));
@@ -67,7 +67,7 @@ fn a_zombie_is_refused() -> Result<()> {
 
 #[test]
 fn without_privileges_residue_names_the_ones_it_needs() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let setpriv = Needed {
         program: "setpriv",
         package: "util-linux",
@@ -100,7 +100,7 @@ fn without_privileges_residue_names_the_ones_it_needs() -> Result<()> {
 
 #[test]
 fn a_go_program_is_refused() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !machine::has("a_go_program_is_refused", EXPORTER) {
         return Ok(());
     }
@@ -113,7 +113,7 @@ fn a_go_program_is_refused() -> Result<()> {
 
 #[test]
 fn a_32_bit_process_is_refused() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let started = Fixture::ThirtyTwoBit
         .build()
         .and_then(|program| Target::start(&program, &[]));
@@ -128,7 +128,7 @@ fn a_32_bit_process_is_refused() -> Result<()> {
 
 #[test]
 fn a_static_binary_without_symbols_is_refused() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let fixture = Fixture::StaticStripped;
     if !fixture.can_be_had("a_static_binary_without_symbols_is_refused") {
         return Ok(());
@@ -141,7 +141,7 @@ fn a_static_binary_without_symbols_is_refused() -> Result<()> {
 /// Attaching takes some tens of milliseconds, and the process ends somewhere in them.
 #[test]
 fn a_process_that_ends_while_residue_attaches_is_no_accident() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     for centiseconds in 0..12 {
         let mut child = Command::new("sleep")
             .arg(format!("0.{centiseconds:02}"))
@@ -192,7 +192,7 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_disk_that_is_full_from_the_start_is_named_as_the_reason() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let disk = SmallDisk::mount("64k")?;
     let directory = disk.directory()?;
     let mut filler = File::create(directory.path().join("filler"))?;
@@ -206,7 +206,7 @@ fn a_disk_that_is_full_from_the_start_is_named_as_the_reason() -> Result<()> {
 /// The empty capture fits, the ten thousand stacks of the workload do not.
 #[test]
 fn a_disk_that_fills_up_ends_the_recording_with_the_reason() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let disk = SmallDisk::mount("256k")?;
     let mut target = Target::start(&Fixture::Stacks.build()?, &[])?;
     let pids = [target.pid()];
@@ -240,7 +240,7 @@ const USER_VERSION: u64 = 60;
 
 #[test]
 fn a_capture_from_a_newer_residue_is_refused() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let recording = a_capture()?;
     let mut file = File::options().write(true).open(recording.capture())?;
     file.seek(SeekFrom::Start(USER_VERSION))?;
@@ -250,7 +250,7 @@ fn a_capture_from_a_newer_residue_is_refused() -> Result<()> {
 
 #[test]
 fn a_truncated_capture_is_refused() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let recording = a_capture()?;
     let file = File::options().write(true).open(recording.capture())?;
     let length = file.metadata()?.len();
@@ -264,7 +264,7 @@ fn a_truncated_capture_is_refused() -> Result<()> {
 
 #[test]
 fn a_file_that_is_no_capture_is_refused() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let program = find_in_path("sh").context("there is a shell")?;
     assert_report_refuses(&program, &["not a", "capture"])?;
     assert_report_refuses(Path::new("no-such.residue"), &["no-such.residue"])

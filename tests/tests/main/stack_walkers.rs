@@ -48,7 +48,7 @@ fn assert_notes(recording: &Recording, words: &[&str]) -> Result<()> {
 /// It sees every stack end at its own call, and goes on.
 #[test]
 fn jemalloc_that_profiles_is_named_and_unharmed() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !Path::new(JEMALLOC).exists() {
         let test = "jemalloc_that_profiles_is_named_and_unharmed";
         machine::skipped(test, "the package libjemalloc2");
@@ -69,7 +69,7 @@ fn jemalloc_that_profiles_is_named_and_unharmed() -> Result<()> {
 
 #[test]
 fn a_preloaded_library_that_takes_stacks_is_named_and_the_target_unharmed() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let library = Fixture::StackTaker.build()?.display().to_string();
     let recording = recorded(&[("LD_PRELOAD", &library)])?;
     assert_notes(&recording, &["libstack_taker.so", "calls backtrace"])
@@ -78,7 +78,7 @@ fn a_preloaded_library_that_takes_stacks_is_named_and_the_target_unharmed() -> R
 /// gperftools marks the variable as used, by a byte that is no text.
 #[test]
 fn the_heap_profiler_of_gperftools_is_named_and_unharmed() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !Path::new(TCMALLOC).exists() {
         let test = "the_heap_profiler_of_gperftools_is_named_and_unharmed";
         machine::skipped(test, "the package libgoogle-perftools4");
@@ -96,7 +96,7 @@ fn the_heap_profiler_of_gperftools_is_named_and_unharmed() -> Result<()> {
 /// The one is linked with the sanitizer's library; the other contains it, and has no symbols.
 #[test]
 fn a_program_with_a_sanitizer_is_refused() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     for (fixture, name) in [
         (Fixture::Sanitized, "AddressSanitizer"),
         (Fixture::SanitizedStatic, "a sanitizer"),

@@ -13,7 +13,7 @@ fn truth_of(fixture: Fixture, arguments: &[&str]) -> Result<Truth> {
 
 #[test]
 fn calls_that_fail_hold_nothing() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let truth = truth_of(Fixture::HeapWalk, &["8000"])?;
     let failing = truth.sites.iter().filter(|(site, _)| {
         site.ends_with("_fails") || site.ends_with("_overflows") || *site == "site_abandoned"
@@ -27,7 +27,7 @@ fn calls_that_fail_hold_nothing() -> Result<()> {
 
 #[test]
 fn every_other_site_of_the_family_holds_something() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let truth = truth_of(Fixture::HeapWalk, &["8000"])?;
     for site in [
         "malloc",
@@ -53,7 +53,7 @@ fn every_other_site_of_the_family_holds_something() -> Result<()> {
 
 #[test]
 fn chains_of_calls_hold_together_what_sites_hold() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     Fixture::SteppedLibrary.build()?;
     for (fixture, arguments) in [
         (Fixture::Chains, &[][..]),
@@ -77,7 +77,7 @@ fn chains_of_calls_hold_together_what_sites_hold() -> Result<()> {
 
 #[test]
 fn the_single_threaded_walk_ends_the_same_in_every_run() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (first, second) = (
         truth_of(Fixture::HeapWalk, &["0"])?,
         truth_of(Fixture::HeapWalk, &["0"])?,
@@ -89,7 +89,7 @@ fn the_single_threaded_walk_ends_the_same_in_every_run() -> Result<()> {
 
 #[test]
 fn churn_holds_as_many_blocks_as_it_is_told() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::start(&Fixture::Churn.build()?, &["2", "1000", "10"])?;
     target.ask("fill", "filled")?;
     target.ask("run 10000", "ns_per_pair")?;

@@ -75,7 +75,7 @@ fn binutils(test: &str) -> bool {
 
 #[test]
 fn a_functions_entry_and_returns_are_found() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !binutils("a_functions_entry_and_returns_are_found") {
         return Ok(());
     }
@@ -104,7 +104,7 @@ fn a_functions_entry_and_returns_are_found() -> Result<()> {
 
 #[test]
 fn a_function_that_ends_in_another_one_gets_a_return_probe() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let target = Target::start(&Fixture::Jobs.build()?, &[])?;
     let found = sites(target.pid(), &["fn:tail_job"])?;
     assert_eq!(found.len(), 1, "{found:?}");
@@ -114,7 +114,7 @@ fn a_function_that_ends_in_another_one_gets_a_return_probe() -> Result<()> {
 
 #[test]
 fn static_probes_are_where_readelf_sees_them() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !binutils("static_probes_are_where_readelf_sees_them") {
         return Ok(());
     }
@@ -139,7 +139,7 @@ fn static_probes_are_where_readelf_sees_them() -> Result<()> {
 
 #[test]
 fn what_makes_no_windows_is_refused_by_name() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let target = Target::start(&Fixture::Jobs.build()?, &[])?;
     let cpp = Target::start(&Fixture::JobsCpp.build()?, &[])?;
     let counted = Target::start(&Fixture::JobsWithSemaphores.build()?, &[])?;
@@ -179,7 +179,7 @@ fn what_makes_no_windows_is_refused_by_name() -> Result<()> {
 /// Each Python has its `_ssl`, and they share the system's OpenSSL.
 #[test]
 fn the_functions_of_tls_are_found_in_the_library_that_python_loads() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let test = "the_functions_of_tls_are_found_in_the_library_that_python_loads";
     if !binutils(test) {
         return Ok(());

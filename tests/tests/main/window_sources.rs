@@ -94,7 +94,7 @@ fn interrupt(child: &Child, signal: Signal) -> Result<()> {
 /// A pool allocates meanwhile, for whom nobody knows.
 #[test]
 fn a_call_has_what_its_own_thread_allocates_and_nothing_else() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::spawn(Command::new(Fixture::Queued.build()?).arg("blocking"))?;
     let said = target.await_line("ready ")?;
     let port = said.rsplit(' ').next().context("a port")?.parse()?;
@@ -120,7 +120,7 @@ fn a_call_has_what_its_own_thread_allocates_and_nothing_else() -> Result<()> {
 
 /// Has the target do jobs while it is watched.
 fn watch_jobs(fixture: Fixture, sources: &[&str], commands: &[&str]) -> Result<Vec<Window>> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::start(&fixture.build()?, &[])?;
     let watcher = Watcher::start(target.pid(), sources)?;
     for command in commands {
@@ -249,7 +249,7 @@ const KEEPS: u64 = 100_001;
 
 #[test]
 fn every_request_by_https_is_a_window() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let test = "every_request_by_https_is_a_window";
     let openssl = Needed {
         program: "openssl",

@@ -19,7 +19,7 @@ const BESIDE: usize = 400_000;
 
 #[test]
 fn debug_information_that_ends_its_reader_does_not_end_a_recording() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let inlined = [vec![CHILDREN; DEPTH], vec![0; DEPTH]].concat();
     let (recording, report) = record(&inlined, &[])?;
     let said = "cannot be read: it confuses the symbolizer";
@@ -31,7 +31,7 @@ fn debug_information_that_ends_its_reader_does_not_end_a_recording() -> Result<(
 /// It is given up after a while, in which the recording can be ended.
 #[test]
 fn debug_information_without_end_does_not_keep_a_recording_from_its_end() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let ranges = [vec![8; 16 * BESIDE], vec![0; 16]].concat();
     let (_, report) = record(&[RANGES, 0, 0, 0, 0].repeat(BESIDE), &ranges)?;
     assert!(report.notes["frames_nameless"] > 0, "{:?}", report.notes);

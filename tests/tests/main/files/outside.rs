@@ -88,7 +88,7 @@ fn build_id_path(program: &Path) -> Result<PathBuf> {
 
 #[test]
 fn a_debug_file_in_a_container_names_its_functions() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let container = Container::new()?;
     let debug = container.hide_debug_file()?;
     let inside = container.root().join(build_id_path(&container.program())?);
@@ -105,7 +105,7 @@ fn a_debug_file_in_a_container_names_its_functions() -> Result<()> {
 
 #[test]
 fn a_fifo_for_a_build_id_does_not_hang_a_recording() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let container = Container::new()?;
     container.hide_debug_file()?;
     let inside = container.root().join(build_id_path(&container.program())?);
@@ -119,7 +119,7 @@ fn a_fifo_for_a_build_id_does_not_hang_a_recording() -> Result<()> {
 
 #[test]
 fn an_absolute_link_does_not_lead_out_of_a_container() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let container = Container::new()?;
     let secret = container.hide_debug_file()?;
     let inside = container.root().join(build_id_path(&container.program())?);
@@ -135,7 +135,7 @@ fn an_absolute_link_does_not_lead_out_of_a_container() -> Result<()> {
 
 #[test]
 fn a_debug_link_does_not_lead_out_of_a_container() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let container = Container::new()?;
     container.hide_debug_file()?;
     lead_to(&container.program(), "../../secret/named.debug")?;
@@ -148,7 +148,7 @@ fn a_debug_link_does_not_lead_out_of_a_container() -> Result<()> {
 
 #[test]
 fn a_debug_file_beside_a_program_in_a_container_names_its_functions() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let container = Container::new()?;
     split(&container.program())?;
     let mut target = container.start()?;
@@ -161,7 +161,7 @@ fn a_debug_file_beside_a_program_in_a_container_names_its_functions() -> Result<
 /// No container: the target's root is ours, but it may not read everything.
 #[test]
 fn what_a_target_may_not_read_is_not_read_for_it() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let container = Container::new()?;
     let secret = container.hide_debug_file()?;
     for (path, mode) in [(container.directory.path(), 0o755), (&*secret, 0o600)] {

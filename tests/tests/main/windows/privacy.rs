@@ -90,7 +90,7 @@ fn assert_silent(what: &str, bytes: &[u8]) {
 
 #[test]
 fn no_secret_of_a_request_is_in_what_watch_says() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let strictly = [requests(), vec![a_word()]].concat();
     for (arguments, requests) in [
         (&["--json"][..], requests()),
@@ -127,7 +127,7 @@ fn assert_files_silent(capture: &Path) -> Result<()> {
 
 #[test]
 fn no_secret_of_a_request_is_in_a_capture_or_a_report() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let server = Server::thread_per_connection(&[])?;
     let recorder = Recorder::start(&[server.pid], &["--interval", "200ms"])?;
     let requests = tell_secrets(server.port, &requests())?;

@@ -54,7 +54,7 @@ fn every_route_belongs_to_one_kind_of_load() {
 
 #[test]
 fn the_servers_in_c_and_rust_answer_every_request() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     for keep_alive in [true, false] {
         let mut server = Server::thread_per_connection(&[])?;
         assert_serves(&server, keep_alive)?;
@@ -67,7 +67,7 @@ fn the_servers_in_c_and_rust_answer_every_request() -> Result<()> {
 
 #[test]
 fn the_servers_in_python_answer_every_request() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let test = "the_servers_in_python_answer_every_request";
     let python = pythons(test).into_iter().find(|it| it.name == PYTHON);
     let Some(python) = python
@@ -86,7 +86,7 @@ fn the_servers_in_python_answer_every_request() -> Result<()> {
 
 #[test]
 fn the_strict_server_reads_and_sends_in_every_way() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut server = Server::thread_per_connection(&["ways"])?;
     let body = b"x".repeat(3000);
     for way in 0..20 {
