@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     path::PathBuf,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -93,18 +94,21 @@ pub const REDIS: Needed = Needed {
     package: "redis-server",
 };
 
-/// Whether `program` can be run. When not, says on standard error which package `test` lacks.
+/// Whether a program can be run. When not, says on standard error which package the running test lacks.
 #[must_use]
-pub fn has(test: &str, needed: Needed) -> bool {
+pub fn has(needed: Needed) -> bool {
     let found = find_in_path(needed.program).is_some();
     if !found {
-        skipped(test, &format!("the package {}", needed.package));
+        skipped(&format!("the package {}", needed.package));
     }
     found
 }
 
-/// Says that a test did not run. Around the test runner's capture, so that it is seen.
-pub fn skipped(test: &str, needs: &str) {
+/// Says that the running test, or a part of it, did not run. The test runner names its threads after the tests. The line
+/// goes around the test runner's capture, so that it is seen.
+pub fn skipped(needs: &str) {
+    let thread = thread::current();
+    let test = thread.name().unwrap_or("a test");
     let line = format!("SKIPPED {test}: needs {needs}\n");
     // Standard error that is closed leaves nowhere to say it.
     drop(std::io::stderr().write_all(line.as_bytes()));
@@ -129,6 +133,6 @@ pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool 
         if Instant::now() > deadline {
             return false;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
 }

@@ -32,12 +32,12 @@ pub struct Python {
 /// Every Python that is there: those of pyenv, whose library is shared, and Debian's. Says which are
 /// missing.
 #[must_use]
-pub fn pythons(test: &str) -> Vec<Python> {
+pub fn pythons() -> Vec<Python> {
     let mut found = Vec::new();
     for name in VERSIONS {
         match pyenv(name) {
             Some(path) => found.push(Python { path, name }),
-            None => skipped(test, &format!("Python {name} (pyenv install {name})")),
+            None => skipped(&format!("Python {name} (pyenv install {name})")),
         }
     }
     if Path::new(DEBIAN).exists() {
@@ -45,22 +45,22 @@ pub fn pythons(test: &str) -> Vec<Python> {
         let name = "debian";
         found.push(Python { path, name });
     } else {
-        skipped(test, "Debian's python3.11");
+        skipped("Debian's python3.11");
     }
     found
 }
 
 /// As [`pythons`], the programs alone.
 #[must_use]
-pub fn programs(test: &str) -> Vec<PathBuf> {
-    let pythons = pythons(test).into_iter();
+pub fn programs() -> Vec<PathBuf> {
+    let pythons = pythons().into_iter();
     pythons.map(|python| python.path).collect()
 }
 
 /// As [`pythons`], without those whose interpreter is laid out as another's: Debian's and 3.9.
 #[must_use]
-pub fn python_layouts(test: &str) -> Vec<Python> {
-    let mut found = pythons(test);
+pub fn python_layouts() -> Vec<Python> {
+    let mut found = pythons();
     found.retain(|python| !matches!(python.name, "3.9" | "debian"));
     found
 }
@@ -109,10 +109,10 @@ impl Python {
     /// # Errors
     ///
     /// When the compiler does not accept it.
-    pub fn build_extension(&self, test: &str, module: &str) -> Result<bool> {
+    pub fn build_extension(&self, module: &str) -> Result<bool> {
         let headers = PathBuf::from(self.says("sysconfig.get_paths()['include']")?);
         if !headers.join("Python.h").exists() {
-            skipped(test, &format!("headers of {} (python3-dev)", self.name));
+            skipped(&format!("headers of {} (python3-dev)", self.name));
             return Ok(false);
         }
         fs::create_dir_all(self.built())?;
@@ -148,7 +148,7 @@ impl Python {
     /// # Errors
     ///
     /// When the virtual environment cannot be made.
-    pub fn with_packages(&self, test: &str, packages: &[&str]) -> Result<Option<Self>> {
+    pub fn with_packages(&self, packages: &[&str]) -> Result<Option<Self>> {
         // One for each set, or tests would take turns in making them anew.
         let venv = format!("{}-{}", self.name, packages.join("-"));
         let venv = target_directory().join("fixtures/venv").join(venv);
@@ -169,14 +169,14 @@ impl Python {
         let mut make = Command::new(&self.path);
         let made = make.args(["-m", "venv", "--clear"]).arg(&venv).output()?;
         if !made.status.success() {
-            skipped(test, &format!("venv in {} (python3-venv)", self.name));
+            skipped(&format!("venv in {} (python3-venv)", self.name));
             return Ok(None);
         }
         let mut pip = Command::new(&with.path);
         pip.args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"]);
         let installed = pip.args(packages).output()?;
         if !installed.status.success() {
-            skipped(test, &format!("{} from PyPI", packages.join(" and ")));
+            skipped(&format!("{} from PyPI", packages.join(" and ")));
             return Ok(None);
         }
         ensure!(has_all(), "pip has installed what cannot be imported");

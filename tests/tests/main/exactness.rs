@@ -15,9 +15,9 @@ use residue_tests::{
 };
 
 /// Records the fixture's whole run, as often as asked for, and compares each time.
-fn exact_in_every_run(test: &str, fixture: Fixture, arguments: &[&str]) -> Result<()> {
+fn exact_in_every_run(fixture: Fixture, arguments: &[&str]) -> Result<()> {
     let _turn = machine::beside_others();
-    if !fixture.can_be_had(test) {
+    if !fixture.can_be_had() {
         return Ok(());
     }
     let program = fixture.build()?;
@@ -43,50 +43,32 @@ fn calls_in_rust() -> String {
 
 #[test]
 fn every_function_of_the_malloc_family_is_exact() -> Result<()> {
-    let test = "every_function_of_the_malloc_family_is_exact";
-    exact_in_every_run(test, Fixture::HeapWalk, &[&calls()])
+    exact_in_every_run(Fixture::HeapWalk, &[&calls()])
 }
 
 #[test]
 fn every_kind_of_new_and_delete_is_exact() -> Result<()> {
-    exact_in_every_run(
-        "every_kind_of_new_and_delete_is_exact",
-        Fixture::HeapWalkCpp,
-        &[],
-    )
+    exact_in_every_run(Fixture::HeapWalkCpp, &[])
 }
 
 #[test]
 fn a_static_musl_program_is_exact() -> Result<()> {
-    exact_in_every_run(
-        "a_static_musl_program_is_exact",
-        Fixture::HeapWalkMusl,
-        &[&calls()],
-    )
+    exact_in_every_run(Fixture::HeapWalkMusl, &[&calls()])
 }
 
 #[test]
 fn rust_on_the_system_allocator_is_exact() -> Result<()> {
-    let test = "rust_on_the_system_allocator_is_exact";
-    exact_in_every_run(test, Fixture::RustSystem, &[&calls_in_rust()])
+    exact_in_every_run(Fixture::RustSystem, &[&calls_in_rust()])
 }
 
 #[test]
 fn rust_on_a_static_jemalloc_is_exact() -> Result<()> {
-    exact_in_every_run(
-        "rust_on_a_static_jemalloc_is_exact",
-        Fixture::RustJemalloc,
-        &[&calls_in_rust()],
-    )
+    exact_in_every_run(Fixture::RustJemalloc, &[&calls_in_rust()])
 }
 
 #[test]
 fn rust_on_a_static_mimalloc_is_exact() -> Result<()> {
-    exact_in_every_run(
-        "rust_on_a_static_mimalloc_is_exact",
-        Fixture::RustMimalloc,
-        &[&calls_in_rust()],
-    )
+    exact_in_every_run(Fixture::RustMimalloc, &[&calls_in_rust()])
 }
 
 #[test]

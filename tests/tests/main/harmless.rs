@@ -172,7 +172,7 @@ sys.stdin.readline()
 fn a_library_that_cannot_be_probed_is_noted() -> Result<()> {
     let _turn = machine::alone();
     let library = Fixture::Unprobeable.build()?;
-    let pythons = pythons("a_library_that_cannot_be_probed_is_noted");
+    let pythons = pythons();
     let Some(python) = pythons.last() else {
         return Ok(());
     };

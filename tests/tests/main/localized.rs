@@ -20,9 +20,9 @@ use residue_tests::{
 };
 use tempfile::TempDir;
 
-fn exact(test: &str, fixture: Fixture, arguments: &[&str]) -> Result<()> {
+fn exact(fixture: Fixture, arguments: &[&str]) -> Result<()> {
     let _turn = machine::beside_others();
-    if !fixture.can_be_had(test) {
+    if !fixture.can_be_had() {
         return Ok(());
     }
     let mut target = Target::start(&fixture.build()?, arguments)?;
@@ -35,21 +35,18 @@ fn exact(test: &str, fixture: Fixture, arguments: &[&str]) -> Result<()> {
 /// glibc's `malloc` is a local symbol there.
 #[test]
 fn a_static_pie_program_is_exact() -> Result<()> {
-    let test = "a_static_pie_program_is_exact";
-    exact(test, Fixture::HeapWalkStaticPie, &["8000"])
+    exact(Fixture::HeapWalkStaticPie, &["8000"])
 }
 
 #[test]
 fn a_static_pie_program_on_musl_is_exact() -> Result<()> {
-    let test = "a_static_pie_program_on_musl_is_exact";
-    exact(test, Fixture::HeapWalkStaticPieMusl, &["8000"])
+    exact(Fixture::HeapWalkStaticPieMusl, &["8000"])
 }
 
 /// `operator new` calls that `malloc`.
 #[test]
 fn a_static_pie_program_in_cpp_is_exact() -> Result<()> {
-    let test = "a_static_pie_program_in_cpp_is_exact";
-    exact(test, Fixture::HeapWalkStaticPieCpp, &[])
+    exact(Fixture::HeapWalkStaticPieCpp, &[])
 }
 
 /// It maps no C library for which residue could wait.

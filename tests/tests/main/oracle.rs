@@ -45,9 +45,9 @@ fn agrees(name: &str, command: &mut Command) -> Result<()> {
     assert_agreement(name, target.pid())
 }
 
-fn fixture_agrees(test: &str, name: &str, fixture: Fixture) -> Result<()> {
+fn fixture_agrees(name: &str, fixture: Fixture) -> Result<()> {
     let _turn = machine::alone();
-    if !fixture.can_be_had(test) {
+    if !fixture.can_be_had() {
         return Ok(());
     }
     agrees(name, &mut Command::new(fixture.build()?))
@@ -55,26 +55,22 @@ fn fixture_agrees(test: &str, name: &str, fixture: Fixture) -> Result<()> {
 
 #[test]
 fn c_at_o2_has_the_stacks_that_framehop_finds() -> Result<()> {
-    let test = "c_at_o2_has_the_stacks_that_framehop_finds";
-    fixture_agrees(test, "C at -O2", Fixture::OracleLoad)
+    fixture_agrees("C at -O2", Fixture::OracleLoad)
 }
 
 #[test]
 fn c_at_o3_has_the_stacks_that_framehop_finds() -> Result<()> {
-    let test = "c_at_o3_has_the_stacks_that_framehop_finds";
-    fixture_agrees(test, "C at -O3", Fixture::OracleLoadO3)
+    fixture_agrees("C at -O3", Fixture::OracleLoadO3)
 }
 
 #[test]
 fn cpp_with_exceptions_has_the_stacks_that_framehop_finds() -> Result<()> {
-    let test = "cpp_with_exceptions_has_the_stacks_that_framehop_finds";
-    fixture_agrees(test, "C++", Fixture::OracleLoadCpp)
+    fixture_agrees("C++", Fixture::OracleLoadCpp)
 }
 
 #[test]
 fn rust_with_panics_has_the_stacks_that_framehop_finds() -> Result<()> {
-    let test = "rust_with_panics_has_the_stacks_that_framehop_finds";
-    fixture_agrees(test, "Rust", Fixture::OracleLoadRust)
+    fixture_agrees("Rust", Fixture::OracleLoadRust)
 }
 
 /// With every object an allocation of the C library.
@@ -89,8 +85,7 @@ fn python(interpreter: PathBuf) -> Command {
 #[test]
 fn debians_python_has_the_stacks_that_framehop_finds() -> Result<()> {
     let _turn = machine::alone();
-    let test = "debians_python_has_the_stacks_that_framehop_finds";
-    if !machine::has(test, PYTHON) {
+    if !machine::has(PYTHON) {
         return Ok(());
     }
     agrees("Debian's python3", &mut python(PYTHON.program.into()))
@@ -100,10 +95,7 @@ fn debians_python_has_the_stacks_that_framehop_finds() -> Result<()> {
 fn a_shared_libpython_has_the_stacks_that_framehop_finds() -> Result<()> {
     let _turn = machine::alone();
     let Some(interpreter) = newest_shared_python() else {
-        machine::skipped(
-            "a_shared_libpython_has_the_stacks_that_framehop_finds",
-            "a Python by pyenv, built with --enable-shared",
-        );
+        machine::skipped("a Python by pyenv, built with --enable-shared");
         return Ok(());
     };
     let name = format!("pyenv's {}", interpreter.display());
@@ -129,7 +121,7 @@ fn newest_shared_python() -> Option<PathBuf> {
 #[test]
 fn node_has_the_stacks_that_framehop_finds() -> Result<()> {
     let _turn = machine::alone();
-    if !machine::has("node_has_the_stacks_that_framehop_finds", NODE) {
+    if !machine::has(NODE) {
         return Ok(());
     }
     let script = sources().join("oracle_load.js");
@@ -140,8 +132,7 @@ fn node_has_the_stacks_that_framehop_finds() -> Result<()> {
 #[test]
 fn framehop_agrees_with_the_unwinder_of_the_cpp_runtime() -> Result<()> {
     let _turn = machine::alone();
-    let test = "framehop_agrees_with_the_unwinder_of_the_cpp_runtime";
-    if !Fixture::Sampler.can_be_had(test) {
+    if !Fixture::Sampler.can_be_had() {
         return Ok(());
     }
     for fixture in [
@@ -149,7 +140,7 @@ fn framehop_agrees_with_the_unwinder_of_the_cpp_runtime() -> Result<()> {
         Fixture::OracleLoadCpp,
         Fixture::OracleLoadRust,
     ] {
-        if fixture.can_be_had(test) {
+        if fixture.can_be_had() {
             compare_sampled(&fixture.build()?)?;
         }
     }

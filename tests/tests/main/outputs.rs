@@ -122,7 +122,6 @@ fn a_bad_output_is_refused_before_anything_else_is_done() -> Result<()> {
 
 #[test]
 fn a_report_that_fails_leaves_nothing_behind() -> Result<()> {
-    const TEST: &str = "a_report_that_fails_leaves_nothing_behind";
     let _turn = machine::beside_others();
     let (directory, capture) = recorded(&[])?;
     let small = directory.path().join("small");
@@ -130,7 +129,7 @@ fn a_report_that_fails_leaves_nothing_behind() -> Result<()> {
     let mut mount = Command::new("mount");
     mount.args(["-t", "tmpfs", "-o", "size=4k", "residue"]);
     if !mount.arg(&small).status()?.success() {
-        machine::skipped(TEST, "the right to mount");
+        machine::skipped("the right to mount");
         return Ok(());
     }
     let filled = fs::write(small.join("full"), [0; 4096]);

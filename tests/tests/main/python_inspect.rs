@@ -72,7 +72,7 @@ fn shown(text: &str) -> Stacks {
 #[test]
 fn threads_run_what_python_says_they_run() -> Result<()> {
     let _turn = machine::beside_others();
-    for python in programs("threads_run_what_python_says_they_run") {
+    for python in programs() {
         let target = Target::spawn(Command::new(&python).arg(script("sleepers.py")))?;
         let expected = said(&target)?;
         ensure!(expected.len() == 4, "{}: {expected:#?}", python.display());
@@ -122,7 +122,7 @@ fn contexts_shown(text: &str) -> BTreeMap<String, String> {
 #[test]
 fn the_context_of_a_thread_is_that_of_the_task_that_it_runs() -> Result<()> {
     let _turn = machine::beside_others();
-    for python in programs("the_context_of_a_thread_is_that_of_the_task_that_it_runs") {
+    for python in programs() {
         let target = Target::spawn(Command::new(&python).arg(script("contexts.py")))?;
         let expected = contexts_said(&target)?;
         ensure!(expected.len() == 6, "{}: {expected:#?}", python.display());
@@ -136,7 +136,7 @@ fn the_context_of_a_thread_is_that_of_the_task_that_it_runs() -> Result<()> {
 fn a_state_behind_many_other_keys_is_found() -> Result<()> {
     let _turn = machine::beside_others();
     let keys = Fixture::PthreadKeys.build()?;
-    for python in programs("a_state_behind_many_other_keys_is_found") {
+    for python in programs() {
         let mut command = Command::new(&python);
         let command = command.arg(script("sites.py")).env("LD_PRELOAD", &keys);
         let mut target = Target::spawn(command)?;
@@ -162,7 +162,7 @@ fn a_state_behind_many_other_keys_is_found() -> Result<()> {
 #[test]
 fn functions_of_a_subinterpreter_are_named() -> Result<()> {
     let _turn = machine::beside_others();
-    for python in programs("functions_of_a_subinterpreter_are_named") {
+    for python in programs() {
         let mut target = Target::spawn(Command::new(&python).arg(script("subinterpreter.py")))?;
         target.await_line("ready")?;
         let text = inspect(target.pid(), &[])?;
@@ -193,7 +193,7 @@ fn a_process_without_python_is_told_apart() -> Result<()> {
 
 #[test]
 fn offsets_come_with_where_they_are_from() -> Result<()> {
-    for python in programs("offsets_come_with_where_they_are_from") {
+    for python in programs() {
         let mut target = Target::spawn(Command::new(&python).arg(script("sites.py")))?;
         target.await_line("ready")?;
         let text = inspect(target.pid(), &["--offsets"])?;

@@ -66,7 +66,7 @@ fn is_optimized(python: &Path) -> bool {
 #[test]
 fn a_cache_that_grows_by_small_entries_is_found_at_its_line() -> Result<()> {
     let _turn = machine::beside_others();
-    for python in programs("a_cache_that_grows_by_small_entries_is_found_at_its_line") {
+    for python in programs() {
         let mut target = start(&python, &[])?;
         let grow = format!("grow {ENTRIES}");
         let recording = record(&mut target, &["--python-objects"], &[&grow])?;
@@ -131,7 +131,7 @@ fn estimates_are_close_to_what_tracemalloc_counts_and_unbiased() -> Result<()> {
     let _turn = machine::beside_others();
     let rounds = u64::from(20 * Knobs::from_env().runs);
     let mut means = Vec::new();
-    let pythons = programs("estimates_are_close_to_what_tracemalloc_counts_and_unbiased");
+    let pythons = programs();
     for (index, python) in pythons.iter().filter(|it| !is_optimized(it)).enumerate() {
         let mut target = start(python, &[])?;
         // Its hooks may be there before residue is, or come later.
@@ -208,7 +208,7 @@ fn by_function(stacks: &[Stack]) -> BTreeMap<&str, (u64, u64)> {
 #[test]
 fn no_block_counts_both_as_pythons_and_as_mallocs() -> Result<()> {
     let _turn = machine::beside_others();
-    let pythons = programs("no_block_counts_both_as_pythons_and_as_mallocs");
+    let pythons = programs();
     for python in pythons.iter().filter(|it| !is_optimized(it)) {
         let mut target = start(python, &[])?;
         let report = record(&mut target, &[EVERY_512], &["realloc"])?.report()?;
@@ -233,7 +233,7 @@ fn no_block_counts_both_as_pythons_and_as_mallocs() -> Result<()> {
 #[test]
 fn a_python_that_uses_malloc_is_counted_there_alone() -> Result<()> {
     let _turn = machine::beside_others();
-    let pythons = programs("a_python_that_uses_malloc_is_counted_there_alone");
+    let pythons = programs();
     for python in pythons.first().into_iter().chain(pythons.last()) {
         let mut target = start(python, &[("PYTHONMALLOC", "malloc")])?;
         let grow = format!("grow {ENTRIES}");
@@ -258,7 +258,7 @@ fn a_python_that_uses_malloc_is_counted_there_alone() -> Result<()> {
 #[test]
 fn a_python_with_debug_hooks_is_sampled_behind_them() -> Result<()> {
     let _turn = machine::beside_others();
-    let pythons = programs("a_python_with_debug_hooks_is_sampled_behind_them");
+    let pythons = programs();
     let pythons: Vec<PathBuf> = pythons.into_iter().filter(|it| !is_optimized(it)).collect();
     // The oldest and the newest: what the hooks keep has moved between them.
     for python in pythons.first().into_iter().chain(pythons.last()) {

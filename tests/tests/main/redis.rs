@@ -150,10 +150,7 @@ fn assert_keeps(report: &Report, bytes: u64, objects: u64) {
 #[test]
 fn a_redis_that_overwrites_integers_by_integers_keeps_nothing() -> Result<()> {
     let _turn = machine::beside_others();
-    if !machine::has(
-        "a_redis_that_overwrites_integers_by_integers_keeps_nothing",
-        REDIS,
-    ) {
+    if !machine::has(REDIS) {
         return Ok(());
     }
     let mut redis = Redis::start()?;
@@ -174,10 +171,7 @@ fn a_redis_that_overwrites_integers_by_integers_keeps_nothing() -> Result<()> {
 #[test]
 fn each_set_in_redis_leaves_exactly_its_object_and_its_string() -> Result<()> {
     let _turn = machine::beside_others();
-    if !machine::has(
-        "each_set_in_redis_leaves_exactly_its_object_and_its_string",
-        REDIS,
-    ) {
+    if !machine::has(REDIS) {
         return Ok(());
     }
     // Requests of 1006 and 3014 bytes: jemalloc gives 1024 and 3072 (its size classes).

@@ -46,7 +46,7 @@ fn a_kernel_thread_is_refused() -> Result<()> {
     let _turn = machine::beside_others();
     // Every kernel thread is a child of this one; inside a PID namespace there is none.
     if !fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm.trim() == "kthreadd") {
-        machine::skipped("a_kernel_thread_is_refused", "the initial PID namespace");
+        machine::skipped("the initial PID namespace");
         return Ok(());
     }
     refusal(2)?.assert_says(&["kernel thread", "server process"]);
@@ -72,10 +72,7 @@ fn without_privileges_residue_names_the_ones_it_needs() -> Result<()> {
         program: "setpriv",
         package: "util-linux",
     };
-    if !machine::has(
-        "without_privileges_residue_names_the_ones_it_needs",
-        setpriv,
-    ) {
+    if !machine::has(setpriv) {
         return Ok(());
     }
     let mut target = Target::start(&Fixture::Churn.build()?, &["1", "10", "1"])?;
@@ -101,7 +98,7 @@ fn without_privileges_residue_names_the_ones_it_needs() -> Result<()> {
 #[test]
 fn a_go_program_is_refused() -> Result<()> {
     let _turn = machine::beside_others();
-    if !machine::has("a_go_program_is_refused", EXPORTER) {
+    if !machine::has(EXPORTER) {
         return Ok(());
     }
     let mut command = Command::new(EXPORTER.program);
@@ -119,7 +116,7 @@ fn a_32_bit_process_is_refused() -> Result<()> {
         .and_then(|program| Target::start(&program, &[]));
     let Ok(mut target) = started else {
         let needs = "a gcc with -m32 (gcc-multilib) and a kernel that runs 32-bit programs";
-        machine::skipped("a_32_bit_process_is_refused", needs);
+        machine::skipped(needs);
         return Ok(());
     };
     refusal(target.pid())?.assert_says(&["32-bit", "64-bit build"]);
@@ -130,7 +127,7 @@ fn a_32_bit_process_is_refused() -> Result<()> {
 fn a_static_binary_without_symbols_is_refused() -> Result<()> {
     let _turn = machine::beside_others();
     let fixture = Fixture::StaticStripped;
-    if !fixture.can_be_had("a_static_binary_without_symbols_is_refused") {
+    if !fixture.can_be_had() {
         return Ok(());
     }
     let mut target = Target::start(&fixture.build()?, &[])?;

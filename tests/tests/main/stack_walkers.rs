@@ -50,8 +50,7 @@ fn assert_notes(recording: &Recording, words: &[&str]) -> Result<()> {
 fn jemalloc_that_profiles_is_named_and_unharmed() -> Result<()> {
     let _turn = machine::beside_others();
     if !Path::new(JEMALLOC).exists() {
-        let test = "jemalloc_that_profiles_is_named_and_unharmed";
-        machine::skipped(test, "the package libjemalloc2");
+        machine::skipped("the package libjemalloc2");
         return Ok(());
     }
     let options = "prof:true,lg_prof_sample:10";
@@ -80,8 +79,7 @@ fn a_preloaded_library_that_takes_stacks_is_named_and_the_target_unharmed() -> R
 fn the_heap_profiler_of_gperftools_is_named_and_unharmed() -> Result<()> {
     let _turn = machine::beside_others();
     if !Path::new(TCMALLOC).exists() {
-        let test = "the_heap_profiler_of_gperftools_is_named_and_unharmed";
-        machine::skipped(test, "the package libgoogle-perftools4");
+        machine::skipped("the package libgoogle-perftools4");
         return Ok(());
     }
     let directory = tempfile::tempdir()?;

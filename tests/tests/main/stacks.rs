@@ -58,13 +58,13 @@ impl Recorded {
 
 /// Records the fixture's whole run, `runs` times, and checks each recording.
 fn record(
-    (test, fixture): (&str, Fixture),
+    fixture: Fixture,
     arguments: &[&str],
     runs: u32,
     check: impl Fn(Recorded) -> Result<()>,
 ) -> Result<()> {
     let _turn = machine::beside_others();
-    if !fixture.can_be_had(test) {
+    if !fixture.can_be_had() {
         return Ok(());
     }
     let program = fixture.build()?;
@@ -72,14 +72,14 @@ fn record(
 }
 
 /// All figures by site, and nothing beside.
-fn sites_are_exact(run: (&str, Fixture), arguments: &[&str], runs: u32) -> Result<()> {
-    record(run, arguments, runs, |it| it.compare_sites().map(drop))
+fn sites_are_exact(fixture: Fixture, arguments: &[&str], runs: u32) -> Result<()> {
+    record(fixture, arguments, runs, |it| it.compare_sites().map(drop))
 }
 
 /// The same, and each site with all of its callers.
-fn heap_walk_is_exact(run: (&str, Fixture), calls: &str, runs: u32) -> Result<()> {
+fn heap_walk_is_exact(fixture: Fixture, calls: &str, runs: u32) -> Result<()> {
     let callers = callers_in_heap_walk();
-    record(run, &[calls], runs, |it| {
+    record(fixture, &[calls], runs, |it| {
         let (_, report) = it.compare_sites()?;
         assert_callers(&callers, &report);
         Ok(())
@@ -113,8 +113,8 @@ fn callers_in_heap_walk() -> Vec<Vec<&'static str>> {
 }
 
 /// All figures by chain of calls.
-fn stacks_are_whole(run: (&str, Fixture), arguments: &[&str], runs: u32) -> Result<()> {
-    record(run, arguments, runs, |it| it.compare().map(drop))
+fn stacks_are_whole(fixture: Fixture, arguments: &[&str], runs: u32) -> Result<()> {
+    record(fixture, arguments, runs, |it| it.compare().map(drop))
 }
 
 /// Where chance has a part: threads at once, and the places of stacks and libraries.
@@ -128,71 +128,61 @@ fn calls() -> String {
 
 #[test]
 fn the_malloc_family_is_exact_without_frame_pointers() -> Result<()> {
-    let test = "the_malloc_family_is_exact_without_frame_pointers";
-    heap_walk_is_exact((test, Fixture::HeapWalkFrameless), &calls(), often())
+    heap_walk_is_exact(Fixture::HeapWalkFrameless, &calls(), often())
 }
 
 #[test]
 fn the_malloc_family_is_exact_at_the_highest_optimization() -> Result<()> {
-    let test = "the_malloc_family_is_exact_at_the_highest_optimization";
-    heap_walk_is_exact((test, Fixture::HeapWalkFramelessO3), "20000", 1)
+    heap_walk_is_exact(Fixture::HeapWalkFramelessO3, "20000", 1)
 }
 
 #[test]
 fn new_and_delete_are_exact_without_frame_pointers() -> Result<()> {
-    let test = "new_and_delete_are_exact_without_frame_pointers";
-    sites_are_exact((test, Fixture::HeapWalkCppFrameless), &[], 1)
+    sites_are_exact(Fixture::HeapWalkCppFrameless, &[], 1)
 }
 
 #[test]
 fn rust_is_exact_without_frame_pointers() -> Result<()> {
-    let test = "rust_is_exact_without_frame_pointers";
-    sites_are_exact((test, Fixture::RustSystemFrameless), &["20000"], 1)
+    sites_are_exact(Fixture::RustSystemFrameless, &["20000"], 1)
 }
 
 #[test]
 fn frames_of_every_shape_are_walked_to_the_outermost() -> Result<()> {
-    let test = "frames_of_every_shape_are_walked_to_the_outermost";
-    stacks_are_whole((test, Fixture::Chains), &[], often())
+    stacks_are_whole(Fixture::Chains, &[], often())
 }
 
 /// Where each page of a big frame is touched before it is used.
 #[test]
 fn frames_with_stack_clash_protection_are_walked_to_the_outermost() -> Result<()> {
-    let test = "frames_with_stack_clash_protection_are_walked_to_the_outermost";
-    stacks_are_whole((test, Fixture::ChainsO3), &[], 1)
+    stacks_are_whole(Fixture::ChainsO3, &[], 1)
 }
 
 #[test]
 fn stacks_are_whole_while_exceptions_pass() -> Result<()> {
-    let test = "stacks_are_whole_while_exceptions_pass";
-    stacks_are_whole((test, Fixture::ChainsCpp), &[], often())
+    stacks_are_whole(Fixture::ChainsCpp, &[], often())
 }
 
 #[test]
 fn stacks_of_rust_are_whole() -> Result<()> {
-    stacks_are_whole(("stacks_of_rust_are_whole", Fixture::RustChains), &[], 1)
+    stacks_are_whole(Fixture::RustChains, &[], 1)
 }
 
 #[test]
 fn signal_handlers_are_walked_through_to_who_was_interrupted() -> Result<()> {
-    let test = "signal_handlers_are_walked_through_to_who_was_interrupted";
-    stacks_are_whole((test, Fixture::Signals), &[], 1)
+    stacks_are_whole(Fixture::Signals, &[], 1)
 }
 
 /// Prologues, epilogues, linkage stubs: a handler runs at each of them.
 #[test]
 fn stacks_are_whole_at_every_instruction() -> Result<()> {
     Fixture::SteppedLibrary.build()?;
-    let test = "stacks_are_whole_at_every_instruction";
-    stacks_are_whole((test, Fixture::Stepped), &[], 1)
+    stacks_are_whole(Fixture::Stepped, &[], 1)
 }
 
 #[test]
 fn stacks_are_whole_at_every_instruction_at_a_fixed_address() -> Result<()> {
     Fixture::SteppedLibrary.build()?;
-    let test = "stacks_are_whole_at_every_instruction_at_a_fixed_address";
-    stacks_are_whole((test, Fixture::SteppedNoPie), &[], 1)
+    stacks_are_whole(Fixture::SteppedNoPie, &[], 1)
 }
 
 /// OpenSSL is told by a variable which instructions it may not use, so that it takes other routines
@@ -214,8 +204,7 @@ fn assembly_written_by_hand_is_walked_through() -> Result<()> {
         }
         let target = Target::spawn(&mut command)?;
         if target.await_line("")? == "no libcrypto" {
-            let test = "assembly_written_by_hand_is_walked_through";
-            machine::skipped(test, "the package libssl3");
+            machine::skipped("the package libssl3");
             return Ok(());
         }
         targets.push(target);
@@ -228,8 +217,7 @@ fn assembly_written_by_hand_is_walked_through() -> Result<()> {
 
 #[test]
 fn a_deep_recursion_keeps_both_ends_and_says_what_is_left_out() -> Result<()> {
-    let test = "a_deep_recursion_keeps_both_ends_and_says_what_is_left_out";
-    record((test, Fixture::Outermost), &["recursion"], 1, |it| {
+    record(Fixture::Outermost, &["recursion"], 1, |it| {
         let left_out = left_out(&it.compare()?);
         assert!(
             matches!(left_out[..], [some] if some > 0),
@@ -281,8 +269,7 @@ fn tables(said: &str) -> Result<String> {
 
 #[test]
 fn a_thread_is_walked_to_its_first_function() -> Result<()> {
-    let test = "a_thread_is_walked_to_its_first_function";
-    stacks_are_whole((test, Fixture::Outermost), &["thread"], 1)
+    stacks_are_whole(Fixture::Outermost, &["thread"], 1)
 }
 
 /// One child is recorded by its own pid, another as a descendant of the process that forked it.
@@ -303,9 +290,9 @@ fn only_child(pid: u32) -> Result<u32> {
 }
 
 /// What a program does below a library that says nothing about its frames.
-fn below_an_object_without_table(test: &str, library: Fixture, case: &str) -> Result<()> {
+fn below_an_object_without_table(library: Fixture, case: &str) -> Result<()> {
     let library = library.build()?;
-    stacks_are_whole((test, Fixture::Tableless), &[path(&library)?, case], 1)
+    stacks_are_whole(Fixture::Tableless, &[path(&library)?, case], 1)
 }
 
 fn path(file: &Path) -> Result<&str> {
@@ -315,18 +302,15 @@ fn path(file: &Path) -> Result<&str> {
 
 #[test]
 fn an_object_without_table_is_walked_by_its_frame_pointers() -> Result<()> {
-    let test = "an_object_without_table_is_walked_by_its_frame_pointers";
-    below_an_object_without_table(test, Fixture::TablelessLibraryWithFrames, "whole")
+    below_an_object_without_table(Fixture::TablelessLibraryWithFrames, "whole")
 }
 
 #[test]
 fn a_stack_ends_visibly_at_an_object_that_cannot_be_walked() -> Result<()> {
-    let test = "a_stack_ends_visibly_at_an_object_that_cannot_be_walked";
-    below_an_object_without_table(test, Fixture::TablelessLibrary, "cut")
+    below_an_object_without_table(Fixture::TablelessLibrary, "cut")
 }
 
 #[test]
 fn a_frame_pointer_of_another_function_is_not_followed() -> Result<()> {
-    let test = "a_frame_pointer_of_another_function_is_not_followed";
-    below_an_object_without_table(test, Fixture::TablelessLibrary, "astray")
+    below_an_object_without_table(Fixture::TablelessLibrary, "astray")
 }

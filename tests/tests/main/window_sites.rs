@@ -65,18 +65,18 @@ fn begins(file: &Path, symbol: &str, arguments: &[&str]) -> Result<u64> {
     Ok(u64::from_str_radix(address, 16)?)
 }
 
-fn binutils(test: &str) -> bool {
+fn binutils() -> bool {
     let needed = Needed {
         program: "readelf",
         package: "binutils",
     };
-    machine::has(test, needed)
+    machine::has(needed)
 }
 
 #[test]
 fn a_functions_entry_and_returns_are_found() -> Result<()> {
     let _turn = machine::beside_others();
-    if !binutils("a_functions_entry_and_returns_are_found") {
+    if !binutils() {
         return Ok(());
     }
     let program = Fixture::Jobs.build()?;
@@ -115,7 +115,7 @@ fn a_function_that_ends_in_another_one_gets_a_return_probe() -> Result<()> {
 #[test]
 fn static_probes_are_where_readelf_sees_them() -> Result<()> {
     let _turn = machine::beside_others();
-    if !binutils("static_probes_are_where_readelf_sees_them") {
+    if !binutils() {
         return Ok(());
     }
     let program = Fixture::Jobs.build()?;
@@ -180,11 +180,10 @@ fn what_makes_no_windows_is_refused_by_name() -> Result<()> {
 #[test]
 fn the_functions_of_tls_are_found_in_the_library_that_python_loads() -> Result<()> {
     let _turn = machine::beside_others();
-    let test = "the_functions_of_tls_are_found_in_the_library_that_python_loads";
-    if !binutils(test) {
+    if !binutils() {
         return Ok(());
     }
-    for python in programs(test) {
+    for python in programs() {
         let script = "import ssl; print('ready', flush=True); input()";
         let target = Target::spawn(Command::new(&python).args(["-c", script]))?;
         target.await_line("ready")?;

@@ -250,17 +250,16 @@ const KEEPS: u64 = 100_001;
 #[test]
 fn every_request_by_https_is_a_window() -> Result<()> {
     let _turn = machine::beside_others();
-    let test = "every_request_by_https_is_a_window";
     let openssl = Needed {
         program: "openssl",
         package: "openssl",
     };
-    if !machine::has(test, openssl) {
+    if !machine::has(openssl) {
         return Ok(());
     }
     let chosen = |python: &Python| INTERPRETERS.contains(&python.name);
-    for python in pythons(test).into_iter().filter(chosen) {
-        if let Some(python) = python.with_packages(test, &["gunicorn"])? {
+    for python in pythons().into_iter().filter(chosen) {
+        if let Some(python) = python.with_packages(&["gunicorn"])? {
             https(&python).with_context(|| python.name)?;
         }
     }

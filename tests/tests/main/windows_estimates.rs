@@ -123,7 +123,7 @@ fn assert_estimated(recording: &Recording, leak: f64, from: &str) -> Result<()> 
 #[test]
 fn node_has_all_its_requests_counted_and_its_leak_estimated() -> Result<()> {
     let _alone = machine::alone();
-    if !machine::has("estimates of node", NODE) {
+    if !machine::has(NODE) {
         return Ok(());
     }
     let script = sources().join("event_loops/server.js");
@@ -136,7 +136,7 @@ fn node_has_all_its_requests_counted_and_its_leak_estimated() -> Result<()> {
 #[test]
 fn tokio_has_all_its_requests_counted_and_its_leak_estimated() -> Result<()> {
     let _alone = machine::alone();
-    if !Fixture::TokioServer.can_be_had("estimates of tokio") {
+    if !Fixture::TokioServer.can_be_had() {
         return Ok(());
     }
     let server = Server::start(&mut Command::new(Fixture::TokioServer.build()?))?;
@@ -148,7 +148,7 @@ fn tokio_has_all_its_requests_counted_and_its_leak_estimated() -> Result<()> {
 #[test]
 fn go_has_all_its_requests_counted_and_its_leak_estimated() -> Result<()> {
     let _alone = machine::alone();
-    if !Fixture::GoServer.can_be_had("estimates of Go") {
+    if !Fixture::GoServer.can_be_had() {
         return Ok(());
     }
     let server = Server::start(&mut Command::new(Fixture::GoServer.build()?))?;
@@ -187,7 +187,7 @@ fn what_their_own_threads_leave_is_in_the_estimates_of_requests_that_are_not_bou
 #[test]
 fn a_go_program_of_the_distribution_has_all_its_requests_counted() -> Result<()> {
     let _alone = machine::alone();
-    if !machine::has("requests of Debian's exporter", EXPORTER) {
+    if !machine::has(EXPORTER) {
         return Ok(());
     }
     let port = free_port()?;
@@ -283,8 +283,7 @@ impl Proxy {
 #[test]
 fn nginx_has_what_clients_ask_counted_once_and_leaks_nothing() -> Result<()> {
     let _alone = machine::alone();
-    let name = "estimates of nginx";
-    if !machine::has(name, NGINX) || !Fixture::TokioServer.can_be_had(name) {
+    if !machine::has(NGINX) || !Fixture::TokioServer.can_be_had() {
         return Ok(());
     }
     let proxy = Proxy::start()?;

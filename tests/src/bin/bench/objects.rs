@@ -24,9 +24,7 @@ const VARIANTS: [Option<&[&str]>; 4] = [
 
 /// Alternates the variants on one target, so that a slow minute slows all of them.
 pub fn measure() -> Result<Section> {
-    let python = pythons("bench objects")
-        .into_iter()
-        .find(|python| python.name == VERSION);
+    let python = pythons().into_iter().find(|python| python.name == VERSION);
     let python = python.context("Python 3.13 is not there: pyenv install 3.13")?;
     let mut target = python.start("objects.py", &[])?;
     let mut samples = VARIANTS.map(|_| Vec::with_capacity(ROUNDS));

@@ -53,7 +53,7 @@ pub fn measure() -> Result<Section> {
 /// Milliseconds for which the first event of node waited for unwind tables.
 fn waits_for_tables() -> Result<Vec<f64>> {
     ensure!(
-        machine::has("bench start", NODE),
+        machine::has(NODE),
         "this machine lacks node: install the package {}",
         NODE.package
     );

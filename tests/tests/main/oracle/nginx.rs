@@ -38,7 +38,7 @@ const PATHS: [&str; 11] = [
 #[test]
 fn nginx_has_the_stacks_that_framehop_finds() -> Result<()> {
     let _turn = machine::alone();
-    if !machine::has("nginx_has_the_stacks_that_framehop_finds", NGINX) {
+    if !machine::has(NGINX) {
         return Ok(());
     }
     let directory = tempfile::tempdir()?;

@@ -16,10 +16,9 @@ const INTERPRETERS: [&str; 2] = ["3.13", "debian"];
 #[test]
 fn packages_of_pypi_stand_between_the_python_frames_that_call_them() -> Result<()> {
     let _turn = machine::beside_others();
-    let test = "packages_of_pypi_stand_between_the_python_frames_that_call_them";
     let chosen = |python: &Python| INTERPRETERS.contains(&python.name);
-    for python in pythons(test).into_iter().filter(chosen) {
-        if let Some(python) = python.with_packages(test, &PACKAGES)? {
+    for python in pythons().into_iter().filter(chosen) {
+        if let Some(python) = python.with_packages(&PACKAGES)? {
             compare(&python).with_context(|| python.name)?;
         }
     }

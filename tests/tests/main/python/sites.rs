@@ -14,9 +14,8 @@ const SITES: [usize; 2] = [65, 108];
 #[test]
 fn python_stacks_are_those_that_python_sees() -> Result<()> {
     let _turn = machine::beside_others();
-    let test = "python_stacks_are_those_that_python_sees";
-    for python in pythons(test) {
-        let bridge = python.build_extension(test, "bridge")?;
+    for python in pythons() {
+        let bridge = python.build_extension("bridge")?;
         compare(&python, bridge)?;
     }
     Ok(())

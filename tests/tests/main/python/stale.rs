@@ -16,7 +16,7 @@ const FIRST: u64 = 30_001;
 #[test]
 fn code_that_is_freed_at_once_has_its_own_name_or_none() -> Result<()> {
     let _turn = machine::beside_others();
-    for python in python_layouts("code_that_is_freed_at_once_has_its_own_name_or_none") {
+    for python in python_layouts() {
         let report = record(&python)?;
         let made = FIRST..FIRST + FUNCTIONS;
         let of_made = |stack: &&Stack| made.contains(&stack.inuse_bytes) || is_merged(stack);

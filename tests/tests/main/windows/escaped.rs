@@ -125,15 +125,15 @@ fn assert_stack(report: &Report, path: &str, function: &str) {
     assert!(of_function * 10 >= survived * 9, "{row:#?}");
 }
 
-fn python(test: &str) -> Result<Option<Python>> {
-    let python = pythons(test).into_iter().find(|it| it.name == PYTHON);
-    let python = python.map(|it| it.with_packages(test, &PACKAGES));
+fn python() -> Result<Option<Python>> {
+    let python = pythons().into_iter().find(|it| it.name == PYTHON);
+    let python = python.map(|it| it.with_packages(&PACKAGES));
     Ok(python.transpose()?.flatten())
 }
 
-fn assert_asyncio(test: &str, kind: &str, paths: &[&str]) -> Result<()> {
+fn assert_asyncio(kind: &str, paths: &[&str]) -> Result<()> {
     let _turn = machine::alone();
-    let Some(python) = python(test)? else {
+    let Some(python) = python()? else {
         return Ok(());
     };
     let script = sources().join("python/escaping.py");
@@ -151,33 +151,30 @@ const EXECUTORS: [&str; 3] = ["/executor", "/thread", CLEAN];
 
 #[test]
 fn streams_of_asyncio_have_what_their_executor_keeps() -> Result<()> {
-    let test = "streams_of_asyncio_have_what_their_executor_keeps";
-    assert_asyncio(test, "streams", &EXECUTORS)
+    assert_asyncio("streams", &EXECUTORS)
 }
 
 #[test]
 fn aiohttp_has_what_its_executor_keeps() -> Result<()> {
-    assert_asyncio("aiohttp_has_what_its_executor_keeps", "aiohttp", &EXECUTORS)
+    assert_asyncio("aiohttp", &EXECUTORS)
 }
 
 #[test]
 fn uvicorn_has_what_its_executor_keeps() -> Result<()> {
-    assert_asyncio("uvicorn_has_what_its_executor_keeps", "uvicorn", &EXECUTORS)
+    assert_asyncio("uvicorn", &EXECUTORS)
 }
 
 #[test]
 fn hypercorn_has_what_its_wsgi_application_keeps() -> Result<()> {
-    let test = "hypercorn_has_what_its_wsgi_application_keeps";
-    assert_asyncio(test, "hypercorn", &["/executor", CLEAN])
+    assert_asyncio("hypercorn", &["/executor", CLEAN])
 }
 
 /// Who puts an object in by `put_nowait` is known as well. While the same object is in for several, nobody can tell
 /// for whom it is taken out.
 #[test]
 fn an_object_that_is_in_a_queue_for_several_requests_is_of_none_for_sure() -> Result<()> {
-    let test = "an_object_that_is_in_a_queue_for_several_requests_is_of_none_for_sure";
     let _turn = machine::alone();
-    let Some(python) = pythons(test).into_iter().find(|it| it.name == PYTHON) else {
+    let Some(python) = pythons().into_iter().find(|it| it.name == PYTHON) else {
         return Ok(());
     };
     let script = sources().join("python/queues.py");
@@ -260,7 +257,7 @@ fn beside_requests_of_http_2_no_single_request_is_meant() -> Result<()> {
 #[test]
 fn node_with_one_client_has_what_its_requests_keep() -> Result<()> {
     let _turn = machine::alone();
-    if !machine::has("node_with_one_client_has_what_its_requests_keep", NODE) {
+    if !machine::has(NODE) {
         return Ok(());
     }
     let script = sources().join("event_loops/server.js");
@@ -285,13 +282,13 @@ const STEADY: Mix<'_> = Mix {
 
 /// No request that has its work done by a pool reads as one that has kept nothing for sure, whether it is alone or not;
 /// what its route keeps is estimated. Other requests read `exact`, whatever other threads do.
-fn assert_pool(test: &str, (name, packages): (&str, &[&str]), arguments: [&str; 2]) -> Result<()> {
+fn assert_pool((name, packages): (&str, &[&str]), arguments: [&str; 2]) -> Result<()> {
     let _turn = machine::alone();
-    let python = pythons(test).into_iter().find(|it| it.name == name);
+    let python = pythons().into_iter().find(|it| it.name == name);
     let python = match packages {
         [] => python,
         _ => python
-            .map(|it| it.with_packages(test, packages))
+            .map(|it| it.with_packages(packages))
             .transpose()?
             .flatten(),
     };
@@ -330,24 +327,20 @@ fn assert_pool(test: &str, (name, packages): (&str, &[&str]), arguments: [&str; 
 
 #[test]
 fn what_a_pool_does_for_threads_of_python_is_not_missing() -> Result<()> {
-    let test = "what_a_pool_does_for_threads_of_python_is_not_missing";
-    assert_pool(test, (PYTHON, &[]), ["threads", "queue"])
+    assert_pool((PYTHON, &[]), ["threads", "queue"])
 }
 
 #[test]
 fn a_pool_behind_a_list_of_the_oldest_python_is_not_missing() -> Result<()> {
-    let test = "a_pool_behind_a_list_of_the_oldest_python_is_not_missing";
-    assert_pool(test, ("3.8", &[]), ["threads", "list"])
+    assert_pool(("3.8", &[]), ["threads", "list"])
 }
 
 #[test]
 fn what_a_pool_does_for_flask_is_not_missing() -> Result<()> {
-    let test = "what_a_pool_does_for_flask_is_not_missing";
-    assert_pool(test, (PYTHON, &THREADED), ["flask", "queue"])
+    assert_pool((PYTHON, &THREADED), ["flask", "queue"])
 }
 
 #[test]
 fn what_a_pool_does_for_gunicorns_threads_is_not_missing() -> Result<()> {
-    let test = "what_a_pool_does_for_gunicorns_threads_is_not_missing";
-    assert_pool(test, (PYTHON, &THREADED), ["gunicorn", "queue"])
+    assert_pool((PYTHON, &THREADED), ["gunicorn", "queue"])
 }

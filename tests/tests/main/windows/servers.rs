@@ -285,13 +285,10 @@ fn assert_exact_in_native_code(report: &Report, answers: &[Answer]) {
     );
 }
 
-fn assert_python_server(test: &str, kind: Kind) -> Result<()> {
+fn assert_python_server(kind: Kind) -> Result<()> {
     let _turn = machine::alone();
-    let python = pythons(test).into_iter().find(|it| it.name == PYTHON);
-    let Some(python) = python
-        .map(|it| it.with_packages(test, &PACKAGES))
-        .transpose()?
-    else {
+    let python = pythons().into_iter().find(|it| it.name == PYTHON);
+    let Some(python) = python.map(|it| it.with_packages(&PACKAGES)).transpose()? else {
         return Ok(());
     };
     let Some(python) = python else {
@@ -310,18 +307,15 @@ fn assert_python_server(test: &str, kind: Kind) -> Result<()> {
 
 #[test]
 fn gunicorns_sync_workers_are_counted_to_the_byte() -> Result<()> {
-    let test = "gunicorns_sync_workers_are_counted_to_the_byte";
-    assert_python_server(test, Kind::GunicornSync)
+    assert_python_server(Kind::GunicornSync)
 }
 
 #[test]
 fn gunicorns_threads_are_counted_to_the_byte() -> Result<()> {
-    let test = "gunicorns_threads_are_counted_to_the_byte";
-    assert_python_server(test, Kind::GunicornThreads)
+    assert_python_server(Kind::GunicornThreads)
 }
 
 #[test]
 fn flasks_own_server_is_counted_to_the_byte() -> Result<()> {
-    let test = "flasks_own_server_is_counted_to_the_byte";
-    assert_python_server(test, Kind::Flask)
+    assert_python_server(Kind::Flask)
 }

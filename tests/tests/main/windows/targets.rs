@@ -68,12 +68,8 @@ fn the_servers_in_c_and_rust_answer_every_request() -> Result<()> {
 #[test]
 fn the_servers_in_python_answer_every_request() -> Result<()> {
     let _turn = machine::beside_others();
-    let test = "the_servers_in_python_answer_every_request";
-    let python = pythons(test).into_iter().find(|it| it.name == PYTHON);
-    let Some(python) = python
-        .map(|it| it.with_packages(test, &PACKAGES))
-        .transpose()?
-    else {
+    let python = pythons().into_iter().find(|it| it.name == PYTHON);
+    let Some(python) = python.map(|it| it.with_packages(&PACKAGES)).transpose()? else {
         return Ok(());
     };
     for kind in [Kind::GunicornSync, Kind::GunicornThreads, Kind::Flask] {

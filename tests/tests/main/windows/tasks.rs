@@ -52,32 +52,29 @@ const AIOHTTP: Kind = Kind {
 
 #[test]
 fn requests_of_fastapi_have_what_their_tasks_and_threads_have_allocated() -> Result<()> {
-    let test = "requests_of_fastapi_have_what_their_tasks_and_threads_have_allocated";
-    compare_all(test, &FASTAPI)
+    compare_all(&FASTAPI)
 }
 
 #[test]
 fn requests_of_starlette_have_what_their_tasks_and_threads_have_allocated() -> Result<()> {
-    let test = "requests_of_starlette_have_what_their_tasks_and_threads_have_allocated";
-    compare_all(test, &STARLETTE)
+    compare_all(&STARLETTE)
 }
 
 #[test]
 fn requests_of_aiohttp_have_what_their_tasks_and_threads_have_allocated() -> Result<()> {
-    let test = "requests_of_aiohttp_have_what_their_tasks_and_threads_have_allocated";
-    compare_all(test, &AIOHTTP)
+    compare_all(&AIOHTTP)
 }
 
 /// Every Python with every loop where tests are repeated; else, for making so many environments takes
 /// minutes, each kind of layout once.
-fn compare_all(test: &str, kind: &Kind) -> Result<()> {
+fn compare_all(kind: &Kind) -> Result<()> {
     let _turn = machine::alone();
     let all = machine::Knobs::from_env().runs > 1;
-    for (number, python) in (0..).zip(pythons(test)) {
+    for (number, python) in (0..).zip(pythons()) {
         if !all && !EACH_LAYOUT.contains(&python.name) {
             continue;
         }
-        let Some(python) = python.with_packages(test, &PACKAGES)? else {
+        let Some(python) = python.with_packages(&PACKAGES)? else {
             continue;
         };
         let loops = if all {
