@@ -53,7 +53,7 @@ impl Server {
         let pid = words.next().and_then(|it| it.parse().ok());
         Ok(Self {
             pid: pid.unwrap_or(process.pid()),
-            process: process,
+            process,
             port,
         })
     }
