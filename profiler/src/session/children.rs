@@ -62,10 +62,16 @@ impl Session<'_> {
             more => format!(" and {more} more"),
         };
         self.named_children.extend(live.iter().map(Process::pid));
-        let what = match when {
-            When::AtTheStart => "child processes that are there are",
-            When::Meanwhile => "child processes that were forked after the recording began are",
-            When::AtTheEnd => "child processes that run on were",
+        // Those that were there when it began are recorded or named, if --children was given.
+        let what = match (when, self.config.children) {
+            (When::AtTheStart, _) => "child processes that are there are",
+            (When::Meanwhile, _) => {
+                "child processes that were forked after the recording began are"
+            }
+            (When::AtTheEnd, true) => {
+                "child processes that were forked after the recording began were"
+            }
+            (When::AtTheEnd, false) => "child processes that run on were",
         };
         let children = match self.config.children {
             true => "",
