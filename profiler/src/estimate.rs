@@ -6,9 +6,6 @@
 //! growth = background + sum of bytes(route) * requests(route) + noise,  bytes(route) >= 0
 //! ```
 //!
-//! Intervals are not of one length. In a longer one there is more of everything, and requests would be blamed for what
-//! comes with time; so all of it is by interval of the mean length.
-//!
 //! It is an estimate, and says how far it may be off: an interval of two standard errors on both sides holds the
 //! truth 19 times of 20, in every situation that `tests/coverage.rs` simulates, or nothing is told. It is of what
 //! requests leave behind regularly: jumps beyond any step of an allocator, such as a cache that was loaded, are kept
@@ -50,11 +47,9 @@ pub const MIN_REQUESTS: u64 = 20;
 /// Moves of memory that tell how large its steps are, at least.
 const MIN_MOVES: usize = 4;
 
-/// One interval.
+/// One interval. All of a series have the same length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interval {
-    /// How long it was, nanoseconds; not zero. None is much shorter than others.
-    pub length_ns: u64,
     /// Growth of what is outstanding (or of RSS, which is noisier), bytes.
     pub growth: i64,
     /// Requests that ended in it, by route: the same routes in the same order for all intervals.
@@ -144,12 +139,10 @@ pub fn by_route(series: &[Interval], from: EstimatedFrom) -> Result<Estimate, Es
     if routes > MAX_ROUTES {
         return Err(EstimateError::TooManyRoutes(routes));
     }
-    let all_ns: f64 = series.iter().map(|it| it.length_ns.max(1) as f64).sum();
-    let length = |it: &Interval| it.length_ns.max(1) as f64 * series.len() as f64 / all_ns;
     let column = |route: usize| -> Vec<f64> {
         let counts = series
             .iter()
-            .map(|it| it.requests[route] as f64 / length(it));
+            .map(|interval| interval.requests[route] as f64);
         counts.collect()
     };
     let columns: Vec<_> = (0..routes).map(column).collect();
@@ -165,11 +158,7 @@ pub fn by_route(series: &[Interval], from: EstimatedFrom) -> Result<Estimate, Es
     }
     let recorded = Recorded {
         columns: seen.iter().map(|it| columns[*it].clone()).collect(),
-        growth: series
-            .iter()
-            .map(|it| it.growth as f64 / length(it))
-            .collect(),
-        lengths: series.iter().map(length).collect(),
+        growth: series.iter().map(|it| it.growth as f64).collect(),
         seen,
         from,
     };
@@ -180,12 +169,10 @@ pub fn by_route(series: &[Interval], from: EstimatedFrom) -> Result<Estimate, Es
 struct Recorded {
     /// Which routes those are.
     seen: Vec<usize>,
-    /// Requests by interval of the mean length, one column a route.
+    /// Requests by interval, one column a route.
     columns: Vec<Vec<f64>>,
-    /// Bytes by interval of the mean length.
+    /// Bytes by interval.
     growth: Vec<f64>,
-    /// In mean lengths.
-    lengths: Vec<f64>,
     from: EstimatedFrom,
 }
 
@@ -227,16 +214,17 @@ impl Recorded {
                 },
             };
         }
-        let unexplained = (0..self.growth.len()).map(|interval| {
-            let requests = self.columns.iter().map(|it| it[interval]);
-            let left = requests.zip(&solution.coefficients);
-            let explained = solution.intercept + left.map(|(it, bytes)| it * bytes).sum::<f64>();
-            (self.growth[interval] - explained) * self.lengths[interval]
-        });
+        let explained: Vec<f64> = (0..self.growth.len())
+            .map(|interval| {
+                let requests = self.columns.iter().map(|it| it[interval]);
+                let left = requests.zip(&solution.coefficients);
+                solution.intercept + left.map(|(it, bytes)| it * bytes).sum::<f64>()
+            })
+            .collect();
         Estimate {
             routes: estimates,
             background: solution.intercept,
-            unexplained: unexplained.sum(),
+            unexplained: self.growth.iter().sum::<f64>() - explained.iter().sum::<f64>(),
         }
     }
 
@@ -254,17 +242,12 @@ impl Recorded {
             seen: self.seen.clone(),
             columns: self.columns.iter().map(|it| picked(it, &kept)).collect(),
             growth: picked(&self.growth, &kept),
-            lengths: picked(&self.lengths, &kept),
             from: self.from,
         }
     }
 
     fn requests(&self, column: usize) -> u64 {
-        let by_interval = self.columns[column].iter().zip(&self.lengths);
-        by_interval
-            .map(|(it, length)| it * length)
-            .sum::<f64>()
-            .round() as u64
+        self.columns[column].iter().sum::<f64>() as u64
     }
 
     /// Memory that hardly moved while a route was requested does not say in which steps it does: as much as half a

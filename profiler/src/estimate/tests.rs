@@ -58,7 +58,6 @@ impl Server {
                 }
             }
             Interval {
-                length_ns: 1,
                 growth: growth as i64,
                 requests: counts,
             }
@@ -232,7 +231,6 @@ fn routes_that_fill_up_a_constant_load_are_tied() {
 #[test]
 fn what_cannot_be_estimated_says_why() {
     let interval = |requests: &[u64]| Interval {
-        length_ns: 1,
         growth: 1,
         requests: requests.to_vec(),
     };
@@ -268,7 +266,6 @@ fn too_few_requests_and_those_that_come_at_once_give_no_estimate() {
         ]
     };
     let series = (0..40).map(|at| Interval {
-        length_ns: 1,
         growth: 1000 * (at % 3) as i64,
         requests: requests(at).to_vec(),
     });
@@ -292,7 +289,7 @@ proptest! {
     ) {
         let series: Vec<_> = counts.into_iter().map(|requests| {
             let left = requests.iter().zip(&leaks).map(|(count, leak)| *count as i64 * leak);
-            Interval { length_ns: 1, growth: background + left.sum::<i64>(), requests }
+            Interval { growth: background + left.sum::<i64>(), requests }
         }).collect();
         let estimate = by_route(&series, EstimatedFrom::Blocks).expect("there is enough data");
         for (route, leak) in leaks.iter().enumerate() {
@@ -307,7 +304,7 @@ proptest! {
         growth in vec(any::<i64>(), 20),
     ) {
         let series = counts.into_iter().zip(growth);
-        let series: Vec<_> = series.map(|(requests, growth)| Interval { length_ns: 1, growth, requests }).collect();
+        let series: Vec<_> = series.map(|(requests, growth)| Interval { growth, requests }).collect();
         if let Ok(estimate) = by_route(&series, EstimatedFrom::Blocks) {
             prop_assert!(estimate.background.is_finite() && estimate.unexplained.is_finite());
             for route in estimate.routes {
@@ -335,7 +332,6 @@ fn as_many_routes_are_told_apart_as_the_intervals_allow() {
                 .collect()
         };
         let series = (0..intervals as u64).map(|it| Interval {
-            length_ns: 1,
             growth: 0,
             requests: requests(it),
         });

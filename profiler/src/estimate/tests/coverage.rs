@@ -38,8 +38,6 @@ enum Memory {
     Doubling(f64, f64, bool),
     /// A heap that grows by so many bytes until it is warm, which takes that part of the recording.
     WarmUp(f64, f64),
-    /// Intervals are up to half as long again or half as long, and so much comes with time beside.
-    Uneven(f64),
     /// What comes and goes: so many bytes at each look, as if at random.
     Passing(f64),
 }
@@ -227,17 +225,6 @@ fn situations() -> Vec<Situation> {
             ..STEADY
         },
         Situation {
-            name: "uneven intervals beside a steady background",
-            memory: Memory::Uneven(200_000.0),
-            ..STEADY
-        },
-        Situation {
-            name: "uneven intervals, by turns",
-            load: Load::Alternating,
-            memory: Memory::Uneven(200_000.0),
-            ..STEADY
-        },
-        Situation {
             name: "a saw tooth of 20 teeth",
             memory: Memory::SawTooth(50_000.0, 5e6),
             ..STEADY
@@ -354,11 +341,7 @@ impl Situation {
         let begun_with = garbage;
         let mut in_use = 0.0;
         let interval = |at: usize| {
-            let length = match self.memory {
-                Memory::Uneven(_) => 0.5 + random.uniform(),
-                _ => 1.0,
-            };
-            let requests = self.requests_at(at, length, random);
+            let requests = self.requests_at(at, random);
             for _ in 0..requests[0] {
                 left += if random.uniform() * self.one_in < 1.0 {
                     self.leak * self.one_in
@@ -376,10 +359,6 @@ impl Situation {
                         left + noise
                     }
                     Memory::Steps(step) => ((left + begun_with) / step).floor() * step,
-                    Memory::Uneven(size) => {
-                        noise += size * length;
-                        left + noise
-                    }
                     Memory::Autocorrelated(size, kept) => {
                         phase = kept * phase + size * random.normal();
                         noise += phase;
@@ -412,7 +391,6 @@ impl Situation {
             let growth = (now - seen) as i64;
             seen += growth as f64;
             Interval {
-                length_ns: (length * 1e8) as u64,
                 growth,
                 requests: requests.to_vec(),
             }
@@ -421,8 +399,8 @@ impl Situation {
     }
 
     /// How many of the leaky and of the clean route end in an interval.
-    fn requests_at(self, at: usize, length: f64, random: &mut Random) -> [u64; 2] {
-        let each = length * self.requests / self.intervals as f64 / 2.0;
+    fn requests_at(self, at: usize, random: &mut Random) -> [u64; 2] {
+        let each = self.requests / self.intervals as f64 / 2.0;
         let mut about = |mean: f64| (2.0 * mean * random.uniform() + random.uniform()) as u64;
         match self.load {
             Load::Mixed => [about(each), about(each)],

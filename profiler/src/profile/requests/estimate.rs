@@ -208,29 +208,15 @@ fn looked_at_as_well(levels: &[Level]) -> Vec<Level> {
     };
     let mut all: Vec<_> = levels.windows(2).flat_map(between).collect();
     all.extend(levels.last().copied());
-    apart(all, every_ns / 2)
-}
-
-/// Without looks that came too soon after the one before: what is by time would be said by whatever happened in a moment.
-fn apart(mut levels: Vec<Level>, least_ns: u64) -> Vec<Level> {
-    let mut last_ns = None;
-    levels.retain(|it| {
-        let is_apart = last_ns.is_none_or(|last| it.at_ns.saturating_sub(last) >= least_ns);
-        if is_apart {
-            last_ns = Some(it.at_ns);
-        }
-        is_apart
-    });
-    levels
+    all
 }
 
 /// Counts the growth and the requests of each interval, for all processes together.
 fn series(levels: &[Level], records: &[&WindowRecord], columns: &Columns<'_>) -> Vec<Interval> {
-    let mut series: Vec<_> = levels
-        .windows(2)
-        .map(|pair| Interval {
-            length_ns: pair[1].at_ns.saturating_sub(pair[0].at_ns),
-            growth: (pair[1].bytes - pair[0].bytes).clamp(i64::MIN.into(), i64::MAX.into()) as i64,
+    let growths = levels.windows(2).map(|pair| pair[1].bytes - pair[0].bytes);
+    let mut series: Vec<_> = growths
+        .map(|growth| Interval {
+            growth: growth.clamp(i64::MIN.into(), i64::MAX.into()) as i64,
             requests: vec![0; columns.count()],
         })
         .collect();

@@ -258,23 +258,6 @@ fn growth_tells_what_requests_leave_that_nothing_is_bound_to() {
     }
 }
 
-#[test]
-fn a_look_right_after_another_does_not_outweigh_all_others() {
-    let mut capture = concurrent(60, 3);
-    let memory = &mut capture.windows.memory;
-    let [before, after] = [memory[29], memory[30]];
-    // When the requests of that second are answered.
-    let answered_ns = after.at_ns - SECOND / 4;
-    let looks = [(before, answered_ns - 100), (after, answered_ns + 100)];
-    memory.extend(looks.map(|(look, at_ns)| MemoryAt { at_ns, ..look }));
-    memory.sort_by_key(|it| it.at_ns);
-    let (bytes, error) = told(&capture, "/0");
-    assert!(
-        (bytes - 500.0).abs() <= 2.0 * error && error < 25.0,
-        "{bytes} ± {error}"
-    );
-}
-
 /// Of the requests of each route, so many in a hundred are bound, though the memory is of all of them.
 fn with_bound(percent: usize) -> Capture {
     let mut capture = concurrent(60, 3);
