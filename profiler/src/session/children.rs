@@ -62,10 +62,10 @@ impl Session<'_> {
             more => format!(" and {more} more"),
         };
         self.named_children.extend(live.iter().map(Process::pid));
-        // Those that were there when it began are recorded or named, if --children was given.
+        // With --children, those that were there have been recorded or named.
         let what = match (when, self.config.children) {
-            (When::AtTheStart, _) => "child processes that are there are",
-            (When::Meanwhile, _) => {
+            (When::AtTheStart, false) => "child processes that are there are",
+            (When::AtTheStart | When::Meanwhile, _) => {
                 "child processes that were forked after the recording began are"
             }
             (When::AtTheEnd, true) => {
