@@ -9,8 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Answer, load::ask};
 
-/// Clients that keep their connections, each asking for one path after the other. What comes late is not made up for:
-/// where a machine is busy, all takes longer, and nothing comes at once.
+/// Clients that keep their connections, each asking for one path after the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Mix<'a> {
     /// What ids begin with.
@@ -52,11 +51,9 @@ impl Mix<'_> {
     fn run_client(&self, port: u16, client: usize, start: Instant) -> Result<Vec<Answer>> {
         let mut connection = None;
         let mut answers = Vec::new();
-        let each = Duration::from_secs(1) / self.rate;
-        let mut due = start + each * client as u32;
         for number in (client..self.requests).step_by(self.clients) {
+            let due = start + Duration::from_secs(1) * number as u32 / self.rate;
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            due = due.max(Instant::now()) + each * self.clients as u32;
             let path = self.path(number);
             let id = format!("{}-{number}", self.name);
             let is_last = number + self.clients >= self.requests;
