@@ -2,10 +2,7 @@
 
 use std::process::ExitCode;
 
-use residue::{
-    cli::{Cli, messages},
-    error_text::in_full,
-};
+use residue::{cli::Cli, error_text::in_full, messages};
 
 fn main() -> ExitCode {
     messages::tell_of_panics();

@@ -138,6 +138,20 @@ pub struct StackTotals {
     pub walked: u64,
 }
 
+impl StackTotals {
+    /// Bytes allocated and tracked, and not released.
+    #[must_use]
+    pub const fn outstanding_bytes(&self) -> u64 {
+        self.alloc_bytes.saturating_sub(self.freed_bytes)
+    }
+
+    /// Allocations tracked, and not released.
+    #[must_use]
+    pub const fn outstanding_objects(&self) -> u64 {
+        self.alloc_objects.saturating_sub(self.freed_objects)
+    }
+}
+
 /// What a stack id stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
@@ -221,6 +235,9 @@ impl StackPolicy {
         }
     }
 }
+
+/// How many processes the kernel side tells apart at a time: each has a slot below this number.
+pub const PROCESSES: u32 = 1024;
 
 /// Events of the process count.
 pub const PROCESS_OPEN: u32 = 1;

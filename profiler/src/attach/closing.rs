@@ -1,7 +1,14 @@
 //! Ends what counts of a process, and removes its traces from the kernel side's maps.
 
-use aya::maps::{HashMap, MapData};
-use residue_ebpf::abi::{heap::ADDRESS_BITS, window::tls_slot};
+use std::io;
+
+use aya::maps::{HashMap, MapData, MapError, PerCpuValues};
+use residue_ebpf::abi::{
+    cost::ProbeTime,
+    heap::ADDRESS_BITS,
+    python::{CodePointers, PythonLayout},
+    window::tls_slot,
+};
 
 use super::{AttachError, Kernel};
 
@@ -33,6 +40,31 @@ impl Kernel {
             None => ids.contains(&((key >> 32) as u32)),
         };
         forget(&mut self.connections, is_connection);
+    }
+
+    /// Empties the entries of a slot in the tables that have one for each process: another process may have the slot
+    /// from now on. The process that had the slot must be over, and its probes be coming out.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn clear_slot(&mut self, slot: u16) -> Result<(), AttachError> {
+        let place = u32::from(slot);
+        self.trampolines.set(place, 0, 0)?;
+        self.pythons.set(place, PythonLayout::default(), 0)?;
+        self.code_pointers.set(place, CodePointers::default(), 0)?;
+        self.python_pools.set(place, 0, 0)?;
+        self.unwind.set_code(slot, &[])?;
+        // One value for each CPU.
+        let before = self.probe_times.get(&place, 0)?;
+        let nothing = vec![ProbeTime::default(); before.len()];
+        let nothing = PerCpuValues::try_from(nothing);
+        let nothing = nothing.map_err(|source| MapError::IoError(io::Error::other(source)))?;
+        self.probe_times.set(place, nothing, 0)?;
+        self.late_functions.remove(&slot);
+        let functions = self.functions_of.remove(&slot);
+        self.free_functions.extend(functions.unwrap_or_default());
+        Ok(())
     }
 
     /// As [`close_process`](Self::close_process), for one that was never opened.

@@ -35,7 +35,7 @@ use aya_log::EbpfLogger;
 use object::{load_object, program_mut, take};
 use programs::Tracepoints;
 use residue_ebpf::abi::{
-    call_shape::Cookie,
+    call_shape::{CallShape, Cookie},
     cost::ProbeTime,
     heap::{FunctionInfo, LiveBucket, PROCESS_OPEN, ProcessState, StackTotals},
     python::{CodePointers, PythonLayout},
@@ -44,7 +44,10 @@ use residue_ebpf::abi::{
 };
 use unwind::UnwindMaps;
 
-use crate::unwind::Update;
+use crate::{
+    process::{FileOffset, LoadedObject},
+    unwind::Update,
+};
 
 pub use calibrate::ProbeCost;
 pub use config::{Limits, Samples, StackConfig, Tracing, Walking};
@@ -69,7 +72,20 @@ pub struct ProbePoint<'a> {
     /// Offset of the probed instruction in the object's file, bytes.
     pub file_offset: u64,
     /// The function's call shape.
-    pub shape: residue_ebpf::abi::call_shape::CallShape,
+    pub shape: CallShape,
+}
+
+impl<'a> ProbePoint<'a> {
+    /// A place in the file of a loaded object.
+    #[must_use]
+    pub fn new(object: &'a LoadedObject, offset: FileOffset, shape: CallShape) -> Self {
+        Self {
+            object: object.opened.path(),
+            name: &object.path,
+            file_offset: offset.0,
+            shape,
+        }
+    }
 }
 
 /// The loaded kernel side.
@@ -97,6 +113,10 @@ pub struct Kernel {
     python_pools: Array<MapData, u64>,
     unwind: UnwindMaps,
     next_function: u32,
+    /// The numbers of functions of processes that are over.
+    free_functions: Vec<u32>,
+    /// By process, the numbers of its functions.
+    functions_of: std::collections::HashMap<u16, Vec<u32>>,
     /// How many functions were probed of each process since it was opened.
     late_functions: std::collections::HashMap<u16, usize>,
 }
@@ -207,6 +227,8 @@ impl Kernel {
             probes: Vec::new(),
             tracepoints: Vec::new(),
             next_function: 0,
+            free_functions: Vec::new(),
+            functions_of: std::collections::HashMap::new(),
             late_functions: std::collections::HashMap::new(),
         }
     }
@@ -264,7 +286,8 @@ impl Kernel {
         if late.is_some_and(|late| late >= MAX_LATE_FUNCTIONS) {
             return Err(AttachError::TooManyLate);
         }
-        let function = self.next_function;
+        let free = self.free_functions.last().copied();
+        let function = free.unwrap_or(self.next_function);
         self.functions
             .set(function, info, 0)
             .map_err(|_| AttachError::TooManyFunctions)?;
@@ -278,7 +301,11 @@ impl Kernel {
                 return Err(error);
             }
         }
-        self.next_function += 1;
+        match free {
+            Some(_) => drop(self.free_functions.pop()),
+            None => self.next_function += 1,
+        }
+        self.functions_of.entry(process).or_default().push(function);
         if let Some(late) = self.late_functions.get_mut(&process) {
             *late += 1;
         }

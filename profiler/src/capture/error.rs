@@ -143,6 +143,14 @@ pub enum CaptureError {
         /// The file.
         path: PathBuf,
     },
+    /// What is to be written comes faster than the disk takes it.
+    #[error(
+        "the disk is too slow for {path}, and too much waits to be written: write elsewhere with -o"
+    )]
+    TooSlow {
+        /// The file.
+        path: PathBuf,
+    },
     /// Something that is no capture would be overwritten.
     #[error("{path} exists and is not a residue capture, it is left alone: choose another -o")]
     WouldOverwrite {

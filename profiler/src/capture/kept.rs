@@ -1,10 +1,11 @@
-//! What a recorder keeps while somebody reads the capture, and writes once that is over.
+//! What waits to be written: while somebody reads the capture, or while the disk is slow.
 
 use std::time::{Duration, Instant};
 
 use crate::capture::{Interval, Process};
+use crate::requests::record::ProcessUnbound;
 
-/// How long a recorder goes on keeping. No report takes a capture as long as that.
+/// How long a recorder goes on keeping. No report holds a capture for so long.
 const MAX_TIME: Duration = Duration::from_secs(60);
 /// How many rows it keeps, beside those that are kept once or not at all whatever the time.
 const MAX_ROWS: usize = 1 << 20;
@@ -32,7 +33,7 @@ pub(super) enum Row {
     },
 }
 
-/// See the module documentation.
+/// Rows and figures that are not written yet.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     /// In the order in which they were told.
@@ -75,7 +76,23 @@ impl Kept {
         before.totals = totals;
         before.mappings = mappings;
         before.counters = counters;
-        before.unbound = unbound;
+        // A process that is over is in one interval more, and in none after that.
+        let is_newer = |old: &ProcessUnbound| unbound.iter().any(|new| new.process == old.process);
+        before.unbound.retain(|old| !is_newer(old));
+        before.unbound.extend(unbound);
+    }
+
+    /// Adds everything that waits elsewhere, which is newer.
+    pub(super) fn append(&mut self, newer: Self) {
+        self.rows.extend(newer.rows);
+        if let Some(interval) = newer.interval {
+            self.add(interval);
+        }
+    }
+
+    /// Whether nothing waits.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.interval.is_none()
     }
 
     /// Whether there is room and time to try again later.
@@ -91,18 +108,28 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::requests::record::MemoryAt;
+
+    const fn looked_at() -> MemoryAt {
+        MemoryAt {
+            process: 0,
+            at_ns: 0,
+            unbound_bytes: None,
+            resident_bytes: None,
+        }
+    }
 
     #[test]
     fn nobody_makes_a_recorder_keep_without_end() {
         let mut kept = Kept::default();
         assert!(kept.may_wait());
         kept.add(Interval {
-            survivors: vec![Default::default(); MAX_ROWS / 2],
+            memory: vec![looked_at(); MAX_ROWS / 2],
             ..Interval::default()
         });
         assert!(kept.may_wait());
         kept.add(Interval {
-            survivors: vec![Default::default(); MAX_ROWS / 2],
+            memory: vec![looked_at(); MAX_ROWS / 2],
             ..Interval::default()
         });
         assert!(!kept.may_wait(), "too much");

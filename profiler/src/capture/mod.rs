@@ -16,6 +16,7 @@
 //! # Ok::<(), capture::CaptureError>(())
 //! ```
 
+mod background;
 mod error;
 mod header;
 mod image;
@@ -37,6 +38,7 @@ mod writer;
 mod tests;
 
 pub use crate::heap::{Figures, MappingOwner};
+pub use background::BackgroundWriter;
 pub use error::CaptureError;
 pub use place::check_output;
 pub use reader::{Capture, Ended, UnboundAt, Windows, read};

@@ -7,7 +7,7 @@ use residue_ebpf::abi::event::WalkEnd;
 use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
 use crate::heap::{Figures, MappingOwner};
-use crate::requests::record::{Amount, LeftBehind, MemoryAt, ProcessUnbound, WindowRecord};
+use crate::requests::record::{LeftBehind, MemoryAt, ProcessUnbound, Survived, WindowRecord};
 use crate::symbolize::Symbol;
 
 /// A moment as captures store it: nanoseconds since 1970 UTC. Earlier moments become zero.
@@ -174,7 +174,7 @@ pub struct Interval {
     /// Windows that are over.
     pub windows: Vec<WindowRecord>,
     /// Windows whose grace is over, and what survived of each.
-    pub survivors: Vec<(u64, Amount)>,
+    pub survivors: Vec<Survived>,
     /// What windows left behind, by stack: to be added to what was written before.
     pub left_behind: Vec<LeftBehind>,
     /// Memory of no single window, by process: as it is now.

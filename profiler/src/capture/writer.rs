@@ -137,6 +137,12 @@ impl Writer {
         })
     }
 
+    /// Writes what has waited elsewhere.
+    pub(super) fn write_all(&mut self, kept: Kept) -> Result<(), CaptureError> {
+        self.kept.append(kept);
+        self.write_if_free()
+    }
+
     fn write_row(&mut self, row: Row) -> Result<(), CaptureError> {
         self.kept.rows.push(row);
         self.write_if_free()

@@ -12,12 +12,10 @@ use std::{
 use libc::c_int;
 use tokio::sync::oneshot;
 
-use super::{
-    messages::{clear_status, flush, is_interactive, say, show_status},
-    signals::Signals,
-};
+use super::signals::Signals;
 use crate::{
     attach::{Remaining, leave_probes_behind},
+    messages::{clear_status, flush, is_interactive, say, show_status},
     session::end_held_command,
 };
 

@@ -6,19 +6,21 @@ use crate::symbolize::helper;
 
 use clap::Parser as _;
 
-use crate::printable::{message, printable};
+use crate::{
+    messages,
+    printable::{message, printable},
+};
 
 mod cost;
 mod ending;
 pub mod inspect;
-pub mod messages;
 mod output;
 pub mod record;
+mod recording;
 pub mod report;
 mod requests;
 mod shell;
 mod signals;
-mod stream;
 pub mod watch;
 
 /// Exit code for usage and environment errors (clap uses the same).

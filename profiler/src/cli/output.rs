@@ -14,8 +14,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 use thiserror::Error;
 
-use super::messages::say;
-use crate::private_file::{Given, NewFile, STAYS_ROOTS};
+use crate::{
+    messages::say,
+    private_file::{Given, NewFile, STAYS_ROOTS},
+};
 
 /// The mode bit of directories in which nobody replaces the files of others (inode(7)).
 const STICKY: u32 = 0o1000;

@@ -8,26 +8,22 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
-use indicatif::{HumanBytes, HumanCount};
+use anyhow::bail;
 use residue_ebpf::abi::heap::{MAX_PYTHON_OBJECT, MAX_STACKS, StackPolicy};
 
 use super::{
     EXIT_ERROR,
     cost::MaxSlowdown,
-    ending,
-    messages::{clear_status, say, show_status},
+    recording::{self, Outputs},
     requests::RequestArgs,
-    shell::quoted,
-    signals::Signals,
 };
 use crate::{
-    attach::{Limits, ProgramSet, Samples, StackConfig, Tracing, Walking, ensure_tracefs},
+    attach::{Limits, ProgramSet, Samples, StackConfig, Tracing, Walking},
     capture,
     probes::SitePolicy,
     process::{self, Pid, Process, Refusal},
-    session::{Config, Finished, Session, Tally, Update, raise_limits},
-    wording::printable,
+    session::Config,
+    sink::{Form, LineStyle},
 };
 
 const EXAMPLES: &str = "\
@@ -96,6 +92,9 @@ pub struct Args {
     /// Exit as the command did: with its status, or with 128 and the signal that killed it
     #[arg(long, requires = "command")]
     preserve_status: bool,
+    /// Show requests as they end, too, as `residue watch` does; json writes a JSON object a line
+    #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    lines: Option<Form>,
     /// No progress, only warnings and errors
     #[arg(short, long)]
     quiet: bool,
@@ -135,15 +134,20 @@ enum Stacks {
 ///
 /// When a process cannot be recorded, or the capture cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    // Before any thread is started: it changes what this thread and its children see.
-    ensure_tracefs();
-    raise_limits(args.max_live)?;
+    recording::prepare(args.max_live)?;
     let config = config(args)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("failed to start the event loop")?;
-    let command = runtime.block_on(record(&config, args.quiet))?;
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => default_output(args)?,
+    };
+    // Before anything is looked at or attached: that takes its time.
+    capture::check_output(&output)?;
+    let outputs = Outputs {
+        capture: Some(output),
+        lines: args.lines.map(LineStyle::from),
+        quiet: args.quiet,
+    };
+    let command = recording::run(&config, outputs)?;
     Ok(match command.filter(|_| args.preserve_status) {
         Some(status) => exit_code(status),
         None => ExitCode::SUCCESS,
@@ -157,49 +161,15 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::from(code.unwrap_or(EXIT_ERROR))
 }
 
-/// Returns how the command ended, if there was one and it has ended.
-async fn record(config: &Config, quiet: bool) -> anyhow::Result<Option<ExitStatus>> {
-    let mut progress = Progress::new(config, quiet);
-    // From here on Ctrl-C ends the recording instead of residue.
-    let signals = Signals::listen().context("failed to listen to signals")?;
-    let mut tell = |update| match update {
-        Update::Attached => signals.recording_begins(),
-        update => progress.show(update),
-    };
-    let mut session = Session::start(config, &mut tell)?;
-    let recorded = session.run(signals.more_than(0)).await;
-    let Finished {
-        written,
-        command,
-        probes,
-    } = session.finish();
-    signals.all_is_written();
-    let recorded = recorded.and(written);
-    clear_status();
-    if recorded.is_ok() {
-        progress.finish();
-    }
-    ending::take_out(probes, &signals, quiet).await;
-    recorded?;
-    Ok(command)
-}
-
 fn config(args: &Args) -> anyhow::Result<Config> {
     if args.interval.is_zero() {
         bail!("--interval must be above zero, for example 1s");
     }
-    let output = match &args.output {
-        Some(output) => output.clone(),
-        None => default_output(args)?,
-    };
-    // Before anything is looked at or attached: that takes its time.
-    capture::check_output(&output)?;
     let pids = with_children(&args.pids, args.children)?;
     Ok(Config {
         pids,
         children: args.children,
         command: args.command.clone(),
-        output: Some(output),
         duration: args.duration,
         interval: args.interval,
         limits: Limits {
@@ -300,102 +270,4 @@ fn default_output(args: &Args) -> anyhow::Result<PathBuf> {
         (None, None) => bail!("nothing to record: give -p PID, or a command after --"),
     };
     Ok(PathBuf::from(format!("{name}.residue")))
-}
-
-/// What the person who records sees, on standard error.
-struct Progress {
-    quiet: bool,
-    output: PathBuf,
-    duration: Option<Duration>,
-    last: Tally,
-    follows_allocations: bool,
-}
-
-impl Progress {
-    fn new(config: &Config, quiet: bool) -> Self {
-        Self {
-            quiet,
-            output: config.output.clone().unwrap_or_default(),
-            duration: config.duration,
-            last: Tally::default(),
-            follows_allocations: config.tracing.allocations,
-        }
-    }
-
-    fn show(&mut self, update: Update) {
-        match update {
-            Update::Started {
-                processes,
-                functions,
-                took,
-                tables,
-            } => {
-                let until = self.duration.map_or_else(
-                    || "until Ctrl-C".to_owned(),
-                    |duration| format!("for {}", humantime::format_duration(duration)),
-                );
-                self.say(&format!(
-                    "recording {}: {functions} functions probed in {} ms, {} unwind tables ({}) {} ms \
-                     after that; {until}, into {}",
-                    printable(&processes.join(", ")),
-                    took.as_millis(),
-                    tables.objects,
-                    HumanBytes(tables.bytes as u64),
-                    tables.waited.as_millis(),
-                    self.output.display()
-                ));
-                self.show_status("");
-            }
-            Update::Written(figures) => {
-                self.last = figures;
-                self.show_status(&summary(&figures, self.follows_allocations));
-            }
-            Update::Note(text) => say(format!("note: {}", printable(&text))),
-            Update::Attached | Update::Windows(_) | Update::Survivors(_) | Update::Unbound(_) => {}
-        }
-    }
-
-    fn finish(&self) {
-        self.say(&format!(
-            "{}\nwrote {path}; next: residue report {path}",
-            summary(&self.last, self.follows_allocations),
-            path = quoted(&self.output)
-        ));
-    }
-
-    fn say(&self, text: &str) {
-        if !self.quiet {
-            say(text);
-        }
-    }
-
-    fn show_status(&self, text: &str) {
-        if !self.quiet {
-            show_status(text);
-        }
-    }
-}
-
-fn summary(figures: &Tally, follows_allocations: bool) -> String {
-    let Tally {
-        outstanding_bytes,
-        outstanding_objects,
-        allocations,
-        stacks,
-        lost,
-    } = *figures;
-    let lost = match lost {
-        0 => String::new(),
-        lost => format!("; LOST {} events, see the report", HumanCount(lost)),
-    };
-    // Zeros would say that there is nothing.
-    if !follows_allocations {
-        return format!("no allocation followed (--rss-only){lost}");
-    }
-    format!(
-        "{} outstanding in {} allocations, of {} seen from {stacks} stacks{lost}",
-        HumanBytes(outstanding_bytes),
-        HumanCount(outstanding_objects),
-        HumanCount(allocations),
-    )
 }

@@ -9,7 +9,8 @@ use crate::capture;
 use crate::profile::{Languages, Profile, Tier};
 use crate::report::{Format, Measure, Options, Selection, why_empty};
 
-use super::{messages, output::Output};
+use super::output::Output;
+use crate::messages;
 
 /// Stands for standard output, also where that is a file, which is then not replaced.
 const STDOUT: &str = "/dev/stdout";

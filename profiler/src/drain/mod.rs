@@ -5,6 +5,7 @@
 //! trusts a length.
 
 use std::{
+    collections::HashSet,
     io,
     mem::offset_of,
     os::fd::{AsFd as _, OwnedFd},
@@ -17,7 +18,10 @@ use residue_ebpf::abi::{
     counters::Counter,
     event::{Event, EventKind, StackEvent, StackSample, WalkEnd},
     frame::RawFrame,
-    heap::{BUCKET_SLOTS, LiveAllocation, StackKind, StackTotals, is_block},
+    heap::{
+        BUCKET_SLOTS, BUSY_KEY, LiveAllocation, LiveBucket, StackKind, StackTotals, is_block,
+        process_of,
+    },
     python::{CODE_IS_READ, CODE_KEYS, FreedCode},
     window::{
         AMBIGUOUS, BACKGROUND, ProcessWindows, TASK, TASKS, WINDOW_IS_OVER, WINDOWS, WindowEvent,
@@ -207,6 +211,32 @@ impl Drain {
             }
         }
         was_open
+    }
+
+    /// Forgets everything that is kept of the processes in these slots, which are over: others may have the slots from
+    /// now on. Blocks that they had stay outstanding in the totals of their stacks.
+    pub fn forget(&self, slots: &HashSet<u16>) {
+        for slot in slots {
+            for word in 0..size_of::<ProcessWindows>() / size_of::<u64>() {
+                if let Some(word) = self.channels.process_windows.word((*slot).into(), word) {
+                    word.store(0, Ordering::Relaxed);
+                }
+            }
+        }
+        let is_theirs = |key: u64| key != 0 && slots.contains(&process_of(key));
+        let keys = offset_of!(LiveBucket, keys) / size_of::<u64>();
+        for index in 0..self.channels.live.capacity() {
+            for word in keys..keys + BUCKET_SLOTS {
+                let Some(place) = self.channels.live.word(index, word) else {
+                    return;
+                };
+                let key = place.load(Ordering::Relaxed);
+                // The kernel side may have taken the place for another block meanwhile.
+                if is_theirs(key) && key != BUSY_KEY {
+                    let _ = place.compare_exchange(key, 0, Ordering::Relaxed, Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     /// The process in a slot has an io_uring.

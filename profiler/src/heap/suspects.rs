@@ -57,7 +57,7 @@ impl Suspects {
         for (id, totals) in totals {
             let context = self.context_of.get(id).unwrap_or(id);
             if let Some(context) = self.contexts.get_mut(context) {
-                let held = totals.alloc_bytes.saturating_sub(totals.freed_bytes);
+                let held = totals.outstanding_bytes();
                 context.held = context.held.saturating_add(held);
             }
         }

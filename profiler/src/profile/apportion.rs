@@ -64,8 +64,8 @@ pub(super) fn apportion(stacks: &[Stack], totals: &[(u32, StackTotals)]) -> Vec<
 fn exact(totals: &StackTotals) -> Counted {
     Counted {
         figures: Figures {
-            inuse_bytes: totals.alloc_bytes.saturating_sub(totals.freed_bytes),
-            inuse_objects: totals.alloc_objects.saturating_sub(totals.freed_objects),
+            inuse_bytes: totals.outstanding_bytes(),
+            inuse_objects: totals.outstanding_objects(),
             alloc_bytes: totals.alloc_bytes,
             alloc_objects: totals.alloc_objects,
         },

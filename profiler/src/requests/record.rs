@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use residue_ebpf::abi::window::Amounts;
 use serde::Serialize;
 
 use super::route::Route;
@@ -82,6 +83,24 @@ pub struct Amount {
 }
 
 impl Amount {
+    /// Everything that was allocated.
+    #[must_use]
+    pub const fn allocated(amounts: &Amounts) -> Self {
+        Self {
+            bytes: amounts.alloc_bytes,
+            objects: amounts.alloc_objects,
+        }
+    }
+
+    /// What was allocated and not released.
+    #[must_use]
+    pub const fn outstanding(amounts: &Amounts) -> Self {
+        Self {
+            bytes: amounts.alloc_bytes.saturating_sub(amounts.freed_bytes),
+            objects: amounts.alloc_objects.saturating_sub(amounts.freed_objects),
+        }
+    }
+
     /// Adds an amount. The sum saturates, because a damaged capture may hold anything.
     pub fn add(&mut self, other: Self) {
         self.bytes = self.bytes.saturating_add(other.bytes);
@@ -139,6 +158,17 @@ pub struct LeftBehind {
     /// The stack that allocated the memory: the number of the stack in this recording.
     pub stack: u32,
     /// How much the windows left behind.
+    pub amount: Amount,
+}
+
+/// What survived of one window when its grace was over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survived {
+    /// The number of the window in this recording.
+    pub window: u64,
+    /// The method and the path template.
+    pub route: Route,
+    /// How much survived.
     pub amount: Amount,
 }
 

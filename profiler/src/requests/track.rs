@@ -151,6 +151,12 @@ impl Tracker {
         self.pids.insert(slot.into(), pid);
     }
 
+    /// Forgets the process in a slot, all of whose windows are over.
+    pub fn remove_process(&mut self, slot: u16) {
+        self.pids.remove(&slot.into());
+        self.uncounted.remove(&slot.into());
+    }
+
     /// Requests that are in no route of their own because there are too many.
     #[must_use]
     pub const fn overflowed(&self) -> u64 {
@@ -447,14 +453,14 @@ impl Open {
     /// What was allocated, and what is retained; of an unbound window what may have been.
     fn amounts(&self, last: &Last) -> (Amount, Amount) {
         let (mut allocated, mut retained) = (
-            allocated(&last.state.amounts),
-            outstanding(&last.state.amounts),
+            Amount::allocated(&last.state.amounts),
+            Amount::outstanding(&last.state.amounts),
         );
         let is_unbound = last.state.bound() == 0 && !last.state.has(WINDOW_HAS_TASKS);
         if is_unbound || self.is_incomplete(last) {
             let (before, now) = (&self.opened.ambiguous, &last.ambiguous);
-            allocated.add(minus(self::allocated(now), self::allocated(before)));
-            retained.add(minus(outstanding(now), outstanding(before)));
+            allocated.add(minus(Amount::allocated(now), Amount::allocated(before)));
+            retained.add(minus(Amount::outstanding(now), Amount::outstanding(before)));
         }
         (allocated, retained)
     }
@@ -467,24 +473,6 @@ fn how_it_ended(state: &WindowState) -> WindowEnd {
         WindowEnd::CutOff
     } else {
         WindowEnd::Done
-    }
-}
-
-/// All of them.
-#[must_use]
-pub const fn allocated(amounts: &Amounts) -> Amount {
-    Amount {
-        bytes: amounts.alloc_bytes,
-        objects: amounts.alloc_objects,
-    }
-}
-
-/// What of them is not released.
-#[must_use]
-pub const fn outstanding(amounts: &Amounts) -> Amount {
-    Amount {
-        bytes: amounts.alloc_bytes.saturating_sub(amounts.freed_bytes),
-        objects: amounts.alloc_objects.saturating_sub(amounts.freed_objects),
     }
 }
 

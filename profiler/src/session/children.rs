@@ -3,83 +3,62 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Session, SessionError};
-use crate::process::{Pid, Process};
+use super::{Core, processes::Processes};
+use crate::{
+    process::{self, Pid, Process},
+    remark::{Named, Remark, When},
+};
 
-/// How many are named at a time; while the recording goes on, so many in all.
+/// How many children are named while the recording goes on.
 const NAMED: usize = 10;
 
-/// When it is looked for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    /// All probes are in.
-    AtTheStart,
-    /// An interval is written.
-    Meanwhile,
-    /// Nothing counts any more.
-    AtTheEnd,
+/// The children that residue has named.
+#[derive(Default)]
+pub struct Children {
+    named: HashSet<Pid>,
 }
 
-impl Session<'_> {
-    /// Names those that live and were not named before. A daemon is nobody's child any more; the kernel side has seen
-    /// it made. What was made before that is a child of somebody's.
-    pub(super) fn note_children(&mut self, when: When) -> Result<(), SessionError> {
+impl Children {
+    /// Names the children that live and were not named before. A daemon is nobody's child any more, but the kernel side
+    /// has seen it made. What was made before the recording began is a child of somebody's.
+    pub fn look(&mut self, processes: &Processes, core: &mut Core<'_>, when: When) {
         let meanwhile = when == When::Meanwhile;
-        if meanwhile && self.named_children.len() >= NAMED {
-            return Ok(());
+        if meanwhile && self.named.len() >= NAMED {
+            return;
         }
         // The id of a process that has ended may be a stranger's.
-        let recorded = self.followed.iter().map(|followed| &followed.process);
+        let recorded = processes.iter().map(|followed| &followed.process);
         let recorded: HashSet<Pid> = recorded
             .filter(|process| !process.has_exited())
             .map(Process::pid)
             .collect();
-        let made = self.kernel.descendants();
-        let made = made.filter_map(|it| it.try_into().ok());
+        let made = core.kernel.descendants();
+        let made = made.filter_map(|pid| pid.try_into().ok());
         // To look for children is to look at all processes of the host.
         let parents = recorded.iter().filter(|_| !meanwhile);
-        let children = parents.flat_map(|&pid| crate::process::children(pid));
+        let children = parents.flat_map(|&pid| process::children(pid));
         let all: BTreeSet<Pid> = children.chain(made).collect();
         // What was asked for and is not recorded was named with the reason.
         let is_news = |pid: &Pid| {
-            !recorded.contains(pid)
-                && !self.config.pids.contains(pid)
-                && !self.named_children.contains(pid)
+            !recorded.contains(pid) && !core.config.pids.contains(pid) && !self.named.contains(pid)
         };
         let live = all.into_iter().filter(is_news);
         let live: Vec<Process> = live
             .filter_map(|pid| Process::open_unprobed(pid).ok())
             .collect();
         if live.is_empty() {
-            return Ok(());
+            return;
         }
-        let named = live.iter().take(NAMED);
-        let named: Vec<String> = named
-            .map(|it| format!("{} ({})", it.pid(), it.comm()))
-            .collect();
-        let further = match live.len().saturating_sub(NAMED) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
+        self.named.extend(live.iter().map(Process::pid));
+        let children = live.iter().map(|process| Named {
+            pid: process.pid(),
+            comm: process.comm().to_owned(),
+        });
+        let remark = Remark::Children {
+            when,
+            asked: core.config.children,
+            children: children.collect(),
         };
-        self.named_children.extend(live.iter().map(Process::pid));
-        // With --children, those that were there have been recorded or named.
-        let what = match (when, self.config.children) {
-            (When::AtTheStart, false) => "child processes that are there are",
-            (When::AtTheStart | When::Meanwhile, _) => {
-                "child processes that were forked after the recording began are"
-            }
-            (When::AtTheEnd, true) => {
-                "child processes that were forked after the recording began were"
-            }
-            (When::AtTheEnd, false) => "child processes that run on were",
-        };
-        let children = match self.config.children {
-            true => "",
-            false => ", or give --children once they exist",
-        };
-        self.note(format!(
-            "{what} not recorded: {}{further}; record them by -p PID{children}",
-            named.join(", ")
-        ))
+        core.remark(&remark);
     }
 }

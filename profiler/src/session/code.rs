@@ -15,10 +15,10 @@ use residue_ebpf::abi::{
     unwind::{CodeMapping, Page, Row, Rule, TableState},
 };
 
-use super::Tables;
 use crate::{
     attach::{AttachError, Kernel},
     process::{FileKey, Mapping, Process, Root, RootId, TargetFile},
+    sink::Tables,
     unwind::{StoreUsage, TableStore},
 };
 use loader::{Loader, Source};
@@ -50,7 +50,7 @@ pub struct Object {
     pub interpreter: bool,
 }
 
-/// See the module documentation.
+/// The code of all followed processes.
 pub struct Code {
     /// By id; what has the id 0 (`NO_OBJECT`) is no object.
     objects: Vec<Object>,

@@ -8,16 +8,16 @@
 //! `slowdown = used / (used - in probes)`
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
 use residue_ebpf::abi::cost::ProbeTime;
 
-use super::{Followed, SessionError};
+use super::followed::Followed;
 use crate::{
     attach::{AttachError, Kernel, ProbeCost},
-    wording,
+    remark::Spent,
 };
 
 /// How often it is looked at.
@@ -30,106 +30,23 @@ const JUDGED_CPU: Duration = Duration::from_millis(250);
 const WORTH_SAYING: f64 = 1.1;
 /// How many times as much it must be to be said again.
 const SAID_AGAIN: f64 = 2.0;
-/// Up to which slowdown it is named. What a hit costs is understated, by a sixth where it was measured: at six
-/// times by this formula, a Python that loaded certificates was 25 times slower and more.
-const SURE: f64 = 5.0;
+/// From which slowdown on a process's cost is listed at the end.
+const LISTED: f64 = 1.05;
 /// Hits a second below which there is nothing to measure.
 const FEW_HITS: u64 = 1000;
-/// What an allocator needs for the third of an allocation and its free, at the very least. Where nearly all
-/// the time goes into probes, the rest is not known well.
-const AT_LEAST_A_HIT: Duration = Duration::from_nanos(10);
-
-/// What a process used in some time, and for what.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Spent {
-    /// By the clock.
-    pub wall: Duration,
-    /// Processor time.
-    pub used: Duration,
-    /// How much of that went into probes.
-    pub in_probes: Duration,
-    /// Hits of probes.
-    pub hits: u64,
-    /// Calls of functions that allocate.
-    pub allocations: u64,
-}
-
-impl Spent {
-    /// How many times slower the process was than it would have been.
-    pub fn slowdown(&self) -> f64 {
-        let hits = u32::try_from(self.hits).unwrap_or(u32::MAX);
-        let rest = self.used.saturating_sub(self.in_probes);
-        let rest = rest.max(AT_LEAST_A_HIT.saturating_mul(hits));
-        let slowdown = self.used.as_secs_f64() / rest.as_secs_f64();
-        if slowdown.is_finite() {
-            slowdown.max(1.0)
-        } else {
-            1.0
-        }
-    }
-
-    /// Allocations a second.
-    pub fn rate(&self) -> f64 {
-        self.per_second(self.allocations)
-    }
-
-    fn per_second(&self, count: u64) -> f64 {
-        let seconds = self.wall.as_secs_f64();
-        if seconds > 0.0 {
-            count as f64 / seconds
-        } else {
-            0.0
-        }
-    }
-
-    fn add(&mut self, other: Self) {
-        self.wall += other.wall;
-        self.used += other.used;
-        self.in_probes += other.in_probes;
-        self.hits += other.hits;
-        self.allocations += other.allocations;
-    }
-
-    /// For a person.
-    pub fn text(&self) -> String {
-        let rate = match self.allocations {
-            // Probes for requests alone.
-            0 => format!(
-                "{} hits of probes",
-                wording::number(round(self.per_second(self.hits)))
-            ),
-            _ => format!("{} allocations", wording::number(round(self.rate()))),
-        };
-        match self.slowdown() {
-            few if few < 1.05 => format!("less than 5 % slower ({rate} a second)"),
-            few if few < SURE => {
-                format!("at least {few:.1} times slower ({rate} a second)")
-            }
-            _ => format!("{SURE:.0} times slower or more ({rate} a second)"),
-        }
-    }
-}
-
-/// Two digits: more would claim more than is known.
-fn round(rate: f64) -> u64 {
-    let rate = rate as u64;
-    let unit = 10_u64.pow(rate.checked_ilog10().unwrap_or(0).saturating_sub(1));
-    (rate + unit / 2) / unit * unit
-}
-
-/// The cost of all processes.
+/// What the cost of a process is measured and judged by.
 pub struct Costs {
     /// From which slowdown on a process's probes are taken out, if at all.
     limit: Option<f64>,
     price: Option<ProbeCost>,
-    /// Why that could not be measured at first.
+    /// Why that could not be measured at first, until somebody asks.
     unpriced: Option<AttachError>,
-    by_slot: HashMap<u16, Meter>,
+    was_asked: bool,
 }
 
 /// The cost of one process.
-#[derive(Default)]
-struct Meter {
+#[derive(Debug, Default)]
+pub struct Meter {
     last: Option<(Instant, Duration, ProbeTime)>,
     /// The last looks.
     recent: VecDeque<Spent>,
@@ -146,15 +63,31 @@ pub enum Finding {
     TooMuch(Spent),
 }
 
+/// What a recorded process's cost is called at the end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome {
+    /// The process did nothing that a probe sees.
+    Idle,
+    /// The process was slowed down by as much as is worth listing.
+    Slowed(Spent),
+    /// Nothing is worth saying.
+    Unremarkable,
+}
+
 impl Costs {
     /// Nobody was looked at yet.
-    pub fn new(limit: Option<f64>) -> Self {
+    pub const fn new(limit: Option<f64>) -> Self {
         Self {
             limit,
             price: None,
             unpriced: None,
-            by_slot: HashMap::new(),
+            was_asked: false,
         }
+    }
+
+    /// From which slowdown on a process's probes are taken out; zero if they never are.
+    pub fn limit(&self) -> f64 {
+        self.limit.unwrap_or_default()
     }
 
     /// Begins to measure a process, or measures what it used since the last look.
@@ -165,15 +98,15 @@ impl Costs {
     pub fn look(
         &mut self,
         kernel: &mut Kernel,
-        followed: &Followed,
-    ) -> Result<Option<Finding>, SessionError> {
+        followed: &mut Followed,
+    ) -> Result<Option<Finding>, AttachError> {
         let time = kernel.probe_time(followed.slot)?;
         // It has ended, which is seen elsewhere.
         let Some(used) = followed.process.cpu_time() else {
             return Ok(None);
         };
         let now = (Instant::now(), used, time);
-        let meter = self.by_slot.entry(followed.slot).or_default();
+        let meter = &mut followed.meter;
         let Some(last) = meter.last.replace(now) else {
             return Ok(None);
         };
@@ -189,26 +122,33 @@ impl Costs {
         Ok(meter.take(spent, self.limit))
     }
 
-    /// Why it is not known what a probe costs, if it should be.
-    pub fn unpriced(&self) -> Option<&AttachError> {
-        self.unpriced.as_ref()
-    }
-
-    /// Whether it was said of a process that it was slowed down, at least for some seconds.
-    pub fn has_said(&self, slot: u16) -> bool {
-        self.by_slot
-            .get(&slot)
-            .is_some_and(|meter| meter.said > 0.0)
-    }
-
-    /// What a process used in all, if anything was measured.
-    pub fn of(&self, slot: u16) -> Option<Spent> {
-        let all = self.by_slot.get(&slot)?.all;
-        (!all.wall.is_zero()).then_some(all)
+    /// Why it is not known what a probe costs, if it should be; once.
+    pub fn take_unpriced(&mut self) -> Option<AttachError> {
+        let unpriced = self.unpriced.take().filter(|_| !self.was_asked)?;
+        self.was_asked = true;
+        Some(unpriced)
     }
 }
 
 impl Meter {
+    /// What is to be said of the process at the end, when its probes were hit so often.
+    pub fn outcome(&self, time: ProbeTime) -> Outcome {
+        let all = self.all;
+        if time.hits() == 0 {
+            return Outcome::Idle;
+        }
+        let is_worth_it = all.slowdown() >= LISTED || self.said > 0.0;
+        match !all.wall.is_zero() && is_worth_it {
+            true => Outcome::Slowed(all),
+            false => Outcome::Unremarkable,
+        }
+    }
+
+    /// What the process used in all, if anything was measured.
+    pub fn all(&self) -> Option<Spent> {
+        (!self.all.wall.is_zero()).then_some(self.all)
+    }
+
     fn take(&mut self, spent: Spent, limit: Option<f64>) -> Option<Finding> {
         self.all.add(spent);
         self.recent.push_back(spent);
@@ -268,30 +208,6 @@ mod tests {
             hits: 3 * allocations,
             allocations,
         }
-    }
-
-    #[test]
-    fn what_is_not_spent_in_probes_would_have_been_enough() {
-        assert_eq!(second(1000, 500, 1000).slowdown(), 2.0);
-        assert_eq!(second(1000, 0, 0).slowdown(), 1.0);
-        assert_eq!(second(0, 0, 0).slowdown(), 1.0);
-        assert_eq!(Spent::default().rate(), 0.0);
-        // More than all of it is what measuring makes of nearly all.
-        let most = second(1000, 1200, 100_000).slowdown();
-        assert!((100.0..1000.0).contains(&most), "{most}");
-        // An idle process whose time the kernel has not counted yet.
-        assert_eq!(second(0, 5, 1000).slowdown(), 1.0);
-    }
-
-    #[test]
-    fn a_text_claims_two_digits_and_no_large_factor() {
-        let text = second(1000, 500, 123_456).text();
-        assert_eq!(
-            text,
-            "at least 2.0 times slower (120,000 allocations a second)"
-        );
-        let text = second(1000, 990, 9).text();
-        assert_eq!(text, "5 times slower or more (9 allocations a second)");
     }
 
     #[test]

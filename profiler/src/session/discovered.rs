@@ -5,7 +5,8 @@ use std::convert::Infallible;
 use super::walkers;
 use crate::{
     probes::{Plan, PlanError, ScopeObject, SitePolicy, plan, plan_under_way},
-    process::{LoadedObject, Process, UnreadableObject},
+    process::{Avma, FileOffset, LoadedObject, Process, UnreadableObject},
+    remark::Remark,
 };
 
 /// The code of a process, and what to probe in it.
@@ -72,8 +73,9 @@ impl Discovered {
         })
     }
 
-    /// What will not be seen, by residue or by others, one sentence each.
-    pub fn gaps(&self) -> impl Iterator<Item = String> {
+    /// What will not be seen, by residue or by others.
+    pub fn gaps(&self) -> impl Iterator<Item = Remark> {
+        let unseen = self.unseen.iter().cloned();
         let unreadable = self.unreadable.iter().map(ToString::to_string);
         let skipped = self.plan.skipped.iter().map(|skipped| {
             let object = self.objects[skipped.object].path.display();
@@ -82,9 +84,18 @@ impl Discovered {
                 skipped.symbol, skipped.reason
             )
         });
-        (self.unseen.iter().cloned())
-            .chain(unreadable)
-            .chain(skipped)
-            .chain(self.walkers.iter().cloned())
+        let walkers = self.walkers.iter().cloned();
+        (unseen.chain(unreadable).map(Remark::NotLookedInto))
+            .chain(skipped.map(Remark::NotProbed))
+            .chain(walkers.map(Remark::TakesStacks))
+    }
+
+    /// The object that holds an address of the process at its last snapshot, and where in the object's file the
+    /// address lies.
+    pub fn holder(&self, process: &Process, address: Avma) -> Option<(&LoadedObject, FileOffset)> {
+        let (mapping, offset) = process.mappings().locate(address)?;
+        let mut objects = self.objects.iter();
+        let holder = objects.find(|object| Some(object.file) == mapping.file)?;
+        Some((holder, offset))
     }
 }

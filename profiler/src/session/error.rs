@@ -2,9 +2,9 @@
 
 use thiserror::Error;
 
-use crate::{attach::AttachError, capture::CaptureError, probes::PlanError, process::Refusal};
+use crate::{attach::AttachError, probes::PlanError, process::Refusal, sink::SinkError};
 
-/// See the module documentation. Each message names what to do.
+/// Why a recording could not start or go on. Each message names what to do.
 #[derive(Debug, Error)]
 pub enum SessionError {
     /// There is nothing that makes the windows that were asked for.
@@ -43,9 +43,9 @@ pub enum SessionError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// The capture cannot be written.
+    /// Nobody is left who keeps anything of the recording.
     #[error(transparent)]
-    Capture(#[from] CaptureError),
+    Sink(#[from] SinkError),
     /// The samples of stacks cannot be written.
     #[error("failed to write the samples of stacks")]
     Samples(#[source] std::io::Error),

@@ -21,14 +21,19 @@ use residue_ebpf::abi::{
 
 pub use added::Added;
 
-use super::{code::Code, discovered::Discovered, python::Python};
+use super::{
+    clock::now, code::Code, cost::Meter, discovered::Discovered, python::Python,
+    python_probes::PythonProbed, sources::WindowProbed,
+};
 
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
+    capture,
     drain::RawStack,
     heap::{MappingOwner, Ranges},
     probes::PlannedFunction,
     process::{Avma, Backing, FileKey, FileOffset, Load, LoadedObject, Mappings, Process},
+    remark::{Named, Remark},
 };
 
 /// How far the last function of an allocator may reach, bytes. Beyond it the executable's own code
@@ -41,25 +46,31 @@ const MAX_GAPS: usize = 200;
 /// How long to wait at most before reading the mappings again, for the trampoline or for new code.
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
 
-/// See the module documentation.
+/// One recorded process, with everything that is known of it.
 pub struct Followed {
     /// The process.
     pub process: Process,
-    /// Its slot.
+    /// The place of the process in the tables of the kernel side. Others have the place later.
     pub slot: u16,
+    /// The number of the process in this recording, which no other process ever has.
+    pub number: u16,
     /// What it has mapped.
     pub ranges: Ranges,
     /// Its Python, if it runs one whose frames can be walked.
     pub python: Option<Python>,
-    /// Whether its events still count.
+    /// Which probes its Python has.
+    pub python_probes: PythonProbed,
+    /// The probes that open and close windows, beside those of sockets.
+    pub window_probes: WindowProbed,
+    /// What recording costs the process.
+    pub meter: Meter,
+    /// Whether its events count.
     pub open: bool,
-    /// Why nothing of it was ever counted, if so.
-    pub left_out: Option<String>,
     /// Why its allocations no longer count while it runs on, if so.
-    pub retired: Option<String>,
+    pub let_go: Option<String>,
     probed: HashSet<(FileKey, FileOffset)>,
     /// What was said of it already.
-    gaps: HashSet<String>,
+    told: HashSet<String>,
     trampoline_known: bool,
     /// The mappings were read for the events that are being applied.
     snapshot_is_new: bool,
@@ -74,18 +85,21 @@ pub struct Followed {
 
 impl Followed {
     /// Nothing is attached yet.
-    pub fn new(process: Process, slot: u16) -> Self {
+    pub fn new(process: Process, slot: u16, number: u16) -> Self {
         let break_end = process.mappings().heap_end().map(|end| end.0);
         Self {
             ranges: Ranges::new(break_end),
             python: None,
+            python_probes: PythonProbed::default(),
+            window_probes: WindowProbed::default(),
+            meter: Meter::default(),
             process,
             slot,
+            number,
             open: false,
-            left_out: None,
-            retired: None,
+            let_go: None,
             probed: HashSet::new(),
-            gaps: HashSet::new(),
+            told: HashSet::new(),
             trampoline_known: false,
             snapshot_is_new: false,
             code_is_outdated: false,
@@ -115,16 +129,36 @@ impl Followed {
         added
     }
 
-    /// Whether that was not said of it before. A process that never ends to load libraries is not listened to for
-    /// ever.
-    pub fn is_news(&mut self, gap: &str) -> bool {
-        self.gaps.len() < MAX_GAPS && self.gaps.insert(gap.to_owned())
+    /// Whether nobody was told this of the process before. A process that never ends to load libraries is not listened
+    /// to for ever.
+    pub fn is_news(&mut self, remark: &Remark) -> bool {
+        self.told.len() < MAX_GAPS && self.told.insert(remark.to_string())
     }
 
-    /// What will not be seen and was not said before.
-    pub fn new_gaps(&mut self, discovered: &Discovered) -> Vec<String> {
+    /// What will not be seen, and nobody was told before.
+    pub fn new_gaps(&mut self, discovered: &Discovered) -> Vec<Remark> {
         let gaps = discovered.gaps();
         gaps.filter(|gap| self.is_news(gap)).collect()
+    }
+
+    /// The process, as remarks name it.
+    pub fn named(&self) -> Named {
+        Named {
+            pid: self.process.pid(),
+            comm: self.process.comm().to_owned(),
+        }
+    }
+
+    /// The process, as a capture has it, which is recorded from now on.
+    pub fn row(&self) -> capture::Process {
+        capture::Process {
+            slot: self.number,
+            pid: self.process.pid().unsigned_abs(),
+            comm: self.process.comm().to_owned(),
+            exe: self.process.exe().display().to_string(),
+            cmdline: self.process.cmdline().join(" "),
+            started_ns: now(),
+        }
     }
 
     /// Where calls come from that an allocator makes to itself: its library, or, in an executable,
@@ -159,12 +193,7 @@ impl Followed {
         function: &PlannedFunction,
         code: FunctionInfo,
     ) -> Result<(), AttachError> {
-        let point = ProbePoint {
-            object: object.opened.path(),
-            name: &object.path,
-            file_offset: function.site.file_offset.0,
-            shape: function.shape,
-        };
+        let point = ProbePoint::new(object, function.site.file_offset, function.shape);
         kernel.attach_function(self.slot, self.pid(), &point, code)?;
         Ok(())
     }
@@ -178,45 +207,32 @@ impl Followed {
         &mut self,
         kernel: &mut Kernel,
         discovered: &Discovered,
-    ) -> Result<Option<String>, AttachError> {
+    ) -> Result<Option<Remark>, AttachError> {
         if self.python.is_some() {
             return Ok(None);
         }
         let python = match Python::find(&self.process, &discovered.objects) {
             Ok(Some(python)) => python,
             Ok(None) => return Ok(None),
-            Err(refusal) => return Ok(Some(refusal.to_string())),
+            Err(refusal) => return Ok(Some(Remark::PythonFrames(refusal.to_string()))),
         };
-        let dealloc = python.interpreter.code_dealloc;
-        let place = self.process.mappings().locate(dealloc);
-        let object = place.and_then(|(mapping, offset)| {
-            let mut objects = discovered.objects.iter();
-            let holder = objects.find(|object| Some(object.file) == mapping.file)?;
-            Some((holder, offset))
-        });
-        let Some((object, offset)) = object else {
-            return Ok(Some(
-                "what frees Python's code objects was not found: Python frames are not named"
-                    .to_owned(),
-            ));
+        let Some((object, offset)) =
+            discovered.holder(&self.process, python.interpreter.code_dealloc)
+        else {
+            return Ok(Some(Remark::PythonCodeUnknown));
         };
-        let point = ProbePoint {
-            object: object.opened.path(),
-            name: &object.path,
-            file_offset: offset.0,
-            shape: CallShape::PythonCodeFreed,
-        };
+        let point = ProbePoint::new(object, offset, CallShape::PythonCodeFreed);
         kernel.attach_function(self.slot, self.pid(), &point, FunctionInfo::default())?;
         kernel.set_code_pointers(self.slot, python.code_pointers())?;
         kernel.set_python(self.slot, python.interpreter.layout)?;
         let caveat = python.interpreter.caveat();
         self.python = Some(python);
-        Ok(caveat)
+        Ok(caveat.map(Remark::PythonFrames))
     }
 
     /// Whether what it allocates counts.
     pub fn is_counted(&self) -> bool {
-        self.open && self.retired.is_none()
+        self.open && self.let_go.is_none()
     }
 
     /// From here on its allocations do not count, although its requests do.
@@ -224,8 +240,8 @@ impl Followed {
     /// # Errors
     ///
     /// When the kernel refuses a map update, which it has no reason to.
-    pub fn retire(&mut self, kernel: &mut Kernel, why: String) -> Result<(), AttachError> {
-        self.retired = Some(why);
+    pub fn let_go(&mut self, kernel: &mut Kernel, why: String) -> Result<(), AttachError> {
+        self.let_go = Some(why);
         let mut state = self.state();
         state.flags |= PROCESS_UNPROBED;
         kernel.set_process(self.slot, state)
@@ -326,7 +342,7 @@ impl Followed {
 
     /// Applies a range event.
     pub fn apply(&mut self, kind: EventKind, event: &Event) {
-        if self.retired.is_some() {
+        if self.let_go.is_some() {
             return;
         }
         let Event {

@@ -41,11 +41,11 @@ pub struct FrameTable {
 }
 
 impl FrameTable {
-    /// The stack in the capture's terms.
-    pub fn intern(&mut self, stack: &RawStack) -> Stack {
+    /// The stack in the capture's terms, of the process with this number.
+    pub fn intern(&mut self, stack: &RawStack, process: u16) -> Stack {
         Stack {
             id: stack.id,
-            process: stack.process,
+            process,
             frames: stack.frames.iter().map(|&frame| self.id(frame)).collect(),
             left_out: stack.left_out,
             end: stack.end,

@@ -208,8 +208,15 @@ impl Launched {
     }
 }
 
+/// How a process ended, for a person. Only of a command of ours does the kernel tell more than that.
+pub fn how_it_ended(command: Option<&mut Launched>, pid: i32) -> String {
+    let command = command.filter(|command| command.is(pid));
+    let status = command.and_then(Launched::status);
+    status.map_or_else(|| "ended".to_owned(), describe_status)
+}
+
 /// How a process ended, for a person.
-pub fn describe_status(status: ExitStatus) -> String {
+fn describe_status(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with status {code}"),
         (None, Some(signal)) => match SIGNALS.iter().find(|(number, _)| *number == signal) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Session, now};
+use super::{Core, clock::now, processes::Processes};
 use crate::requests::record::MemoryAt;
 
 /// What was seen since it was last written.
@@ -44,20 +44,21 @@ impl MemoryLog {
     }
 }
 
-impl Session<'_> {
-    pub(super) fn look_at_memory(&mut self) {
+impl MemoryLog {
+    /// Looks at the memory of all processes.
+    pub fn look(&mut self, processes: &Processes, core: &mut Core<'_>) {
         let at_ns = now();
         // What a request was answered with by now is in its window's amounts, whose number the events tell.
-        self.windows.poll(&mut self.drain);
-        for followed in &self.followed {
+        core.windows.poll(&mut core.drain);
+        for followed in processes.iter() {
             let Some(resident) = followed.process.resident_set() else {
                 continue;
             };
-            let is_counted = self.config.tracing.allocations && followed.retired.is_none();
+            let is_counted = core.config.tracing.allocations && followed.let_go.is_none();
             let unbound_bytes =
-                is_counted.then(|| self.windows.not_bound_bytes(followed.slot, &self.drain));
-            self.memory.add(MemoryAt {
-                process: followed.slot,
+                is_counted.then(|| core.windows.not_bound_bytes(followed.slot, &core.drain));
+            self.add(MemoryAt {
+                process: followed.number,
                 at_ns,
                 unbound_bytes,
                 resident_bytes: Some(resident),

@@ -1,100 +1,108 @@
 //! A library was loaded while recording.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Discovered, NEW_TABLES, Session, SessionError};
-use crate::{attach::AttachError, error_text::in_full};
+use super::{Core, SessionError, discovered::Discovered, followed::Followed, processes::Processes};
+use crate::{
+    attach::AttachError,
+    error_text::in_full,
+    remark::{Late, Remark},
+};
 
-impl Session<'_> {
-    /// It may hold an allocator, or what opens windows, and frames will lie in it.
-    pub(super) fn attach_new_code(&mut self, slot: usize) -> Result<(), SessionError> {
-        let followed = &mut self.followed[slot];
-        if !followed.is_counted() {
-            return Ok(());
-        }
-        if followed.process.refresh().is_err() {
-            let pid = followed.process.pid();
-            let text = format!(
-                "pid {pid} loaded a library, and its mappings could not be read: what the library does is not seen"
-            );
-            // Of one that ended, the next poll sees that.
-            return match !followed.process.has_exited() && followed.is_news(&text) {
-                true => self.note(text),
-                false => Ok(()),
-            };
-        }
-        let discovered = match self.config.tracing.allocations {
-            true => self.attach_new_allocators(slot)?,
-            false => Discovered::default(),
-        };
-        let to = (&mut self.kernel, &mut self.windows);
-        let followed = &self.followed[slot];
-        let gaps = self.window_probes.attach(to, followed, &discovered);
-        let gaps = self.or_noted(slot, gaps)?;
-        gaps.into_iter().try_for_each(|gap| self.note(gap))
+/// How long everything else waits for the unwind tables of a library that was loaded: the library may be at work
+/// already.
+const TABLES: Duration = Duration::from_millis(20);
+
+/// Probes the libraries that the process in a slot has loaded, and makes their unwind tables: a library may hold an
+/// allocator, or what opens windows, and frames will lie in it.
+///
+/// # Errors
+///
+/// When the kernel refuses for a reason that all processes have. What one process loads must not end the recording
+/// of all.
+pub fn attach(
+    processes: &mut Processes,
+    core: &mut Core<'_>,
+    slot: u16,
+) -> Result<(), SessionError> {
+    let Some((python, sources, followed)) = processes.with_probes(slot) else {
+        return Ok(());
+    };
+    if !followed.is_counted() {
+        return Ok(());
     }
-
-    /// Returns what was found.
-    fn attach_new_allocators(&mut self, slot: usize) -> Result<Discovered, SessionError> {
-        let followed = &mut self.followed[slot];
-        followed.set_code(&mut self.kernel, &mut self.code)?;
-        self.code.wait_for_tables(Instant::now() + NEW_TABLES);
-        self.deliver_tables()?;
-        let followed = &mut self.followed[slot];
-        let discovered = Discovered::under_way(&followed.process, self.config.sites);
-        let mut gaps = followed.new_gaps(&discovered);
-        let gap = followed.attach_python(&mut self.kernel, &discovered);
-        gaps.extend(self.or_noted(slot, gap)?);
-        let followed = &self.followed[slot];
-        let of_python = self
-            .python_probes
-            .attach(&mut self.kernel, followed, &discovered);
-        gaps.extend(self.or_noted(slot, of_python)?);
-        gaps.into_iter().try_for_each(|gap| self.note(gap))?;
-        let followed = &mut self.followed[slot];
-        let pid = followed.process.pid();
-        let added = followed.attach(&mut self.kernel, &discovered);
-        let added = self.or_noted(slot, added)?;
-        if added.functions > 0 {
-            let functions = added.functions;
-            self.note(format!(
-                "pid {pid} loaded a library: {functions} more functions are probed"
-            ))?;
+    if followed.process.refresh().is_err() {
+        // Of one that ended, the next poll sees that.
+        if !followed.process.has_exited() {
+            tell(core, followed, Late::Unread);
         }
-        for refused in &added.refused {
-            self.note_refusal(slot, refused)?;
-        }
-        Ok(discovered)
+        return Ok(());
     }
-
-    /// What one process loads must not end the recording of all.
-    fn or_noted<T: Default>(
-        &mut self,
-        slot: usize,
-        attached: Result<T, AttachError>,
-    ) -> Result<T, SessionError> {
-        match attached {
-            Ok(attached) => return Ok(attached),
-            // It ended meanwhile; the next poll sees that.
-            Err(AttachError::ProcessGone { .. }) => {}
-            Err(error) if error.is_of_late_probe() => self.note_refusal(slot, &error)?,
-            Err(error) => return Err(error.into()),
-        }
-        Ok(T::default())
+    let mut discovered = Discovered::default();
+    if core.config.tracing.allocations {
+        followed.set_code(&mut core.kernel, &mut core.stacks.code)?;
+        core.stacks.code.wait_for_tables(Instant::now() + TABLES);
+        core.deliver_tables()?;
+        discovered = Discovered::under_way(&followed.process, core.config.sites);
+        let gaps = followed.new_gaps(&discovered);
+        core.remarks(gaps);
+        let gap = followed.attach_python(&mut core.kernel, &discovered);
+        let gap = or_told(core, followed, gap)?;
+        core.remarks(gap);
+        let gaps = python.attach(&mut core.kernel, followed, &discovered);
+        let gaps = or_told(core, followed, gaps)?;
+        core.remarks(gaps);
+        attach_allocators(core, followed, &discovered)?;
     }
+    let to = (&mut core.kernel, &mut core.windows);
+    let gaps = sources.attach(to, followed, &discovered);
+    let gaps = or_told(core, followed, gaps)?;
+    core.remarks(gaps);
+    Ok(())
+}
 
-    /// Once for each reason.
-    fn note_refusal(&mut self, slot: usize, error: &AttachError) -> Result<(), SessionError> {
-        let followed = &mut self.followed[slot];
-        let pid = followed.process.pid();
-        let error = in_full(error);
-        let text = format!(
-            "pid {pid} loaded a library that could not be probed: {error}. What it does is not seen, or \
-             only in part"
-        );
-        if followed.is_news(&text) {
-            self.note(text)?;
+fn attach_allocators(
+    core: &mut Core<'_>,
+    followed: &mut Followed,
+    discovered: &Discovered,
+) -> Result<(), SessionError> {
+    let added = followed.attach(&mut core.kernel, discovered);
+    let added = or_told(core, followed, added)?;
+    if added.functions > 0 {
+        core.remark(&Remark::Library {
+            pid: followed.process.pid(),
+            probes: Late::Probed(added.functions),
+        });
+    }
+    for refused in &added.refused {
+        tell(core, followed, Late::Refused(in_full(refused)));
+    }
+    Ok(())
+}
+
+/// What was attached, or nothing where the kernel refuses that of this process.
+fn or_told<T: Default>(
+    core: &mut Core<'_>,
+    followed: &mut Followed,
+    attached: Result<T, AttachError>,
+) -> Result<T, SessionError> {
+    match attached {
+        Ok(attached) => return Ok(attached),
+        // It ended meanwhile; the next poll sees that.
+        Err(AttachError::ProcessGone { .. }) => {}
+        Err(error) if error.is_of_late_probe() => {
+            tell(core, followed, Late::Refused(in_full(&error)));
         }
-        Ok(())
+        Err(error) => return Err(error.into()),
+    }
+    Ok(T::default())
+}
+
+/// Once for each reason.
+fn tell(core: &mut Core<'_>, followed: &mut Followed, probes: Late) {
+    let pid = followed.process.pid();
+    let remark = Remark::Library { pid, probes };
+    if followed.is_news(&remark) {
+        core.remark(&remark);
     }
 }

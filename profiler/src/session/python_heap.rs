@@ -1,10 +1,10 @@
 //! Probes on Python's own allocator: on the function that takes pools, wherever it can be found, and
 //! on those that serve objects, if they are to be sampled.
 
-use std::{collections::HashSet, num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, ReadRef as _, read::Symbol};
-use residue_ebpf::abi::{call_shape::CallShape, counters::Counter, heap::FunctionInfo};
+use residue_ebpf::abi::{call_shape::CallShape, heap::FunctionInfo};
 
 use super::{Config, discovered::Discovered, followed::Followed, python::Python};
 use crate::{
@@ -15,14 +15,13 @@ use crate::{
         AllocatorTable, Behind, NEW_POOL, OBJECT_FUNCTIONS, RAW_FUNCTIONS, SHAPES, inlined_at,
         new_pool_called_by, pool_bytes, site_offset,
     },
+    remark::{NotSampled, Remark},
 };
 
 /// What our programs take themselves for one object, beside the kernel's part: two at its allocation,
 /// one at its free, most of it for finding out that it was not sampled. Measured as the
 /// difference from empty programs, on one machine.
 const PROGRAMS: Duration = Duration::from_nanos(350);
-/// A request to a small Django view makes so many objects.
-const EXAMPLE_OBJECTS: u32 = 5000;
 /// Of an allocator's function whose length is not known, this much is looked at; those of pymalloc
 /// are of 100 to 300 bytes.
 const UNSIZED_CODE_BYTES: u64 = 256;
@@ -37,24 +36,19 @@ const MAX_TEXT_BYTES: u64 = 256 << 20;
 pub struct PythonHeaps {
     sampled: bool,
     sites: SitePolicy,
-    done: HashSet<u16>,
     price_told: bool,
-    objects: u64,
 }
 
 impl PythonHeaps {
-    pub fn new(config: &Config) -> Self {
+    pub const fn new(config: &Config) -> Self {
         Self {
             sampled: config.python_objects,
             sites: config.sites,
-            done: HashSet::new(),
             price_told: false,
-            objects: 0,
         }
     }
 
-    /// Puts probes into a process whose Python was found, once. Returns what whoever records should
-    /// know of it.
+    /// Puts the probes into a process whose Python was found. Returns what a person should know of that.
     ///
     /// # Errors
     ///
@@ -63,102 +57,123 @@ impl PythonHeaps {
         &mut self,
         kernel: &mut Kernel,
         followed: &Followed,
+        python: &Python,
         discovered: &Discovered,
-    ) -> Result<Vec<String>, AttachError> {
-        let Some(python) = &followed.python else {
-            return Ok(Vec::new());
+    ) -> Result<Vec<Remark>, AttachError> {
+        let Some(heap) = Heap::find(followed, discovered, python) else {
+            return Ok(self.not_sampled(followed, NotSampled::AllocatorUnknown));
         };
-        if !self.done.insert(followed.slot) {
-            return Ok(Vec::new());
-        }
-        let pid = followed.process.pid();
-        let found = Heap::find(followed, discovered, python);
-        let Some(heap) = found else {
-            let text = "its own allocator was not found: no Python objects are sampled";
-            return Ok(self.if_sampled(pid, text).into_iter().collect());
-        };
-        let mut notes = Vec::new();
         if heap.uses_malloc() {
-            let text = "takes its objects from malloc (PYTHONMALLOC=malloc): every one of them is \
-                        among the blocks, and none is sampled";
-            notes.extend(self.if_sampled(pid, text));
-            return Ok(notes);
+            return Ok(self.not_sampled(followed, NotSampled::UsesMalloc));
         }
         heap.attach_pools(kernel, self.sites)?;
-        if self.sampled {
-            notes.extend(self.attach_objects(kernel, &heap)?);
+        match self.sampled {
+            true => self.attach_objects(kernel, &heap),
+            false => Ok(Vec::new()),
         }
-        Ok(notes)
     }
 
-    /// Takes notice of how many objects there were.
-    pub fn seen(&mut self, counters: &[(Counter, u64)]) {
-        let objects = counters
-            .iter()
-            .find(|(it, _)| *it == Counter::PythonObjectCalls);
-        self.objects = objects.map_or(0, |(_, value)| *value);
-    }
-
-    /// How many objects there were, if they were sampled.
-    pub fn summary(&self) -> Option<String> {
-        self.price_told.then(|| {
-            let objects = self.objects;
-            format!("{objects} Python objects of up to 512 bytes were allocated")
-        })
+    /// Whether some process has its objects sampled.
+    pub const fn samples_any(&self) -> bool {
+        self.price_told
     }
 
     fn attach_objects(
         &mut self,
         kernel: &mut Kernel,
         heap: &Heap<'_>,
-    ) -> Result<Vec<String>, AttachError> {
-        let pid = heap.followed.process.pid();
+    ) -> Result<Vec<Remark>, AttachError> {
         match heap.inlined() {
             Some(0) => {}
             Some(copies) => {
-                return Ok(vec![format!(
-                    "Python in pid {pid} was built with its allocator inlined in {copies} places \
-                     (profile-guided optimization): objects cannot be sampled there; start it with \
-                     PYTHONMALLOC=malloc to have each of them counted as a block"
-                )]);
+                return Ok(self.not_sampled(heap.followed, NotSampled::Inlined(copies)));
             }
-            None => {
-                return Ok(self
-                    .if_sampled(pid, "its code cannot be read")
-                    .into_iter()
-                    .collect());
-            }
+            None => return Ok(self.not_sampled(heap.followed, NotSampled::CodeUnreadable)),
         }
-        let mut notes = Vec::new();
+        let mut remarks = Vec::new();
         if heap.behind.hooks > 0 {
-            notes.push(format!(
-                "Python in pid {pid} has hooks before its allocator (tracemalloc, or \
-                 PYTHONMALLOC=debug, which adds some 24 bytes to each object): sampled is what they \
-                 ask the allocator for"
-            ));
+            let pid = heap.followed.process.pid();
+            remarks.push(Remark::PythonHooked { pid });
         }
         heap.attach_objects(kernel, self.sites)?;
         if !std::mem::replace(&mut self.price_told, true) {
-            notes.push(price(kernel)?);
+            let cost = kernel.probe_cost()?;
+            remarks.push(Remark::PythonPrice(cost.pair + cost.entry + PROGRAMS));
         }
-        Ok(notes)
+        Ok(remarks)
     }
 
-    fn if_sampled(&self, pid: i32, text: &str) -> Option<String> {
-        self.sampled.then(|| format!("Python in pid {pid}: {text}"))
+    /// Nobody misses samples that were not asked for.
+    fn not_sampled(&self, followed: &Followed, why: NotSampled) -> Vec<Remark> {
+        let pid = followed.process.pid();
+        let remark = self
+            .sampled
+            .then_some(Remark::PythonNotSampled { pid, why });
+        remark.into_iter().collect()
     }
 }
 
-/// What sampling costs the target.
-fn price(kernel: &mut Kernel) -> Result<String, AttachError> {
-    let cost = kernel.probe_cost()?;
-    let object = cost.pair + cost.entry + PROGRAMS;
-    Ok(format!(
-        "every Python object costs about {:.1} us more while it is recorded: a request that makes \
-         {EXAMPLE_OBJECTS} objects takes {:.0} ms longer",
-        object.as_secs_f64() * 1e6,
-        (object * EXAMPLE_OBJECTS).as_secs_f64() * 1e3,
-    ))
+/// The file that holds an interpreter, as it lies in the memory of one process.
+struct Image<'a> {
+    file: object::File<'a>,
+    data: &'a [u8],
+    interpreter: &'a LoadedObject,
+}
+
+impl<'a> Image<'a> {
+    /// The symbols of functions and data that the file defines.
+    fn defined(&self) -> impl Iterator<Item = Symbol<'a, '_>> {
+        let all = self.file.symbols().chain(self.file.dynamic_symbols());
+        all.filter(object::ObjectSymbol::is_definition)
+    }
+
+    fn avma(&self, symbol: &Symbol<'_, '_>) -> Avma {
+        self.interpreter.load_bias.avma(Svma(symbol.address()))
+    }
+
+    /// Where the symbol of this name lies.
+    fn named(&self, name: &str) -> Option<Avma> {
+        let mut defined = self.defined();
+        let symbol = defined.find(|symbol| symbol.name() == Ok(name))?;
+        Some(self.avma(&symbol))
+    }
+
+    /// All symbols, with their lengths in bytes.
+    fn lengths(&self) -> Vec<(Avma, u64)> {
+        let defined = self.defined();
+        defined
+            .map(|symbol| (self.avma(&symbol), symbol.size()))
+            .collect()
+    }
+
+    /// The exported functions of these names, with their code.
+    fn functions(&self, names: &[&str; 4]) -> Option<[(Avma, FunctionCode); 4]> {
+        let found: Option<Vec<_>> = names.iter().map(|name| self.function(name)).collect();
+        found?.try_into().ok()
+    }
+
+    fn function(&self, name: &str) -> Option<(Avma, FunctionCode)> {
+        let mut exported = self.file.dynamic_symbols();
+        let symbol = exported.find(|symbol| is_called(symbol, name))?;
+        let address = Svma(symbol.address());
+        let offset = self.interpreter.facts.text.file_offset(address)?;
+        let length = symbol.size().min(MAX_CODE_BYTES);
+        let code = FunctionCode {
+            bytes: self.data.read_bytes_at(offset.0, length).ok()?.to_vec(),
+            complete: true,
+        };
+        Some((self.avma(&symbol), code))
+    }
+
+    /// Whether an address is of a function that the file does not export.
+    fn is_own_local(&self, address: Avma) -> bool {
+        let svma = self.interpreter.load_bias.svma(address).0;
+        let mut exported = self.file.dynamic_symbols();
+        self.file.section_by_name(".text").is_some_and(|text| {
+            let end = text.address().saturating_add(text.size());
+            (text.address()..end).contains(&svma)
+        }) && !exported.any(|symbol| symbol.address() == svma)
+    }
 }
 
 /// The allocator of one Python.
@@ -181,72 +196,40 @@ impl<'a> Heap<'a> {
         let interpreter = objects.find(|object| object.file == python.file)?;
         // In one read: a symbol's name alone would take a system call each.
         let data = interpreter.opened.read_whole(MAX_FILE_BYTES).ok()?;
-        let data = &*data;
-        let file = object::File::parse(data).ok()?;
+        let image = Image {
+            file: object::File::parse(&*data).ok()?,
+            data: &data,
+            interpreter,
+        };
         let memory = ProcessMemory::of(&followed.process)?;
         let mappings = followed.process.mappings();
         let is_code = |it: Avma| mappings.at(it).is_some_and(|mapping| mapping.executable);
-        let bias = interpreter.load_bias;
-        let functions = |names: &[&str; 4]| -> Option<[(Avma, FunctionCode); 4]> {
-            let found: Vec<_> = names
-                .iter()
-                .map(|name| {
-                    let symbol = file.dynamic_symbols().find(|it| is_called(it, name))?;
-                    let address = Svma(symbol.address());
-                    let offset = interpreter.facts.text.file_offset(address)?;
-                    let bytes = data
-                        .read_bytes_at(offset.0, symbol.size().min(MAX_CODE_BYTES))
-                        .ok()?;
-                    let code = FunctionCode {
-                        bytes: bytes.to_vec(),
-                        complete: true,
-                    };
-                    Some((bias.avma(address), code))
-                })
-                .collect::<Option<_>>()?;
-            found.try_into().ok()
-        };
         let table = |names| {
-            let functions = functions(names)?;
+            let functions = image.functions(names)?;
             Some(AllocatorTable::find(&functions, &memory, &is_code)?.behind(&memory, &is_code))
         };
-        let behind: Behind = table(&OBJECT_FUNCTIONS)?;
-        let defined: Vec<_> = file
-            .symbols()
-            .chain(file.dynamic_symbols())
-            .filter(object::ObjectSymbol::is_definition)
-            .collect();
         let version = python.interpreter.version;
         let mut heap = Self {
             followed,
             discovered,
             interpreter,
-            behind,
+            behind: table(&OBJECT_FUNCTIONS)?,
             raw: table(&RAW_FUNCTIONS).map(|raw| raw.table),
             new_pool: None,
             pool_bytes: pool_bytes((version.major, version.minor)),
-            lengths: defined
-                .iter()
-                .map(|it| (bias.avma(Svma(it.address())), it.size()))
-                .collect(),
+            lengths: image.lengths(),
         };
-        let named = defined.iter().find(|it| it.name() == Ok(NEW_POOL));
-        let named = named.map(|it| bias.avma(Svma(it.address())));
-        let text = file.section_by_name(".text");
-        let is_own_local = |address: Avma| {
-            let svma = bias.svma(address).0;
-            let mut exported = file.dynamic_symbols();
-            text.as_ref().is_some_and(|it| {
-                (it.address()..it.address().saturating_add(it.size())).contains(&svma)
-            }) && !exported.any(|it| it.address() == svma)
-        };
-        let called = || {
-            let malloc = behind.table.functions[0];
-            let code = heap.code(malloc)?.2;
-            new_pool_called_by(malloc, &code.bytes, |it| !is_own_local(it))
-        };
-        heap.new_pool = named.or_else(called);
+        heap.new_pool = image
+            .named(NEW_POOL)
+            .or_else(|| heap.called_new_pool(&image));
         Some(heap)
+    }
+
+    /// The function that takes pools, by the call of that function in the allocator's malloc.
+    fn called_new_pool(&self, image: &Image<'_>) -> Option<Avma> {
+        let malloc = self.behind.table.functions[0];
+        let code = self.code(malloc)?.2;
+        new_pool_called_by(malloc, &code.bytes, |it| !image.is_own_local(it))
     }
 
     fn uses_malloc(&self) -> bool {
@@ -256,9 +239,7 @@ impl<'a> Heap<'a> {
 
     /// The object that a function lies in, where it begins in its file, and its code.
     fn code(&self, function: Avma) -> Option<(&'a LoadedObject, FileOffset, FunctionCode)> {
-        let (mapping, offset) = self.followed.process.mappings().locate(function)?;
-        let mut objects = self.discovered.objects.iter();
-        let holder = objects.find(|object| Some(object.file) == mapping.file)?;
+        let (holder, offset) = self.discovered.holder(&self.followed.process, function)?;
         let known = self
             .lengths
             .iter()
@@ -313,17 +294,10 @@ impl<'a> Heap<'a> {
             return Ok(());
         };
         let into = site_offset(&code, shape, sites).unwrap_or(0);
-        let point = ProbePoint {
-            object: holder.opened.path(),
-            name: &holder.path,
-            file_offset: start.0.saturating_add(into),
-            shape,
-        };
-        let pid = self.followed.process.pid().cast_unsigned();
-        let Some(pid) = NonZeroU32::new(pid) else {
-            return Ok(());
-        };
-        kernel.attach_function(self.followed.slot, pid, &point, FunctionInfo::default())?;
+        let site = FileOffset(start.0.saturating_add(into));
+        let point = ProbePoint::new(holder, site, shape);
+        let Followed { slot, .. } = *self.followed;
+        kernel.attach_function(slot, self.followed.pid(), &point, FunctionInfo::default())?;
         Ok(())
     }
 }

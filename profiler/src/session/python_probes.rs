@@ -4,25 +4,39 @@ use super::{
     Config, discovered::Discovered, followed::Followed, python_heap::PythonHeaps,
     python_tasks::PythonTasks,
 };
-use crate::attach::{AttachError, Kernel};
+use crate::{
+    attach::{AttachError, Kernel},
+    remark::Remark,
+};
 
-/// See the module documentation.
+/// What puts probes on interpreters.
 pub struct PythonProbes {
     /// The allocators.
     pub heaps: PythonHeaps,
     tasks: PythonTasks,
 }
 
+/// Which probes the interpreter of one process has.
+#[derive(Debug, Default)]
+pub struct PythonProbed {
+    heap: bool,
+    /// What makes and frees contexts.
+    pub contexts: bool,
+    /// The queues by which threads are given work.
+    pub queues: bool,
+    /// The code that makes tasks, AVMAs, as the kernel side knows it.
+    pub task_code: Option<[u64; 2]>,
+}
+
 impl PythonProbes {
-    pub fn new(config: &Config) -> Self {
+    pub const fn new(config: &Config) -> Self {
         Self {
             heaps: PythonHeaps::new(config),
             tasks: PythonTasks::new(config),
         }
     }
 
-    /// Puts the probes into a process whose Python was found, each once. Returns what whoever records
-    /// should know of it.
+    /// Puts the probes into a process whose Python was found, each once. Returns what a person should know of that.
     ///
     /// # Errors
     ///
@@ -30,11 +44,31 @@ impl PythonProbes {
     pub fn attach(
         &mut self,
         kernel: &mut Kernel,
-        followed: &Followed,
+        followed: &mut Followed,
         discovered: &Discovered,
-    ) -> Result<Vec<String>, AttachError> {
-        let mut notes = self.heaps.attach(kernel, followed, discovered)?;
-        notes.extend(self.tasks.attach(kernel, followed, discovered)?);
-        Ok(notes)
+    ) -> Result<Vec<Remark>, AttachError> {
+        let mut probed = std::mem::take(&mut followed.python_probes);
+        let remarks = self.attach_missing(kernel, followed, &mut probed, discovered);
+        followed.python_probes = probed;
+        remarks
+    }
+
+    fn attach_missing(
+        &mut self,
+        kernel: &mut Kernel,
+        followed: &Followed,
+        probed: &mut PythonProbed,
+        discovered: &Discovered,
+    ) -> Result<Vec<Remark>, AttachError> {
+        let Some(python) = &followed.python else {
+            return Ok(Vec::new());
+        };
+        let mut remarks = Vec::new();
+        if !std::mem::replace(&mut probed.heap, true) {
+            remarks = self.heaps.attach(kernel, followed, python, discovered)?;
+        }
+        let task = (followed, python);
+        remarks.extend(self.tasks.attach(kernel, task, probed, discovered)?);
+        Ok(remarks)
     }
 }

@@ -1,18 +1,18 @@
 //! Probes by which allocations find the request that an asyncio task works for: on what makes and frees
 //! the contexts that tasks run in; and on the queues by which threads are given work.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ffi::OsStr,
-};
+use std::ffi::OsStr;
 
 use residue_ebpf::abi::{call_shape::CallShape, heap::FunctionInfo, python::PythonLayout};
 
-use super::{Config, discovered::Discovered, followed::Followed};
+use super::{
+    Config, discovered::Discovered, followed::Followed, python::Python, python_probes::PythonProbed,
+};
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
     process::{Avma, LoadedObject, ProcessMemory},
     python::{Contexts, QueueFunctions},
+    remark::Remark,
 };
 
 /// The module that makes tasks, unless it is linked into the interpreter:
@@ -25,64 +25,53 @@ const QUEUES: &str = "_queue.";
 pub struct PythonTasks {
     /// Whether there are requests to find.
     enabled: bool,
-    probed: HashSet<u16>,
-    /// Processes whose queues were found.
-    with_queues: HashSet<u16>,
-    /// By process, the code that makes tasks, AVMAs.
-    code: HashMap<u16, [u64; 2]>,
 }
 
 impl PythonTasks {
-    pub fn new(config: &Config) -> Self {
+    pub const fn new(config: &Config) -> Self {
         Self {
             enabled: config.tracing.allocations && config.tracing.sockets,
-            probed: HashSet::new(),
-            with_queues: HashSet::new(),
-            code: HashMap::new(),
         }
     }
 
-    /// Puts the probes into a process whose Python was found, once, and says from where tasks are made,
-    /// as soon as that is loaded. Returns what will not be seen.
+    /// Puts the probes into a process whose Python was found, each once, and says from where tasks are made, as soon
+    /// as that is loaded. Returns what will not be seen.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
     pub fn attach(
-        &mut self,
+        &self,
         kernel: &mut Kernel,
-        followed: &Followed,
+        (followed, python): (&Followed, &Python),
+        probed: &mut PythonProbed,
         discovered: &Discovered,
-    ) -> Result<Option<String>, AttachError> {
-        let Some(python) = followed.python.as_ref().filter(|_| self.enabled) else {
+    ) -> Result<Option<Remark>, AttachError> {
+        if !self.enabled {
             return Ok(None);
-        };
+        }
         let code = task_code(followed, &discovered.objects);
-        if self.code.insert(followed.slot, code) != Some(code) {
+        if probed.task_code.replace(code) != Some(code) {
             let layout = PythonLayout {
                 task_code: code,
                 ..python.interpreter.layout
             };
             kernel.set_python(followed.slot, layout)?;
         }
-        if !self.with_queues.contains(&followed.slot)
+        if !probed.queues
             && let Some(points) = queue_points(followed, discovered)
         {
             // Once, whatever comes of it: what takes items out may be in.
-            self.with_queues.insert(followed.slot);
+            probed.queues = true;
             put_in(kernel, followed, &points)?;
         }
-        if !self.probed.insert(followed.slot) {
+        if std::mem::replace(&mut probed.contexts, true) {
             return Ok(None);
         }
         let contexts = python.interpreter.contexts.as_ref();
         let points = contexts.and_then(|contexts| points(followed, discovered, contexts));
         let Some(points) = points else {
-            return Ok(Some(
-                "where its contexts (contextvars) are was not found: what asyncio tasks allocate is \
-                 not told apart by request"
-                    .to_owned(),
-            ));
+            return Ok(Some(Remark::PythonTasksUnknown));
         };
         put_in(kernel, followed, &points)?;
         Ok(None)
@@ -140,15 +129,8 @@ fn point<'a>(
     function: Avma,
     shape: CallShape,
 ) -> Option<ProbePoint<'a>> {
-    let (mapping, offset) = followed.process.mappings().locate(function)?;
-    let mut objects = discovered.objects.iter();
-    let holder = objects.find(|object| Some(object.file) == mapping.file)?;
-    Some(ProbePoint {
-        object: holder.opened.path(),
-        name: &holder.path,
-        file_offset: offset.0,
-        shape,
-    })
+    let (holder, offset) = discovered.holder(&followed.process, function)?;
+    Some(ProbePoint::new(holder, offset, shape))
 }
 
 /// The code that makes asyncio's tasks, AVMAs: `[start, end)`; zero if it is not loaded.

@@ -17,10 +17,13 @@ use residue_ebpf::abi::{
     unwind::CodeMapping,
 };
 
-use super::{Config, Session, SessionError};
-use crate::{drain::in_order, private_file};
+use super::{Config, SessionError, processes::Processes};
+use crate::{
+    drain::{Drain, in_order},
+    private_file,
+};
 
-/// See the module documentation.
+/// The file that samples of stacks go to.
 pub struct SampleFile(BufWriter<File>);
 
 impl SampleFile {
@@ -87,21 +90,24 @@ pub fn sample_file(config: &Config) -> Result<Option<SampleFile>, SessionError> 
     file.map_err(SessionError::Samples)
 }
 
-impl Session<'_> {
-    pub(super) fn write_samples(&mut self) -> Result<(), SessionError> {
-        let Some(file) = &mut self.samples else {
-            return Ok(());
-        };
+impl SampleFile {
+    /// Writes the samples that the kernel side has sent.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn take(&mut self, processes: &Processes, drain: &mut Drain) -> Result<(), SessionError> {
         let mut written = Ok(());
-        self.drain.samples(|sample| {
-            if let Some(followed) = self.followed.get(sample.process as usize)
+        drain.samples(|sample| {
+            let slot = u16::try_from(sample.process).unwrap_or(u16::MAX);
+            if let Some(followed) = processes.get(slot)
                 && written.is_ok()
             {
-                written = file.add(sample, followed.code());
+                written = self.add(sample, followed.code());
             }
         });
         written
-            .and_then(|()| file.flush())
+            .and_then(|()| self.flush())
             .map_err(SessionError::Samples)
     }
 }

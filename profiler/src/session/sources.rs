@@ -12,27 +12,29 @@ use crate::{
         windows::{SourceError, SourceObject, WindowProbe, WindowSource, plan_tls},
     },
     process::{FileKey, FileOffset, LoadedObject},
+    remark::Remark,
     requests::route::Route,
 };
 
-/// See the module documentation.
+/// What puts probes for windows into processes.
 pub struct WindowProbes {
     sources: Vec<WindowSource>,
     sites: SitePolicy,
-    /// By process.
-    probed: HashSet<(u16, (FileKey, FileOffset, CallShape))>,
     /// What was found in no process so far, and why.
     missing: HashMap<WindowSource, SourceError>,
     found: HashSet<WindowSource>,
     told: HashSet<String>,
 }
 
+/// Which probes for windows one process has.
+#[derive(Debug, Default)]
+pub struct WindowProbed(HashSet<(FileKey, FileOffset, CallShape)>);
+
 impl WindowProbes {
     pub fn new(sources: &[WindowSource], sites: SitePolicy) -> Self {
         Self {
             sources: sources.to_vec(),
             sites,
-            probed: HashSet::new(),
             missing: HashMap::new(),
             found: HashSet::new(),
             told: HashSet::new(),
@@ -48,9 +50,9 @@ impl WindowProbes {
     pub fn attach(
         &mut self,
         (kernel, windows): (&mut Kernel, &mut Windows),
-        followed: &Followed,
+        followed: &mut Followed,
         discovered: &Discovered,
-    ) -> Result<Vec<String>, AttachError> {
+    ) -> Result<Vec<Remark>, AttachError> {
         let read;
         let objects = match &discovered.objects[..] {
             // Allocations are not followed: nobody has looked.
@@ -69,15 +71,14 @@ impl WindowProbes {
                 windows.decrypts(followed.slot);
             }
             for probe in &tls.probes {
-                self.probe((kernel, followed), &objects, probe)?;
+                put(kernel, followed, &objects, probe)?;
             }
         }
         for source in self.sources.clone() {
             match source.plan(&described, self.sites) {
                 Ok(probes) => {
                     for probe in &probes {
-                        let function = self.probe((kernel, followed), &objects, probe)?;
-                        if let Some(function) = function {
+                        if let Some(function) = put(kernel, followed, &objects, probe)? {
                             windows.add_source(function, Route::named(&source.to_string()));
                         }
                     }
@@ -89,7 +90,7 @@ impl WindowProbes {
             }
         }
         notes.retain(|note| self.told.insert(note.clone()));
-        Ok(notes)
+        Ok(notes.into_iter().map(Remark::NotProbed).collect())
     }
 
     /// Objects that can be read, and what there is to know of them.
@@ -104,46 +105,6 @@ impl WindowProbes {
         readable.unzip()
     }
 
-    /// Puts a probe in, unless it is there; returns its number.
-    fn probe(
-        &mut self,
-        (kernel, followed): (&mut Kernel, &Followed),
-        objects: &[&LoadedObject],
-        probe: &WindowProbe,
-    ) -> Result<Option<u32>, AttachError> {
-        let key = (followed.slot, probe.key());
-        if self.probed.contains(&key) {
-            return Ok(None);
-        }
-        let object = objects[probe.object];
-        let point = ProbePoint {
-            object: object.opened.path(),
-            name: &object.path,
-            file_offset: probe.site.file_offset.0,
-            shape: probe.shape,
-        };
-        let info = FunctionInfo::default();
-        let function = kernel.attach_function(followed.slot, followed.pid(), &point, info)?;
-        self.probed.insert(key);
-        Ok(Some(function))
-    }
-
-    /// What these probes show of a process, and nothing else does.
-    pub fn seen_in(&self, slot: u16) -> Vec<&'static str> {
-        use CallShape::{SslFree, SslRead, SslReadEx, SslWrite, SslWriteEx};
-        let probed = self.probed.iter().filter(|(process, _)| *process == slot);
-        let is_tls = |shape| matches!(shape, SslRead | SslReadEx | SslWrite | SslWriteEx | SslFree);
-        let of_tls: HashSet<bool> = probed.map(|(_, probe)| is_tls(probe.2)).collect();
-        let all = [
-            (true, "further requests through TLS"),
-            (false, "further windows of its functions and static probes"),
-        ];
-        let seen = all
-            .into_iter()
-            .filter(|(is_tls, _)| of_tls.contains(is_tls));
-        seen.map(|(_, what)| what).collect()
-    }
-
     /// Whether everything that was asked for is in some process.
     ///
     /// # Errors
@@ -154,5 +115,41 @@ impl WindowProbes {
         let mut missing = self.missing.drain();
         let missing = missing.find(|(source, _)| !found.contains(source));
         missing.map_or(Ok(()), |(_, error)| Err(error.into()))
+    }
+}
+
+/// Puts a probe in, unless it is there; returns its number.
+fn put(
+    kernel: &mut Kernel,
+    followed: &mut Followed,
+    objects: &[&LoadedObject],
+    probe: &WindowProbe,
+) -> Result<Option<u32>, AttachError> {
+    let key = probe.key();
+    if followed.window_probes.0.contains(&key) {
+        return Ok(None);
+    }
+    let object = objects[probe.object];
+    let point = ProbePoint::new(object, probe.site.file_offset, probe.shape);
+    let info = FunctionInfo::default();
+    let function = kernel.attach_function(followed.slot, followed.pid(), &point, info)?;
+    followed.window_probes.0.insert(key);
+    Ok(Some(function))
+}
+
+impl WindowProbed {
+    /// What these probes show of the process, and nothing else does.
+    pub fn shows(&self) -> Vec<&'static str> {
+        use CallShape::{SslFree, SslRead, SslReadEx, SslWrite, SslWriteEx};
+        let is_tls = |shape| matches!(shape, SslRead | SslReadEx | SslWrite | SslWriteEx | SslFree);
+        let of_tls: HashSet<bool> = self.0.iter().map(|probe| is_tls(probe.2)).collect();
+        let all = [
+            (true, "further requests through TLS"),
+            (false, "further windows of its functions and static probes"),
+        ];
+        let shown = all
+            .into_iter()
+            .filter(|(is_tls, _)| of_tls.contains(is_tls));
+        shown.map(|(_, what)| what).collect()
     }
 }

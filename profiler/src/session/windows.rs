@@ -7,20 +7,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use residue_ebpf::abi::window::{SPEAKS_HTTP2, SPEAKS_TLS, WINDOWS, WindowStage, WindowState};
+use residue_ebpf::abi::{
+    counters::Counter,
+    window::{SPEAKS_HTTP2, SPEAKS_TLS, WINDOWS, WindowStage, WindowState},
+};
 
 use super::clock;
 use crate::{
     drain::Drain,
     probes::windows::WindowSource,
+    remark::Unread,
     requests::{
         head::IdHeader,
         record::{
-            Amount, Binding, LeftBehind, ProcessUnbound, Stage, Unbound, WindowEnd, WindowRecord,
+            Amount, Binding, LeftBehind, ProcessUnbound, Stage, Survived, Unbound, WindowEnd,
+            WindowRecord,
         },
         route::{Route, RouteRules, Routes},
         survivors::{Grace, OpenSpan, past_grace},
-        track::{Last, Tracker, allocated, outstanding},
+        track::{Last, Tracker},
     },
 };
 use not_bound::NotBound;
@@ -52,13 +57,13 @@ impl WindowRules {
     }
 }
 
-/// What is new of windows since it was last asked for.
+/// What is new of windows since the last interval.
 #[derive(Debug, Default)]
 pub struct News {
     /// Windows that are over.
     pub finished: Vec<WindowRecord>,
-    /// Windows whose grace is over, and what survived of each.
-    pub survivors: Vec<(WindowKey, Amount)>,
+    /// Windows whose grace is over.
+    pub survivors: Vec<Survived>,
     /// What was left behind by stack.
     pub left_behind: Vec<LeftBehind>,
 }
@@ -68,7 +73,7 @@ pub struct News {
 pub struct WindowKey {
     /// The window's number.
     pub window: u64,
-    /// Process slot.
+    /// The number of the process.
     pub process: u16,
     /// Its route.
     pub route: Route,
@@ -76,9 +81,11 @@ pub struct WindowKey {
     pub status: Option<u16>,
 }
 
-/// See the module documentation.
+/// The request windows of a recording.
 pub struct Windows {
     tracker: Tracker,
+    /// The numbers of processes in this recording, by their slots.
+    numbers: HashMap<u16, u16>,
     grace: Grace,
     /// By process: windows whose grace is not over.
     waiting: HashMap<u16, Vec<OpenSpan>>,
@@ -88,6 +95,8 @@ pub struct Windows {
     fresh: Vec<u32>,
     not_bound: NotBound,
     news: News,
+    /// How many of the finished windows everybody was told of.
+    told: usize,
     /// Whether anybody asks by which stacks something was left behind.
     by_stack: bool,
     next_look: Instant,
@@ -112,12 +121,14 @@ impl Windows {
                 clock::offset_ns(),
                 allocations,
             ),
+            numbers: HashMap::new(),
             grace: rules.grace,
             waiting: HashMap::new(),
             keys: HashMap::new(),
             fresh: Vec::new(),
             not_bound: NotBound::default(),
             news: News::default(),
+            told: 0,
             by_stack,
             next_look: Instant::now() + LOOK,
             forgotten: 0,
@@ -137,9 +148,22 @@ impl Windows {
         *self.spoken.entry(slot).or_default() |= SPEAKS_TLS;
     }
 
-    /// Names the process in a slot.
-    pub fn add_process(&mut self, slot: u16, pid: u32) {
+    /// Names the process in a slot, which has this number in the recording.
+    pub fn add_process(&mut self, slot: u16, number: u16, pid: u32) {
+        self.numbers.insert(slot, number);
         self.tracker.add_process(slot, pid);
+    }
+
+    /// Forgets the process in a slot, whose windows are over: another one may have the slot.
+    pub fn remove_process(&mut self, slot: u16) {
+        self.numbers.remove(&slot);
+        self.spoken.remove(&slot);
+        self.rings.remove(&slot);
+        self.tracker.remove_process(slot);
+    }
+
+    fn number(&self, slot: u16) -> u16 {
+        self.numbers.get(&slot).copied().unwrap_or(slot)
     }
 
     /// Takes what the kernel side has sent, and closes what it could not.
@@ -195,13 +219,18 @@ impl Windows {
         self.look(drain);
         let calls = self.tracker.calls_of_process(slot);
         self.close(&calls, slot, drain, Some(WindowEnd::StillOpen));
-        self.waiting.remove(&slot);
+        let number = self.number(slot);
+        self.waiting.remove(&number);
         let known = self.keys.len();
-        self.keys.retain(|_, key| key.process != slot);
+        self.keys.retain(|_, key| key.process != number);
         self.uncounted += (known - self.keys.len()) as u64;
     }
 
-    fn add(&mut self, finished: Vec<WindowRecord>) {
+    /// Takes records whose process is a slot.
+    fn add(&mut self, mut finished: Vec<WindowRecord>) {
+        for record in &mut finished {
+            record.process = self.number(record.process);
+        }
         // Without allocations there is nothing to survive.
         let waits = |record: &&WindowRecord| record.binding != Binding::None;
         for record in finished.iter().filter(waits) {
@@ -264,52 +293,48 @@ impl Windows {
                 self.keys.remove(id);
                 return false;
             };
-            let amount = outstanding(&state.amounts);
-            self.news.survivors.push((key.clone(), amount));
+            self.news.survivors.push(Survived {
+                window: key.window,
+                route: key.route.clone(),
+                amount: Amount::outstanding(&state.amounts),
+            });
             true
         });
         over
     }
 
+    /// The finished windows that nobody was told of.
+    pub fn untold(&mut self) -> &[WindowRecord] {
+        let told = std::mem::replace(&mut self.told, self.news.finished.len());
+        self.news.finished.get(told..).unwrap_or_default()
+    }
+
     /// What is new since the last time.
     pub fn take(&mut self) -> News {
+        self.told = 0;
         std::mem::take(&mut self.news)
     }
 
-    /// Windows whose survivors are not known, because their places were taken too early.
-    pub const fn forgotten(&self) -> u64 {
-        self.forgotten
-    }
-
-    /// Windows whose survivors are not known, because the probes of their process were taken out.
-    pub const fn uncounted(&self) -> u64 {
-        self.uncounted
-    }
-
-    /// Requests that have no record because too many arrived together.
-    pub const fn crowded_out(&self) -> u64 {
-        self.tracker.crowded_out()
-    }
-
-    /// Windows that were of another protocol.
-    pub const fn not_http(&self) -> u64 {
-        self.tracker.not_http()
-    }
-
-    /// Requests in no route of their own.
-    pub const fn overflowed(&self) -> u64 {
-        self.tracker.overflowed()
+    /// What is missing of windows.
+    pub const fn missing(&self) -> [(Counter, u64); 5] {
+        [
+            (Counter::SurvivorsUnknown, self.forgotten),
+            (Counter::SurvivorsUncounted, self.uncounted),
+            (Counter::WindowsFull, self.tracker.crowded_out()),
+            (Counter::NotHttp, self.tracker.not_http()),
+            (Counter::RoutesFull, self.tracker.overflowed()),
+        ]
     }
 
     /// What the process in a slot has allocated in no single window.
-    pub fn unbound(slot: u16, drain: &Drain) -> ProcessUnbound {
+    pub fn unbound(&self, slot: u16, drain: &Drain) -> ProcessUnbound {
         let process = drain.process_windows(slot);
         let of = |amounts: &residue_ebpf::abi::window::Amounts| Unbound {
-            allocated: allocated(amounts),
-            outstanding: outstanding(amounts),
+            allocated: Amount::allocated(amounts),
+            outstanding: Amount::outstanding(amounts),
         };
         ProcessUnbound {
-            process: slot,
+            process: self.number(slot),
             background: of(&process.background),
             ambiguous: of(&process.ambiguous),
         }
@@ -319,47 +344,37 @@ impl Windows {
     /// windows that are open are among them: whether such a window is bound is not known before it is over, and what
     /// it has allocated by then would come too late for the estimates.
     pub fn not_bound_bytes(&mut self, slot: u16, drain: &Drain) -> u64 {
-        let bytes = |window: &WindowState| outstanding(&window.amounts).bytes;
+        let bytes = |window: &WindowState| Amount::outstanding(&window.amounts).bytes;
         let open = self.tracker.of_process(slot).into_iter();
         let open = open.filter_map(|id| drain.window(id));
         // A call is always bound.
         let open = open.filter(|window| window.source == 0);
         let open: u64 = open.map(|window| bytes(&window)).sum();
         let look = |id| drain.window(id).as_ref().map(bytes);
-        let over = self.not_bound.outstanding(slot, look);
-        let unbound = Self::unbound(slot, drain);
+        let number = self.number(slot);
+        let over = self.not_bound.outstanding(number, look);
+        let unbound = self.unbound(slot, drain);
         let no_windows = unbound.background.outstanding.bytes + unbound.ambiguous.outstanding.bytes;
         no_windows + open + over
     }
 
-    /// What a person should know of a process that has an io_uring; once.
-    pub fn new_ring(&mut self, slot: u16, drain: &Drain) -> Option<&'static str> {
-        let is_new = self.rings.insert(slot);
+    /// Takes note of a process that has an io_uring. Returns whether that is new.
+    pub fn has_new_ring(&mut self, slot: u16, drain: &Drain) -> bool {
         drain.set_has_ring(slot);
-        is_new.then_some(
-            "has an io_uring: requests that it reads through it have no windows, since no syscall shows \
-             them",
-        )
+        self.rings.insert(slot)
     }
 
-    /// What a person should know of the protocols that the process in a slot speaks; each once.
-    pub fn new_protocols(&mut self, slot: u16, drain: &Drain) -> Vec<&'static str> {
+    /// The protocols that the process in a slot speaks and residue does not read; each once.
+    pub fn new_protocols(&mut self, slot: u16, drain: &Drain) -> impl Iterator<Item = Unread> {
         let speaks = drain.process_windows(slot).speaks;
         let told = self.spoken.entry(slot).or_default();
         let new = speaks & !*told;
         *told |= speaks;
-        let what = [
-            (
-                SPEAKS_HTTP2,
-                "reads requests of HTTP/2, which have no windows",
-            ),
-            (
-                SPEAKS_TLS,
-                "reads TLS, and not by OpenSSL or its kin: those requests have no windows",
-            ),
-        ];
-        let new = what.into_iter().filter(|(protocol, _)| new & protocol != 0);
-        new.map(|(_, text)| text).collect()
+        let all = [(SPEAKS_HTTP2, Unread::Http2), (SPEAKS_TLS, Unread::Tls)];
+        let new = all
+            .into_iter()
+            .filter(move |(protocol, _)| new & protocol != 0);
+        new.map(|(_, unread)| unread)
     }
 }
 

@@ -35,7 +35,7 @@ const WORDS: &[&str] = &[
 /// Words that write to standard error past the module that does so, and that wait for whoever reads.
 const STANDARD_ERROR: &[&str] = &["io::stderr", "eprintln!", "eprint!", "dbg!"];
 /// The module that writes to standard error, and the one that tells those who run unit tests.
-const SAYS: &[&str] = &["profiler/src/cli/messages", "profiler/src/machine"];
+const SAYS: &[&str] = &["profiler/src/messages", "profiler/src/machine"];
 /// blazesym opens and maps the files that it is given, and follows what they name.
 const SYMBOLIZER: &[&str] = &["blazesym::"];
 const ASKS_SYMBOLIZER: &[&str] = &["profiler/src/symbolize/look_up"];
@@ -106,7 +106,7 @@ mod tests {
             found.iter().map(|it| it.line).collect::<Vec<_>>()
         };
         assert_eq!(lines("profiler/src/cli/watch.rs"), [1, 2]);
-        assert_eq!(lines("profiler/src/cli/messages.rs"), NONE);
+        assert_eq!(lines("profiler/src/messages.rs"), NONE);
         assert_eq!(lines("xtask/src/main.rs"), NONE);
     }
 

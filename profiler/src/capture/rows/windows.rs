@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use rusqlite::{Transaction, params};
 
 use super::{bounded, stored};
-use crate::requests::record::{Amount, LeftBehind, MemoryAt, RssPair, Unbound, WindowRecord};
+use crate::requests::record::{
+    Amount, LeftBehind, MemoryAt, RssPair, Survived, Unbound, WindowRecord,
+};
 use crate::requests::route::Route;
 
 /// The numbers of all routes that were written. The session bounds their number.
@@ -112,12 +114,13 @@ pub(in crate::capture) fn insert_windows(
 /// Of a window that was not stored there is nothing to fill in.
 pub(in crate::capture) fn insert_survivors(
     transaction: &Transaction<'_>,
-    survivors: &[(u64, Amount)],
+    survivors: &[Survived],
 ) -> rusqlite::Result<()> {
     let mut fill_in = transaction.prepare_cached(
         "UPDATE window SET survivor_bytes = ?, survivor_objects = ? WHERE id = ?",
     )?;
-    for (window, Amount { bytes, objects }) in survivors {
+    for Survived { window, amount, .. } in survivors {
+        let Amount { bytes, objects } = amount;
         fill_in.execute(params![stored(*bytes), stored(*objects), stored(*window)])?;
     }
     Ok(())

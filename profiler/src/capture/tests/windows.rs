@@ -6,13 +6,21 @@ use super::*;
 use crate::capture::{UnboundAt, Windows};
 use crate::requests::head::Method;
 use crate::requests::record::{
-    Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd,
-    WindowRecord,
+    Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Survived, Unbound,
+    WindowEnd, WindowRecord,
 };
 use crate::requests::route::Route;
 
 fn amount(bytes: u64) -> Amount {
     Amount { bytes, objects: 1 }
+}
+
+fn survived(window: u64, bytes: u64) -> Survived {
+    Survived {
+        window,
+        route: users(),
+        amount: amount(bytes),
+    }
 }
 
 fn users() -> Route {
@@ -113,7 +121,7 @@ fn survivors_are_filled_in_once_they_are_known() -> TestResult {
     };
     // A window that was not stored has survivors all the same.
     let second = Interval {
-        survivors: vec![(1, amount(40)), (99, amount(5))],
+        survivors: vec![survived(1, 40), survived(99, 5)],
         ..interval(2)
     };
     let windows = write(&path, &[first, second])?;
@@ -214,7 +222,7 @@ pub(super) fn everything(at_ns: u64) -> Interval {
     };
     Interval {
         windows: vec![record(1), bare(2), record(3)],
-        survivors: vec![(1, amount(9))],
+        survivors: vec![survived(1, 9)],
         left_behind: vec![
             left(Some(200), Stage::Retained, 90),
             left(None, Stage::Survivors, 9),
@@ -301,7 +309,7 @@ fn ten_thousand_windows_are_written_in_a_fraction_of_a_second() -> TestResult {
         let before = numbers.start.saturating_sub(10_000)..numbers.start;
         let interval = Interval {
             windows: numbers.map(record).collect(),
-            survivors: before.map(|it| (it, amount(40))).collect(),
+            survivors: before.map(|window| survived(window, 40)).collect(),
             ..interval(second)
         };
         let begun = Instant::now();

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use residue_ebpf::abi::call_shape::CallShape;
 
 use super::write_table;
-use crate::cli::messages;
+use crate::messages;
 use crate::probes::windows::{SourceObject, WindowProbe, WindowSource, plan_tls};
 use crate::probes::{Plan, PlannedFunction, ScopeObject, SiteCost, SitePolicy, plan};
 use crate::process::{LoadedObject, Pid, Process, UnreadableObject};

@@ -8,7 +8,7 @@ use super::{write_table, written};
 use crate::attach::{
     Accepted, Kernel, Limits, ProgramSet, StackConfig, VERIFIER_LIMIT, Verification,
 };
-use crate::cli::messages;
+use crate::messages;
 
 /// How many lines of the verifier's log to show. The end of the log says what the verifier refused.
 const LOG_LINES: usize = 30;

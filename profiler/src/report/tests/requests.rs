@@ -7,8 +7,8 @@ use crate::profile::Tier;
 use crate::report::{Refusal, Selection};
 use crate::requests::head::Method;
 use crate::requests::record::{
-    Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd,
-    WindowRecord,
+    Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Survived, Unbound,
+    WindowEnd, WindowRecord,
 };
 use crate::requests::route::Route;
 
@@ -83,6 +83,14 @@ fn left(route: Route, status: u16, stage: Stage, stack: u32, amount: Amount) -> 
     }
 }
 
+fn survived(window: u64) -> Survived {
+    Survived {
+        window,
+        route: users(),
+        amount: amount(1_100, 3),
+    }
+}
+
 /// Makes ten requests for users and two chats, one of which failed.
 fn first_requests() -> Interval {
     use Stage::{Retained, Survivors};
@@ -93,7 +101,7 @@ fn first_requests() -> Interval {
     windows.push(request(12, chat(), 500, amount(100, 1)));
     Interval {
         windows,
-        survivors: (1..=10).map(|number| (number, amount(1_100, 3))).collect(),
+        survivors: (1..=10).map(survived).collect(),
         left_behind: vec![
             left(users(), 200, Retained, 1, amount(9_000, 20)),
             left(users(), 200, Retained, CONTEXT, amount(20_000, 40)),

@@ -19,18 +19,21 @@ const PIECE: usize = 64 << 10;
 /// How long the end waits for whoever reads.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// See the module documentation.
+/// Lines that a thread writes.
 pub struct Stream {
-    lines: SyncSender<Vec<u8>>,
+    /// None once nothing more comes.
+    lines: Option<SyncSender<Vec<u8>>>,
     ended: Receiver<io::Result<()>>,
+    /// That writing has failed was said.
+    has_failed: bool,
     written: Arc<AtomicU64>,
     /// How many lines there were.
     all: u64,
 }
 
 impl Stream {
-    /// Writes to `out`, until that fails: then `failed` is called.
-    pub fn to(out: impl Write + Send + 'static, failed: impl FnOnce() + Send + 'static) -> Self {
+    /// Writes to `out`, until that fails.
+    pub fn to(out: impl Write + Send + 'static) -> Self {
         let (lines, waiting) = sync_channel(WAITING);
         let (end, ended) = sync_channel(1);
         let written = Arc::new(AtomicU64::new(0));
@@ -39,45 +42,54 @@ impl Stream {
         // Without room for a thread nobody takes lines, and all of them are left out.
         let _ = thread.spawn(move || {
             let result = write(&waiting, out, &count);
-            if result.is_err() {
-                failed();
-            }
             // Whoever asks may have lost patience.
             let _ = end.send(result);
         });
         Self {
-            lines,
+            lines: Some(lines),
             ended,
+            has_failed: false,
             written,
             all: 0,
         }
     }
 
-    /// Writes a line. Never waits: there may be no room for it.
+    /// Writes a line. Never waits: there may be no room for the line.
     pub fn write(&mut self, line: Vec<u8>) {
         self.all += 1;
-        match self.lines.try_send(line) {
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        match self.lines.as_ref().map(|lines| lines.try_send(line)) {
+            None | Some(Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) => {}
         }
     }
 
-    /// Waits until all is written, or for a second, if nobody reads. Returns how many lines were left out.
+    /// Says, once, why nothing more can be written.
     ///
     /// # Errors
     ///
     /// When writing has failed.
-    pub fn finish(self) -> io::Result<u64> {
-        let Self {
-            lines,
-            ended,
-            written,
-            all,
-        } = self;
-        drop(lines);
-        if let Ok(result) = ended.recv_timeout(PATIENCE) {
+    pub fn check(&mut self) -> io::Result<()> {
+        let failure = self.ended.try_recv().map_or(Ok(()), |result| result);
+        self.has_failed |= failure.is_err();
+        failure
+    }
+
+    /// Waits until all is written, or for a second, if nobody reads. Returns how many lines were left out; none is
+    /// said of a stream that has failed.
+    ///
+    /// # Errors
+    ///
+    /// When writing has failed, and nobody was told before.
+    pub fn finish(&mut self) -> io::Result<u64> {
+        self.lines = None;
+        if self.has_failed {
+            return Ok(0);
+        }
+        if let Ok(result) = self.ended.recv_timeout(PATIENCE) {
             result?;
         }
-        Ok(all.saturating_sub(written.load(Ordering::Relaxed)))
+        Ok(self
+            .all
+            .saturating_sub(self.written.load(Ordering::Relaxed)))
     }
 }
 
@@ -99,7 +111,7 @@ fn write(lines: &Receiver<Vec<u8>>, mut out: impl Write, written: &AtomicU64) ->
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read as _, sync::atomic::AtomicBool, time::Instant};
+    use std::{io::Read as _, time::Instant};
 
     use super::*;
 
@@ -110,7 +122,7 @@ mod tests {
     #[test]
     fn a_pipe_that_nobody_empties_holds_nothing_up() -> io::Result<()> {
         let (mut reader, writer) = io::pipe()?;
-        let mut stream = Stream::to(writer, || {});
+        let mut stream = Stream::to(writer);
         let began = Instant::now();
         (0..100_000).for_each(|it| stream.write(line(it)));
         assert!(began.elapsed() < Duration::from_secs(1), "it waited");
@@ -126,7 +138,7 @@ mod tests {
     #[test]
     fn whoever_reads_gets_all_of_it_in_order() -> io::Result<()> {
         let (mut reader, writer) = io::pipe()?;
-        let mut stream = Stream::to(writer, || {});
+        let mut stream = Stream::to(writer);
         let read = thread::spawn(move || {
             let mut all = Vec::new();
             reader.read_to_end(&mut all).map(|_| all)
@@ -142,13 +154,30 @@ mod tests {
     fn a_reader_that_has_gone_is_told_of() -> io::Result<()> {
         let (reader, writer) = io::pipe()?;
         drop(reader);
-        let gone = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&gone);
-        let mut stream = Stream::to(writer, move || told.store(true, Ordering::Relaxed));
+        let mut stream = Stream::to(writer);
         stream.write(line(0));
         let error = stream.finish().expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-        assert!(gone.load(Ordering::Relaxed));
+        Ok(())
+    }
+
+    #[test]
+    fn that_nobody_reads_is_said_once_while_lines_come() -> io::Result<()> {
+        let (reader, writer) = io::pipe()?;
+        drop(reader);
+        let mut stream = Stream::to(writer);
+        stream.write(line(0));
+        let began = Instant::now();
+        let error = loop {
+            assert!(began.elapsed() < Duration::from_secs(10));
+            if let Err(error) = stream.check() {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        stream.write(line(1));
+        stream.check()?;
+        assert_eq!(stream.finish()?, 0);
         Ok(())
     }
 }

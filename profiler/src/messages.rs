@@ -219,13 +219,11 @@ mod tests {
         assert!(reader.join().expect("it does not panic").0);
     }
 
-    /// What `panics` is run with, in a process of its own.
-    const CHILD: [&str; 4] = [
-        "cli::messages::tests::panics",
-        "--exact",
-        "--ignored",
-        "--nocapture",
-    ];
+    /// The name of the test `panics`, which is run in a process of its own.
+    fn child() -> String {
+        let (_, module) = module_path!().split_once("::").expect("it is in a crate");
+        format!("{module}::panics")
+    }
 
     #[test]
     #[ignore = "is what the other tests start"]
@@ -237,7 +235,8 @@ mod tests {
     /// Panics in a process whose standard error is `stderr`.
     fn panic_with(stderr: impl Into<std::process::Stdio>) -> ExitStatus {
         let mut child = Command::new(env::current_exe().expect("a test is a program"))
-            .args(CHILD)
+            .arg(child())
+            .args(["--exact", "--ignored", "--nocapture"])
             .env_remove("RUST_BACKTRACE")
             .stdout(std::process::Stdio::null())
             .stderr(stderr)

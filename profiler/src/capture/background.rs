@@ -1,0 +1,207 @@
+//! Writes a capture in a thread of its own: a slow disk, or a reader who holds the file, holds up no recording.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::{self, JoinHandle},
+};
+
+use crate::capture::kept::{Kept, Row};
+use crate::capture::{CaptureError, Interval, Meta, Process, Writer};
+use crate::private_file::Given;
+
+/// A [`Writer`] that never makes the caller wait before [`BackgroundWriter::finish`]. What the disk has not taken yet
+/// waits in memory, within the bounds of [`Kept`]. Dropping the value without finishing leaves a capture that reads
+/// as cut off.
+#[derive(Debug)]
+pub struct BackgroundWriter {
+    path: PathBuf,
+    given: Given,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the recording and the thread share.
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    kept: Kept,
+    /// Nothing more comes.
+    end: Option<End>,
+    /// Why the thread has ended, until somebody asks.
+    failure: Option<CaptureError>,
+}
+
+/// How a capture ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// The capture is complete, since this time in nanoseconds since 1970 UTC.
+    Complete(u64),
+    /// Nobody completes the capture.
+    CutOff,
+}
+
+impl BackgroundWriter {
+    /// Begins a capture, as [`Writer::create`] does, in the thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Writer::create`], and [`CaptureError::Io`] when no thread can be started.
+    pub fn create(path: &Path, meta: &Meta) -> Result<Self, CaptureError> {
+        let shared = Arc::new(Shared::default());
+        let of_thread = Arc::clone(&shared);
+        let (path, meta) = (path.to_owned(), meta.clone());
+        let (tell, told) = mpsc::channel();
+        let thread = thread::Builder::new().name("capture".to_owned());
+        let to = path.clone();
+        let thread = thread
+            // SQLite's file stays with one thread.
+            .spawn(move || match Writer::create(&to, &meta) {
+                Ok(writer) => {
+                    // The other end waits for this.
+                    let _ = tell.send(Ok(writer.given()));
+                    of_thread.write(writer);
+                }
+                Err(error) => {
+                    let _ = tell.send(Err(error));
+                }
+            })
+            .map_err(|source| CaptureError::io(&path, source))?;
+        let ended = |_| CaptureError::io(&path, io::ErrorKind::Other.into());
+        let given = told.recv().map_err(ended)??;
+        Ok(Self {
+            path,
+            given,
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Whether the file belongs to the user who called sudo, if somebody did.
+    #[must_use]
+    pub const fn given(&self) -> Given {
+        self.given
+    }
+
+    /// Adds a process that is recorded from now on.
+    ///
+    /// # Errors
+    ///
+    /// When something that was added before cannot be written, as for every method here. That is said once.
+    pub fn add_process(&mut self, process: Process) -> Result<(), CaptureError> {
+        self.add(|kept| kept.rows.push(Row::Process(process)))
+    }
+
+    /// Marks a process as ended, with a reason for a person.
+    ///
+    /// # Errors
+    ///
+    /// See [`BackgroundWriter::add_process`].
+    pub fn end_process(
+        &mut self,
+        process: u16,
+        at_ns: u64,
+        reason: &str,
+    ) -> Result<(), CaptureError> {
+        let reason = reason.to_owned();
+        self.add(|kept| {
+            kept.rows.push(Row::End {
+                slot: process,
+                at_ns,
+                reason,
+            });
+        })
+    }
+
+    /// Adds a remark for the reader of the report.
+    ///
+    /// # Errors
+    ///
+    /// See [`BackgroundWriter::add_process`].
+    pub fn note(&mut self, at_ns: u64, text: String) -> Result<(), CaptureError> {
+        self.add(|kept| kept.rows.push(Row::Note { at_ns, text }))
+    }
+
+    /// Adds an interval.
+    ///
+    /// # Errors
+    ///
+    /// See [`BackgroundWriter::add_process`].
+    pub fn write_interval(&mut self, interval: &Interval) -> Result<(), CaptureError> {
+        self.add(|kept| kept.add(interval.clone()))
+    }
+
+    /// Waits until everything is written, and marks the capture as complete.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be written, unless that was said before. The capture then reads as cut off.
+    pub fn finish(mut self, ended_ns: u64) -> Result<(), CaptureError> {
+        self.end(End::Complete(ended_ns));
+        self.shared.lock().failure.take().map_or(Ok(()), Err)
+    }
+
+    fn add(&mut self, add: impl FnOnce(&mut Kept)) -> Result<(), CaptureError> {
+        let mut waiting = self.shared.lock();
+        if let Some(failure) = waiting.failure.take() {
+            return Err(failure);
+        }
+        if !waiting.kept.is_empty() && !waiting.kept.may_wait() {
+            let path = self.path.clone();
+            return Err(CaptureError::TooSlow { path });
+        }
+        add(&mut waiting.kept);
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    fn end(&mut self, end: End) {
+        self.shared.lock().end.get_or_insert(end);
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was said where it happened, and leaves a capture that is cut off.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for BackgroundWriter {
+    fn drop(&mut self) {
+        self.end(End::CutOff);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, mut writer: Writer) {
+        let failure = loop {
+            let (kept, end) = self.next();
+            if let Err(error) = writer.write_all(kept) {
+                break Some(error);
+            }
+            match end {
+                None => {}
+                Some(End::CutOff) => break None,
+                Some(End::Complete(ended_ns)) => break writer.finish(ended_ns).err(),
+            }
+        };
+        self.lock().failure = failure;
+    }
+
+    /// Waits for something to write, or for the end.
+    fn next(&self) -> (Kept, Option<End>) {
+        let nothing = |waiting: &mut Waiting| waiting.kept.is_empty() && waiting.end.is_none();
+        let waiting = self.changed.wait_while(self.lock(), nothing);
+        let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut waiting.kept), waiting.end)
+    }
+}
