@@ -1,18 +1,18 @@
-//! What a recorder keeps while somebody reads the capture, and writes once that is over.
+//! What a recorder keeps while somebody reads the capture, to write it afterwards.
 
 use std::time::{Duration, Instant};
 
 use crate::capture::{Interval, Process};
 
-/// How long a recorder goes on keeping. No report takes a capture as long as that.
+/// How long a recorder goes on keeping rows. No report takes a capture as long as that.
 const MAX_TIME: Duration = Duration::from_secs(60);
-/// How many rows it keeps, beside those that are kept once or not at all whatever the time.
+/// How many rows a recorder keeps, beside those whose number does not grow with time.
 const MAX_ROWS: usize = 1 << 20;
 
-/// A row that is told by itself.
+/// A row that comes by itself, not as part of an interval.
 #[derive(Debug)]
 pub(super) enum Row {
-    /// A process that is recorded from now on.
+    /// A process whose recording begins.
     Process(Process),
     /// The process in a slot has ended.
     End {
@@ -32,19 +32,19 @@ pub(super) enum Row {
     },
 }
 
-/// See the module documentation.
+/// The rows and intervals that the recorder has not been able to write yet.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// In the order in which they were told.
+    /// The rows, in the order in which they came.
     pub(super) rows: Vec<Row>,
-    /// All that intervals said, as one.
+    /// All kept intervals, merged into one.
     pub(super) interval: Option<Interval>,
-    /// Since when nothing could be written; none when all was.
+    /// Since when the recorder could write nothing; `None` when it has written everything.
     since: Option<Instant>,
 }
 
 impl Kept {
-    /// Adds what an interval says. Figures are as they are now; everything else is news.
+    /// Adds an interval. Its figures replace the older ones; everything else adds to them.
     pub(super) fn add(&mut self, interval: Interval) {
         let Some(before) = &mut self.interval else {
             self.interval = Some(interval);
@@ -81,8 +81,8 @@ impl Kept {
     /// Whether there is room and time to try again later.
     pub(super) fn may_wait(&mut self) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let news = self.interval.as_ref().map_or(0, |it| {
-            it.windows.len() + it.survivors.len() + it.left_behind.len() + it.memory.len()
+        let news = self.interval.as_ref().map_or(0, |kept| {
+            kept.windows.len() + kept.survivors.len() + kept.left_behind.len() + kept.memory.len()
         });
         since.elapsed() < MAX_TIME && self.rows.len() + news < MAX_ROWS
     }
