@@ -19,7 +19,7 @@ pub enum CaptureError {
         "no capture at {path}: check the path, or make one with `residue record -p PID -o {path}`"
     )]
     Missing {
-        /// The file that was asked for.
+        /// The path that the caller gave.
         path: PathBuf,
     },
     /// The file is not a capture.
@@ -28,7 +28,7 @@ pub enum CaptureError {
         /// The file.
         path: PathBuf,
     },
-    /// Nothing was committed before the recorder ended.
+    /// The recorder ended before it had committed anything.
     #[error("{path} holds no data, its recording ended before the first interval: record again")]
     Empty {
         /// The file.

@@ -18,16 +18,16 @@ pub(super) enum Row {
     End {
         /// The slot.
         slot: u16,
-        /// When, nanoseconds since 1970 UTC.
+        /// When it ended, nanoseconds since 1970 UTC.
         at_ns: u64,
-        /// How, for a person.
+        /// How the process ended, for a person.
         reason: String,
     },
     /// A remark.
     Note {
-        /// When, nanoseconds since 1970 UTC.
+        /// When the remark was made, nanoseconds since 1970 UTC.
         at_ns: u64,
-        /// What it says.
+        /// The text of the remark.
         text: String,
     },
 }

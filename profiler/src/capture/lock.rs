@@ -48,7 +48,7 @@ pub(super) struct Locked {
 }
 
 impl Locked {
-    /// Nothing is locked yet.
+    /// The file, with no lock on it yet.
     pub(super) fn new(file: File) -> Self {
         Self {
             file,

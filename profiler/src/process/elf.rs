@@ -90,8 +90,8 @@ impl ElfFacts {
     }
 
     /// Whether a program with these headers brings all of its code. Such a program has no dynamic section or,
-    /// where it can be loaded anywhere (static-pie), one that needs no library. The dynamic linker is such a
-    /// program as well when somebody runs it by its name, but it has a name to be loaded by.
+    /// where the kernel can load it anywhere (static-pie), one that asks for no dynamic linker and no
+    /// library. The dynamic linker looks the same when somebody runs it by its name, but it has a soname.
     #[must_use]
     pub fn is_static(&self) -> bool {
         let asks_for_nobody = !self.has_interpreter && self.needed.is_empty();

@@ -14,13 +14,13 @@ pub enum Refusal {
     /// Nobody has that PID.
     #[error("no process {pid}: check the PID, for example with `pgrep -a NAME`")]
     NoSuchProcess {
-        /// As given.
+        /// The PID as given.
         pid: i32,
     },
     /// The number is a thread's.
     #[error("{tid} is a thread of process {pid}: use -p {pid}, which covers all its threads")]
     Thread {
-        /// As given.
+        /// The number as given.
         tid: i32,
         /// The process that the thread belongs to.
         pid: i32,
@@ -28,7 +28,7 @@ pub enum Refusal {
     /// The process is a kernel thread (`PF_KTHREAD`).
     #[error("{pid} ({comm}) is a kernel thread and has no heap: give the PID of a server process")]
     KernelThread {
-        /// As given.
+        /// The PID as given.
         pid: i32,
         /// Its name.
         comm: String,
@@ -39,7 +39,7 @@ pub enum Refusal {
          runs"
     )]
     Zombie {
-        /// As given.
+        /// The PID as given.
         pid: i32,
         /// Its name.
         comm: String,
@@ -50,7 +50,7 @@ pub enum Refusal {
          capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE"
     )]
     NoPrivileges {
-        /// As given.
+        /// The PID as given.
         pid: i32,
     },
     /// The kernel will not let residue look, although residue has the capabilities that this takes.
@@ -59,7 +59,7 @@ pub enum Refusal {
          system is a part of, keeps it to itself; give another process"
     )]
     Protected {
-        /// As given.
+        /// The PID as given.
         pid: i32,
     },
     /// Residue runs as a root that has fewer rights than root has.
@@ -68,7 +68,7 @@ pub enum Refusal {
          the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE, or run residue on the host"
     )]
     LesserRoot {
-        /// As given.
+        /// The PID as given.
         pid: i32,
     },
     /// Return probes overwrite return addresses, which Go moves with its stacks.
@@ -78,7 +78,7 @@ pub enum Refusal {
          what each route leaves behind"
     )]
     GoProgram {
-        /// As given.
+        /// The PID as given.
         pid: i32,
         /// The program that the process runs.
         exe: PathBuf,
@@ -89,7 +89,7 @@ pub enum Refusal {
          process that is probed: use Linux 6.14 or later (or 6.10 or earlier)"
     )]
     Sandboxed {
-        /// As given.
+        /// The PID as given.
         pid: i32,
         /// Its name.
         comm: String,
@@ -99,7 +99,7 @@ pub enum Refusal {
     /// The program is for i386 or x32.
     #[error("{pid} ({exe}) is a 32-bit program: residue reads 64-bit ones, run a 64-bit build")]
     ThirtyTwoBit {
-        /// As given.
+        /// The PID as given.
         pid: i32,
         /// The program that the process runs.
         exe: PathBuf,
@@ -107,7 +107,7 @@ pub enum Refusal {
     /// The process's file is not what a 64-bit x86-64 process runs.
     #[error("{pid} ({exe}) runs {reason}: run a 64-bit x86-64 build of it")]
     Unsupported {
-        /// As given.
+        /// The PID as given.
         pid: i32,
         /// The program that the process runs.
         exe: PathBuf,
@@ -117,13 +117,13 @@ pub enum Refusal {
     /// The process exited while residue looked.
     #[error("process {pid} exited while residue looked at it: start it again and give its new PID")]
     Vanished {
-        /// As given.
+        /// The PID as given.
         pid: i32,
     },
     /// Another error of `/proc`.
     #[error("cannot read /proc/{pid}: check that /proc is mounted")]
     Unreadable {
-        /// As given.
+        /// The PID as given.
         pid: i32,
         /// What the kernel said.
         source: ProcError,

@@ -23,7 +23,7 @@ use crate::{
 pub struct Places {
     /// The object.
     pub object: u16,
-    /// The number of each frame, and where it returns to, file offset.
+    /// The number of each frame, and the file offset that it returns to.
     pub frames: Vec<(u32, u64)>,
 }
 

@@ -64,7 +64,7 @@ impl SampleFile {
     }
 }
 
-/// Where the process has a frame; zero if it has unmapped it since.
+/// Where the process has a frame; zero if the process has unmapped the code since.
 fn avma(frame: RawFrame, code: &[CodeMapping]) -> u64 {
     if frame.object == NO_OBJECT {
         return frame.offset;

@@ -46,8 +46,8 @@ pub struct Symbol {
 /// A place in an ELF file, as a file offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CodeAddress {
-    /// Where a call returns to. The call lies before it, maybe on another line, maybe at the very
-    /// end of its function, so the name is looked up one byte earlier.
+    /// Where a call returns to. The call lies before that, maybe on another line, maybe at the very end of its
+    /// function, so residue looks the name up one byte earlier.
     Return(u64),
     /// The instruction itself.
     Exact(u64),
