@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-/// Writes the error and what caused it. A cause that a message already holds is left out: some of
-/// our messages hold their cause, and so do some of the libraries' messages.
+/// Writes the error and what caused it. Leaves out a cause that a message already holds: some of
+/// residue's own messages hold their cause, and so do some of the libraries' messages.
 #[must_use]
 pub fn in_full(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();

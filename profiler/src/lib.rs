@@ -1,4 +1,5 @@
-//! Residue: what a live server process leaves behind in memory, and which line of code left it.
+//! Residue, a profiler that shows what a live server process leaves behind in memory, and which
+//! line of code left it there.
 
 pub mod attach;
 pub mod capture;

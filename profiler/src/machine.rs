@@ -1,10 +1,10 @@
-//! What unit tests say of the machine that they run on.
+//! What unit tests say about the machine that they run on.
 
 use std::io::Write as _;
 
-/// Says that a test did not run. Around the test runner's capture, so that it is seen.
+/// Says that a test did not run. Writes around the test runner's capture, so that somebody sees it.
 pub fn skipped(test: &str, needs: &str) {
     let line = format!("SKIPPED {test}: needs {needs}\n");
-    // Standard error that is closed leaves nowhere to say it.
+    // If standard error is closed, there is nowhere to say it.
     drop(std::io::stderr().write_all(line.as_bytes()));
 }

@@ -1,5 +1,5 @@
-//! What residue says to a person, on standard error. A thread of its own writes it: a pipe that nobody
-//! empties, or a terminal that is held, holds up no recording, and one that is gone ends none.
+//! What residue says to a person, on standard error. A thread of its own writes the messages: if nobody empties
+//! the pipe, or somebody holds the terminal, the recording goes on, and also if the pipe or the terminal is gone.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -17,16 +17,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::printable::{lines, message, printable};
 
-/// How many messages wait for whoever reads. What comes on top is left out.
+/// How many messages wait for the reader. Residue leaves out any beyond that.
 const WAITING: usize = 1024;
-/// How long the end of residue waits for whoever reads.
+/// How long residue waits for the reader when it ends.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often somebody who waits for room looks again.
+/// How long a sender that waits for room pauses before it tries again.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(200);
 
-/// The thread that writes.
+/// The name of the thread that writes.
 const WRITER: &str = "messages";
 
 static QUEUE: LazyLock<SyncSender<Message>> = LazyLock::new(start);
@@ -34,32 +34,32 @@ static QUEUE: LazyLock<SyncSender<Message>> = LazyLock::new(start);
 enum Message {
     /// A line that stays.
     Line(String),
-    /// What goes on now: the last line of a terminal, and nothing elsewhere.
+    /// What residue is doing: the last line of a terminal, and nothing elsewhere.
     Status(String),
-    /// Nothing goes on any more.
+    /// Takes the status away.
     Clear,
-    /// Asks for an answer once all before it is written.
+    /// Asks for an answer once the thread has written all messages before this one.
     Written(SyncSender<()>),
 }
 
-/// Says a line, or several. Never waits and never fails: what cannot be said is left out.
+/// Says one line or several. Never waits and never fails: leaves out what does not fit into the queue.
 pub fn say(text: impl Into<String>) {
     send(Message::Line(text.into()));
 }
 
-/// Says what is wrong. It may be of several lines, none of which a name in it can forge. Why residue ends is not
-/// left out because much is said: there is time to wait for whoever reads.
+/// Says what is wrong. The text may have several lines; a name in it cannot forge one. A message of why residue
+/// ends must not get lost among many others, so this waits for room.
 pub fn complain(text: &str) {
     let line = Message::Line(format!("residue: {}", message(text)));
     send_until(&QUEUE, line, Instant::now() + PATIENCE);
 }
 
-/// Has a panic say where residue is wrong, as everything is said: printable, and by nobody who could be held up or
-/// ended by that. What unwinding drops takes the probes out; the exit code of a panic in `main` is 101.
+/// Makes a panic say where residue is wrong, as a message: printable, and without waiting for a reader that holds
+/// residue up. Unwinding drops values, which takes the probes out; the exit code of a panic in `main` is 101.
 pub fn tell_of_panics() {
     panic::set_hook(Box::new(|info| {
         let text = describe_panic(info);
-        // Whoever writes messages would wait for itself.
+        // The thread that writes would wait for itself.
         match thread::current().name() {
             Some(WRITER) => write_line(&text),
             _ => {
@@ -84,7 +84,7 @@ fn describe_panic(info: &PanicHookInfo<'_>) -> String {
     }
 }
 
-/// Has log records written to standard error, as `RUST_LOG` asks.
+/// Writes log records to standard error, as `RUST_LOG` asks.
 pub fn log() {
     let write = |out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
         let text = printable(&record.args().to_string());
@@ -93,7 +93,7 @@ pub fn log() {
     env_logger::builder().format(write).init();
 }
 
-/// Shows what goes on, if standard error is a terminal.
+/// Shows what residue is doing, if standard error is a terminal.
 pub fn show_status(text: impl Into<String>) {
     send(Message::Status(text.into()));
 }
@@ -103,28 +103,28 @@ pub fn clear_status() {
     send(Message::Clear);
 }
 
-/// Whether a status is seen.
+/// Whether somebody can see a status.
 pub fn is_interactive() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Waits until all is written, or for a second, if nobody reads.
+/// Waits until the thread has written everything; at most for a second, if nobody reads.
 pub fn flush() {
     let deadline = Instant::now() + PATIENCE;
     let (written, is_written) = sync_channel(1);
     if send_until(&QUEUE, Message::Written(written), deadline) {
-        // Nobody reads, or the thread has ended: there is nothing more to be done.
+        // Nobody reads, or the thread has ended: nothing more can be done.
         let _ = is_written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
-/// Sends once there is room in the queue. Returns whether there was any in time.
+/// Sends a message once the queue has room. Returns whether there was room in time.
 fn send_until(queue: &SyncSender<Message>, mut message: Message, deadline: Instant) -> bool {
     loop {
         match queue.try_send(message) {
             Ok(()) => return true,
             Err(TrySendError::Full(back)) if Instant::now() < deadline => message = back,
-            // There was no room for a thread.
+            // The thread could not be started.
             Err(TrySendError::Disconnected(Message::Line(text))) => {
                 write_line(&text);
                 return false;
@@ -138,7 +138,7 @@ fn send_until(queue: &SyncSender<Message>, mut message: Message, deadline: Insta
 fn send(message: Message) {
     match QUEUE.try_send(message) {
         Ok(()) | Err(TrySendError::Full(_)) => {}
-        // There was no room for a thread.
+        // The thread could not be started.
         Err(TrySendError::Disconnected(Message::Line(text))) => write_line(&text),
         Err(TrySendError::Disconnected(_)) => {}
     }
@@ -147,7 +147,7 @@ fn send(message: Message) {
 fn start() -> SyncSender<Message> {
     let (sender, messages) = sync_channel(WAITING);
     let thread = thread::Builder::new().name(WRITER.to_owned());
-    // Without the thread, the channel is closed, and lines are written at once.
+    // If the thread cannot be started, the channel is closed, and senders write their lines at once.
     let _ = thread.spawn(move || write(&messages));
     sender
 }
@@ -170,7 +170,7 @@ fn write(messages: &Receiver<Message>) {
                     bar.finish_and_clear();
                 }
             }
-            // Whoever asked may have lost patience.
+            // The one who asked may have lost patience.
             Message::Written(written) => drop(written.try_send(())),
         }
     }
@@ -184,7 +184,7 @@ fn spinner() -> ProgressBar {
     bar
 }
 
-/// A terminal or pipe that is gone is nobody's loss but its own.
+/// Writes a line, and ignores an error: only the terminal or the pipe that is gone loses it.
 fn write_line(text: &str) {
     let _ = io::stderr().write_all(format!("{}\n", lines(text)).as_bytes());
 }

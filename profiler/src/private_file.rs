@@ -1,4 +1,5 @@
-//! Files that nobody but their owner may read: what they hold is of processes that others may not look into.
+//! Files that nobody but their owner may read: they hold what residue saw in processes that others may not
+//! look into.
 
 mod new_file;
 mod sudo;
@@ -13,17 +14,17 @@ use std::{
 pub use new_file::NewFile;
 pub use sudo::{Given, give_to_sudo_user};
 
-/// How they are made: readable and writable by the owner.
+/// The mode of such a file: readable and writable by the owner.
 pub const MODE: u32 = 0o600;
 
-/// What is said of a file that could not be given to the user who called sudo.
+/// The remark on a file that residue could not give to the user who called sudo.
 pub const STAYS_ROOTS: &str = "the file system gives no file to another user: what is written there is root's, read it as root";
 
-/// Makes such a file. What exists is left alone, wherever it leads.
+/// Makes such a file. Leaves alone what exists, wherever it leads.
 ///
 /// # Errors
 ///
-/// When there is something already, or the file system refuses.
+/// When something is there already, or the file system refuses.
 pub fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)

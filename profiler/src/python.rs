@@ -188,7 +188,7 @@ impl Interpreter {
     }
 }
 
-/// The version of an interpreter, and where its structures should be. Nothing is checked against them yet.
+/// The version of an interpreter, and where its structures should be. This checks nothing against them yet.
 fn stated(
     symbols: &PythonSymbols,
     bias: LoadBias,

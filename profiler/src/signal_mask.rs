@@ -1,21 +1,21 @@
-//! Signals that wait until somebody takes them. A thread that waits for a file system runs no handler, and the
-//! kernel may choose just that thread; a signal that all threads block goes to whoever waits for it.
+//! Signals that wait until a thread takes them. A thread that waits for a file system runs no handler, and the
+//! kernel may choose just that thread; a signal that all threads block goes to the thread that waits for it.
 
 use std::{io, mem::MaybeUninit, ptr, sync::OnceLock};
 
-/// What was blocked at first.
+/// The signals that were blocked when residue began.
 static BEFORE: OnceLock<libc::sigset_t> = OnceLock::new();
 
-/// Signals that this thread, and those that it starts from now on, do not get.
+/// Signals that this thread, and the threads that it starts from now on, do not get.
 #[derive(Clone, Copy)]
 pub struct Blocked(libc::sigset_t);
 
 impl Blocked {
-    /// Blocks `signals`, even those that are ignored.
+    /// Blocks `signals`, even ignored ones.
     ///
     /// # Errors
     ///
-    /// When one of them is no signal.
+    /// When a number in `signals` is no signal.
     pub fn block(signals: &[libc::c_int]) -> io::Result<Self> {
         let mut set = MaybeUninit::uninit();
         // SAFETY: makes `set` the empty set.
@@ -26,19 +26,19 @@ impl Blocked {
                 return Err(io::Error::last_os_error());
             }
         }
-        // SAFETY: it was made above.
+        // SAFETY: `sigemptyset` has filled it.
         let set = unsafe { set.assume_init() };
         let mut before = MaybeUninit::uninit();
         // SAFETY: reads one set and writes the other.
         check(unsafe {
             libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, before.as_mut_ptr())
         })?;
-        // SAFETY: written by what has succeeded.
+        // SAFETY: the call that has succeeded wrote it.
         BEFORE.get_or_init(|| unsafe { before.assume_init() });
         Ok(Self(set))
     }
 
-    /// Waits for one of them.
+    /// Waits for one of the signals. Returns its number.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl Blocked {
     }
 }
 
-/// Lets a command that we start get what it would get without us. Makes system calls only.
+/// Gives a command that residue starts the signals that it would get without residue. Makes system calls only.
 ///
 /// # Errors
 ///

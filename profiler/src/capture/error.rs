@@ -1,4 +1,4 @@
-//! Why a capture could not be written or read; each says what to do next.
+//! Why residue could not write or read a capture. Each error says what to do next.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use rusqlite::ErrorCode;
 use crate::capture::SCHEMA_VERSION;
 use crate::printable::printable;
 
-/// How much of a reason is shown.
+/// How many characters of a reason an error shows.
 const MAX_REASON_CHARS: usize = 200;
 
-/// Why a capture could not be written or read.
+/// Why residue could not write or read a capture.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// There is no such file.
@@ -19,22 +19,22 @@ pub enum CaptureError {
         "no capture at {path}: check the path, or make one with `residue record -p PID -o {path}`"
     )]
     Missing {
-        /// The file that was asked for.
+        /// The path that the caller gave.
         path: PathBuf,
     },
-    /// The file is something else.
+    /// The file is not a capture.
     #[error("{path} is not a residue capture: give a file that `residue record -o` wrote")]
     NotACapture {
         /// The file.
         path: PathBuf,
     },
-    /// Nothing was committed before the recorder ended.
+    /// The recorder ended before it had committed anything.
     #[error("{path} holds no data, its recording ended before the first interval: record again")]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// The tables are of a later residue.
+    /// A later residue wrote the tables.
     #[error(
         "{path} was written by a newer residue (schema {found}, this one reads up to \
          {SCHEMA_VERSION}): upgrade residue"
@@ -42,7 +42,7 @@ pub enum CaptureError {
     NewerSchema {
         /// The file.
         path: PathBuf,
-        /// Its schema version.
+        /// The file's schema version.
         found: u32,
     },
     /// The end of the file is missing.
@@ -50,9 +50,9 @@ pub enum CaptureError {
     Truncated {
         /// The file.
         path: PathBuf,
-        /// Its length in bytes.
+        /// The file's length in bytes.
         found: u64,
-        /// The length its header states, in bytes.
+        /// The length that the file's header states, in bytes.
         expected: u64,
     },
     /// The contents contradict the format.
@@ -63,7 +63,7 @@ pub enum CaptureError {
         /// What was found.
         reason: String,
     },
-    /// It has other tables than a capture.
+    /// The file has other tables than a capture.
     #[error("{path} is not as residue wrote it ({what}): give the unchanged file, or record again")]
     Altered {
         /// The file.
@@ -71,23 +71,23 @@ pub enum CaptureError {
         /// What differs.
         what: String,
     },
-    /// Reading it would go on for longer than any capture of its length needs.
+    /// Reading the file would go on for longer than any capture of its length needs.
     #[error("{path} is damaged, reading it finds no end: copy it again, or record again")]
     Endless {
         /// The file.
         path: PathBuf,
     },
-    /// It is longer than a report reads.
+    /// The file is longer than a report reads.
     #[error(
         "{path} is larger than {max_gib} GiB: record for a shorter time, or with a longer --interval"
     )]
     TooLarge {
         /// The file, or its journal.
         path: PathBuf,
-        /// The longest that is read, in GiB.
+        /// The longest file that a report reads, in GiB.
         max_gib: u64,
     },
-    /// It is being written, for longer than an interval takes.
+    /// A recorder is writing the file, for longer than an interval takes.
     #[error(
         "another program keeps {path} locked: try again when it has ended, or report on a copy"
     )]
@@ -95,7 +95,7 @@ pub enum CaptureError {
         /// The file.
         path: PathBuf,
     },
-    /// It was written to whenever it had been read.
+    /// A recorder wrote to the file during every try to read it.
     #[error(
         "{path} is written to faster than it can be read: try again when its recording has ended"
     )]
@@ -103,7 +103,7 @@ pub enum CaptureError {
         /// The file.
         path: PathBuf,
     },
-    /// Somebody reads it for so long that what is to be written finds no room any more.
+    /// Somebody reads the file for so long that the recorder cannot keep any more rows.
     #[error(
         "another program keeps {path} locked, and nothing more can be written: end that program, and record again"
     )]
@@ -111,15 +111,15 @@ pub enum CaptureError {
         /// The file.
         path: PathBuf,
     },
-    /// It is no regular file.
+    /// The path leads to no regular file.
     #[error("{path} is {kind}, not a capture: give the file itself that `residue record -o` wrote")]
     NotAFile {
         /// The file.
         path: PathBuf,
-        /// What it is, with its article.
+        /// What is there, with its article.
         kind: &'static str,
     },
-    /// The journal beside it would have SQLite delete a file.
+    /// The journal beside the capture would have SQLite delete a file.
     #[error(
         "{path}-journal names another file, to have it deleted, and no residue wrote it: \
          do not open {path} with other programs, and remove {path}-journal"
@@ -128,7 +128,7 @@ pub enum CaptureError {
         /// The capture.
         path: PathBuf,
     },
-    /// The journal beside it is somebody else's.
+    /// The journal beside the capture is somebody else's.
     #[error(
         "{path}-journal is not by the owner of {path}, and nothing of it is believed: \
          remove it, and report again"
@@ -151,21 +151,21 @@ pub enum CaptureError {
         /// The file.
         path: PathBuf,
     },
-    /// Something that is no capture would be overwritten.
+    /// The recording would overwrite something that is no capture.
     #[error("{path} exists and is not a residue capture, it is left alone: choose another -o")]
     WouldOverwrite {
         /// The file.
         path: PathBuf,
     },
-    /// What is no file at all would be overwritten.
+    /// The recording would overwrite something that is no file at all.
     #[error("{path} is {kind}, which is left alone: choose another -o")]
     InTheWay {
         /// The file.
         path: PathBuf,
-        /// What it is, with its article.
+        /// What is there, with its article.
         kind: &'static str,
     },
-    /// A journal would be taken over.
+    /// The recording would take over a journal.
     #[error(
         "{path}-journal exists, and is left alone: remove it if it is yours, or choose another -o"
     )]
@@ -190,7 +190,7 @@ pub enum CaptureError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// What the operating system said.
         source: io::Error,
     },
     /// SQLite refused.
@@ -198,7 +198,7 @@ pub enum CaptureError {
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// What SQLite said.
         source: rusqlite::Error,
     },
 }
@@ -230,7 +230,7 @@ impl CaptureError {
         match source.sqlite_error_code() {
             Some(ErrorCode::OperationInterrupted) => Self::Endless { path },
             Some(ErrorCode::OutOfMemory) => Self::Sqlite { path, source },
-            // Without a code it is rusqlite that complains: a value is not what its column says.
+            // Without a code, rusqlite complains: a value is not what its column says.
             _ => Self::Damaged {
                 path,
                 reason: quoted(&source.to_string()),
@@ -239,7 +239,7 @@ impl CaptureError {
     }
 }
 
-/// The beginning of a text that quotes the capture, without what does something to a terminal.
+/// The beginning of a text that quotes the capture, with unprintable characters by number.
 fn quoted(text: &str) -> String {
     let beginning: String = text.chars().take(MAX_REASON_CHARS).collect();
     printable(&beginning)

@@ -1,16 +1,17 @@
-//! What the first 100 bytes say, so that foreign and cut files get a better answer than SQLite's. Offsets
-//! are those of <https://www.sqlite.org/fileformat.html>.
+//! The header, the first 100 bytes of a file. A check of it gives foreign and cut files a better answer
+//! than SQLite's. Offsets are those of <https://www.sqlite.org/fileformat.html>.
 
 use std::path::Path;
 
 use crate::capture::CaptureError;
 use crate::capture::schema::APPLICATION_ID;
 
-/// How an SQLite file begins.
+/// The first bytes of an SQLite file.
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// The versions of the file format, for writing and for reading, of files without a write-ahead log.
+/// The versions of the file format, for writing and for reading, that files without a write-ahead log
+/// state.
 const ROLLBACK_JOURNAL: [u8; 2] = [1, 1];
-/// Bytes of the header.
+/// How long the header is, in bytes.
 pub(super) const HEADER_BYTES: usize = 100;
 
 /// Whether a file that begins with `header` is a capture of any schema version.
@@ -19,7 +20,7 @@ pub(super) fn is_capture(header: &[u8]) -> bool {
         && header.get(68..72) == Some(APPLICATION_ID.to_be_bytes().as_slice())
 }
 
-/// Checks that `image`, the bytes of the file at `path`, are those of a whole capture.
+/// Checks that `image`, the bytes of the file at `path`, is a whole capture.
 pub(super) fn check(path: &Path, image: &[u8]) -> Result<(), CaptureError> {
     let path = || path.to_owned();
     let found = image.len() as u64;

@@ -1,5 +1,5 @@
-//! The bytes of a capture as a database that SQLite may only read. SQLite sees no file: it takes no lock,
-//! looks for no journal and makes nothing, and what a hostile capture may cost is bounded.
+//! A capture's bytes as a database that SQLite may only read. SQLite sees no file: it takes no lock, looks for no
+//! journal and makes nothing. The limits here bound what a hostile capture may cost.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,20 +10,20 @@ use rusqlite::{Connection, MAIN_DB};
 
 use crate::capture::CaptureError;
 
-/// Bytes of the longest row, text or BLOB. The longest row that residue writes is that of a process, of four texts
-/// of at most [`MAX_TEXT_BYTES`](crate::capture::rows::MAX_TEXT_BYTES) each.
+/// Bytes of the longest row, text or BLOB that SQLite accepts. The longest row that residue writes is that of a
+/// process, with four texts of at most [`MAX_TEXT_BYTES`](crate::capture::rows::MAX_TEXT_BYTES) each.
 const MAX_ROW_BYTES: i32 = 1 << 20;
-/// SQLite's instructions between two looks at what was spent.
+/// How many instructions SQLite runs between two looks at what it has spent.
 const STEPS_A_LOOK: i32 = 1000;
-/// Instructions that reading any capture may take, and how many more for each of its bytes. True captures
-/// take about two a byte.
+/// Instructions that reading any capture may take, and how many more each of its bytes allows. True captures take
+/// about two a byte.
 const MIN_STEPS: u64 = 1_000_000;
 const STEPS_A_BYTE: u64 = 32;
-/// How long reading any capture may take, and how many bytes have another second.
+/// How long reading any capture may take, and how many bytes allow another second.
 const MIN_TIME: Duration = Duration::from_secs(10);
 const BYTES_A_SECOND: u64 = 16 << 20;
 
-/// None of these is more than residue's own tables and queries need.
+/// The limits are no higher than residue's own tables and queries need.
 const LIMITS: [(Limit, i32); 10] = [
     (Limit::SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES),
     (Limit::SQLITE_LIMIT_SQL_LENGTH, 16 << 10),
@@ -40,13 +40,13 @@ const LIMITS: [(Limit, i32); 10] = [
 /// A capture in memory.
 #[derive(Debug)]
 pub(super) struct Image {
-    /// It borrows `bytes`, and is dropped before them.
+    /// The database borrows `bytes`, and Rust drops it before them.
     db: Connection,
     bytes: Vec<u8>,
 }
 
 impl Image {
-    /// The database that `bytes`, those of the capture at `path`, hold.
+    /// The database in `bytes`, the bytes of the capture at `path`.
     pub(super) fn open(path: &Path, bytes: Vec<u8>) -> Result<Self, CaptureError> {
         Self::deserialize(bytes).map_err(|error| CaptureError::reading(path, error))
     }
@@ -64,7 +64,7 @@ impl Image {
         Ok(image)
     }
 
-    /// To be queried.
+    /// The connection for queries.
     pub(super) fn db(&self) -> &Connection {
         &self.db
     }
@@ -74,7 +74,7 @@ impl Image {
         self.bytes.len() as u64
     }
 
-    /// Nothing that the capture says is run.
+    /// Has SQLite run nothing that the capture says.
     fn forbid(&self) -> rusqlite::Result<()> {
         let set = |config, on| self.db.set_db_config(config, on);
         set(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -84,7 +84,7 @@ impl Image {
         for (limit, most) in LIMITS {
             self.db.set_limit(limit, most)?;
         }
-        // What does not fit into memory fails, rather than go to a temporary file.
+        // A query that does not fit into memory fails, instead of writing a temporary file.
         self.db.pragma_update(None, "temp_store", "MEMORY")?;
         self.db.pragma_update(None, "cell_size_check", true)
     }

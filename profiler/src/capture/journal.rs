@@ -1,29 +1,31 @@
-//! Undoes a transaction that was cut off, in memory: what SQLite would do to the file itself. The format:
+//! Undoes, in memory, a transaction that was cut off, as SQLite would in the file itself. The format:
 //! <https://www.sqlite.org/fileformat.html#the_rollback_journal>, and `pager_playback` in SQLite's
 //! `pager.c`.
 //!
-//! A journal is as hostile as a capture. Of all that SQLite honours, one thing is refused here: the name
-//! of a super-journal, which SQLite deletes afterwards. Residue writes none, so whoever did is no friend.
+//! A journal is as hostile as a capture. This module refuses one thing that SQLite honours: the name of a
+//! super-journal, which SQLite deletes afterwards. Residue writes no such name, so a stranger did.
 
 use std::collections::HashSet;
 
-/// How every segment of a journal begins, and how one ends that names a super-journal.
+/// The first bytes of every segment of a journal. A journal that names a super-journal also ends with
+/// them.
 pub(super) const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-/// Bytes of a segment's header that mean something; it takes a whole sector.
+/// Bytes of a segment's header that mean something; the header takes a whole sector.
 const HEADER_BYTES: usize = 28;
-/// Stands for a segment that goes on to the end of the journal.
+/// The number of records of a segment that goes on to the end of the journal.
 const TO_THE_END: u32 = u32::MAX;
-/// A record's page number before its page, and its checksum behind.
+/// Bytes of a record beside its page: the page number before the page, and the checksum behind.
 const AROUND_A_PAGE: usize = 8;
-/// The page that holds this byte is for locks, and never in a journal.
+/// The offset of the byte whose page is for locks. The journal never holds that page.
 const LOCK_BYTE: usize = 0x4000_0000;
 
 /// The journal names a file, which SQLite would delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NamesAFile;
 
-/// Puts the pages back that the journal holds, and cuts `image` to the length that it had. What is behind
-/// the first record that is not whole had not been needed yet.
+/// Puts the pages back that the journal holds, and cuts `image` to the length that it had before the
+/// transaction. Stops at the first record that is not whole: SQLite had not needed anything behind it
+/// yet.
 pub(super) fn undo(image: &mut Vec<u8>, journal: &[u8]) -> Result<(), NamesAFile> {
     if journal.ends_with(&MAGIC) {
         return Err(NamesAFile);
@@ -38,12 +40,12 @@ pub(super) fn undo(image: &mut Vec<u8>, journal: &[u8]) -> Result<(), NamesAFile
     while let Some(segment) = next {
         next = play(&segment, journal, image, &mut done)
             .and_then(|end| Segment::at(journal, end.next_multiple_of(segment.sector_bytes)))
-            .filter(|it| it.page_bytes == segment.page_bytes);
+            .filter(|next| next.page_bytes == segment.page_bytes);
     }
     Ok(())
 }
 
-/// A header with the records that follow.
+/// A segment of a journal: a header, and the records that follow.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     records: u32,
@@ -51,7 +53,7 @@ struct Segment {
     original_pages: u32,
     sector_bytes: usize,
     page_bytes: usize,
-    /// Where its records begin.
+    /// Where the segment's records begin.
     start: usize,
 }
 
@@ -76,7 +78,7 @@ impl Segment {
     }
 }
 
-/// Puts one segment's pages back. Returns where it ends, or none if it is not whole.
+/// Puts one segment's pages back. Returns where the segment ends, or `None` if it is not whole.
 fn play(
     segment: &Segment,
     journal: &[u8],
@@ -100,8 +102,8 @@ fn play(
         if at == LOCK_BYTE || sum != checksum(segment.checksum, page) {
             return None;
         }
-        // The first record of a page is what it was before the transaction. SQLite undoes nothing
-        // behind the original end.
+        // The first record of a page holds the page as it was before the transaction. SQLite undoes
+        // nothing behind the original end.
         if done.insert(number)
             && let Some(place) = image.get_mut(at..at + segment.page_bytes)
         {
@@ -112,7 +114,7 @@ fn play(
     (played == stated).then_some(segment.start + played * record_bytes)
 }
 
-/// Every two hundredth byte from the end, the first one left out.
+/// Adds every two hundredth byte from the end to `start`, without the first byte of the page.
 fn checksum(start: u32, page: &[u8]) -> u32 {
     let at = (1..).map(|index| page.len().checked_sub(200 * index));
     at.map_while(|at| at.filter(|at| *at > 0))

@@ -5,30 +5,30 @@ use std::time::{Duration, Instant};
 use crate::capture::{Interval, Process};
 use crate::requests::record::ProcessUnbound;
 
-/// How long a recorder goes on keeping. No report holds a capture for so long.
+/// How long a recorder goes on keeping rows. No report takes a capture as long as that.
 const MAX_TIME: Duration = Duration::from_secs(60);
-/// How many rows it keeps, beside those that are kept once or not at all whatever the time.
+/// How many rows a recorder keeps, beside those whose number does not grow with time.
 const MAX_ROWS: usize = 1 << 20;
 
-/// A row that is told by itself.
+/// A row that comes by itself, not as part of an interval.
 #[derive(Debug)]
 pub(super) enum Row {
-    /// A process that is recorded from now on.
+    /// A process whose recording begins.
     Process(Process),
     /// The process in a slot has ended.
     End {
         /// The slot.
         slot: u16,
-        /// When, nanoseconds since 1970 UTC.
+        /// When it ended, nanoseconds since 1970 UTC.
         at_ns: u64,
-        /// How, for a person.
+        /// How the process ended, for a person.
         reason: String,
     },
     /// A remark.
     Note {
-        /// When, nanoseconds since 1970 UTC.
+        /// When the remark was made, nanoseconds since 1970 UTC.
         at_ns: u64,
-        /// What it says.
+        /// The text of the remark.
         text: String,
     },
 }
@@ -36,16 +36,16 @@ pub(super) enum Row {
 /// Rows and figures that are not written yet.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// In the order in which they were told.
+    /// The rows, in the order in which they came.
     pub(super) rows: Vec<Row>,
-    /// All that intervals said, as one.
+    /// All kept intervals, merged into one.
     pub(super) interval: Option<Interval>,
-    /// Since when nothing could be written; none when all was.
+    /// Since when the recorder could write nothing; `None` when it has written everything.
     since: Option<Instant>,
 }
 
 impl Kept {
-    /// Adds what an interval says. Figures are as they are now; everything else is news.
+    /// Adds an interval. Its figures replace the older ones; everything else adds to them.
     pub(super) fn add(&mut self, interval: Interval) {
         let Some(before) = &mut self.interval else {
             self.interval = Some(interval);
@@ -98,8 +98,8 @@ impl Kept {
     /// Whether there is room and time to try again later.
     pub(super) fn may_wait(&mut self) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let news = self.interval.as_ref().map_or(0, |it| {
-            it.windows.len() + it.survivors.len() + it.left_behind.len() + it.memory.len()
+        let news = self.interval.as_ref().map_or(0, |kept| {
+            kept.windows.len() + kept.survivors.len() + kept.left_behind.len() + kept.memory.len()
         });
         since.elapsed() < MAX_TIME && self.rows.len() + news < MAX_ROWS
     }

@@ -1,5 +1,5 @@
-//! Takes rows out of the tables, checking what SQLite does not. Every table is read by a query of residue's
-//! own: the views are for people.
+//! Takes rows out of the tables, and checks what SQLite does not. Residue reads every table by a query of
+//! its own: the views are for people.
 
 mod windows;
 
@@ -16,7 +16,7 @@ use crate::capture::{
 };
 use crate::symbolize::Symbol;
 
-/// How options are called in the table `meta`.
+/// The prefix of options in the table `meta`.
 const OPTION: &str = "option.";
 
 /// Everything, with each figure's latest value, from a capture of this schema version.
@@ -90,7 +90,8 @@ fn options(meta: &BTreeMap<String, String>) -> Vec<(String, String)> {
     meta.iter().filter_map(option).collect()
 }
 
-/// Goes from stack to stack by the key, so that the cost does not grow with the length of a recording.
+/// Each stack's latest totals. Goes from stack to stack by the key, so that the cost does not grow with the
+/// length of a recording.
 fn totals(tables: &Tables<'_>) -> rusqlite::Result<Vec<(u32, StackTotals)>> {
     let mut next = tables.prepare(
         "SELECT stack_id, alloc_bytes, alloc_objects, freed_bytes, freed_objects, lost_bytes,
@@ -127,7 +128,7 @@ fn mappings(tables: &Tables<'_>) -> rusqlite::Result<Vec<MappingTotals>> {
     Ok(found)
 }
 
-/// In a damaged table, what SQLite takes for the next key may come before.
+/// The key, if it comes after the one before: in a damaged table, SQLite's next key may come before.
 fn ascending(before: i64, stack: u32) -> rusqlite::Result<i64> {
     match i64::from(stack) {
         stack if stack > before => Ok(stack),
@@ -135,7 +136,7 @@ fn ascending(before: i64, stack: u32) -> rusqlite::Result<i64> {
     }
 }
 
-/// The last value of each.
+/// The last value of each counter.
 fn counters(tables: &Tables<'_>) -> rusqlite::Result<Vec<(String, u64)>> {
     let mut found: Vec<(String, u64)> = Vec::new();
     let sql = "SELECT name, value FROM counter ORDER BY name, snapshot_id";
@@ -150,7 +151,7 @@ fn counters(tables: &Tables<'_>) -> rusqlite::Result<Vec<(String, u64)>> {
     Ok(found)
 }
 
-/// Frames with their symbols, merged from two tables that are both in the order of frame ids.
+/// Frames with their symbols, merged from two tables, both in the order of frame ids.
 fn frames(tables: &Tables<'_>) -> rusqlite::Result<Vec<Frame>> {
     let mut frames = tables.all(
         "SELECT id, module_id, file_offset, kind FROM frame ORDER BY id",
@@ -265,7 +266,7 @@ fn mapping(row: &Row<'_>, owner: MappingOwner) -> rusqlite::Result<MappingTotals
     })
 }
 
-/// A value of the right type that cannot be.
+/// The error for a value of the right type that cannot be true.
 pub(super) fn contradiction(column: usize, what: String) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
 }

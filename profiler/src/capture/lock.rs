@@ -1,9 +1,9 @@
-//! SQLite's locks on the bytes of a file, so that a capture under way can be read by residue and by
-//! `sqlite3` alike. Where they lie, and in which order they are taken:
-//! <https://www.sqlite.org/lockingv3.html>, and `unixLock` in SQLite's `os_unix.c`.
+//! SQLite's locks on the bytes of a file, so that residue and `sqlite3` alike can read a capture under
+//! way. <https://www.sqlite.org/lockingv3.html>, and `unixLock` in SQLite's `os_unix.c`, say where the
+//! locks lie, and in which order a program takes them.
 //!
-//! They belong to the open file, not to the process (`F_OFD_SETLK`): closing another descriptor of the
-//! same file does not give them up.
+//! The locks belong to the open file, not to the process (`F_OFD_SETLK`): closing another descriptor of
+//! the same file does not give them up.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -21,7 +21,7 @@ const SHARED: Range = (PENDING.0 + 2, 510);
 const PENDING_AND_RESERVED: Range = (PENDING.0, 2);
 const ALL: Range = (PENDING.0, 512);
 
-/// How often somebody who waits looks again.
+/// How long a waiting reader pauses before it tries again.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// What the holder of a lock may do.
@@ -34,13 +34,13 @@ pub(super) enum Level {
     Shared,
     /// Read, and become the one who writes.
     Reserved,
-    /// As before, while readers that are at work finish and no new ones begin.
+    /// As [`Reserved`](Self::Reserved), while readers that are at work finish and no new ones begin.
     Pending,
     /// Write.
     Exclusive,
 }
 
-/// A file with the lock that is held on it. Dropping it gives the lock up.
+/// A file, with the lock that this process holds on the file. Dropping the value gives the lock up.
 #[derive(Debug)]
 pub(super) struct Locked {
     file: File,
@@ -48,7 +48,7 @@ pub(super) struct Locked {
 }
 
 impl Locked {
-    /// Nothing is locked yet.
+    /// The file, with no lock on it yet.
     pub(super) fn new(file: File) -> Self {
         Self {
             file,
@@ -73,7 +73,7 @@ impl Locked {
         Ok(true)
     }
 
-    /// Takes what `to` needs beyond what is held; false when another holds something that forbids it.
+    /// Raises the lock to `to`. False when another holder's lock forbids that.
     pub(super) fn raise(&self, to: Level) -> io::Result<bool> {
         while self.held.get() < to {
             let next = match (self.held.get(), to) {
@@ -105,7 +105,7 @@ impl Locked {
         }
     }
 
-    /// Gives up all that is more than `to`, which is [`Level::Shared`] or [`Level::None`].
+    /// Lowers the lock to `to`, which is [`Level::Shared`] or [`Level::None`].
     pub(super) fn lower(&self, to: Level) -> io::Result<()> {
         if self.held.get() <= to {
             return Ok(());
@@ -120,7 +120,7 @@ impl Locked {
         Ok(())
     }
 
-    /// Whether this or another open file may become, or is, the one who writes.
+    /// Whether this or another open file has the right to write, or to write next.
     pub(super) fn is_reserved(&self) -> io::Result<bool> {
         if self.held.get() >= Level::Reserved {
             return Ok(true);
@@ -155,7 +155,7 @@ fn flock(kind: libc::c_int, (start, length): Range) -> libc::flock {
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: start,
         l_len: length,
-        // The kernel insists on it for locks of open files.
+        // The kernel insists on zero for locks of open files.
         l_pid: 0,
     }
 }

@@ -1,9 +1,9 @@
-//! The recording: one SQLite file, the only place where recording and reporting meet.
+//! The recording is one SQLite file, the only place where recording and reporting meet.
 //!
-//! The recorder hands a [`Writer`] what is new since the last interval; each interval is one
-//! transaction, so a kill at any moment loses at most the interval being written. A report calls
-//! [`read`] and gets the whole recording as plain data, on any machine and without privileges.
-//! `docs/capture.md` documents the tables for whoever queries them directly.
+//! The recorder hands a [`Writer`] what is new since the last interval. Each interval is one
+//! transaction, so a kill at any moment loses at most the interval that is being written. A report
+//! calls [`read`] and gets the whole recording as plain data, on any machine and without
+//! privileges. `docs/capture.md` documents the tables for whoever queries them directly.
 //!
 //! ```no_run
 //! use residue::capture::{self, Interval, Meta, Writer};

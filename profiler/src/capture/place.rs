@@ -1,5 +1,5 @@
-//! Where a recording goes: a name in a directory. The directory is opened once, and each file in it once,
-//! so that nobody who may write there can put another in its place.
+//! Where a recording goes: a name in a directory. Residue opens the directory once, and each file in it once, so
+//! that nobody who may write there can put another file in its place.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
@@ -17,13 +17,13 @@ use crate::capture::lock::Locked;
 use crate::capture::{CaptureError, journal};
 use crate::private_file::{self, Given};
 
-/// Opens what is there already, whatever that is: without waiting for the other end of a FIFO.
+/// Flags that open what is there already, whatever that is, without waiting for the other end of a FIFO.
 const EXISTING: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
-/// Makes what is not there yet, or fails.
+/// Flags that make a file, and fail if there is one already.
 const NEW: OFlags = OFlags::RDWR
     .union(OFlags::CREATE)
     .union(OFlags::EXCL)
@@ -48,7 +48,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place that `path` names, whether there is something or not.
+    /// The place that `path` names, whether something is there or not.
     pub(super) fn open(path: &Path) -> Result<Self, CaptureError> {
         let Some(name) = path.file_name() else {
             return Err(in_the_way(path, "a directory"));
@@ -80,8 +80,9 @@ impl Place {
         accessat(&self.directory, ".", access, AtFlags::EACCESS).map_err(|error| self.error(error))
     }
 
-    /// Removes what may be replaced: nothing, an empty file, or a capture that nobody is writing, with the
-    /// journal that belongs to it. Whoever replaces a capture holds its lock until all of it is gone.
+    /// Removes what the recording may replace: an empty file, or a capture that nobody is writing, with its
+    /// journal. Does nothing if nothing is there. Whoever replaces a capture holds the capture's lock until all
+    /// of it is gone.
     pub(super) fn clear(&self) -> Result<(), CaptureError> {
         let Some(old) = self.replaceable()? else {
             return Ok(());
@@ -93,7 +94,7 @@ impl Place {
         self.remove(&self.name, old)
     }
 
-    /// What is there, with its lock; none if nothing is.
+    /// The file that is there, locked; `None` if nothing is there.
     fn replaceable(&self) -> Result<Option<File>, CaptureError> {
         let Some(old) = self.existing()? else {
             return Ok(None);
@@ -107,8 +108,8 @@ impl Place {
         Ok(Some(old))
     }
 
-    /// The journal that a killed recorder has left: of `capture`, or, of one that somebody has removed, an empty
-    /// one. Anything else that has its name is left alone.
+    /// The journal that a killed recorder has left: of `capture`, or, if somebody has removed the capture, an
+    /// empty one. Anything else of that name is an error, and stays.
     fn old_journal(&self, capture: Option<&File>) -> Result<Option<FileId>, CaptureError> {
         let found = match statat(&self.directory, self.journal(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => found,
@@ -116,7 +117,7 @@ impl Place {
             Err(error) => return Err(self.error(error)),
         };
         let owner = capture
-            .map(|it| it.metadata().map(|it| it.uid()))
+            .map(|file| file.metadata().map(|metadata| metadata.uid()))
             .transpose();
         let owner = owner.map_err(|error| self.error(error))?;
         let own = geteuid().as_raw();
@@ -153,21 +154,22 @@ impl Place {
             .map_err(|error| self.error(error))
     }
 
-    /// Makes the capture, for its owner only, and tells other recorders that it is taken.
+    /// Makes the capture, readable by its owner only, and locks it to tell other recorders that it is taken.
     pub(super) fn make_capture(&self) -> Result<NewCapture<'_>, CaptureError> {
         let file = self.make(&self.name).map_err(|error| match error {
-            // Whatever was there before is gone: somebody else began in this moment.
+            // [`clear`](Self::clear) removed whatever was there: somebody else began in this moment.
             Errno::EXIST => self.in_use(),
             _ => self.error(error),
         })?;
-        // Somebody else may have taken it for an empty file that is left over, and may have replaced it.
+        // Another recorder may have taken the new file for an empty one that is left over, and may have replaced
+        // it.
         self.take(&file)?;
         let id = FileId::of(&file).map_err(|error| self.error(error))?;
         if !id.has_name(&self.directory, &self.name) {
             return Err(self.in_use());
         }
         let unkept = Unkept { place: self, id };
-        // Not so the journal: whoever has that can have a file deleted by it.
+        // Residue does not give the journal away: whoever has the journal can have a file deleted by it.
         let given = private_file::give_to_sudo_user(&file).map_err(|error| self.error(error))?;
         Ok(NewCapture {
             unkept,
@@ -176,8 +178,8 @@ impl Place {
         })
     }
 
-    /// Makes the journal of a capture whose lock is held. One that exists is left alone, unless it is of a
-    /// capture that is gone: it may be somebody's trap.
+    /// Makes the journal of a capture whose lock this process holds. An existing journal may be somebody's trap,
+    /// so it stays, unless its capture is gone.
     pub(super) fn make_journal(&self, _of: &NewCapture<'_>) -> Result<Journal, CaptureError> {
         let file = match self.make(&self.journal()) {
             Err(Errno::EXIST) => {
@@ -213,7 +215,7 @@ impl Place {
         }
     }
 
-    /// Removes a file, unless its name leads to another one by now.
+    /// Removes a file, unless the name leads to another file by now.
     fn remove(&self, name: &OsStr, file: FileId) -> Result<(), CaptureError> {
         if !file.has_name(&self.directory, name) {
             return Err(self.in_use());
@@ -240,7 +242,7 @@ impl Place {
     fn error(&self, error: impl Into<io::Error>) -> CaptureError {
         let error = error.into();
         match error.kind() {
-            // Files are made here: what is missing is where.
+            // Residue makes the files itself, so only the directory can be missing.
             io::ErrorKind::NotFound => CaptureError::NoDirectory {
                 path: self.path.clone(),
             },
@@ -249,7 +251,7 @@ impl Place {
     }
 }
 
-/// Which file it is, whatever its name: the device and the inode.
+/// The identity of a file, whatever its name: the device and the inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileId(u64, u64);
 
@@ -259,25 +261,25 @@ impl FileId {
         Ok(Self(metadata.dev(), metadata.ino()))
     }
 
-    /// Whether a name in a directory leads to it.
+    /// Whether a name in a directory leads to this file.
     fn has_name(self, directory: &OwnedFd, name: &OsStr) -> bool {
         let named = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
-        named.is_ok_and(|it| Self(it.st_dev, it.st_ino) == self)
+        named.is_ok_and(|named| Self(named.st_dev, named.st_ino) == self)
     }
 }
 
-/// A capture that was made, with its lock. It goes again when it is dropped and not kept.
+/// A new capture, with its lock. Dropping it without [`keep`](Self::keep) removes the file.
 #[derive(Debug)]
 pub(super) struct NewCapture<'a> {
-    /// Dropped before the file, and with that the lock.
+    /// Rust drops this field before the file, whose closing gives the lock up.
     unkept: Unkept<'a>,
     file: File,
-    /// Whether it belongs to the user who called sudo.
+    /// Whether the capture belongs to the user who called sudo.
     pub(super) given: Given,
 }
 
 impl NewCapture<'_> {
-    /// It stays from now on.
+    /// Keeps the file from now on.
     pub(super) fn keep(self) -> File {
         std::mem::forget(self.unkept);
         self.file
@@ -293,13 +295,13 @@ struct Unkept<'a> {
 
 impl Drop for Unkept<'_> {
     fn drop(&mut self) {
-        // An empty file that stays is replaced by the next recording.
+        // If the removal fails, the next recording replaces the empty file.
         let _ = self.place.remove(&self.place.name, self.id);
     }
 }
 
-/// The recording's journal. It is empty between transactions, and goes when it is dropped; what a failed
-/// recorder has not undone yet stays.
+/// The recording's journal, which is empty between transactions. Dropping the value removes the journal, unless
+/// the journal still holds what a failed recorder has not undone yet.
 #[derive(Debug)]
 pub(super) struct Journal {
     directory: OwnedFd,
@@ -308,7 +310,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// The file, which nobody else has opened for writing, so that nobody locks it.
+    /// The file. Nobody else has opened it for writing, so nobody else locks it.
     pub(super) fn file(&self) -> &Locked {
         &self.file
     }
@@ -316,24 +318,28 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        let is_empty = self.file.file().metadata().is_ok_and(|it| it.len() == 0);
+        let is_empty = self
+            .file
+            .file()
+            .metadata()
+            .is_ok_and(|metadata| metadata.len() == 0);
         let is_ours =
-            FileId::of(self.file.file()).is_ok_and(|it| it.has_name(&self.directory, &self.name));
+            FileId::of(self.file.file()).is_ok_and(|id| id.has_name(&self.directory, &self.name));
         if is_empty && is_ours {
-            // An empty journal that stays does no harm.
+            // If the removal fails, the empty journal does no harm.
             let _ = unlinkat(&self.directory, &self.name, AtFlags::empty());
         }
     }
 }
 
-/// Where SQLite keeps what undoes a transaction.
+/// The name of the file in which SQLite keeps what undoes a transaction.
 pub(super) fn journal_of(name: &OsStr) -> OsString {
     let mut name = name.to_owned();
     name.push("-journal");
     name
 }
 
-/// What a file is that cannot be a capture, for a person; none of a regular file.
+/// The kind of a file that cannot be a capture, for a person; `None` for a regular file.
 pub(super) fn unfit_kind(kind: rustix::fs::FileType) -> Option<&'static str> {
     use rustix::fs::FileType;
     match kind {

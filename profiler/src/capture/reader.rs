@@ -15,10 +15,10 @@ use crate::requests::record::{Amount, LeftBehind, MemoryAt, ProcessUnbound, Wind
 /// A whole recording, with all figures as they were at its end.
 #[derive(Clone, Debug, Default)]
 pub struct Capture {
-    /// What was known when it began.
+    /// What was known when the recording began.
     pub meta: Meta,
-    /// When it ended, nanoseconds since 1970 UTC. None when the recorder was cut off, or is still
-    /// at work.
+    /// When the recording ended, nanoseconds since 1970 UTC. `None` when the recorder was cut off, or is
+    /// still at work.
     pub ended_ns: Option<u64>,
     /// When the last interval was written, nanoseconds since 1970 UTC.
     pub last_ns: u64,
@@ -44,17 +44,17 @@ pub struct Capture {
     pub windows: Windows,
 }
 
-/// Request windows; all empty where none were recorded.
+/// Request windows; all lists are empty where none were recorded.
 #[derive(Clone, Debug, Default)]
 pub struct Windows {
-    /// Those that are over, in the order of their numbers, each with what survived of it if its grace
-    /// was over.
+    /// The windows that are over, in the order of their numbers. Each has what survived of it if its
+    /// grace was over.
     pub records: Vec<(WindowRecord, Option<Amount>)>,
-    /// What they left behind, by stack. It may be of more windows than `records` are.
+    /// What windows left behind, by stack. This may include windows that are not in `records`.
     pub left_behind: Vec<LeftBehind>,
     /// Memory of no single window, by process, whenever it changed, in the order of time.
     pub unbound: Vec<UnboundAt>,
-    /// How much memory there was, by process, several times an interval, in the order of time.
+    /// How much memory each process had, several times an interval, in the order of time.
     pub memory: Vec<MemoryAt>,
 }
 
@@ -63,7 +63,7 @@ pub struct Windows {
 pub struct UnboundAt {
     /// Nanoseconds since 1970 UTC.
     pub at_ns: u64,
-    /// Whose, and how much.
+    /// The process, and how much memory.
     pub unbound: ProcessUnbound,
 }
 
@@ -72,19 +72,19 @@ pub struct UnboundAt {
 pub struct Ended {
     /// When, nanoseconds since 1970 UTC.
     pub at_ns: u64,
-    /// Why, for a person.
+    /// Why the process ended, for a person.
     pub reason: String,
 }
 
 impl Ended {
-    /// What the reason of a process begins with of which nothing was ever counted.
+    /// The beginning of the reason if Residue never counted anything of the process.
     pub const NOT_RECORDED: &str = "not recorded: ";
 }
 
 /// Reads the capture at `path`, and writes nothing anywhere.
 ///
-/// A recorder that is at work is waited for until it has written its interval, and waits itself while the
-/// bytes are taken.
+/// If a recorder is writing an interval, this waits for it; while this takes the bytes, the recorder
+/// waits.
 ///
 /// # Errors
 ///
@@ -93,7 +93,7 @@ pub fn read(path: &Path) -> Result<Capture, CaptureError> {
     from_bytes(path, snapshot::take(path)?)
 }
 
-/// Reads a capture of which these are the bytes. `path` is for errors.
+/// Reads a capture from its bytes. `path` is for errors.
 pub(super) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Capture, CaptureError> {
     header::check(path, &bytes)?;
     let image = Image::open(path, bytes)?;
@@ -107,7 +107,7 @@ fn check_version(path: &Path, image: &Image) -> Result<u32, CaptureError> {
         .db()
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(|error| CaptureError::reading(path, error))?;
-    // SQLite's number is signed; a negative one is of no residue, and `schema::check` says so.
+    // SQLite's number is signed; no residue writes a negative one, and `schema::check` says so.
     let found = u32::try_from(found).unwrap_or(0);
     if found > SCHEMA_VERSION {
         return Err(CaptureError::NewerSchema {

@@ -1,4 +1,4 @@
-//! What a recording is made of, in the terms of the recorder.
+//! The parts of a recording, in the terms of the recorder.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,11 +18,11 @@ pub fn unix_ns(at: SystemTime) -> u64 {
     })
 }
 
-/// The option that says how many bytes samples of Python objects are apart; missing where none were
-/// taken.
+/// The option that says how many bytes apart samples of Python objects are; missing where residue
+/// took none.
 pub const PYTHON_OBJECTS_OPTION: &str = "python-objects";
 
-/// What is known before the first interval.
+/// What the recorder knows before the first interval.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
     /// The version of residue that records.
@@ -50,20 +50,21 @@ pub struct Process {
     pub exe: String,
     /// The command line, separated by spaces.
     pub cmdline: String,
-    /// When its recording began, nanoseconds since 1970 UTC.
+    /// When the recording of the process began, nanoseconds since 1970 UTC.
     pub started_ns: u64,
 }
 
 /// An ELF file in which frames lie.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Module {
-    /// Its number in this recording.
+    /// The module's number in this recording.
     pub id: u32,
-    /// Its path as the target sees it.
+    /// The module's path as the target sees it.
     pub path: String,
-    /// Its GNU build id in hexadecimal, if it has one.
+    /// The module's GNU build id in hexadecimal, if it has one.
     pub build_id: Option<String>,
-    /// Whether it holds a language's interpreter, whose frames stand for those of the language.
+    /// Whether the module holds a language's interpreter, whose frames stand for those of the
+    /// language.
     pub interpreter: bool,
 }
 
@@ -87,7 +88,7 @@ impl FrameKind {
         }
     }
 
-    /// The kind that is spelled so, if there is one.
+    /// The kind with this name, if there is one.
     pub(super) fn from_name(name: &str) -> Option<Self> {
         [Self::Native, Self::Python]
             .into_iter()
@@ -95,19 +96,20 @@ impl FrameKind {
     }
 }
 
-/// A place in code, with what it is called once that is known.
+/// A place in code, with its names once they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frame {
-    /// Its number in this recording.
+    /// The frame's number in this recording.
     pub id: u32,
-    /// What kind of code it is.
+    /// What kind of code the frame is.
     pub kind: FrameKind,
-    /// The module that holds it; none for code in no file, such as a JIT's, and for Python's.
+    /// The module that holds the code. `None` for code in no file, such as a JIT's, and for
+    /// Python's.
     pub module: Option<u32>,
-    /// File offset in the module, or the AVMA when there is none. Of a Python frame the
-    /// instruction, in code units of two bytes.
+    /// File offset in the module, or the AVMA when there is no module. Of a Python frame, the
+    /// instruction in code units of two bytes.
     pub offset: u64,
-    /// Function and line, innermost inlined function first. Empty when nothing is known; writing
+    /// Functions and lines, innermost inlined function first. Empty when nothing is known; writing
     /// the frame again later replaces them.
     pub symbols: Vec<Symbol>,
 }
@@ -115,9 +117,9 @@ pub struct Frame {
 /// A stack seen for the first time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
-    /// Its number in this recording, as in the kernel's totals.
+    /// The stack's number in this recording, as in the kernel's totals.
     pub id: u32,
-    /// The process slot it was taken in.
+    /// The slot of the process that the stack is from.
     pub process: u16,
     /// Frame ids, leaf first.
     pub frames: Vec<u32>,
@@ -126,18 +128,19 @@ pub struct Stack {
     pub left_out: u32,
     /// Why the walk stopped.
     pub end: WalkEnd,
-    /// What its totals are.
+    /// What the stack's totals count.
     pub kind: StackKind,
-    /// The shallow context that it belongs to, which is a stack too; zero if it has none.
+    /// The shallow context that the stack belongs to, which is a stack too; zero if the stack has
+    /// none.
     pub context: u32,
 }
 
 /// What one stack has mapped. A block is one mapped range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MappingTotals {
-    /// The stack that mapped it.
+    /// The stack that mapped the ranges.
     pub stack: u32,
-    /// On whose behalf.
+    /// On whose behalf the stack mapped them.
     pub owner: MappingOwner,
     /// How much, in bytes and ranges.
     pub figures: Figures,
@@ -146,7 +149,7 @@ pub struct MappingTotals {
 /// A remark on the recording, such as that a target was killed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Note {
-    /// When, nanoseconds since 1970 UTC.
+    /// When the remark was made, nanoseconds since 1970 UTC.
     pub at_ns: u64,
     /// One sentence for a person.
     pub text: String,
@@ -175,10 +178,10 @@ pub struct Interval {
     pub windows: Vec<WindowRecord>,
     /// Windows whose grace is over, and what survived of each.
     pub survivors: Vec<Survived>,
-    /// What windows left behind, by stack: to be added to what was written before.
+    /// What windows left behind, by stack. The writer adds it to what it wrote before.
     pub left_behind: Vec<LeftBehind>,
-    /// Memory of no single window, by process: as it is now.
+    /// Memory of no single window, by process, as it is now.
     pub unbound: Vec<ProcessUnbound>,
-    /// Memory as it was in between, whenever it changed.
+    /// Memory as it was between intervals, whenever it changed.
     pub memory: Vec<MemoryAt>,
 }

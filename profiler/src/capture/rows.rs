@@ -14,16 +14,17 @@ pub(super) use windows::{
     insert_windows,
 };
 
-/// Bytes of the longest text that is written; what is longer is cut. A row has four of them at most, that of a
-/// process, and a reader takes a mebibyte for a row.
+/// Bytes of the longest text that the writer writes; it cuts a longer one. A row has at most four texts, that
+/// of a process, and a reader accepts a mebibyte for a row.
 pub(super) const MAX_TEXT_BYTES: usize = 128 << 10;
 
-/// The text, or its beginning.
+/// The text, or its first [`MAX_TEXT_BYTES`].
 pub(super) fn bounded(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
 }
 
-/// SQLite's integers are signed. No real figure comes near; a corrupt one must not stop recording.
+/// The value as a signed integer, as SQLite stores it. No real figure comes near the limit; a corrupt one must
+/// not stop the recording.
 pub(super) fn stored(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

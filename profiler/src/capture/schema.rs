@@ -1,4 +1,4 @@
-//! The tables, and how a capture is told from other files.
+//! The tables, and what tells a capture from other files.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use residue_ebpf::abi::event::WalkEnd;
 use crate::capture::CaptureError;
 use crate::capture::image::Image;
 
-/// The schema this residue writes, and the newest it reads (SQLite's `user_version`).
+/// The schema that this residue writes, and the newest that it reads (SQLite's `user_version`).
 pub const SCHEMA_VERSION: u32 = 3;
 
 /// The first schema with request windows.
@@ -16,12 +16,12 @@ pub(super) const WITH_WINDOWS: u32 = 3;
 /// SQLite's `application_id`: the letters `Rsdu`.
 pub(super) const APPLICATION_ID: u32 = u32::from_be_bytes(*b"Rsdu");
 
-/// The tables and views of the schema before, which is still read.
+/// The tables and views of the schema before, which residue still reads.
 pub(super) const DDL_2: &str = include_str!("schema/version_2.sql");
 
-/// `WITHOUT ROWID` tables are stored in the order of their keys: all values of one stack lie
-/// together, the last one at the end, which is what the `latest_…` views jump to. They walk from
-/// stack to stack by the key, so their cost does not grow with the length of the recording.
+/// SQLite stores `WITHOUT ROWID` tables in the order of their keys: all values of one stack lie together,
+/// the last one at the end, and the `latest_…` views jump to that one. The views walk from stack to stack
+/// by the key, so their cost does not grow with the length of the recording.
 pub(super) const DDL: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE process (
@@ -114,7 +114,7 @@ SELECT window.*, CASE WHEN template IS NULL THEN 'other'
 FROM window JOIN route ON route.id = route_id;
 ";
 
-/// The [`WalkEnd`] that the `walk_end` column spells so, if there is one.
+/// The [`WalkEnd`] with this name in the column `walk_end`, if there is one.
 pub(super) fn walk_end_from_name(name: &str) -> Option<WalkEnd> {
     WalkEnd::ALL.iter().copied().find(|end| end.name() == name)
 }
@@ -136,7 +136,7 @@ pub(super) fn check(path: &Path, image: &Image, version: u32) -> Result<(), Capt
     }
 }
 
-/// What makes the tables and views of this version, one by one.
+/// The statements that make the tables and views of this version, one by one.
 fn statements(version: u32) -> Vec<&'static str> {
     let all = match version {
         2 => DDL_2,
@@ -144,10 +144,12 @@ fn statements(version: u32) -> Vec<&'static str> {
         _ => "",
     };
     let statements = all.split(';').map(str::trim);
-    statements.filter(|it| !it.is_empty()).collect()
+    statements
+        .filter(|statement| !statement.is_empty())
+        .collect()
 }
 
-/// The first thing that is not as it should be. Names are those that were expected.
+/// The first difference from what is expected. Its name is the expected one.
 fn difference(image: &Image, expected: &[&str]) -> rusqlite::Result<Option<String>> {
     let sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid";
     let mut statement = image.db().prepare(sql)?;

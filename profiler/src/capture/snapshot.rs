@@ -1,5 +1,5 @@
-//! Takes the bytes of a capture as they were at one moment, and writes nothing: no file is made, changed or
-//! removed, whatever lies beside the capture.
+//! Takes the bytes of a capture as they were at one moment. Makes, changes and removes no file, whatever lies
+//! beside the capture.
 
 use std::fs::File;
 use std::io;
@@ -15,24 +15,26 @@ use crate::capture::{CaptureError, journal};
 
 /// How long to wait for a recorder that is writing an interval.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a capture is locked at a time. Recorders do not wait as long, and write later what they could not.
+/// How long a reader locks a capture at a time. A recorder does not wait that long; it writes later what it could
+/// not write now.
 const HOLD: Duration = Duration::from_secs(1);
-/// How often a capture is read that was written to meanwhile. What was read once is in the kernel's cache, so that
-/// most take two tries.
+/// How often a reader reads a capture again that a recorder has written to meanwhile. The kernel's cache keeps
+/// what was read once, so most captures take two tries.
 const TRIES: u32 = 8;
-/// How much is read at a time, bytes.
+/// How many bytes a reader reads at a time.
 const PIECE: usize = 1 << 20;
-/// Captures and journals that are larger are not read. A second of a busy server takes a hundred kilobytes.
+/// The largest capture or journal that a reader accepts, in bytes. A second of a busy server takes a hundred
+/// kilobytes.
 const MAX_BYTES: u64 = 4 << 30;
-/// As much of a file may never have been written; residue writes all of it, but for one page.
+/// How many bytes of a file may be holes; residue writes all of a file except one page.
 const MAX_HOLES: u64 = 1 << 20;
 
-/// The bytes of the capture at `path`, with a transaction undone that was cut off.
+/// The bytes of the capture at `path`. Undoes a transaction that was cut off.
 pub(super) fn take(path: &Path) -> Result<Vec<u8>, CaptureError> {
     take_while(path, HOLD)
 }
 
-/// The same; the capture is locked for no longer than `hold` at a time.
+/// As [`take`]; locks the capture for no longer than `hold` at a time.
 pub(super) fn take_while(path: &Path, hold: Duration) -> Result<Vec<u8>, CaptureError> {
     let capture = Locked::new(open(path)?);
     for _ in 0..TRIES {
@@ -45,7 +47,7 @@ pub(super) fn take_while(path: &Path, hold: Duration) -> Result<Vec<u8>, Capture
     })
 }
 
-/// None if a recorder wrote to the capture before all of it was read.
+/// `None` if a recorder wrote to the capture before this had read all of it.
 fn try_to_take(
     path: &Path,
     capture: &Locked,
@@ -53,15 +55,15 @@ fn try_to_take(
 ) -> Result<Option<Vec<u8>>, CaptureError> {
     let failed = |error| CaptureError::io(path, error);
     lock(path, capture)?;
-    // While the lock is held, a recorder does not change the file. What its journal undoes is undone already, or
-    // not done yet; a journal that appears from now on is not about what is read.
+    // While this holds the lock, a recorder does not change the file: what the recorder's journal undoes is undone
+    // already, or not done yet. A journal that appears from now on is not about these bytes.
     let journal = journal(path, capture)?;
     let before = State::of(capture.file()).map_err(failed)?;
     let mut contents = Contents::of(path, capture.file())?;
     let is_all = contents.read_until(Instant::now() + hold).map_err(failed)?;
     capture.lower(Level::None).map_err(failed)?;
     if !is_all {
-        // A recorder need not wait for that. What it has not changed meanwhile is as good as locked.
+        // A recorder need not wait for the rest. If it changes nothing meanwhile, the bytes are as good as locked.
         contents.read().map_err(failed)?;
         lock(path, capture)?;
         let after = State::of(capture.file()).map_err(failed)?;
@@ -91,7 +93,7 @@ fn lock(path: &Path, capture: &Locked) -> Result<(), CaptureError> {
     }
 }
 
-/// When a file was changed last, and how long it is.
+/// When a file last changed, and how long it is.
 #[derive(Debug, PartialEq, Eq)]
 struct State {
     changed: (i64, i64),
@@ -108,12 +110,14 @@ impl State {
     }
 }
 
-/// What there is to undo: the journal of a recorder that was killed. That of one which is about to write undoes
-/// what was not done yet; who is asked first is SQLite's own order (`hasHotJournal` in its `pager.c`).
+/// What there is to undo: the journal of a recorder that was killed. The journal of a recorder that is about to
+/// write undoes what that recorder has not done yet. The order of the questions is SQLite's own (`hasHotJournal`
+/// in its `pager.c`).
 fn journal(path: &Path, capture: &Locked) -> Result<Option<Vec<u8>>, CaptureError> {
     let beside = PathBuf::from(journal_of(path.as_os_str()));
-    // Between transactions it is empty, and may be root's where the capture is not.
-    let is_empty = || (beside.symlink_metadata()).is_ok_and(|it| it.is_file() && it.len() == 0);
+    // Between transactions the journal is empty, and may be root's where the capture is not.
+    let is_empty =
+        || (beside.symlink_metadata()).is_ok_and(|found| found.is_file() && found.len() == 0);
     let is_reserved = || {
         let is_reserved = capture.is_reserved();
         is_reserved.map_err(|error| CaptureError::io(path, error))
@@ -124,7 +128,7 @@ fn journal(path: &Path, capture: &Locked) -> Result<Option<Vec<u8>>, CaptureErro
     let file = match open(&beside) {
         Ok(file) => file,
         Err(CaptureError::Missing { .. }) => return Ok(None),
-        // A recorder may have begun, or ended, after it was looked at.
+        // A recorder may have begun, or ended, since the look above.
         Err(_) if is_reserved()? || is_empty() => return Ok(None),
         Err(error) => return Err(error),
     };
@@ -141,14 +145,14 @@ fn journal(path: &Path, capture: &Locked) -> Result<Option<Vec<u8>>, CaptureErro
     Ok(Some(contents.bytes))
 }
 
-/// Whoever may write the capture, or is asking, may say what was in it.
+/// Whoever may write the capture, and whoever asks, may say what was in it.
 fn is_trusted(journal: &File, capture: &File) -> io::Result<bool> {
     let owner = journal.metadata()?.uid();
     let own = rustix::process::geteuid().as_raw();
     Ok(owner == 0 || owner == own || owner == capture.metadata()?.uid())
 }
 
-/// Opens a regular file. Nothing else is touched: opening a device may do something, a FIFO waits.
+/// Opens a regular file, and touches nothing else: opening a device may do something, opening a FIFO waits.
 fn open(path: &Path) -> Result<File, CaptureError> {
     let failed = |error| CaptureError::io(path, error);
     refuse_unfit(path, path.symlink_metadata().map_err(failed)?.mode())?;
@@ -169,12 +173,12 @@ fn refuse_unfit(path: &Path, mode: u32) -> Result<(), CaptureError> {
     }
 }
 
-/// How many bytes of a sparse file take no room on the disk. A file system that does not know has none.
+/// How many bytes of a sparse file take no room on the disk: none where the file system does not know.
 fn holes(file: &File, length: u64) -> u64 {
     let (mut at, mut holes) = (0, 0);
     while at < length && holes <= MAX_HOLES {
-        let hole = seek(file, SeekFrom::Hole(at)).map_or(length, |it| it.min(length));
-        at = seek(file, SeekFrom::Data(hole)).map_or(length, |it| it.min(length));
+        let hole = seek(file, SeekFrom::Hole(at)).map_or(length, |found| found.min(length));
+        at = seek(file, SeekFrom::Data(hole)).map_or(length, |found| found.min(length));
         holes += at.saturating_sub(hole);
         if at <= hole {
             break;
@@ -183,7 +187,7 @@ fn holes(file: &File, length: u64) -> u64 {
     holes
 }
 
-/// The bytes of a file, as far as they were read.
+/// The bytes of a file, as far as this has read them.
 struct Contents<'a> {
     file: &'a File,
     bytes: Vec<u8>,
@@ -191,7 +195,7 @@ struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    /// Room for all of them.
+    /// Makes room for all bytes of the file.
     fn of(path: &Path, file: &'a File) -> Result<Self, CaptureError> {
         let failed = |error| CaptureError::io(path, error);
         let length = file.metadata().map_err(failed)?.len();
@@ -218,13 +222,13 @@ impl<'a> Contents<'a> {
         })
     }
 
-    /// Reads what is left, to the end that the file has by now.
+    /// Reads the rest of the file, to the end that it has by now.
     fn read(&mut self) -> io::Result<()> {
         while self.read_piece()? {}
         Ok(())
     }
 
-    /// The same, as far as it comes. Returns whether that was all.
+    /// Reads until `deadline`. Returns whether that was all.
     fn read_until(&mut self, deadline: Instant) -> io::Result<bool> {
         while Instant::now() < deadline {
             if !self.read_piece()? {
@@ -234,7 +238,7 @@ impl<'a> Contents<'a> {
         Ok(false)
     }
 
-    /// Returns whether there may be more.
+    /// Reads one piece. Returns whether there may be more.
     fn read_piece(&mut self) -> io::Result<bool> {
         let end = self.bytes.len().min(self.filled + PIECE);
         match self

@@ -1,4 +1,4 @@
-//! Rows out of a capture's tables, no more of them than its bytes can hold.
+//! Takes rows out of a capture's tables, no more of them than its bytes can hold.
 
 use std::cell::Cell;
 
@@ -7,17 +7,17 @@ use rusqlite::{Connection, Params, Row, Statement};
 use crate::capture::image::Image;
 use crate::capture::load::contradiction;
 
-/// The tables of a capture, each to be read once.
+/// The tables of a capture. A reader reads each of them once.
 #[derive(Debug)]
 pub(super) struct Tables<'a> {
     db: &'a Connection,
     /// Bytes of the capture that no row has taken yet. A hostile capture may show the same row again and
-    /// again; a true one stores each, with at least a byte a column.
+    /// again; a true capture stores each row, with at least a byte a column.
     left: Cell<u64>,
 }
 
 impl<'a> Tables<'a> {
-    /// Nothing has been read yet.
+    /// The tables of `image`, before any row is read.
     pub(super) fn of(image: &'a Image) -> Self {
         Self {
             db: image.db(),
@@ -30,7 +30,7 @@ impl<'a> Tables<'a> {
         self.db.prepare(sql)
     }
 
-    /// Everything that a query finds.
+    /// All rows that a query finds.
     pub(super) fn all<T>(
         &self,
         sql: &str,
@@ -44,7 +44,7 @@ impl<'a> Tables<'a> {
         Ok(found)
     }
 
-    /// Does something with every row that a query finds.
+    /// Calls a function with every row that a query finds.
     pub(super) fn each(
         &self,
         sql: &str,

@@ -231,8 +231,8 @@ fn a_recorder_that_died_leaves_all_intervals_it_wrote() -> TestResult {
     Ok(())
 }
 
-/// The file and its journal, copied while a transaction is open and its pages are in the file: what
-/// a kill in the middle of an interval leaves behind.
+/// Copies the file and its journal while a transaction is open and its pages are in the file. A
+/// kill in the middle of an interval leaves the same behind.
 #[test]
 fn a_kill_in_mid_interval_loses_that_interval_only() -> TestResult {
     let (directory, path) = place()?;
@@ -440,7 +440,7 @@ impl<'a> SmallDisk<'a> {
 
 impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
-        // Nothing can be done when it fails, and the next test has a directory of its own.
+        // Nothing can be done when this fails, and the next test has a directory of its own.
         let _ = std::process::Command::new("umount").arg(self.0).status();
     }
 }

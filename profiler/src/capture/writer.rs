@@ -18,10 +18,10 @@ use crate::capture::{CaptureError, Figures, Interval, MappingOwner, MappingTotal
 use crate::private_file::Given;
 use crate::requests::record::{ProcessUnbound, Unbound};
 
-/// How long to wait for somebody who reads the capture while it is written. What cannot be written by then is
-/// kept, and written later: a recorder has other things to do.
+/// How long the writer waits for somebody who reads the capture. What it cannot write by then it keeps, and
+/// writes later: a recorder has other things to do.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// The same at the end, when nothing is written later.
+/// The same at the end, where no later write follows.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Writes one capture. Dropping it without [`Writer::finish`] leaves a capture that reads as cut
@@ -41,7 +41,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a capture at `path`, readable by its owner only. An older capture there is replaced.
+    /// Begins a capture at `path`, readable by its owner only. Replaces an older capture there.
     ///
     /// # Errors
     ///
@@ -79,12 +79,12 @@ impl Writer {
         self.given
     }
 
-    /// Adds a process that is recorded from now on.
+    /// Adds a process whose recording begins.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written, as for every method here. While somebody reads the file, what is to be
-    /// written is kept, which is no error for a minute.
+    /// When the writer cannot write the file, as for every method here. While somebody reads the file, the
+    /// writer keeps the rows, which is no error for a minute.
     pub fn add_process(&mut self, process: Process) -> Result<(), CaptureError> {
         self.write_row(Row::Process(process))
     }
@@ -114,7 +114,7 @@ impl Writer {
         self.write_row(Row::Note { at_ns, text })
     }
 
-    /// Writes an interval as one transaction: after an error, or a kill, none of it is there.
+    /// Writes an interval as one transaction: after an error, or a kill, nothing of it is in the file.
     ///
     /// # Errors
     ///
@@ -128,7 +128,7 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// When the file cannot be written; it then reads as cut off.
+    /// When the writer cannot write the file; the capture then reads as cut off.
     pub fn finish(mut self, ended_ns: u64) -> Result<(), CaptureError> {
         self.wait_for_readers(LAST_PATIENCE)?;
         self.write_kept()?;
@@ -155,7 +155,7 @@ impl Writer {
         }
     }
 
-    /// Writes all that there is to write, or nothing.
+    /// Writes all that the writer keeps, or nothing.
     fn write_kept(&mut self) -> Result<(), CaptureError> {
         let Kept { rows, interval, .. } = &self.kept;
         let Some(interval) = interval else {
@@ -184,8 +184,8 @@ impl Writer {
         let counters = changed(counters.iter().copied(), &self.counters);
         let unbound = changed(unbound.iter().map(unbound_entry), &self.unbound);
         let mut routes = self.routes.clone();
-        let of_windows = windows.iter().map(|it| &it.route);
-        let new_routes = routes.add(of_windows.chain(left_behind.iter().map(|it| &it.route)));
+        let of_windows = windows.iter().map(|window| &window.route);
+        let new_routes = routes.add(of_windows.chain(left_behind.iter().map(|left| &left.route)));
         let snapshot = self.snapshot + 1;
         in_transaction(&mut self.db, &self.path, |transaction| {
             rows::insert_rows(transaction, rows)?;
@@ -277,7 +277,8 @@ fn unbound_entry(it: &ProcessUnbound) -> (u16, (Unbound, Unbound)) {
     (process, (background, ambiguous))
 }
 
-/// The entries that are not as they were last written. What was never written counts as all zero.
+/// The entries that differ from what the writer last wrote. An entry that was never written counts as all
+/// zero.
 fn changed<K, V>(now: impl Iterator<Item = (K, V)>, written: &HashMap<K, V>) -> Vec<(K, V)>
 where
     K: Eq + std::hash::Hash,

@@ -1,17 +1,18 @@
 //! How much a recording may cost a process.
 
-/// As `--max-slowdown` takes it.
+/// The value of `--max-slowdown`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MaxSlowdown(Option<f64>);
 
 impl MaxSlowdown {
-    /// Twice the time is what a server has to spare, and what an allocation-heavy one needs to be recorded by.
+    /// Twice the time: a server has that much to spare, and residue needs that much to record an
+    /// allocation-heavy server.
     pub const DEFAULT: Self = Self(Some(2.0));
 
-    /// Whatever it costs.
+    /// No limit, whatever the recording costs.
     pub const OFF: Self = Self(None);
 
-    /// How many times slower, if there is a limit.
+    /// How many times slower a process may become, if there is a limit.
     pub const fn limit(self) -> Option<f64> {
         self.0
     }

@@ -39,7 +39,7 @@ enum What {
     Probes(probes::Args),
     Unwind(unwind::Args),
     Python(python::Args),
-    /// Whether this kernel accepts every eBPF program, and how hard each was to verify
+    /// Show whether this kernel accepts every eBPF program, and how hard each was to verify
     ///
     /// WALKED is how many instructions the verifier walked over all paths through the program; it
     /// refuses a program after a million. Needs root.

@@ -39,7 +39,7 @@ Examples:
   How are stacks walked through the C library?
     residue inspect unwind /lib/x86_64-linux-gnu/libc.so.6";
 
-/// What a live server process leaves behind in memory, and which line of code left it there
+/// Show what a live server process leaves behind in memory, and which line of code left it there
 #[derive(Debug, clap::Parser)]
 #[command(version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
@@ -53,17 +53,18 @@ enum Command {
     Report(report::Args),
     Watch(watch::Args),
     Inspect(inspect::Args),
-    /// What a recorder starts to have names looked up
+    /// Look up names for a recorder, which starts this command
     #[command(name = helper::COMMAND, hide = true)]
     LookUpNames,
 }
 
 impl Cli {
-    /// The command as it was given. Usage errors and help are written here; the error is what to exit with.
+    /// Parses the command line. Writes usage errors and help; the error is the code to exit with.
     ///
     /// # Errors
     ///
-    /// When the arguments make no command. A shell may have put names of files among them.
+    /// When the arguments are no command. The message shows unprintable characters by number, because a
+    /// shell may have put names of files among the arguments.
     pub fn from_arguments() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|error| {
             let text = error.render().to_string();
@@ -75,7 +76,7 @@ impl Cli {
         })
     }
 
-    /// Runs the command and says what to exit with.
+    /// Runs the command. Returns the code to exit with.
     ///
     /// # Errors
     ///

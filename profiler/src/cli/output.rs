@@ -1,4 +1,5 @@
-//! Where `-o` leads: looked at before the work begins, so that a wrong one costs nobody any time.
+//! Where `-o` leads. Residue looks at the place before the work begins, so that a wrong one costs
+//! nobody any time.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -22,30 +23,30 @@ use crate::{
 /// The mode bit of directories in which nobody replaces the files of others (inode(7)).
 const STICKY: u32 = 0o1000;
 
-/// Where a report goes.
+/// The place where a report goes.
 #[derive(Debug)]
 pub enum Output {
-    /// A device or a FIFO, which is written to.
+    /// A device or a FIFO: residue writes to it.
     Stream(PathBuf, File),
-    /// A file, which is replaced.
+    /// A file: residue replaces it.
     File(PathBuf, NewFile),
 }
 
-/// Why nothing can be written there.
+/// Why residue cannot write there.
 #[derive(Debug, Error)]
 pub enum OutputError {
     /// A path such as `/` or `..`.
     #[error("{} names no file: give -o one, such as report.svg", .0.display())]
     NoName(PathBuf),
-    /// It is there, and no file.
+    /// The path leads to something that is no file.
     #[error("{} is {what}: name a file with -o", path.display())]
     NotAFile {
-        /// What was named.
+        /// The path after `-o`.
         path: PathBuf,
-        /// What it is, with its article.
+        /// What is there, with its article.
         what: &'static str,
     },
-    /// It would be in no directory.
+    /// There is no directory for the file.
     #[error("there is no directory {}: make it, or choose another -o", .0.display())]
     NoDirectory(PathBuf),
     /// Somebody else would get the report, or must not lose a file.
@@ -57,19 +58,19 @@ pub enum OutputError {
     /// Anything else.
     #[error("cannot write {}: choose another -o", path.display())]
     Io {
-        /// What was named.
+        /// The path after `-o`.
         path: PathBuf,
-        /// What the system says.
+        /// What the operating system says.
         source: io::Error,
     },
 }
 
 impl Output {
-    /// Opens what is to be written. Nothing has changed before [`Output::complete`].
+    /// Opens the place for writing. Changes nothing before [`Output::complete`].
     ///
     /// # Errors
     ///
-    /// When it cannot be written to.
+    /// When residue cannot write there.
     pub fn open(path: &Path) -> Result<Self, OutputError> {
         let error = |source| OutputError::of(path, source);
         match what_is_there(path)? {
@@ -87,7 +88,7 @@ impl Output {
         }
     }
 
-    /// Ends it; a file has its name from now on.
+    /// Ends the writing; a file has its name from now on.
     ///
     /// # Errors
     ///
@@ -101,7 +102,7 @@ impl Output {
         }
     }
 
-    /// What is said when writing has failed.
+    /// The error to show when writing has failed.
     #[must_use]
     pub fn error(&self, source: io::Error) -> OutputError {
         let (Self::Stream(path, _) | Self::File(path, _)) = self;
@@ -133,7 +134,7 @@ impl OutputError {
 }
 
 enum There {
-    /// What was looked at, not opened for writing yet.
+    /// What is there, not opened for writing yet.
     Stream(OwnedFd),
     Replaceable,
 }
@@ -149,7 +150,7 @@ fn what_is_there(path: &Path) -> Result<There, OutputError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(There::Replaceable),
         Err(error) => return Err(OutputError::of(path, error)),
     };
-    if fs::metadata(path).is_ok_and(|it| it.is_dir()) {
+    if fs::metadata(path).is_ok_and(|found| found.is_dir()) {
         return not_a_file("a directory");
     }
     let is_followed = itself.is_symlink() && has_links_to_what_is_open(&directory);
@@ -158,7 +159,7 @@ fn what_is_there(path: &Path) -> Result<There, OutputError> {
         kind if kind.is_file() && is_followed => not_a_file("a link to an open file"),
         kind if kind.is_file() || kind.is_symlink() => check_replaceable(path, &found, &directory),
         kind if kind.is_char_device() => Ok(There::Stream(place)),
-        // A link to what is open leads to a pipe that whoever runs residue has made.
+        // A link to something open leads to a pipe that the user of residue has made.
         kind if kind.is_fifo() && is_followed => Ok(There::Stream(place)),
         kind if kind.is_fifo() => check_fifo(path, &found, place),
         kind if kind.is_block_device() => not_a_file("a disk"),
@@ -166,7 +167,7 @@ fn what_is_there(path: &Path) -> Result<There, OutputError> {
     }
 }
 
-/// Holds what is there, without opening it: to open a device may do something, to open a FIFO may wait.
+/// Holds what is there without opening it: to open a device may do something, to open a FIFO may wait.
 fn look(path: &Path, follow: bool) -> io::Result<(OwnedFd, Metadata)> {
     let link = if follow {
         OFlags::empty()
@@ -179,12 +180,13 @@ fn look(path: &Path, follow: bool) -> io::Result<(OwnedFd, Metadata)> {
     Ok((place, found))
 }
 
-/// Such as `/dev/stderr` and `/proc/self/fd/3`: nobody but the kernel and root makes links there.
+/// Whether links in the directory lead to open files, such as `/dev/stderr` and `/proc/self/fd/3`.
+/// Nobody but the kernel and root makes links there.
 fn has_links_to_what_is_open(directory: &Path) -> bool {
     directory == Path::new("/dev") || directory.starts_with("/proc")
 }
 
-/// Where the file is, without links.
+/// The directory of the file, without links.
 fn directory_of(path: &Path) -> Result<PathBuf, OutputError> {
     let parent = match (path.file_name(), path.parent()) {
         (None, _) => return Err(OutputError::NoName(path.to_owned())),
@@ -216,7 +218,7 @@ fn check_replaceable(
     Ok(There::Replaceable)
 }
 
-/// What is written to a FIFO is read by whoever made it.
+/// Checks that a FIFO belongs to root or to this user: whoever made it reads what is written.
 fn check_fifo(path: &Path, found: &Metadata, place: OwnedFd) -> Result<There, OutputError> {
     match [0, geteuid().as_raw()].contains(&found.uid()) {
         true => Ok(There::Stream(place)),
@@ -224,7 +226,7 @@ fn check_fifo(path: &Path, found: &Metadata, place: OwnedFd) -> Result<There, Ou
     }
 }
 
-/// Opens what was looked at, whatever its name leads to by now.
+/// Opens what [`look`] holds, whatever its name leads to by now.
 fn reopen(place: &OwnedFd) -> io::Result<File> {
     OpenOptions::new()
         .write(true)

@@ -12,7 +12,7 @@ use crate::report::{Format, Measure, Options, Selection, why_empty};
 use super::output::Output;
 use crate::messages;
 
-/// Stands for standard output, also where that is a file, which is then not replaced.
+/// The name of standard output. If standard output is a file, residue writes into it and does not replace it.
 const STDOUT: &str = "/dev/stdout";
 
 const EXAMPLES: &str = "\
@@ -35,30 +35,30 @@ Examples:
 pub struct Args {
     /// The file that `residue record -o` wrote
     pub capture: PathBuf,
-    /// What to render it as
+    /// The format of the report
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
     /// What to count [default: outstanding; with --route, survivors]
     #[arg(long, value_enum)]
     pub by: Option<Measure>,
-    /// Only what requests of this route left behind, such as `GET /users/{id}`, or `/users/{id}` where one method
-    /// has it
+    /// Show only what requests of this route left behind, such as `GET /users/{id}`; `/users/{id}` is enough if
+    /// only one method has that path
     #[arg(long)]
     pub route: Option<String>,
-    /// Tell processes apart; without it, stacks that read the same are one, with how many have it. JSON and pprof
-    /// always do
+    /// Tell processes apart; without this, stacks that read the same are one row, with the number of processes
+    /// that have it. JSON and pprof always tell processes apart
     #[arg(long)]
     pub by_process: bool,
-    /// Leave out Python frames, and show all native ones, the interpreter's included
+    /// Leave out Python frames, and show all native frames, including the interpreter's
     #[arg(long, conflicts_with = "python_only")]
     pub native_only: bool,
     /// Leave out native frames
     #[arg(long)]
     pub python_only: bool,
-    /// Whose blocks a flamegraph, folded or pprof shows; json and text have all
+    /// Which memory a flamegraph, folded or pprof report shows; json and text show all
     #[arg(long, value_enum, default_value_t = Tier::Blocks)]
     pub tier: Tier,
-    /// Write to this file, for you alone to read, instead of standard output
+    /// Write to this file, which only you may read, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
@@ -85,7 +85,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         (_, true) => Languages::Python,
         _ => Languages::Both,
     };
-    let output = output.as_deref().filter(|it| *it != Path::new(STDOUT));
+    let output = output.as_deref().filter(|path| *path != Path::new(STDOUT));
     let terminal = output.is_none() && io::stdout().is_terminal();
     if terminal && format.needs_file() {
         bail!("this format is of no use on a terminal: name a file with -o, or pipe it on");
@@ -117,7 +117,7 @@ fn open(path: &Path, capture: &Path) -> anyhow::Result<Output> {
     let same = path
         .canonicalize()
         .ok()
-        .is_some_and(|it| Some(it) == capture.canonicalize().ok());
+        .is_some_and(|path| Some(path) == capture.canonicalize().ok());
     if same {
         bail!(
             "{} is the capture itself: choose another -o",
@@ -150,7 +150,7 @@ fn write_to(
     out.flush()
 }
 
-/// `residue report … | head` is no error.
+/// Takes a closed pipe for success: `residue report … | head` is no error.
 fn tolerate_closed_pipe(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -1,4 +1,5 @@
-//! What requests are, and how they are told apart: the same for every command that follows them.
+//! The options that say what a request is and how residue tells routes apart, for every command that
+//! follows requests.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -12,30 +13,32 @@ use crate::{
     session::WindowRules,
 };
 
-/// How requests are told apart.
+/// The options about requests.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Requests")]
 pub struct RequestArgs {
-    /// What makes a window: http (a request), fn:SYMBOL (a call of a function of the program's own), or
+    /// What opens a window: http (a request), fn:SYMBOL (a call of a function of the program's own), or
     /// usdt:PROVIDER:OPEN:CLOSE (from one static probe to another); may be given several times
     #[arg(long = "window", value_name = "SOURCE", default_value = "http")]
     sources: Vec<WindowSource>,
-    /// A route by its template, such as `/shop/{name}`; tried before what is made of words in paths
+    /// A route, given by its template, such as `/shop/{name}`; residue tries it before the rule of
+    /// --routes
     #[arg(long = "route-pattern", value_name = "TEMPLATE")]
     patterns: Vec<Pattern>,
-    /// Which segments of paths are shown as they are, where no pattern matches
+    /// Which segments of a path residue shows as they are, where no pattern matches
     #[arg(long = "routes", value_enum, value_name = "WHICH", default_value_t = Kept::Words)]
     kept: Kept,
-    /// Routes that are told apart; all others count as `other`
+    /// Tell at most this many routes apart; all others count as `other`
     #[arg(long, value_name = "N", default_value_t = MAX_ROUTES)]
     max_routes: usize,
-    /// The header with the request id; `traceparent` is looked at as well
+    /// The header with the request id; residue reads `traceparent` as well
     #[arg(long, value_name = "HEADER", default_value = "X-Request-ID", value_parser = IdHeader::new)]
     request_id_header: IdHeader,
-    /// Further requests on a worker after which what one left behind has survived
+    /// Count leftover memory as survived after this many further requests of the same worker
     #[arg(long, value_name = "N", default_value_t = Grace::default().requests)]
     grace_requests: NonZeroU32,
-    /// Time after which it has, on a worker that has little to do
+    /// Count leftover memory as survived after this long, even if fewer than --grace-requests requests
+    /// followed
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     grace_time: Duration,
 }
@@ -46,7 +49,7 @@ impl RequestArgs {
         self.sources.contains(&WindowSource::Http)
     }
 
-    /// As the session wants it.
+    /// The options in the form that the session takes.
     pub fn rules(&self) -> WindowRules {
         WindowRules {
             sources: self.sources.clone(),

@@ -1,4 +1,4 @@
-//! Names in commands that a person may copy into a shell.
+//! Quotes names in commands that a person may copy into a shell.
 
 use std::{
     ffi::OsStr,
@@ -8,8 +8,8 @@ use std::{
 
 use crate::printable::is_printable;
 
-/// The path as one word that a POSIX shell reads as this path and no command as an option; one with what is not
-/// printable as Bash, Zsh and Busybox read it.
+/// The path as one word, which a POSIX shell reads as this path, and no command as an option. For a path with
+/// unprintable characters that holds in Bash, Zsh and Busybox.
 pub fn quoted(path: &Path) -> String {
     let begins_as_option = path.as_os_str().as_bytes().starts_with(b"-");
     let path = match begins_as_option {
@@ -26,7 +26,7 @@ pub fn quoted(path: &Path) -> String {
     }
 }
 
-/// What is not ASCII by its bytes, in octal, which takes exactly three digits.
+/// The text with every byte that is not printable ASCII as an octal number, which takes exactly three digits.
 fn by_number(text: &OsStr) -> String {
     let mut word = "$'".to_owned();
     for byte in text.as_bytes() {
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn a_shell_reads_every_name_as_it_is() {
         let names = crate::printable::hostile::NAMES.iter();
-        let names = names.filter(|it| !it.contains('\0') && !it.is_empty());
+        let names = names.filter(|name| !name.contains('\0') && !name.is_empty());
         for name in names {
             let script = format!("printf %s {}", quoted(Path::new(name)));
             let Ok(output) = Command::new("bash").args(["-c", &script]).output() else {

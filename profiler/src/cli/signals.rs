@@ -1,5 +1,6 @@
-//! The signals by which somebody asks a recording to end. They are heard whatever residue is at: a file of a
-//! target that never answers, or the names of a large program, hold up nobody who wants to leave.
+//! The signals by which somebody asks a recording to end. A thread of its own hears them, whatever the rest of
+//! residue is doing: neither a target's file that never answers, nor the names of a large program, holds up somebody
+//! who wants to leave.
 
 use std::{
     io,
@@ -17,18 +18,19 @@ use crate::signal_mask::Blocked;
 /// Signals that come closer together are one request: a terminal that is closed sends SIGHUP, and so does its shell.
 const ONE_REQUEST: Duration = Duration::from_millis(100);
 
-/// How far a recording is. It decides what a signal does.
+/// How far a recording is, which decides what a signal does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nothing is recorded yet: whoever asks leaves at once.
+    /// Residue has recorded nothing yet: whoever asks leaves at once.
     Starting,
-    /// The first one to ask ends the recording, and whoever asks again leaves at once.
+    /// The first signal ends the recording, and the second makes residue leave at once.
     Recording,
-    /// Everything is written. What is still done looks at how often somebody has asked.
+    /// The capture is complete. What residue still does looks at how often somebody has asked.
     Written,
 }
 
-/// How often residue was asked to end. A thread of its own listens, so that what takes long is asked too.
+/// How often somebody has asked residue to end. A thread of its own listens, so that somebody can ask during a long
+/// step, too.
 #[derive(Clone, Debug)]
 pub struct Signals {
     seen: watch::Receiver<u32>,
@@ -36,8 +38,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From here on SIGINT, SIGTERM, SIGQUIT and SIGHUP end nothing by themselves. No other thread may have been
-    /// started: it would get them.
+    /// Blocks SIGINT, SIGTERM, SIGQUIT and SIGHUP, and starts the thread that listens. No other thread may be
+    /// running yet: the kernel would give the signals to that one.
     ///
     /// # Errors
     ///
@@ -64,12 +66,13 @@ impl Signals {
         Ok(Self { seen, stage })
     }
 
-    /// The start is over: whoever asks from now on has something recorded. Does not return if somebody has asked.
+    /// Notes that the start is over: whoever asks from now on has a recording. Does not return if somebody has asked
+    /// already.
     pub fn recording_begins(&self) {
         *lock(&self.stage) = Stage::Recording;
     }
 
-    /// Everything is written.
+    /// Notes that the capture is complete.
     pub fn all_is_written(&self) {
         *lock(&self.stage) = Stage::Written;
     }
@@ -79,11 +82,11 @@ impl Signals {
         *self.seen.borrow()
     }
 
-    /// Ready once somebody has asked more often than so many times.
+    /// Waits until somebody has asked more than `times` times.
     pub async fn more_than(&self, times: u32) {
         let mut seen = self.seen.clone();
         if seen.wait_for(|count| *count > times).await.is_err() {
-            // Nobody listens any more, so nobody is heard.
+            // The listening thread is gone, so nobody will ask.
             std::future::pending().await
         }
     }
@@ -93,7 +96,7 @@ fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
     stage.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the thread that listens knows.
+/// The state of the thread that listens.
 struct Asked {
     seen: watch::Sender<u32>,
     stage: Arc<Mutex<Stage>>,
@@ -107,7 +110,7 @@ impl Asked {
         if before.is_some_and(|before| now.duration_since(before) < ONE_REQUEST) {
             return;
         }
-        // Held while residue leaves, so that the recording does not begin meanwhile.
+        // This holds the lock while residue leaves, so that the recording does not begin meanwhile.
         let stage = lock(&self.stage);
         let count = *self.seen.borrow();
         match (*stage, count) {
@@ -118,7 +121,8 @@ impl Asked {
     }
 }
 
-/// Whether we were started so, as nohup does: a recording that was meant to outlive its terminal does.
+/// Whether residue was started with the signal ignored, as nohup does: a recording that is to outlive its terminal
+/// then does.
 fn is_ignored(signal: c_int) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: asks for the present action, which the kernel writes to `action`.

@@ -12,11 +12,11 @@ use tempfile::{Builder, NamedTempFile, tempfile_in};
 
 use super::{Given, MODE, give_to_sudo_user};
 
-/// How the name begins that the file has for the moment before it takes its own.
+/// The prefix of the name that the file has for the moment before it takes its own.
 const PREFIX: &str = ".residue-";
 
-/// A new file, whatever its name has led to before. However residue ends before it is complete, there is nothing of
-/// it.
+/// A new file, whatever its name led to before. However residue ends before the file is complete, nothing of the
+/// file remains.
 #[derive(Debug)]
 pub struct NewFile {
     file: File,
@@ -25,11 +25,11 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Makes it, without a name, on the file system where it is to be.
+    /// Makes the file, without a name, on the file system where it is to be.
     ///
     /// # Errors
     ///
-    /// When nothing can be made there.
+    /// When residue can make no file there.
     pub fn at(path: &Path) -> io::Result<Self> {
         let file = tempfile_in(directory(path))?;
         file.set_permissions(Permissions::from_mode(MODE))?;
@@ -41,21 +41,21 @@ impl NewFile {
         })
     }
 
-    /// Whether it belongs to the user who called sudo, if somebody did.
+    /// Whether the file belongs to the user who called sudo, if somebody did.
     #[must_use]
     pub fn given(&self) -> Given {
         self.given
     }
 
-    /// Gives it its name. A file or a link that has the name is replaced, and not written to.
+    /// Gives the file its name. Replaces a file or a link of that name, and does not write to it.
     ///
     /// # Errors
     ///
-    /// When the name cannot be taken.
+    /// When the file cannot take the name.
     pub fn complete(mut self) -> io::Result<()> {
         let named = match self.linked() {
             Ok(named) => named,
-            // Some file systems have files without a name only while they are open.
+            // On some file systems a file without a name cannot get one later.
             Err(_) => self.copied()?,
         };
         named.persist(&self.path).map_err(|error| error.error)
@@ -108,7 +108,7 @@ mod tests {
     fn names(directory: &Path) -> io::Result<Vec<String>> {
         let entries = fs::read_dir(directory)?.filter_map(Result::ok);
         let mut names: Vec<_> = entries
-            .map(|it| it.file_name().to_string_lossy().into_owned())
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .collect();
         names.sort();
         Ok(names)
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn it_takes_the_place_of_a_link_and_not_of_what_that_leads_to() -> TestResult {
         let directory = tempfile::tempdir()?;
-        let [victim, link] = ["victim", "link"].map(|it| directory.path().join(it));
+        let [victim, link] = ["victim", "link"].map(|name| directory.path().join(name));
         fs::write(&victim, "precious")?;
         symlink(&victim, &link)?;
         let mut file = NewFile::at(&link)?;

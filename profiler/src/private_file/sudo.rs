@@ -1,4 +1,4 @@
-//! Whose files are that residue makes as root.
+//! Gives the files that residue makes as root to the user who called sudo.
 
 use std::{env, io, os::fd::AsFd};
 
@@ -8,22 +8,22 @@ use rustix::{
     process::geteuid,
 };
 
-/// Whether a file is whose it should be.
+/// Whether a file belongs to the right user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
-    /// It is.
+    /// The file belongs to the right user.
     Done,
-    /// The file system gives no file away: it stays root's.
+    /// The file system gives no file away: the file stays root's.
     Refused,
 }
 
-/// Gives an open file to the user who called sudo, if somebody did: who may record by sudo may read what was
-/// recorded.
+/// Gives an open file to the user who called sudo, if somebody did: whoever may record by sudo may read the
+/// recording.
 ///
 /// # Errors
 ///
-/// When the file system fails. That it knows no owners, or lets nobody change them (FAT, CIFS, NFS with
-/// `root_squash`), is no failure.
+/// When the file system fails. A file system that knows no owners, or lets nobody change them (FAT, CIFS,
+/// NFS with `root_squash`), is no failure.
 pub fn give_to_sudo_user(file: impl AsFd) -> io::Result<Given> {
     let number = |name| env::var(name).ok();
     let ids = (number("SUDO_UID"), number("SUDO_GID"));
@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn only_root_gives_files_away_and_only_to_whom_sudo_names() {
-        let ids = |user: Option<(Uid, Gid)>| user.map(|it| (it.0.as_raw(), it.1.as_raw()));
+        let ids =
+            |user: Option<(Uid, Gid)>| user.map(|(user, group)| (user.as_raw(), group.as_raw()));
         let named = (Some("1000"), Some("100"));
         assert_eq!(ids(sudo_user(true, named)), Some((1000, 100)));
         assert_eq!(ids(sudo_user(false, named)), None);
@@ -77,7 +78,7 @@ mod tests {
         assert_eq!(ids(sudo_user(true, (Some("1000"), None))), None);
     }
 
-    /// ext4 refuses for a file that nobody may change what FAT refuses for all of them.
+    /// ext4 refuses for an immutable file what FAT refuses for all files.
     #[test]
     fn what_cannot_be_given_away_stays_roots() -> io::Result<()> {
         let file = tempfile::NamedTempFile::new()?;
@@ -86,7 +87,7 @@ mod tests {
                 .arg(set)
                 .arg(file.path())
                 .output();
-            chattr.is_ok_and(|it| it.status.success())
+            chattr.is_ok_and(|output| output.status.success())
         };
         if !geteuid().is_root() || !immutable("+i") {
             crate::machine::skipped("what_cannot_be_given_away_stays_roots", "root, and chattr");

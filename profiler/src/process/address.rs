@@ -33,7 +33,7 @@ address! {
     Svma
 }
 address! {
-    /// Position in an object file, in bytes; what a uprobe is attached at.
+    /// Position in an object file, in bytes; a uprobe is attached at one.
     FileOffset
 }
 
@@ -42,20 +42,20 @@ address! {
 pub struct LoadBias(pub u64);
 
 impl LoadBias {
-    /// Where the process has what the file states to be at `address`.
+    /// The place in the process of what the file states to be at `address`.
     #[must_use]
     pub fn avma(self, address: Svma) -> Avma {
         Avma(address.0.wrapping_add(self.0))
     }
 
-    /// Where the file states to be what the process has at `address`.
+    /// The place that the file states for what the process has at `address`.
     #[must_use]
     pub fn svma(self, address: Avma) -> Svma {
         Svma(address.0.wrapping_sub(self.0))
     }
 }
 
-/// The smallest page: segments are mapped from the page that holds their first byte.
+/// Bytes of the smallest page: the kernel maps a segment from the page that holds its first byte.
 const PAGE_BYTES: u64 = 4096;
 
 /// A `PT_LOAD` program header: the part of it that comes from the file.
@@ -71,24 +71,24 @@ pub struct Segment {
     pub executable: bool,
 }
 
-/// The executable `PT_LOAD` segments of an object. Data segments share file pages with them, so
-/// leaving them out is what makes the conversions unambiguous.
+/// The executable `PT_LOAD` segments of an object. Data segments share pages of the file with them,
+/// so the conversions are unambiguous only without data segments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TextSegments(Vec<Segment>);
 
 impl TextSegments {
-    /// Keeps what is executable.
+    /// Keeps the executable segments.
     #[must_use]
     pub fn new(segments: impl IntoIterator<Item = Segment>) -> Self {
         Self(segments.into_iter().filter(|s| s.executable).collect())
     }
 
-    /// They, in the order of the program headers.
+    /// The segments, in the order of the program headers.
     pub fn iter(&self) -> impl Iterator<Item = &Segment> {
         self.0.iter()
     }
 
-    /// Where in the file the code at `address` is.
+    /// The place in the file of the code at `address`.
     #[must_use]
     pub fn file_offset(&self, address: Svma) -> Option<FileOffset> {
         self.0.iter().find_map(|segment| {
@@ -97,7 +97,7 @@ impl TextSegments {
         })
     }
 
-    /// Which address the file states for the code at `offset`.
+    /// The address that the file states for the code at `offset`.
     #[must_use]
     pub fn svma(&self, offset: FileOffset) -> Option<Svma> {
         self.0.iter().find_map(|segment| {
@@ -106,7 +106,7 @@ impl TextSegments {
         })
     }
 
-    /// The load bias, given that the process maps the file's bytes from `offset` on at `start`.
+    /// The load bias, if the process maps the file's bytes from `offset` on at `start`.
     #[must_use]
     pub fn load_bias(&self, start: Avma, offset: FileOffset) -> Option<LoadBias> {
         self.0.iter().find_map(|segment| {

@@ -1,30 +1,31 @@
-//! What a mapping is memory of, as `/proc/PID/maps` shows it.
+//! What lies behind a mapping, as `/proc/PID/maps` shows it.
 
 use std::os::unix::ffi::OsStrExt as _;
 
 use super::{Avma, Mapping, Mappings};
 
-/// How the kernel names System V segments (ipc/shm.c, `newseg`).
+/// The prefix of the kernel's names for System V segments (ipc/shm.c, `newseg`).
 const SEGMENT: &[u8] = b"/SYSV";
-/// How other shared memory is named: memfds (mm/memfd.c), `MAP_SHARED` without a file (mm/shmem.c,
+/// The prefixes of names of other shared memory: memfds (mm/memfd.c), `MAP_SHARED` without a file (mm/shmem.c,
 /// `shmem_zero_setup`), POSIX shared memory (shm_open(3)).
 const SHARED_MEMORY: [&[u8]; 3] = [b"/memfd:", b"/dev/zero (deleted)", b"/dev/shm/"];
-/// Huge pages without a file (mm/hugetlb.c, `HUGETLB_ANON_FILE`).
+/// The name of huge pages without a file (mm/hugetlb.c, `HUGETLB_ANON_FILE`).
 const HUGE_PAGES: &[u8] = b"/anon_hugepage";
 
-/// What a mapping is memory of.
+/// What lies behind a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
-    /// Of the process alone.
+    /// Memory of the process alone.
     Memory,
-    /// Of all processes that map the same.
+    /// Memory of all processes that map the same.
     SharedMemory,
-    /// None of its own: it shows a file or a device.
+    /// No memory of its own: the mapping shows a file or a device.
     File,
 }
 
 impl Mappings {
-    /// What is mapped at `address`. Nothing counts as memory: it was there a moment ago.
+    /// What lies behind the mapping at `address`. Where nothing is mapped any more, the answer is memory: it was
+    /// there a moment ago.
     #[must_use]
     pub fn backing(&self, address: Avma) -> Backing {
         let path = self.at(address).map_or(&b""[..], path);
@@ -38,11 +39,11 @@ impl Mappings {
         }
     }
 
-    /// Where the System V segment ends that is attached at `start`, if one is: as far as it is still mapped, whatever
-    /// was cut out of it since.
+    /// The end of the System V segment that is attached at `start`, if there is one. The end is that of the last part
+    /// that is still mapped, whatever the process has cut out of the segment since.
     #[must_use]
     pub fn segment_end(&self, start: Avma) -> Option<Avma> {
-        // Each part says how far from the segment's beginning it is.
+        // Each part states its distance from the segment's beginning.
         let is_part = |mapping: &&Mapping| {
             mapping.start.0.checked_sub(mapping.offset.0) == Some(start.0)
                 && path(mapping).starts_with(SEGMENT)

@@ -7,8 +7,8 @@ use super::Pid;
 /// All descendants of `pid` that exist now, parents before their children. Empty when there are
 /// none, or when `/proc` hides them.
 ///
-/// Found by parent PID rather than by `/proc/PID/task/*/children`, which kernels without
-/// `CONFIG_PROC_CHILDREN` lack.
+/// Residue finds them by parent PID rather than by `/proc/PID/task/*/children`, which kernels
+/// without `CONFIG_PROC_CHILDREN` lack.
 #[must_use]
 pub fn children(pid: Pid) -> Vec<Pid> {
     let processes = procfs::process::all_processes().into_iter().flatten();
@@ -16,13 +16,14 @@ pub fn children(pid: Pid) -> Vec<Pid> {
     descendants(pid, stats.map(|stat| (stat.pid, stat.ppid)))
 }
 
-/// From pairs of a process and its parent.
+/// Finds the descendants in pairs of a process and its parent.
 fn descendants(pid: Pid, parents: impl Iterator<Item = (Pid, Pid)>) -> Vec<Pid> {
     let mut by_parent: HashMap<Pid, Vec<Pid>> = HashMap::new();
     for (child, parent) in parents {
         by_parent.entry(parent).or_default().push(child);
     }
-    // The snapshot is not atomic: PIDs reused while it was taken could close a circle.
+    // The snapshot is not atomic: the kernel may reuse PIDs meanwhile, and that could close a
+    // circle.
     let mut seen = HashSet::from([pid]);
     let mut found = vec![pid];
     let mut next = 0;

@@ -1,5 +1,5 @@
-//! What discovery needs to know of an ELF file: what it is, where its code goes, and what it is
-//! linked with. Pure: the bytes may come from anywhere and may be anything.
+//! What discovery needs to know of an ELF file: what the file is, where its code goes, and what it is linked
+//! with. Pure: the bytes may come from anywhere and may be anything.
 
 use object::LittleEndian;
 use object::elf::{self, FileHeader64};
@@ -15,22 +15,22 @@ const EI_CLASS: usize = 4;
 /// More dynamic entries than any linker writes.
 const MAX_DYNAMIC_ENTRIES: usize = 4096;
 
-/// A linked object has some ten.
+/// The most segments. A linked object has some ten.
 const MAX_SEGMENTS: usize = 4096;
-/// Notes take some hundred bytes, bytes.
+/// The most bytes of notes. Real ones take some hundred.
 const MAX_NOTE_BYTES: u64 = 1 << 20;
-/// A linked object has some forty. Those with one a function are not linked yet.
+/// The most sections. A linked object has some forty; an object with one for each function is not linked yet.
 const MAX_SECTIONS: usize = 4096;
-/// The longest build id that is one, bytes: linkers make 8 to 32 of them, and take up to 64 from whoever builds.
+/// The longest build id, in bytes: linkers make ids of 8 to 32 bytes, and accept up to 64 from the user.
 const MAX_BUILD_ID_BYTES: usize = 64;
-/// An object needs a few, and some hundred at most.
+/// The most libraries that an object needs. Most need a few, some a hundred.
 const MAX_NEEDED: usize = 512;
-/// The longest name that a file can have, bytes (limits.h, `NAME_MAX`). No other leads to a library.
+/// The longest name of a file, in bytes (limits.h, `NAME_MAX`). No longer name leads to a library.
 const MAX_NAME_BYTES: usize = 255;
-/// All names of what an object needs, bytes.
+/// The most bytes of all names of needed libraries together.
 const MAX_NEEDED_BYTES: usize = 32 << 10;
 
-/// Why a file is none that residue can look into.
+/// Why residue cannot look into a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotUsable {
     /// No ELF magic.
@@ -47,7 +47,7 @@ pub enum NotUsable {
     Damaged,
 }
 
-/// The facts.
+/// The facts about an ELF file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ElfFacts {
     /// Where the code is.
@@ -56,13 +56,13 @@ pub struct ElfFacts {
     pub build_id: Option<Vec<u8>>,
     /// Where the `PT_DYNAMIC` segment goes; `None` in a static executable.
     pub dynamic: Option<Svma>,
-    /// Whether it asks for a dynamic linker (`PT_INTERP`).
+    /// Whether the file asks for a dynamic linker (`PT_INTERP`).
     pub has_interpreter: bool,
     /// `DT_NEEDED`, in order.
     pub needed: Vec<Vec<u8>>,
     /// `DT_SONAME`.
     pub soname: Option<Vec<u8>>,
-    /// Whether the Go linker made it.
+    /// Whether the Go linker made the file.
     pub is_go: bool,
 }
 
@@ -89,9 +89,9 @@ impl ElfFacts {
         Ok(facts)
     }
 
-    /// Whether a program with these headers brings all of its code: it has no dynamic section, or, where it
-    /// can be loaded anywhere (static-pie), one that asks for nobody. The dynamic linker, which is such a
-    /// program as well when it is run by its name, has a name to be loaded by.
+    /// Whether a program with these headers brings all of its code. Such a program has no dynamic section or,
+    /// where the kernel can load it anywhere (static-pie), one that asks for no dynamic linker and no
+    /// library. The dynamic linker looks the same when somebody runs it by its name, but it has a soname.
     #[must_use]
     pub fn is_static(&self) -> bool {
         let asks_for_nobody = !self.has_interpreter && self.needed.is_empty();
@@ -127,7 +127,7 @@ impl ElfFacts {
         segments: &[elf::ProgramHeader64<LittleEndian>],
         data: impl ReadRef<'data>,
     ) {
-        // There is one.
+        // The first dynamic segment counts.
         if self.dynamic.is_some() {
             return;
         }
@@ -148,14 +148,14 @@ impl ElfFacts {
             let start = strings.checked_add(offset).filter(|start| *start < end)?;
             let string = data.read_bytes_at_until(start..end, 0).ok();
             string
-                .filter(|it| it.len() <= MAX_NAME_BYTES)
+                .filter(|name| name.len() <= MAX_NAME_BYTES)
                 .map(<[u8]>::to_vec)
         };
         let mut left = MAX_NEEDED_BYTES;
         for entry in entries {
             match entry.d_tag(ENDIAN) {
                 elf::DT_NEEDED if self.needed.len() < MAX_NEEDED => {
-                    let name = string(entry.d_val(ENDIAN)).filter(|it| it.len() <= left);
+                    let name = string(entry.d_val(ENDIAN)).filter(|name| name.len() <= left);
                     left -= name.as_ref().map_or(0, Vec::len);
                     self.needed.extend(name);
                 }
@@ -166,7 +166,7 @@ impl ElfFacts {
     }
 }
 
-/// Where the code of an ELF file is, when nothing else of it matters.
+/// Where the code of an ELF file is, for callers that need nothing else.
 ///
 /// # Errors
 /// When the file is no 64-bit x86-64 ELF file, or its headers are damaged.
@@ -185,7 +185,7 @@ fn headers<'data>(data: impl ReadRef<'data>) -> Result<Headers<'data>, NotUsable
     Ok((header, &segments[..segments.len().min(MAX_SEGMENTS)]))
 }
 
-/// `e_ident` and `e_machine`, before anything that depends on the class is read.
+/// Checks `e_ident` and `e_machine`, before anything reads a field that depends on the class.
 fn check_kind<'data>(data: impl ReadRef<'data>) -> Result<(), NotUsable> {
     let ident = data.read_bytes_at(0, 20).map_err(|()| NotUsable::NotElf)?;
     if !ident.starts_with(&elf::ELFMAG) {
@@ -209,7 +209,7 @@ fn load_segment(header: &elf::ProgramHeader64<LittleEndian>) -> Option<Segment> 
     })
 }
 
-/// Where in the file the data at `address` is, in whichever segment.
+/// The place in the file of the data at `address`, in whichever segment.
 fn file_offset(segments: &[elf::ProgramHeader64<LittleEndian>], address: u64) -> Option<u64> {
     segments
         .iter()
@@ -273,8 +273,8 @@ mod tests {
         }
     }
 
-    /// A file of one segment each of notes, of a dynamic section and of all of it, which is of `dynamic`, then
-    /// `strings`, then `notes`.
+    /// A file with one segment of notes, one of a dynamic section, and one of the whole file. It holds
+    /// `dynamic`, then `strings`, then `notes`.
     fn file(dynamic: &[(i64, u64)], strings: &[u8], notes: &[u8]) -> Vec<u8> {
         const HEADERS: u64 = 64 + 3 * 56;
         let mut entries: Vec<(i64, u64)> = dynamic.to_vec();

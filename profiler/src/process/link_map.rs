@@ -1,8 +1,8 @@
 //! The order in which the dynamic linker searches the objects of a process, read from the linker's
 //! own list: `DT_DEBUG` -> `struct r_debug` -> `struct link_map` (link.h; musl has the same).
 //!
-//! The list is the target's memory and may hold anything. Every read is checked, and no list is
-//! followed further than [`MAX_OBJECTS`].
+//! The list is the target's memory and may hold anything. This checks every read, and follows no
+//! list further than [`MAX_OBJECTS`].
 
 use super::Avma;
 
@@ -12,14 +12,14 @@ const DT_NULL: u64 = 0;
 const DT_DEBUG: u64 = 21;
 /// More dynamic entries than any linker writes.
 const MAX_DYNAMIC_ENTRIES: u64 = 4096;
-/// More objects than any process loads; also what ends a list that bites its tail.
+/// More objects than any process loads; the bound also ends a list that is a circle.
 const MAX_OBJECTS: usize = 8192;
 
 /// Reads exactly the buffer's length at an AVMA, or fails.
 pub(super) type ReadMemory<'a> = &'a dyn Fn(Avma, &mut [u8]) -> Option<()>;
 
 /// The AVMA of each object's dynamic section, in the order of symbol resolution. `None` when there
-/// is no list (a static program), or it is not there yet or not readable.
+/// is no list (a static program), or the list is not there yet or not readable.
 pub(super) fn read_list(read: ReadMemory<'_>, dynamic: Avma) -> Option<Vec<Avma>> {
     let r_debug = debug_pointer(read, dynamic)?;
     // struct r_debug { int r_version; struct link_map *r_map; … }

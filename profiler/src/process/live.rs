@@ -22,11 +22,12 @@ pub type Pid = i32;
 
 /// `PF_KTHREAD` (include/linux/sched.h).
 const KERNEL_THREAD: u32 = 0x0020_0000;
-/// Far above what `/proc/PID/maps` holds at the default limit of 65,530 mappings.
+/// Far more bytes than `/proc/PID/maps` holds at the default limit of 65,530 mappings.
 const MAX_MAPS_BYTES: u64 = 256 << 20;
-/// Far above what the kernel's vDSO takes.
+/// Far more bytes than the kernel's vDSO takes.
 const MAX_IMAGE_BYTES: u64 = 1 << 20;
-/// A command line longer than this is cut: it is for titles.
+/// The longest command line that residue keeps, in bytes; it cuts a longer one, because it only shows command
+/// lines in titles.
 const MAX_CMDLINE_BYTES: u64 = 64 << 10;
 
 /// A live 64-bit process that residue may look into.
@@ -46,14 +47,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// Whether there is such a process at all.
+    /// Checks that there is such a process.
     ///
     /// # Errors
     /// When there is none, or when the number is a thread's.
     pub fn exists(pid: Pid) -> Result<(), Refusal> {
         match open_proc(pid) {
             Err(wrong @ (Refusal::NoSuchProcess { .. } | Refusal::Thread { .. })) => Err(wrong),
-            // What else there is to say of it is said where it is opened.
+            // `open` reports whatever else is wrong with the process.
             _ => Ok(()),
         }
     }
@@ -72,7 +73,7 @@ impl Process {
         Ok(process)
     }
 
-    /// As [`open`](Self::open), for those who put no probe into it.
+    /// As [`open`](Self::open), for callers that put no probe into the process.
     ///
     /// # Errors
     /// A [`Refusal`] for what residue cannot look into.
@@ -113,7 +114,7 @@ impl Process {
             cut_off_last_line(&mut text);
         }
         let mappings = Mappings::parse(&text).filter(|mappings| !mappings.is_empty());
-        // A process without mappings is one that is exiting.
+        // A process without mappings is about to exit.
         let Some(mappings) = mappings.filter(|_| !self.has_exited()) else {
             return Err(Refusal::Vanished { pid });
         };
@@ -121,7 +122,7 @@ impl Process {
         Ok(())
     }
 
-    /// Its PID.
+    /// The process's PID.
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.pid
@@ -133,7 +134,7 @@ impl Process {
         self.pidfd.as_fd()
     }
 
-    /// Whether it has exited, zombies included.
+    /// Whether the process has exited, zombies included.
     #[must_use]
     pub fn has_exited(&self) -> bool {
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
@@ -141,51 +142,52 @@ impl Process {
         poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
     }
 
-    /// The name of its first thread, as `ps` shows it.
+    /// The name of the process's first thread, as `ps` shows it.
     #[must_use]
     pub fn comm(&self) -> &str {
         &self.comm
     }
 
-    /// Its executable, as the target names it.
+    /// The process's executable, as the target names it.
     #[must_use]
     pub fn exe(&self) -> &Path {
         &self.exe
     }
 
-    /// Its arguments, as far as they are UTF-8; empty when it has overwritten them.
+    /// The process's arguments, as far as they are UTF-8; empty when the process has overwritten them.
     #[must_use]
     pub fn cmdline(&self) -> &[String] {
         &self.cmdline
     }
 
-    /// When it started: clock ticks since boot. With the PID, this names a process for good.
+    /// When the process started: clock ticks since boot. With the PID, this identifies a process for good.
     #[must_use]
     pub fn start_time(&self) -> u64 {
         self.start_time
     }
 
-    /// Its mappings at the last snapshot.
+    /// The process's mappings at the last snapshot.
     #[must_use]
     pub fn mappings(&self) -> &Mappings {
         &self.mappings
     }
 
-    /// Whether it had more mappings than were read: code and memory in them is not known.
+    /// Whether the process had more mappings than residue read: residue does not know the code and memory in the
+    /// rest.
     #[must_use]
     pub fn has_more_mappings(&self) -> bool {
         self.has_more_mappings
     }
 
-    /// Its resident set, bytes; none once it has exited.
+    /// The process's resident set, in bytes; `None` once it has exited.
     #[must_use]
     pub fn resident_set(&self) -> Option<u64> {
         let pages = self.proc.statm().ok()?.resident;
         (pages != 0).then(|| pages.saturating_mul(procfs::page_size()))
     }
 
-    /// The processor time that all its threads have used so far, those included that have ended; none once it has
-    /// exited. It comes in steps of 10 ms.
+    /// The processor time that all threads of the process have used so far, ended ones included; `None` once the
+    /// process has exited. The time comes in steps of 10 ms.
     #[must_use]
     pub fn cpu_time(&self) -> Option<Duration> {
         let stat = self.proc.stat().ok()?;
@@ -194,26 +196,27 @@ impl Process {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    /// Whether it has an io_uring, by which it may read and send without syscalls.
+    /// Whether the process has an io_uring, by which it may read and send without system calls.
     #[must_use]
     pub fn has_io_uring(&self) -> bool {
         let descriptors = self.proc.fd().into_iter().flatten().flatten();
-        let mut targets = descriptors.map(|it| it.target);
-        targets.any(|it| matches!(it, FDTarget::AnonInode(name) if name.contains("io_uring")))
+        let mut targets = descriptors.map(|descriptor| descriptor.target);
+        targets
+            .any(|target| matches!(target, FDTarget::AnonInode(name) if name.contains("io_uring")))
     }
 
-    /// Its executable's headers.
+    /// The headers of the process's executable.
     pub(super) fn executable(&self) -> &ElfFacts {
         &self.executable
     }
 
-    /// Its root directory.
+    /// The process's root directory.
     #[must_use]
     pub fn root(&self) -> &Arc<Root> {
         &self.root
     }
 
-    /// The memory of a mapping that holds an ELF file without having one behind it: the vDSO.
+    /// The memory of a mapping that holds an ELF file without a file behind it: the vDSO.
     #[must_use]
     pub fn image(&self, mapping: &Mapping) -> Option<Vec<u8>> {
         let bytes = mapping.end.0.checked_sub(mapping.start.0)?;
@@ -253,8 +256,8 @@ fn status(proc: &procfs::process::Process) -> ProcResult<Vec<u8>> {
     Ok(read_status(proc.open_relative("status")?)?)
 }
 
-/// `Tgid` in `/proc/PID/status`. Parsed here, because a thread's name is in the same file, and the
-/// procfs crate fails where that is not UTF-8. The kernel escapes newlines in names.
+/// `Tgid` in `/proc/PID/status`. Residue parses it here, because a thread's name is in the same file, and the
+/// procfs crate fails where the name is not UTF-8. The kernel escapes newlines in names.
 fn thread_group(status: &[u8]) -> Option<Pid> {
     let mut lines = status.split(|byte| *byte == b'\n');
     let value = lines.find_map(|line| line.strip_prefix(b"Tgid:"))?;
@@ -266,7 +269,8 @@ fn open_pidfd(pid: Pid) -> Result<OwnedFd, Refusal> {
     pidfd_open(id, PidfdFlags::empty()).map_err(|error| Refusal::from_io(pid, error.into()))
 }
 
-/// Read after the pidfd was opened: as the directory still answers, both are the same process.
+/// Refuses a process by its state. The caller has opened the pidfd before: as the directory still answers, both
+/// are the same process.
 fn refuse_by_state(pid: Pid, proc: &procfs::process::Process) -> Result<Stat, Refusal> {
     let stat = proc
         .stat()
@@ -315,7 +319,7 @@ fn read_cmdline(proc: &procfs::process::Process) -> ProcResult<Vec<String>> {
     Ok(arguments)
 }
 
-/// Of a text that was cut, the last line is none.
+/// Drops the last line of a text that was cut, because the line is not whole.
 fn cut_off_last_line(text: &mut Vec<u8>) {
     let end = text.iter().rposition(|byte| *byte == b'\n');
     text.truncate(end.map_or(0, |at| at + 1));
@@ -402,7 +406,10 @@ mod tests {
         let mut text = b"1000-2000 r-xp 0 0:1 1 /a\n2000-30".to_vec();
         assert!(Mappings::parse(&text).is_none());
         cut_off_last_line(&mut text);
-        assert_eq!(Mappings::parse(&text).map(|it| it.iter().len()), Some(1));
+        assert_eq!(
+            Mappings::parse(&text).map(|mappings| mappings.iter().len()),
+            Some(1)
+        );
     }
 
     #[test]
@@ -412,7 +419,7 @@ mod tests {
         let thread = std::thread::spawn(move || {
             tell.send(rustix::thread::gettid())
                 .expect("the test waits for it");
-            // Ends when the test drops its side.
+            // The thread ends when the test drops its side.
             ended.recv().unwrap_err();
         });
         let tid = told

@@ -1,7 +1,7 @@
 //! The mappings of a process, as `/proc/PID/maps` lists them.
 //!
-//! Parsed here rather than by the procfs crate: file names in a target are arbitrary bytes, and
-//! one that is not UTF-8 must not make the process unreadable.
+//! Residue parses them here rather than by the procfs crate: file names in a target are arbitrary
+//! bytes, and a name that is not UTF-8 must not make the process unreadable.
 
 use std::ffi::OsStr;
 use std::ops::Range;
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use super::address::{Avma, FileOffset};
 
-/// Which file a mapping or an object is, whatever its name: two names or two containers may share
-/// one file, and a probe is in the file, not in the name.
+/// The identity of a file behind a mapping or an object, whatever its name: two names or two
+/// containers may share one file, and a probe is in the file, not in the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileKey {
     /// The device, as `st_dev` encodes it.
@@ -27,11 +27,11 @@ pub struct Mapping {
     pub start: Avma,
     /// The address behind the last one.
     pub end: Avma,
-    /// Where in the file `start` is.
+    /// The place of `start` in the file.
     pub offset: FileOffset,
-    /// Whether code in it may run.
+    /// Whether the process may run code in the mapping.
     pub executable: bool,
-    /// Whether it may be written.
+    /// Whether the process may write to the mapping.
     pub writable: bool,
     /// The file; `None` for anonymous memory.
     pub file: Option<FileKey>,
@@ -44,7 +44,7 @@ pub struct Mapping {
 pub struct Mappings(Vec<Mapping>);
 
 impl Mappings {
-    /// Reads the text of `/proc/PID/maps`; `None` if a line is none of that file's.
+    /// Reads the text of `/proc/PID/maps`; `None` if a line has another form.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let lines = text
@@ -55,12 +55,12 @@ impl Mappings {
         Some(Self(mappings))
     }
 
-    /// In the order of their addresses.
+    /// The mappings in the order of their addresses.
     pub fn iter(&self) -> std::slice::Iter<'_, Mapping> {
         self.0.iter()
     }
 
-    /// Whether the process has no memory at all: it has exited.
+    /// Whether the process has no mappings: it has exited.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -74,8 +74,8 @@ impl Mappings {
         (address < mapping.end).then_some(mapping)
     }
 
-    /// The mapping that holds `address`, and where in its file that is. The offset means nothing
-    /// for a mapping without a file.
+    /// The mapping that holds `address`, and the offset of `address` in the mapping's file. The
+    /// offset means nothing for a mapping without a file.
     #[must_use]
     pub fn locate(&self, address: Avma) -> Option<(&Mapping, FileOffset)> {
         let mapping = self.at(address)?;
@@ -107,8 +107,8 @@ impl Mappings {
         Some(heap.end)
     }
 
-    /// The kernel's `[uprobes]` page, where out-of-line copies and the return trampoline are. It
-    /// exists once a probe of this process needed it.
+    /// The kernel's `[uprobes]` page, which holds out-of-line copies and the return trampoline. The
+    /// page exists once a probe of this process needed it.
     #[must_use]
     pub fn uprobes(&self) -> Option<Range<Avma>> {
         let page = self

@@ -1,7 +1,7 @@
 //! Memory of a live process, read from outside while it runs.
 //!
-//! Whatever is read may have changed by the next read, and may be garbage: readers bound what they
-//! follow and check what they find.
+//! Whatever residue reads may have changed by the next read, and may be garbage: readers bound what
+//! they follow and check what they find.
 
 use std::{fs::File, os::unix::fs::FileExt as _};
 
@@ -9,7 +9,7 @@ use super::{Avma, Process};
 
 /// Memory that can be read.
 pub trait Memory {
-    /// Fills `into` from `address` on; `None` unless all of it can be read.
+    /// Fills `into` from `address` on; `None` unless this can read all of it.
     fn read(&self, address: Avma, into: &mut [u8]) -> Option<()>;
 
     /// A value of `N` bytes.
@@ -29,7 +29,8 @@ pub trait Memory {
         self.array(address).map(u32::from_le_bytes)
     }
 
-    /// Text that ends in a zero byte or after `most` bytes; `None` unless it can be read and is UTF-8.
+    /// Text that ends in a zero byte or after `most` bytes; `None` unless this can read it and it is
+    /// UTF-8.
     fn text(&self, address: Avma, most: usize) -> Option<String> {
         let mut bytes = Vec::new();
         for at in 0..most as u64 {
@@ -52,7 +53,7 @@ pub trait Memory {
 pub struct ProcessMemory(File);
 
 impl ProcessMemory {
-    /// `None` if the process is gone or may not be read.
+    /// Opens the memory; `None` if the process is gone or residue may not read it.
     #[must_use]
     pub fn of(process: &Process) -> Option<Self> {
         process.memory().map(Self)

@@ -1,9 +1,9 @@
-//! Discover: what a process is, which files it runs code from, and in which order its symbols
-//! resolve. All reading of `/proc` is here, and all opening of files that a target names.
+//! Discovers what a process is, which files it runs code from, and in which order its symbols
+//! resolve. This room has all reading of `/proc`, and all opening of files that a target names.
 //!
-//! A [`Process`] is opened once and held by a pidfd, so that a PID reused by another process is
-//! never mistaken for the target. Everything in a target is hostile input: reads are bounded, and
-//! what contradicts itself is refused or left out by name, never trusted.
+//! Residue opens a [`Process`] once and holds it by a pidfd, so that it never takes a process with
+//! a reused PID for the target. Everything in a target is hostile input: reads are bounded, and
+//! residue refuses what contradicts itself, or leaves it out by name, and never trusts it.
 
 pub mod address;
 mod backing;

@@ -14,38 +14,41 @@ use super::{
     Avma, FileData, FileKey, LoadBias, Mapping, Process, ReadBudget, TargetFile, link_map,
 };
 
-/// How many files a process runs code from at most. The largest have some hundred libraries.
+/// The most files with code that residue looks into in one process. The largest processes have some
+/// hundred libraries.
 const MAX_OBJECTS: usize = 4096;
-/// What may be read of them, bytes, all together: of most some kilobytes, and their symbol tables.
+/// The most bytes that residue reads of all these files together. Of most it reads some kilobytes,
+/// and their symbol tables.
 const MAX_READ: u64 = 4 << 30;
 
-/// When an object came into the process, which decides what its symbols override.
+/// When an object came into the process. That decides what its symbols override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
     /// The program itself.
     Executable,
-    /// Linked or preloaded: in the global search order.
+    /// Linked or preloaded, so the object is in the global search order.
     Startup,
-    /// By dlopen, or in a way that the dynamic linker does not know.
+    /// Loaded by dlopen, or in a way that the dynamic linker does not know.
     Later,
 }
 
 /// An ELF file that a process runs code from.
 #[derive(Clone, Debug)]
 pub struct LoadedObject {
-    /// As the target names it.
+    /// The object's path as the target names it.
     pub path: PathBuf,
     /// The very file that the process has mapped, held open.
     pub opened: Arc<TargetFile>,
-    /// Which file it is, as the process's mappings state it.
+    /// The identity of the file, as the process's mappings state it.
     pub file: FileKey,
-    /// When it was loaded.
+    /// When the object was loaded.
     pub load: Load,
-    /// Its headers.
+    /// The object's headers.
     pub facts: ElfFacts,
-    /// Where it was loaded.
+    /// Where the object was loaded.
     pub load_bias: LoadBias,
-    /// What may still be read of it, and of those that were found with it.
+    /// How many bytes residue may still read of the object, and of those that it found together
+    /// with it.
     budget: ReadBudget,
 }
 
@@ -53,9 +56,9 @@ pub struct LoadedObject {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot look into {path}: {reason}; allocators in it are not seen")]
 pub struct UnreadableObject {
-    /// As the target names it.
+    /// The file's path as the target names it.
     pub path: PathBuf,
-    /// What was wrong.
+    /// Why residue could not read the file.
     pub reason: io::Error,
 }
 
@@ -64,14 +67,14 @@ pub struct UnreadableObject {
 pub struct LoadedObjects {
     /// In search order: the executable, preloaded and linked objects, then later ones.
     pub objects: Vec<LoadedObject>,
-    /// Left out, with the reason.
+    /// The objects that residue leaves out, with the reason.
     pub unreadable: Vec<UnreadableObject>,
-    /// How many more files there are, which nobody looked into.
+    /// How many more files there are, which residue did not look into.
     pub left_out: usize,
 }
 
 impl LoadedObjects {
-    /// Says that files were left out, if some were.
+    /// A remark that residue left files out, if it did.
     #[must_use]
     pub fn left_out(&self) -> Option<String> {
         let left_out = self.left_out;
@@ -85,7 +88,7 @@ impl LoadedObjects {
 }
 
 impl Process {
-    /// The files that it runs code from at the last snapshot, in search order.
+    /// The files that the process runs code from at the last snapshot, in search order.
     #[must_use]
     pub fn loaded_objects(&self) -> LoadedObjects {
         let mut found = LoadedObjects::default();
@@ -211,15 +214,16 @@ impl LoadedObject {
         }
     }
 
-    /// The object's file, of which no more is read than all files of the process together may take.
+    /// The object's file. A reader reads no more of it than the budget for all files of the process
+    /// allows.
     #[must_use]
     pub fn data(&self) -> FileData<'_> {
         self.opened.data_within(&self.budget)
     }
 }
 
-/// Opens the file that is mapped: by its name as the target's root has it, or, when another file
-/// has that name by now (or none), through the mapping itself.
+/// Opens the mapped file: by its name in the target's root or, if that name is gone or leads to
+/// another file by now, through the mapping itself.
 fn open_same_file(process: &Process, mapping: &Mapping, mapped: FileKey) -> io::Result<TargetFile> {
     let named = process.root().open_if(&mapping.path, mapped);
     match named {
@@ -229,8 +233,8 @@ fn open_same_file(process: &Process, mapping: &Mapping, mapped: FileKey) -> io::
     let link = map_file(process.pid(), mapping.start.0, mapping.end.0);
     match (TargetFile::behind(&link), named) {
         (Ok(file), _) => Ok(file),
-        // btrfs and overlayfs state one device in maps and another in stat; map_files asks for
-        // more privileges than the name does.
+        // btrfs and overlayfs state one device in maps and another in stat; map_files asks for more
+        // privileges than the name does.
         (Err(_), Ok(Some(file))) => Ok(file),
         (Err(error), _) => Err(error),
     }

@@ -8,67 +8,67 @@ use rustix::{
     thread::{CapabilitySet, capabilities},
 };
 
-/// One reason a variant.
+/// The reason why residue refuses a process.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Nobody has that PID.
     #[error("no process {pid}: check the PID, for example with `pgrep -a NAME`")]
     NoSuchProcess {
-        /// As given.
+        /// The PID as given.
         pid: i32,
     },
     /// The number is a thread's.
     #[error("{tid} is a thread of process {pid}: use -p {pid}, which covers all its threads")]
     Thread {
-        /// As given.
+        /// The number as given.
         tid: i32,
-        /// The process it belongs to.
+        /// The process that the thread belongs to.
         pid: i32,
     },
-    /// `PF_KTHREAD`.
+    /// The process is a kernel thread (`PF_KTHREAD`).
     #[error("{pid} ({comm}) is a kernel thread and has no heap: give the PID of a server process")]
     KernelThread {
-        /// As given.
+        /// The PID as given.
         pid: i32,
         /// Its name.
         comm: String,
     },
-    /// It has exited, and its parent has not waited for it.
+    /// The process has exited, and its parent has not waited for it.
     #[error(
         "{pid} ({comm}) is a zombie, all its memory is gone: give the PID of a process that still \
          runs"
     )]
     Zombie {
-        /// As given.
+        /// The PID as given.
         pid: i32,
         /// Its name.
         comm: String,
     },
-    /// The kernel will not let us look.
+    /// The kernel will not let residue look.
     #[error(
         "no permission to look into process {pid}: run residue with sudo, or give it the \
          capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE"
     )]
     NoPrivileges {
-        /// As given.
+        /// The PID as given.
         pid: i32,
     },
-    /// The kernel will not let us look, although we have what that takes.
+    /// The kernel will not let residue look, although residue has the capabilities that this takes.
     #[error(
         "process {pid} is protected here, even from who has CAP_SYS_PTRACE: a security module, or the machine that this \
          system is a part of, keeps it to itself; give another process"
     )]
     Protected {
-        /// As given.
+        /// The PID as given.
         pid: i32,
     },
-    /// Root is not what it seems.
+    /// Residue runs as a root that has fewer rights than root has.
     #[error(
         "no permission to look into process {pid}: this root lacks CAP_SYS_PTRACE, as root in a container does; add \
          the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE, or run residue on the host"
     )]
     LesserRoot {
-        /// As given.
+        /// The PID as given.
         pid: i32,
     },
     /// Return probes overwrite return addresses, which Go moves with its stacks.
@@ -78,52 +78,52 @@ pub enum Refusal {
          what each route leaves behind"
     )]
     GoProgram {
-        /// As given.
+        /// The PID as given.
         pid: i32,
-        /// What it runs.
+        /// The program that the process runs.
         exe: PathBuf,
     },
-    /// Its seccomp filter would judge the kernel's own return from a probe.
+    /// The process's seccomp filter would judge the kernel's own return from a probe.
     #[error(
         "{pid} ({comm}) runs under a seccomp filter, and Linux {kernel} lets that filter kill a \
          process that is probed: use Linux 6.14 or later (or 6.10 or earlier)"
     )]
     Sandboxed {
-        /// As given.
+        /// The PID as given.
         pid: i32,
         /// Its name.
         comm: String,
         /// The running kernel's release.
         kernel: String,
     },
-    /// i386 or x32.
+    /// The program is for i386 or x32.
     #[error("{pid} ({exe}) is a 32-bit program: residue reads 64-bit ones, run a 64-bit build")]
     ThirtyTwoBit {
-        /// As given.
+        /// The PID as given.
         pid: i32,
-        /// What it runs.
+        /// The program that the process runs.
         exe: PathBuf,
     },
-    /// Its file is not what a 64-bit x86-64 process runs.
+    /// The process's file is not what a 64-bit x86-64 process runs.
     #[error("{pid} ({exe}) runs {reason}: run a 64-bit x86-64 build of it")]
     Unsupported {
-        /// As given.
+        /// The PID as given.
         pid: i32,
-        /// What it runs.
+        /// The program that the process runs.
         exe: PathBuf,
         /// What the file is instead.
         reason: super::elf::NotUsable,
     },
-    /// It exited while we looked.
+    /// The process exited while residue looked.
     #[error("process {pid} exited while residue looked at it: start it again and give its new PID")]
     Vanished {
-        /// As given.
+        /// The PID as given.
         pid: i32,
     },
-    /// Anything else that /proc said.
+    /// Another error of `/proc`.
     #[error("cannot read /proc/{pid}: check that /proc is mounted")]
     Unreadable {
-        /// As given.
+        /// The PID as given.
         pid: i32,
         /// What the kernel said.
         source: ProcError,

@@ -1,4 +1,4 @@
-//! Whether a return probe would be the end of a sandboxed process.
+//! Whether a return probe would end a sandboxed process.
 //!
 //! From Linux 6.11 on, a return probe comes back to the kernel through a system call, `uretprobe`,
 //! made by code that the kernel puts into the process. Until 6.14 (commit cf6cb56ef244, "seccomp:
@@ -7,8 +7,8 @@
 //! or killed the process.
 
 /// The first versions with the danger, and the first without, by release series. The fix came to
-/// stable series in patch releases whose numbers are rounded up here: refusing one version too many
-/// costs a recording, one too few a server.
+/// stable series in patch releases; the numbers here are rounded up, because refusing one version
+/// too many costs a recording, and refusing one too few costs a server.
 const AFFECTED: [((u32, u32), u32); 3] = [((6, 11), u32::MAX), ((6, 12), 20), ((6, 13), 8)];
 
 /// Whether the kernel of this release lets a seccomp filter judge return probes.

@@ -1,5 +1,6 @@
-//! In which order the dynamic linker searches objects, and which of them were there from the start.
-//! Pure: the objects' own statements of what they need, and the linker's list if there is one.
+//! The order in which the dynamic linker searches objects, and which of them were there from the
+//! start. Pure: this reads the objects' own statements of what they need, and the linker's list if
+//! there is one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +15,7 @@ pub(super) struct Linkage<'a> {
     pub file_name: &'a [u8],
 }
 
-/// The objects by the names that others need them by; of two with the same name the first.
+/// The objects by the names that others need them by; of two with the same name, the first.
 struct ByName<'a>(HashMap<&'a [u8], usize>);
 
 impl<'a> ByName<'a> {

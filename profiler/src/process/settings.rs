@@ -1,24 +1,24 @@
-//! How a process was set up from outside, as far as somebody asks for it by name.
+//! The environment and links of a process, as far as somebody asks for one by name.
 
 use std::path::Path;
 
 use super::Process;
 use crate::process::live::read_bounded;
 
-/// More than `execve` lets through on x86-64 (`MAX_ARG_STRLEN` for one string, a quarter of the stack for all).
+/// More bytes than `execve` accepts on x86-64 (`MAX_ARG_STRLEN` for one string, a quarter of the stack for all).
 const MAX_ENVIRONMENT_BYTES: u64 = 8 << 20;
 
 impl Process {
-    /// The value of an environment variable; none if it is not set or may not be read. A program may have changed
-    /// it: gperftools marks a value that it has used by a first byte which is no text. Nothing else of the
-    /// environment is kept.
+    /// The value of an environment variable; `None` if it is not set or residue may not read it. The program may
+    /// have changed the value: gperftools marks a value that it has used by a first byte that is no text. Residue
+    /// keeps nothing else of the environment.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<String> {
         let environment = read_bounded(&self.proc, "environ", MAX_ENVIRONMENT_BYTES).ok()?;
         value(&environment, name)
     }
 
-    /// What a symbolic link in its root directory says, not where that leads.
+    /// What a symbolic link in the process's root directory says, not where the link leads.
     #[must_use]
     pub fn link(&self, path: &str) -> Option<String> {
         self.root().read_link(Path::new(path)).ok()

@@ -13,12 +13,13 @@ use residue_ebpf::abi::{
 use crate::process::{Avma, Memory};
 use lines::Lines;
 
-/// Longest name that is read, bytes of text as stored; of longer ones the beginning.
-const MAX_NAME: usize = 256;
-/// Longest file name, alike.
-const MAX_PATH: usize = 1 << 10;
-/// Longest line table, bytes. That of a function of 100,000 lines is half as long. Of longer ones the
+/// The longest name that residue reads, in bytes of text as stored; of a longer name it reads the
 /// beginning.
+const MAX_NAME: usize = 256;
+/// The longest file name, in the same terms.
+const MAX_PATH: usize = 1 << 10;
+/// The longest line table that residue reads, in bytes; of a longer one it reads the beginning. The
+/// table of a function of 100,000 lines is half as long.
 const MAX_LINE_TABLE: u64 = 1 << 20;
 /// `PyASCIIObject.length` and `.state` (Include/cpython/unicodeobject.h).
 const STRING_LENGTH: u64 = 16;
@@ -38,8 +39,8 @@ pub enum LineTable {
     Locations,
 }
 
-/// Where a version keeps the parts of a code object and of strings, bytes. From the debug information
-/// of the same builds as the layouts of frames.
+/// Where a version keeps the parts of a code object and of strings, in bytes. The offsets come from the
+/// debug information of the same builds as the layouts of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CodeOffsets {
     /// `co_firstlineno`
@@ -50,14 +51,15 @@ pub struct CodeOffsets {
     pub name: u64,
     /// `co_linetable`, or `co_lnotab` where there is none.
     pub line_table: u64,
-    /// How that is written.
+    /// The format of the line table.
     pub format: LineTable,
-    /// Where the text of an ASCII string begins, and of any other.
+    /// Where the text of an ASCII string begins, and the text of any other.
     pub text: [u64; 2],
 }
 
 impl CodeOffsets {
-    /// The pointers to what names a code object, for the kernel side to keep what is freed.
+    /// The pointers to what names a code object. The kernel side follows them to keep the names of freed
+    /// code.
     #[must_use]
     pub const fn pointers(&self) -> CodePointers {
         CodePointers([
@@ -67,7 +69,7 @@ impl CodeOffsets {
         ])
     }
 
-    /// Those of a version, given as major and minor number.
+    /// The offsets of a version, given as major and minor number.
     #[must_use]
     pub const fn of(version: (u8, u8)) -> Option<Self> {
         let old = Self {
@@ -109,12 +111,12 @@ pub struct CodeObject {
     name: String,
     filename: String,
     first_line: u32,
-    /// None where the table could not be read.
+    /// Empty where residue could not read the table.
     lines: Lines,
 }
 
 impl CodeObject {
-    /// Reads the code object at `address`; `None` if that is none, or none that can be read.
+    /// Reads the code object at `address`; `None` if there is none, or residue cannot read it.
     pub fn read(memory: &impl Memory, offsets: &CodeOffsets, address: Avma) -> Option<Self> {
         let field = |offset| address.checked_add(offset);
         let text = |offset, limit| string(memory, offsets, memory.pointer(field(offset)?)?, limit);
@@ -136,14 +138,14 @@ impl CodeObject {
         })
     }
 
-    /// Bytes of memory that it takes.
+    /// How many bytes of memory the code object takes here.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         let text = self.name.capacity() + self.filename.capacity();
         size_of::<Self>() + text + self.lines.bytes()
     }
 
-    /// The qualified name from 3.11 on, else the bare one.
+    /// The qualified name from 3.11 on, else the bare name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -155,8 +157,8 @@ impl CodeObject {
         &self.filename
     }
 
-    /// The line of an instruction, given in code units of two bytes; that of the definition before
-    /// the first. `None` where the instruction belongs to no line.
+    /// The line of an instruction, which is a number of code units of two bytes; before the first
+    /// instruction, the line of the definition. `None` where the instruction belongs to no line.
     #[must_use]
     pub fn line(&self, instruction: u32) -> Option<u32> {
         if instruction == NOT_STARTED {
@@ -188,7 +190,7 @@ fn string(
 ) -> Option<String> {
     let length = memory.u64(address.checked_add(STRING_LENGTH)?)?;
     let state = memory.u32(address.checked_add(STRING_STATE)?)?;
-    // `interned` takes two bits, `kind` three, `compact` and `ascii` one each. (Alike from 3.8 to 3.13.)
+    // `interned` takes two bits, `kind` three, `compact` and `ascii` one each, in 3.8 to 3.13 alike.
     let (width, compact, ascii) = (state >> 2 & 7, state >> 5 & 1, state >> 6 & 1);
     if compact == 0 || !matches!(width, 1 | 2 | 4) {
         return None;

@@ -14,8 +14,8 @@ use iced_x86::{Code, Decoder, DecoderOptions, FlowControl};
 
 use crate::process::{Avma, Memory};
 
-/// How the documentation of the methods that put an item in begins: `put` and `put_nowait`, neither of which calls the
-/// other (Modules/_queuemodule.c).
+/// How the documentation of the methods that put an item in begins: `put` and `put_nowait`. Neither calls the other
+/// (Modules/_queuemodule.c).
 const PUT: [&[u8]; 2] = [b"put($self, /, item, ", b"put_nowait($self, /, item)"];
 /// How the documentation of the methods that take an item out begins: `get` and `get_nowait`.
 const TAKE: [&[u8]; 2] = [b"get($self, /, ", b"get_nowait($self, /)"];

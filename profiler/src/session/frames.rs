@@ -1,4 +1,4 @@
-//! From frames as the kernel side takes them to frames with names, each looked up once.
+//! Turns frames as the kernel side takes them into frames with names, and looks each one up once.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,20 +17,20 @@ use crate::{
     drain::RawStack,
 };
 
-/// How many places in Python code are told apart. More than any application has: a target can make up
-/// as many as it likes.
+/// How many places in Python code residue tells apart. The number is more than any application has: a target
+/// can make up as many as it likes.
 const MAX_PYTHON_FRAMES: usize = 1 << 18;
-/// What stands for the others.
+/// The frame that stands for all others.
 const NO_ROOM: PythonFrame = PythonFrame {
     code: 0,
     instruction: 0,
 };
 
-/// Every frame of a recording. A module is an object that a frame may lie in, and has its id.
+/// Every frame of a recording. A module is an object in which a frame may lie, and has the object's id.
 #[derive(Default)]
 pub struct FrameTable {
     names: Names,
-    /// Frames that lack names.
+    /// How many frames lack names.
     given_up: u64,
     notes: Vec<String>,
     frame_ids: HashMap<RawFrame, u32>,
@@ -54,7 +54,7 @@ impl FrameTable {
         }
     }
 
-    /// How many Python frames stand for others because there were too many.
+    /// How many Python frames [`NO_ROOM`] stands for.
     pub const fn unnamed(&self) -> u64 {
         self.unnamed
     }
@@ -75,9 +75,9 @@ impl FrameTable {
         })
     }
 
-    /// The modules and frames that are new, and those whose names have come since. A frame without names yet
-    /// is there all the same, for the stacks that it is in, and once more when its names have come. They are
-    /// waited for until `deadline`.
+    /// The modules and frames that are new, and the frames whose names have come since. A frame without names
+    /// yet comes at once, for the stacks that it is in, and again when its names have come. Waits for names
+    /// until `deadline`.
     pub fn take_new(
         &mut self,
         code: &Code,
@@ -107,19 +107,20 @@ impl FrameTable {
         (self.new_modules(code), frames)
     }
 
-    /// What whoever records should know of files whose symbols could not be read.
+    /// Notes for the user about files whose symbols residue could not read.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }
 
-    /// How many frames lack a name that cannot be looked up, takes too much room, or has taken too long so far.
+    /// How many frames lack a name so far that residue cannot look up, or that takes too much room, or has
+    /// taken too long.
     pub fn nameless(&self) -> u64 {
         self.given_up + self.names.unanswered() as u64
     }
 
-    /// Puts the names that have come into frames, and adds the frames that are there already.
+    /// Puts the names that have come into `frames`, and adds the frames that residue has returned before.
     fn name(&mut self, frames: &mut Vec<Frame>, deadline: Instant) {
-        let new: HashMap<u32, usize> = frames.iter().map(|it| it.id).zip(0..).collect();
+        let new: HashMap<u32, usize> = frames.iter().map(|frame| frame.id).zip(0..).collect();
         for named in self.names.answered(deadline) {
             let Named {
                 places:

@@ -1,8 +1,8 @@
 //! Starts a command so that its very first allocation counts.
 //!
-//! The child waits before its exec until the kernel side knows it as *launching*. From then on the
-//! kernel side stops it (SIGSTOP) at exec and whenever it maps code, until the C library is there:
-//! nothing can allocate before that, and after it the probes are in.
+//! The child waits before its exec until the kernel side knows it as *launching*. From then on the kernel side
+//! stops the child (SIGSTOP) at exec and whenever the child maps code, until the C library is there: nothing can
+//! allocate before that, and after it the probes are in.
 
 use std::{
     ffi::OsString,
@@ -28,7 +28,7 @@ use crate::{probes::SitePolicy, process::Process, signal_mask};
 /// How long a program may take from exec until its C library is mapped. Loading hundreds of
 /// libraries, each with a stop, takes under a second.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often the child's state is looked at.
+/// How often residue looks at the child's state.
 const POLL: Duration = Duration::from_micros(500);
 /// File names of C libraries: glibc's, and musl's, which is its dynamic linker as well.
 const C_LIBRARIES: [&str; 3] = ["libc.so", "ld-musl", "libc.musl"];
@@ -42,7 +42,8 @@ pub fn end_held() -> bool {
     held.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
 }
 
-/// A child that does not run its program yet. When this is dropped it goes on: else it would stand still for ever.
+/// A child that does not run its program yet. Dropping this value lets the child go on: otherwise it would stand
+/// still for ever.
 struct Hold(Pid);
 
 impl Hold {
@@ -64,12 +65,12 @@ pub struct Launch {
     hold: Hold,
     name: String,
     go: OwnedFd,
-    /// `Command::spawn` returns only after the exec, so it waits in a thread of its own.
+    /// `Command::spawn` returns only after the exec, so a thread of its own waits for it.
     spawned: JoinHandle<io::Result<Child>>,
 }
 
 impl Launch {
-    /// Forks. The child waits.
+    /// Forks the child, which then waits.
     ///
     /// # Errors
     ///
@@ -91,11 +92,11 @@ impl Launch {
             rustix::io::write(&pid_in, &getpid().as_raw_nonzero().get().to_ne_bytes())?;
             match rustix::io::read(&wait, &mut [0])? {
                 0 => Err(io::ErrorKind::Interrupted.into()),
-                // What somebody has sent meanwhile is meant for it.
+                // The command is to get the signals that somebody has sent meanwhile.
                 _ => signal_mask::restore(),
             }
         };
-        // SAFETY: only system calls on descriptors that the child has inherited.
+        // SAFETY: the closure makes only system calls, on descriptors that the child has inherited.
         unsafe { command.pre_exec(tell_and_wait) };
         let spawned = thread::Builder::new()
             .name("launch".to_owned())
@@ -119,12 +120,12 @@ impl Launch {
         self.hold.0
     }
 
-    /// Lets the child run its program, up to where its C library is mapped; there it stands still
-    /// until [`Held::release`].
+    /// Lets the child run its program up to where its C library is mapped. There the child stands still until
+    /// [`Held::release`].
     ///
     /// # Errors
     ///
-    /// When the program cannot be run, or must not be recorded.
+    /// When residue cannot run the program, or must not record it.
     pub fn run_to_c_library(
         self,
         sites: SitePolicy,
@@ -152,7 +153,7 @@ impl Launch {
             thread::sleep(POLL);
         };
         if ready.is_err() {
-            // It is ours, has not begun its work, and would stand still for ever.
+            // The child is residue's own, has not begun its work, and would stand still for ever.
             let _ = kill_process(pid, Signal::KILL);
         }
         match self.spawned.join() {
@@ -180,7 +181,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Lets it go on.
+    /// Lets the command go on.
     pub fn release(self) -> Launched {
         drop(self.hold);
         self.launched
@@ -194,7 +195,7 @@ pub struct Launched {
 }
 
 impl Launched {
-    /// How it ended; none while it runs.
+    /// How the command ended; `None` while it runs.
     pub fn status(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             self.status = self.child.try_wait().ok().flatten();
@@ -202,7 +203,7 @@ impl Launched {
         self.status
     }
 
-    /// Whether it is this process.
+    /// Whether the command is the process with this PID.
     pub fn is(&self, pid: i32) -> bool {
         self.child.id().cast_signed() == pid
     }
@@ -227,7 +228,7 @@ fn describe_status(status: ExitStatus) -> String {
     }
 }
 
-/// Those that programs are usually killed by.
+/// The signals that usually kill programs, and their names.
 const SIGNALS: [(i32, &str); 12] = [
     (libc::SIGHUP, "SIGHUP"),
     (libc::SIGINT, "SIGINT"),
@@ -245,7 +246,7 @@ const SIGNALS: [(i32, &str); 12] = [
 
 /// Lets a stopped child go on.
 fn resume(pid: Pid) {
-    // If it is gone, that is found out where it is waited for.
+    // If the child is gone, the wait for it finds that out.
     let _ = kill_process(pid, Signal::CONT);
 }
 
@@ -264,7 +265,7 @@ fn stopped(pid: Pid) -> io::Result<bool> {
     }
 }
 
-/// The process and what to probe, if its C library is there.
+/// The process and what to probe there, if its C library is mapped.
 fn look(pid: Pid, sites: SitePolicy) -> Result<Option<(Process, Discovered)>, SessionError> {
     let process = Process::open(pid.as_raw_nonzero().get())?;
     let objects = process.loaded_objects().objects;

@@ -1,4 +1,4 @@
-//! What the system lets residue have: its own limits, raised as far as they may be.
+//! The limits on residue's own open files and address space, which residue raises as far as it may.
 
 use std::sync::OnceLock;
 
@@ -6,29 +6,31 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::SessionError;
 
-/// How much address space a recording needs beside its live set. Python and Node could be recorded with 320 MiB in
-/// all, and not with 280: each thread has a stack and an arena, and a failed allocation ends residue without a word.
+/// How many bytes of address space a recording needs beside its live set. Residue could record Python and Node with
+/// 320 MiB in all, and not with 280: each thread has a stack and an arena, and a failed allocation ends residue
+/// without a word.
 const ADDRESS_SPACE: u64 = 512 << 20;
-/// What a live allocation takes of the live set, which is mapped.
+/// How many bytes a live allocation takes in the live set, which residue maps.
 const LIVE_BYTES: u64 = 43;
 
-/// The limits on open files and on address space, as they were at first.
+/// The limits on open files and on address space, as they were when residue began.
 static BEFORE: OnceLock<[(Resource, Rlimit); 2]> = OnceLock::new();
 
-/// Raises the soft limits: each probe takes two open files. `max_live` allocations will be tracked.
+/// Raises the soft limits: each probe takes two open files, and residue is to track `max_live` allocations.
 ///
 /// # Errors
 ///
-/// When the hard limit on address space is too low. It would fail anywhere, and say nothing of the limit.
+/// When the hard limit on address space is too low. Otherwise residue would fail anywhere, and say nothing of the
+/// limit.
 pub fn raise(max_live: u32) -> Result<(), SessionError> {
-    let limits = [Resource::Nofile, Resource::As].map(|it| (it, getrlimit(it)));
+    let limits = [Resource::Nofile, Resource::As].map(|resource| (resource, getrlimit(resource)));
     BEFORE.get_or_init(|| limits);
     for (resource, limit) in limits {
         let raised = Rlimit {
             current: limit.maximum,
             ..limit
         };
-        // What is refused is as it was.
+        // If the kernel refuses, the limit stays as it was.
         let _ = setrlimit(resource, raised);
     }
     let needed = ADDRESS_SPACE + LIVE_BYTES * u64::from(max_live);
@@ -38,7 +40,7 @@ pub fn raise(max_live: u32) -> Result<(), SessionError> {
     }
 }
 
-/// Gives a command the limits that it would have without us. Makes system calls only.
+/// Gives a command the limits that it would have without residue. Makes system calls only.
 ///
 /// # Errors
 ///

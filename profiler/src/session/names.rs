@@ -1,5 +1,5 @@
-//! Looks the names of native frames up in a thread of its own. A recording never waits for it longer than it
-//! wants to: what is not answered in time is answered later, or has no name.
+//! Looks the names of native frames up in a thread of its own. A recording waits for that thread no longer than it
+//! wants to: an answer that does not come in time comes later, or the frame has no name.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -23,23 +23,24 @@ use crate::{
 pub struct Places {
     /// The object.
     pub object: u16,
-    /// The number of each frame, and where it returns to, file offset.
+    /// The number of each frame, and the file offset that it returns to.
     pub frames: Vec<(u32, u64)>,
 }
 
-/// What was found for some places.
+/// The answer for some places.
 pub struct Named {
-    /// As they were asked for.
+    /// The places, as in the question.
     pub places: Places,
-    /// The functions of each; none where there are none.
+    /// The functions of each place; none where there are none.
     pub symbols: Vec<Vec<Symbol>>,
-    /// What whoever records should know, told once.
+    /// A note for the user, which comes once.
     pub note: Option<String>,
-    /// At how many of them names are missing that could not be read, or found no room.
+    /// At how many of the places names are missing that residue could not read, or that found no room.
     pub nameless: u64,
 }
 
-/// A question, with all that its answer needs: the process, and the object's name, may be gone by then.
+/// A question, with all that its answer needs: the process and the object's name may be gone when the thread
+/// answers.
 struct Job {
     places: Places,
     path: PathBuf,
@@ -48,11 +49,11 @@ struct Job {
     build_id: Option<Vec<u8>>,
 }
 
-/// See the module documentation.
+/// The thread that looks names up, and how many questions it still has.
 pub struct Names {
     jobs: Sender<Job>,
     answers: Receiver<Named>,
-    /// How many frames were asked for and not answered yet.
+    /// How many frames have a question without an answer.
     unanswered: usize,
 }
 
@@ -60,9 +61,9 @@ impl Default for Names {
     fn default() -> Self {
         let (jobs, work) = channel::<Job>();
         let (done, answers) = channel();
-        // Ends when this is dropped, and with it the last sender of jobs.
+        // The thread ends when this value, and with it the last sender of jobs, is dropped.
         let reader = thread::Builder::new().name("names".to_owned());
-        // Without room for a thread nobody takes jobs, and nothing has a name.
+        // If the thread cannot be started, nobody takes jobs, and nothing has a name.
         let _ = reader.spawn(move || {
             let mut worker = Worker {
                 symbolizer: Symbolizer::with_helper(),
@@ -83,8 +84,8 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Asks for the names of places in an object. Returns whether there is anybody to ask; there is nothing to ask
-    /// of an object that cannot be read.
+    /// Asks for the names of places in an object. Returns whether the question is on its way: without a thread
+    /// there is nobody to ask, and about an object that residue cannot read there is nothing to ask.
     pub fn ask(&mut self, object: &Object, places: Places) -> bool {
         let Some(file) = object.file.clone() else {
             return true;
@@ -104,7 +105,7 @@ impl Names {
         is_asked
     }
 
-    /// What is answered by now, or, if that is not all, by `deadline`.
+    /// The answers that have come by now or, if some are missing, by `deadline`.
     pub fn answered(&mut self, deadline: Instant) -> Vec<Named> {
         let mut answered = Vec::new();
         while self.unanswered > 0 {
@@ -118,21 +119,21 @@ impl Names {
         answered
     }
 
-    /// How many frames are not answered yet.
+    /// How many frames have no answer yet.
     pub const fn unanswered(&self) -> usize {
         self.unanswered
     }
 }
 
-/// Whoever answers.
+/// The thread's state.
 struct Worker {
     symbolizer: Symbolizer,
-    /// That debug files in a root cannot be opened is told once.
+    /// Whether the note that residue cannot open debug files in a root has been made.
     is_barred_told: bool,
 }
 
 impl Worker {
-    /// A file must not end the recording, even if it finds a defect of ours.
+    /// Answers a question. A panic over a file must not end the recording, even if it shows a defect of residue's.
     fn answer(&mut self, job: Job) -> Named {
         let module = job.module();
         let answer = catch_unwind(AssertUnwindSafe(|| job.answer(&mut self.symbolizer)));
@@ -153,7 +154,7 @@ impl Worker {
     }
 }
 
-/// What is said where residue is root, and may not be anybody else.
+/// The note for a residue that is root, and may not act for anybody else.
 const BARRED: &str = "no debug files are read in the roots of processes, and functions there may have no names: \
                       give residue CAP_SETUID and CAP_SETGID";
 
@@ -180,7 +181,7 @@ impl Job {
 
     fn answer(&self, symbolizer: &mut Symbolizer) -> Answer {
         let frames = self.places.frames.iter();
-        let addresses: Vec<_> = frames.map(|it| CodeAddress::Return(it.1)).collect();
+        let addresses: Vec<_> = frames.map(|frame| CodeAddress::Return(frame.1)).collect();
         if symbolizer.has_given_up(self.module()) {
             return (self.no_names(), None, self.count());
         }

@@ -1,9 +1,9 @@
-//! The Python of followed processes: where it is, and what its code objects are called.
+//! The Python of followed processes: where the interpreter is, and the names of its code objects.
 //!
-//! A code object is read as soon as a stack has shown it, and once. The kernel side takes its id back
-//! when the interpreter frees it; an id that is still in use after the reading was so all the while,
-//! so that what was read belongs to it. Of one that is freed before it was read, the kernel side sends
-//! what names it.
+//! Residue reads a code object once, as soon as a stack has shown it. The kernel side takes the
+//! object's id back when the interpreter frees the object. If the id is still in use after the
+//! reading, it was in use all the while, so what residue read belongs to it. If the interpreter frees
+//! the object before residue reads it, the kernel side sends the parts that name it.
 
 use std::{
     collections::HashMap,
@@ -23,30 +23,31 @@ use crate::{
     symbolize::Symbol,
 };
 
-/// What a code object is called that was freed before it could be read.
+/// The name of a code object that was freed before residue could read it.
 const STALE: &str = "<stale code>";
-/// What a code object is called for which there was no room.
+/// The name of a code object for which there was no room.
 const UNKNOWN: &str = "<unknown code>";
-/// How much memory code objects may take, bytes: about 100,000 of an application's functions.
+/// How many bytes of memory code objects may take: about 100,000 functions of an application.
 const MAX_KEPT: usize = 64 << 20;
-/// Address bits of a code object's key.
+/// The address bits of a code object's key.
 const ADDRESS: u64 = (1 << residue_ebpf::abi::heap::ADDRESS_BITS) - 1;
 
-/// How often structures that change while they are looked at are looked at, and how long apart.
+/// How often residue looks at structures that change meanwhile, and how long it pauses between two
+/// looks.
 const LOOKS: u32 = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(3);
 
 /// The interpreter of one process.
 pub struct Python {
-    /// Where its frames are.
+    /// The interpreter, with where its frames are.
     pub interpreter: Interpreter,
-    /// The file that holds it.
+    /// The file that holds the interpreter.
     pub file: FileKey,
-    /// As the process names it.
+    /// The file's path, as the process names it.
     pub path: PathBuf,
-    /// What that file's symbols say.
+    /// The symbols of that file.
     pub symbols: PythonSymbols,
-    /// Where it was loaded.
+    /// Where the file was loaded.
     pub bias: LoadBias,
     /// The memory of the process.
     pub memory: ProcessMemory,
@@ -54,11 +55,11 @@ pub struct Python {
 
 impl Python {
     /// Looks for an interpreter among the objects of a process, and checks that its structures are
-    /// where they are thought to be.
+    /// where residue expects them.
     ///
     /// # Errors
     ///
-    /// When there is one whose frames cannot be walked.
+    /// When there is an interpreter whose frames residue cannot walk.
     pub fn find(
         process: &Process,
         objects: &[LoadedObject],
@@ -68,7 +69,7 @@ impl Python {
         };
         for object in objects {
             let name = file_name(&object.path);
-            // Whoever embeds Python links its library, or has all of it in the program.
+            // A program that embeds Python links its library, or has all of it in the program file.
             if object.path != process.exe() && !name.starts_with("libpython") {
                 continue;
             }
@@ -91,11 +92,11 @@ impl Python {
         Ok(None)
     }
 
-    /// The stack of each of its threads, up to `limit` frames of it.
+    /// The stack of each thread, with up to `limit` frames.
     ///
     /// # Errors
     ///
-    /// When its threads do not stay the same for long enough to be listed.
+    /// When the list of threads keeps changing while residue reads it.
     pub fn stacks(&self, limit: usize) -> Result<Vec<ThreadStack>, PythonRefusal> {
         let Interpreter {
             version,
@@ -106,7 +107,7 @@ impl Python {
         settled(|| structures.stacks(&self.memory, limit).map_err(refused))
     }
 
-    /// What the kernel side keeps of code that is freed.
+    /// The pointers by which the kernel side keeps the names of freed code.
     pub const fn code_pointers(&self) -> CodePointers {
         self.interpreter.structures.offsets.code.pointers()
     }
@@ -121,13 +122,14 @@ fn file_name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// musl's loader is its C library as well.
+/// Whether the process runs on musl, whose loader is its C library as well.
 fn has_musl(objects: &[LoadedObject]) -> bool {
     let mut names = objects.iter().map(|object| file_name(&object.path));
     names.any(|name| name.starts_with("ld-musl") || name.starts_with("libc.musl"))
 }
 
-/// Threads that run meanwhile may be in the middle of anything: what does not fit once may fit next.
+/// Looks several times: threads that run meanwhile may be in the middle of anything, so what does not
+/// fit once may fit next.
 fn settled<T>(mut look: impl FnMut() -> Result<T, PythonRefusal>) -> Result<T, PythonRefusal> {
     for _ in 1..LOOKS {
         match look() {
@@ -142,19 +144,19 @@ fn symbols(object: &LoadedObject) -> Option<PythonSymbols> {
     PythonSymbols::read(&object.opened.data())
 }
 
-/// The code objects of a recording, by id: those that were of use last. One that is forgotten is read
-/// again when it is needed.
+/// The code objects of a recording by id: the ones that were of use last. Residue reads a forgotten
+/// one again when it needs it.
 #[derive(Default)]
 pub struct CodeObjects {
     recent: HashMap<u32, Option<CodeObject>>,
     older: HashMap<u32, Option<CodeObject>>,
-    /// Of the recent ones.
+    /// How many bytes the recent code objects take.
     bytes: usize,
     stale: u64,
 }
 
 impl CodeObjects {
-    /// Reads the code object of a frame, if it was not seen before.
+    /// Reads the code object of a frame, if residue has not seen it before.
     pub fn learn(&mut self, frame: PythonFrame, python: Option<&Python>, drain: &mut Drain) {
         let id = frame.code;
         if self.recent.contains_key(&id) {
@@ -171,8 +173,8 @@ impl CodeObjects {
         self.keep(id, code);
     }
 
-    /// Takes what the kernel side has kept of a code object. To be called after [`Self::learn`], which
-    /// may have come too late for it.
+    /// Takes what the kernel side has kept of a code object. Call this after [`Self::learn`], which
+    /// may have come too late for the object.
     pub fn learn_freed(&mut self, freed: &FreedCode, python: Option<&Python>) {
         let [object, ..] = &freed.parts;
         let code = python.and_then(|python| python.read(freed, Avma(object.address)));
@@ -181,7 +183,7 @@ impl CodeObjects {
         }
     }
 
-    /// How many places could not be named because their code was gone.
+    /// How many places have no name because their code was gone.
     pub const fn stale(&self) -> u64 {
         self.stale
     }
@@ -201,7 +203,7 @@ impl CodeObjects {
         }
     }
 
-    /// The function and line of a frame, to be asked for once.
+    /// The function and line of a frame. Ask once for each frame.
     pub fn symbol(&mut self, frame: PythonFrame) -> Symbol {
         let unnamed = |name: &str| Symbol {
             name: name.to_owned(),

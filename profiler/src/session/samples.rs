@@ -23,21 +23,21 @@ use crate::{
     private_file,
 };
 
-/// The file that samples of stacks go to.
+/// A file of stack samples, in the format above.
 pub struct SampleFile(BufWriter<File>);
 
 impl SampleFile {
-    /// Makes the file, or empties it.
+    /// Makes the file. Fails if something is there already.
     pub fn create(path: &Path) -> io::Result<Self> {
         Ok(Self(BufWriter::new(private_file::create(path)?)))
     }
 
-    /// Adds a sample of a process that maps its code so.
+    /// Adds a sample of a process whose code lies at `code`.
     pub fn add(&mut self, sample: &StackSample, code: &[CodeMapping]) -> io::Result<()> {
         let walked = sample.walked as usize;
         let kept = walked.min(MAX_FRAMES);
         let mut frames = in_order(sample.frames[..kept].to_vec(), walked);
-        // What walks them again knows native frames alone.
+        // The walkers in the tests know native frames alone.
         frames.retain(|frame| frame.object != PYTHON);
         let stack = &sample.stack[..(sample.stack_bytes as usize).min(SAMPLE_BYTES)];
         let out = &mut self.0;
@@ -61,13 +61,13 @@ impl SampleFile {
         out.write_all(stack)
     }
 
-    /// Writes what is still held back.
+    /// Writes what is still in the buffer.
     pub fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
 }
 
-/// Where the process has a frame; zero if it has unmapped it since.
+/// Where the process has a frame; zero if the process has unmapped the code since.
 fn avma(frame: RawFrame, code: &[CodeMapping]) -> u64 {
     if frame.object == NO_OBJECT {
         return frame.offset;
@@ -83,7 +83,7 @@ fn avma(frame: RawFrame, code: &[CodeMapping]) -> u64 {
     of_object.filter_map(into).next().unwrap_or(0)
 }
 
-/// Where samples of stacks go, if any are wanted.
+/// The file for samples of stacks, if the configuration names one.
 pub fn sample_file(config: &Config) -> Result<Option<SampleFile>, SessionError> {
     let create = |path: &PathBuf| SampleFile::create(path);
     let file = config.samples.as_ref().map(create).transpose();

@@ -1,29 +1,30 @@
-//! What wakes a recording, and whom that disturbs.
+//! What wakes a recording, and how residue avoids disturbing others then.
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Wakes when there is something to read.
+/// Makes a descriptor wake the recording when there is something to read.
 pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd stands for one open file for as long as it lives.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
-/// Has the scheduler not interrupt anybody for us when we wake: what is watched goes first. What we read
-/// waits in buffers that hold seconds of it. Done once nothing more is started that would inherit it.
+/// Tells the scheduler to interrupt nobody when residue wakes: the watched processes go first. What
+/// residue reads waits in buffers that hold seconds of it. Call this once residue starts nothing more
+/// that would inherit the setting.
 pub fn give_way() {
     let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: plain syscalls about the current thread; `param` outlives them.
+    // SAFETY: plain system calls about the current thread; `param` outlives them.
     unsafe {
-        // Whoever has chosen otherwise for us keeps that. Where it is refused, nothing is lost.
+        // If somebody has chosen another policy for residue, it stays. A refusal loses nothing.
         if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
             libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const param);
         }
     }
 }
 
-/// Ticks that are skipped, not made up for, when work took longer.
+/// Ticks of this period. If work took longer than a period, the ticks skip it, and do not catch up.
 pub fn ticks(period: Duration) -> tokio::time::Interval {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);

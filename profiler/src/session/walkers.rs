@@ -1,4 +1,5 @@
-//! What of a process's settings has its allocator take stacks.
+//! Finds the profilers that take stacks in a process, such as a heap profiler of the process's own
+//! allocator.
 
 use crate::{
     probes::{
@@ -8,10 +9,10 @@ use crate::{
     process::{LoadedObject, Memory as _, Process, ProcessMemory, Svma},
 };
 
-/// Options of jemalloc are a line; longer ones are cut.
+/// The most bytes of jemalloc's options that residue reads: they are one line.
 const MAX_OPTIONS_BYTES: usize = 1024;
 
-/// What takes stacks by itself in a process with these objects, a sentence each.
+/// What takes stacks by itself in a process with these objects, one sentence each.
 pub fn notes(process: &Process, loaded: &[LoadedObject], scope: &[ScopeObject]) -> Vec<String> {
     let variables = |names: &[&str]| -> Vec<String> {
         let set = names.iter().filter_map(|name| process.variable(name));
@@ -27,7 +28,8 @@ pub fn notes(process: &Process, loaded: &[LoadedObject], scope: &[ScopeObject]) 
     walkers::walkers(scope, settings)
 }
 
-/// What jemalloc has made of its options, where its symbols are there; else the options.
+/// Whether jemalloc profiles: by what it has made of its options, if its symbols are there, else by
+/// the options.
 fn jemalloc_profiles(
     (process, loaded, scope): (&Process, &[LoadedObject], &[ScopeObject]),
     variables: &[String],

@@ -1,9 +1,9 @@
-//! Finds the separate debug file of a module, and the file that several of those share.
+//! Finds the separate debug file of a module, and the file that several debug files share.
 //!
-//! Where one lies is what a target says: in its root, in the name that a module states (`.gnu_debuglink`), in
-//! the build id that it states. So names are followed inside a root only, a stated name is that of a file and
-//! of no directory, and a file counts only if it is of the same build: it has the module's build id, or the
-//! checksum that the module states.
+//! The target says where a debug file lies: by its root, by the name that a module states (`.gnu_debuglink`),
+//! and by the build id that the module states. So this follows names inside a root only. A stated name has to
+//! be that of a file, without a directory. And a file counts only if it is of the same build: it has the
+//! module's build id, or the checksum that the module states.
 
 use std::{
     ffi::OsStr,
@@ -22,19 +22,19 @@ use crate::{
 const DEBUG_DIRECTORIES: [&str; 2] = ["usr/lib/debug", "lib/debug"];
 /// Build ids are 16 bytes (MD5, UUID) or 20 (SHA-1); shorter ones are no identity.
 const MIN_BUILD_ID_BYTES: usize = 8;
-/// A linked object has some ten.
+/// The most segments. A linked object has some ten.
 const MAX_SEGMENTS: usize = 4096;
-/// The largest file whose checksum is taken, bytes: all of it has to be read for that.
+/// The largest file whose checksum residue takes, in bytes: that takes reading all of it.
 const MAX_CHECKED: u64 = 1 << 30;
-/// How much is read at a time for a checksum, bytes.
+/// How many bytes residue reads at a time for a checksum.
 const PIECE: u64 = 1 << 20;
 
-/// A file that was found, and where.
+/// A file that the search has found, and where.
 pub(super) struct Found<'a> {
-    /// It.
+    /// The file.
     pub(super) file: TargetFile,
     root: &'a Root,
-    /// Its name in that root.
+    /// The file's name in that root.
     path: PathBuf,
 }
 
@@ -61,7 +61,7 @@ pub(super) fn segments(module: &TargetFile) -> Option<Vec<Segment>> {
     })
 }
 
-/// The address, in the file's own terms, of what lies at `offset` in the module. Offsets in no segment become
+/// The address, in the file's own terms, of the byte at `offset` in the module. An offset in no segment becomes
 /// an address where nothing is.
 pub(super) fn svma(segments: &[Segment], offset: u64) -> u64 {
     let found = segments.iter().find_map(|segment| {
@@ -71,7 +71,7 @@ pub(super) fn svma(segments: &[Segment], offset: u64) -> u64 {
     found.unwrap_or(u64::MAX)
 }
 
-/// Looks for what belongs to one module: in the target's root, and in ours.
+/// The search for the files that belong to one module: in the target's root, and in residue's own.
 pub(super) struct Search<'a> {
     module: ModuleFile<'a>,
     roots: Vec<&'a Root>,
@@ -90,8 +90,9 @@ impl<'a> Search<'a> {
         found.or_else(|| self.by_link())
     }
 
-    /// What the module, or its debug file, has in common with others, and its build id. It is looked for where
-    /// that was found and nowhere else: whose file it is decides what it may refer to.
+    /// The file that the module, or its debug file, shares with others, and that file's build id. The search
+    /// looks only in the root in which it found the debug file: the owner of a file decides what the file may
+    /// refer to.
     pub(super) fn shared(&self, debug: Option<&Found<'a>>) -> Option<(TargetFile, Vec<u8>)> {
         let of = debug.map_or(self.module.file, |found| &found.file);
         let (name, build_id) = with_elf(of, |elf| {
@@ -146,8 +147,8 @@ fn open(root: &Root, path: PathBuf) -> Option<Found<'_>> {
     Some(Found { file, root, path })
 }
 
-/// The places of a debug file that a module names (GDB manual, "Separate Debug Files"). Those beside the module
-/// are in the target's root only.
+/// The places of a debug file that a module names (GDB manual, "Separate Debug Files"). The places beside the
+/// module are in the target's root only.
 fn linked(module: &Path, name: &OsStr, is_targets: bool) -> Vec<PathBuf> {
     let directory = module.parent().unwrap_or(Path::new("/"));
     let below = directory.strip_prefix("/").unwrap_or(directory);
@@ -163,13 +164,13 @@ fn linked(module: &Path, name: &OsStr, is_targets: bool) -> Vec<PathBuf> {
     places
 }
 
-/// The name of a file, and of nothing that lies elsewhere.
+/// The name, if it is that of a file without a directory.
 fn file_name(name: &[u8]) -> Option<&OsStr> {
     let name = OsStr::from_bytes(name);
     (Path::new(name).file_name() == Some(name)).then_some(name)
 }
 
-/// `.build-id/xx/yyyy.debug`.
+/// The name of a debug file by its build id: `.build-id/xx/yyyy.debug`.
 fn build_id_name(build_id: &[u8]) -> Option<PathBuf> {
     let hex: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
     let is_identity = build_id.len() >= MIN_BUILD_ID_BYTES;
@@ -185,7 +186,7 @@ pub(super) fn has_build_id(file: &TargetFile, build_id: &[u8]) -> bool {
     with_elf(file, |elf| elf.build_id().ok().flatten() == Some(build_id)).unwrap_or(false)
 }
 
-/// CRC-32, which a debug link states.
+/// Whether the file has the CRC-32 that a debug link states.
 fn has_checksum(file: &TargetFile, stated: u32) -> bool {
     let mut checksum = flate2::Crc::new();
     let mut piece = vec![0; PIECE.min(file.bytes()) as usize];
@@ -202,7 +203,7 @@ fn has_checksum(file: &TargetFile, stated: u32) -> bool {
     at == file.bytes() && checksum.sum() == stated
 }
 
-/// Reads only what is asked for: debug files are large.
+/// Calls a function with the ELF file. Reads only the parts that the function needs: debug files are large.
 fn with_elf<T>(
     file: &TargetFile,
     read: impl FnOnce(&object::File<'_, &FileData<'_>>) -> T,

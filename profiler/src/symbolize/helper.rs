@@ -1,9 +1,10 @@
-//! A process of residue's own that looks names up, so that no file of a target can hurt the recorder: debug
-//! information may be made so that reading it takes all memory, never ends, or runs over the stack. The helper
-//! may be killed at any moment, may take so much memory and no more, and is started again when it is needed.
+//! The helper: a process of residue's own that looks names up, so that no file of a target can hurt the
+//! recorder. Somebody may make debug information so that reading it takes all memory, never ends, or overflows
+//! the stack. The recorder may kill the helper at any moment, limits its memory, and starts it again when it
+//! needs one.
 //!
-//! Both sides speak in messages: four bytes, little-endian, that state a length, and so many bytes of JSON. A
-//! question is followed by its answer.
+//! Both sides send messages: a length in four bytes, little-endian, and then that many bytes of JSON. An
+//! answer follows each question.
 
 use std::{
     io::{self, Read, Write},
@@ -23,16 +24,17 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::look_up::{Answer, Found, Here, LookUp, NoAnswer, Question};
 
-/// The subcommand that is the helper. Users do not give it.
+/// The subcommand that runs the helper. Users do not give it.
 pub const COMMAND: &str = "look-up-names";
-/// How long one answer may take. The largest debug files of real programs take some seconds, once.
+/// How long the helper may take for one answer. The largest debug files of real programs take some seconds,
+/// once.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How much memory the helper may take, bytes, what it has mapped included.
+/// How many bytes of address space the helper may take, mapped files included.
 const MEMORY: u64 = 4 << 30;
-/// No answer is longer, bytes: names of 16 MiB, of which JSON makes six times as much at most.
+/// The longest answer, in bytes: names of 16 MiB, which JSON makes six times as long at most.
 const MAX_ANSWER_BYTES: u32 = 128 << 20;
 
-/// Has a helper look names up.
+/// Looks names up in a helper.
 #[derive(Debug, Default)]
 pub(super) struct Helper(Option<Running>);
 
@@ -42,7 +44,7 @@ impl LookUp for Helper {
             Some(running) => running,
             None => Running::start().map_err(NoAnswer::Nobody)?,
         };
-        // One that gave no answer is dropped, and killed by that.
+        // If the helper gives no answer, this drops it, which kills it.
         let answer = running.ask(question)?;
         self.0 = Some(running);
         match answer {
@@ -53,10 +55,10 @@ impl LookUp for Helper {
     }
 }
 
-/// What goes back: the functions at each place, or why there are none.
+/// The answer: the functions at each place, or why there are none.
 type Message = Result<Found, String>;
 
-/// A helper under way, killed when dropped.
+/// A running helper. Dropping it kills it.
 #[derive(Debug)]
 struct Running {
     child: Child,
@@ -101,13 +103,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Fails only when it is gone already.
+        // This fails only when the helper is gone already.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// What is read until a deadline.
+/// A reader with a deadline.
 struct Timed<'a, R> {
     from: &'a mut R,
     deadline: Instant,
@@ -129,10 +131,10 @@ impl<R: Read + AsFd> Read for Timed<'_, R> {
 ///
 /// # Errors
 ///
-/// When whoever asks is gone.
+/// When the recorder is gone.
 pub fn answer_all(mut questions: impl Read, mut answers: impl Write) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // Never more than whoever started the recorder allows.
+    // The limit is never above the one that the recorder has.
     let most = getrlimit(Resource::As).maximum;
     let memory = Some(most.map_or(MEMORY, |most| most.min(MEMORY)));
     let limit = Rlimit {
@@ -145,7 +147,7 @@ pub fn answer_all(mut questions: impl Read, mut answers: impl Write) -> io::Resu
         maximum: Some(0),
     };
     setrlimit(Resource::Core, none)?;
-    // A core that goes to a program has no limit.
+    // The kernel sends a core dump to a program without any limit on its size.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let mut here = Here::new();
     loop {

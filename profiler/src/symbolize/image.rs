@@ -1,11 +1,11 @@
-//! A copy, in memory, of what symbolizing needs of an ELF file: its segments' headers, its symbol tables and
-//! its debug information.
+//! A copy, in memory, of what the symbolizer needs of an ELF file: the segments' headers, the symbol tables
+//! and the debug information.
 //!
-//! blazesym opens files by their names and maps them. It is given a copy instead, under a name that only the
-//! kernel makes (`/proc/PID/fd/N`): nobody can cut a copy off while it is mapped, it is not larger than what
-//! was agreed on, and it names no other file: the sections by which blazesym looks for debug files on its own
-//! are left out, or name a copy as well. Compressed sections are unpacked here, where it is counted how much
-//! comes out of them.
+//! blazesym opens files by their names and maps them. Residue gives it a copy instead, under a name that only
+//! the kernel makes (`/proc/PID/fd/N`). Nobody can cut a copy off while it is mapped, the copy is no larger
+//! than its budget, and it names no other file: residue leaves out the sections by which blazesym looks for
+//! debug files on its own, or makes them name a copy as well. Residue unpacks compressed sections here, where
+//! it counts how many bytes come out of them.
 
 mod budget;
 mod plan;
@@ -29,10 +29,10 @@ const ENDIAN: LittleEndian = LittleEndian;
 /// Why there is no copy of a file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ImageError {
-    /// Headers that contradict themselves, or a file that was cut off.
+    /// The headers contradict themselves, or somebody cut the file off.
     #[error("it is damaged, or was cut off while it was read")]
     Damaged,
-    /// Its symbol tables alone are more than may be read.
+    /// The symbol tables alone are larger than their budget.
     #[error("its symbol tables are too large")]
     TooLarge,
     /// There is no room for a copy.
@@ -40,20 +40,20 @@ pub(super) enum ImageError {
     NoMemory(#[from] std::io::Error),
 }
 
-/// The copy.
+/// The copy of a file.
 #[derive(Debug)]
 pub(super) struct Image {
-    /// Sealed: nobody writes to it any more.
+    /// The copy is sealed: nobody can write to it any more.
     _copy: File,
     path: PathBuf,
-    /// What the copy refers to.
+    /// The copy of the file that this copy refers to.
     _shared: Option<Box<Shared>>,
     taken: Taken,
 }
 
 impl Image {
-    /// Copies what is needed of a file, and of what it shares with other debug files, `shared`. If that fails,
-    /// the room for it is given back.
+    /// Copies what the symbolizer needs of a file, and of `shared`, which the file has in common with other
+    /// debug files. If that fails, this gives the room back.
     pub(super) fn of(
         file: &TargetFile,
         shared: Option<Shared>,
@@ -61,7 +61,10 @@ impl Image {
     ) -> Result<Self, ImageError> {
         let mut taken = Taken::default();
         let copy = Self::copy(file, shared.as_ref(), share, &mut taken);
-        taken += shared.as_ref().map(|it| it.image.taken).unwrap_or_default();
+        taken += shared
+            .as_ref()
+            .map(|shared| shared.image.taken)
+            .unwrap_or_default();
         let copy = copy.inspect_err(|_| share.give_back(taken))?;
         Ok(Self {
             path: PathBuf::from(format!(
@@ -86,34 +89,35 @@ impl Image {
         Ok(write::copy(file, &plan)?)
     }
 
-    /// What it has taken, with what it shares.
+    /// How many bytes the copy and its shared copy have taken.
     pub(super) fn taken(&self) -> Taken {
         self.taken
     }
 
-    /// A path that opens it, for as long as this exists, in this process and in its children.
+    /// A path that opens the copy, in this process and in its children, as long as this value exists.
     fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Asks for the functions at some places.
+    /// The question for the functions at some places.
     pub(super) fn question(&self, places: Places) -> Question {
         let copy = self.path.clone();
         Question { copy, places }
     }
 }
 
-/// What several debug files have in common is in a file of its own (dwz(1), `.gnu_debugaltlink`).
+/// The copy of what several debug files have in common, which is in a file of its own (dwz(1),
+/// `.gnu_debugaltlink`).
 #[derive(Debug)]
 pub(super) struct Shared {
     /// The copy of that file.
     pub(super) image: Image,
-    /// The build id that it has, and has to have.
+    /// The build id that the file has, and has to have.
     pub(super) build_id: Vec<u8>,
 }
 
 impl Shared {
-    /// The section that names the copy.
+    /// The bytes of the section that names the copy.
     fn link(&self) -> Vec<u8> {
         let mut link = self.image.path().as_os_str().as_encoded_bytes().to_vec();
         link.push(0);
@@ -122,7 +126,7 @@ impl Shared {
     }
 }
 
-/// The header of a section of this type, without anything in it.
+/// The header of an empty section of this type.
 fn no_section(sh_type: u32) -> SectionHeader64<LittleEndian> {
     SectionHeader64 {
         sh_name: U32::new(ENDIAN, 0),

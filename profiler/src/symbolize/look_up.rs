@@ -12,27 +12,27 @@ use serde::{Deserialize, Serialize};
 use super::Symbol;
 use super::room::{Room, keep};
 
-/// The longest name that is kept, in bytes. Real C++ template names reach some thousands; a hostile
+/// The longest name that residue keeps, in bytes. Real C++ template names reach some thousands; a hostile
 /// symbol table may hold one of the size of the file, for every frame.
 pub(super) const MAX_NAME_BYTES: usize = 4096;
-/// The most functions that are reported for one address. Compilers inline a few dozen levels.
+/// The most functions that residue reports for one address. Compilers inline a few dozen levels.
 const MAX_INLINED: usize = 64;
-/// How many places are asked for at once: a question fits into a pipe, so that asking never waits.
+/// How many places one question has: it fits into a pipe, so that asking never waits.
 const AT_ONCE: usize = 1024;
-/// What the names of one answer may take, bytes.
+/// How many bytes the names of one answer may take.
 const MAX_NAMES: u64 = 16 << 20;
 
-/// What is asked of a copy.
+/// A question about a copy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Question {
     /// A path that opens the copy.
     pub(super) copy: PathBuf,
-    /// Where.
+    /// The places to look up.
     pub(super) places: Places,
 }
 
 impl Question {
-    /// The same, in questions that are short enough.
+    /// The same question in parts that are short enough.
     pub(super) fn parts(&self) -> Vec<Self> {
         type Make = fn(Vec<u64>) -> Places;
         let (places, make) = match &self.places {
@@ -50,7 +50,7 @@ impl Question {
 /// Places in a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Places {
-    /// File offsets, of the file that was copied.
+    /// Offsets in the file that the copy is of.
     Offsets(Vec<u64>),
     /// Addresses in the file's own terms.
     Svmas(Vec<u64>),
@@ -77,42 +77,42 @@ pub(super) enum NoAnswer {
     /// There are no names in the file.
     #[error("{0}")]
     Unreadable(String),
-    /// Whoever looks for them is lost in the file.
+    /// The symbolizer panicked over the file.
     #[error("it confuses the symbolizer")]
     Lost,
-    /// Whoever looks for them did not come back in time.
+    /// The helper did not answer in time.
     #[error("it takes too long")]
     TooSlow,
-    /// There is nobody to look for them.
+    /// There is no helper.
     #[error("residue cannot start a process of its own that looks them up")]
     Nobody(#[source] std::io::Error),
 }
 
-/// What there is at some places.
+/// The functions at some places.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Found {
     /// The functions at each place; none where nothing is known.
     pub(super) functions: Vec<Vec<Symbol>>,
-    /// At how many of them there are functions for which there was no room.
+    /// At how many of the places there are functions for which there was no room.
     pub(super) shortened: u64,
 }
 
-/// See [`Found`].
+/// The functions that a question asked for, or why there are none.
 pub(super) type Answer = Result<Found, NoAnswer>;
 
-/// Whoever looks names up.
+/// A way to look names up.
 pub(super) trait LookUp: std::fmt::Debug {
-    /// Answers for each of the places.
+    /// Answers for each place of the question.
     fn look_up(&mut self, question: &Question) -> Answer;
 }
 
-/// Looks names up in this process. A file that was made for it can take all memory and time, and end the
-/// process: a recorder does not do so ([`super::helper`]).
+/// Looks names up in this process. A file that somebody made for the purpose can take all memory and time, and
+/// end the process, so a recorder uses [`super::helper`] instead.
 #[derive(Debug)]
 pub(super) struct Here(Symbolizer);
 
 impl Here {
-    /// Nothing is opened yet. It searches for no files: what there is, is in the copies.
+    /// Makes a symbolizer that has opened nothing yet and searches for no files: the copies have all there is.
     pub(super) fn new() -> Self {
         let blazesym = Symbolizer::builder()
             .enable_code_info(true)
@@ -131,7 +131,7 @@ impl LookUp for Here {
             Ok(Ok(functions)) => Ok(within_room(functions)),
             Ok(Err(error)) => Err(NoAnswer::Unreadable(error.to_string())),
             Err(_) => {
-                // Whatever it was doing is half done.
+                // The panic left the symbolizer in the middle of something.
                 *self = Self::new();
                 Err(NoAnswer::Lost)
             }
@@ -141,15 +141,17 @@ impl LookUp for Here {
 
 fn within_room(mut functions: Vec<Vec<Symbol>>) -> Found {
     let mut room = Room::new(MAX_NAMES);
-    let shortened = functions.iter_mut().map(|it| keep(&mut [&mut room], it));
+    let shortened = functions
+        .iter_mut()
+        .map(|functions| keep(&mut [&mut room], functions));
     Found {
-        shortened: shortened.filter(|it| *it).count() as u64,
+        shortened: shortened.filter(|is_short| *is_short).count() as u64,
         functions,
     }
 }
 
-/// Where the debug information is unfit (damaged, or it refers to what is not there) the symbol table alone may
-/// still do.
+/// Looks a question up. Where the debug information is unfit (damaged, or it refers to something that is
+/// missing), the symbol table alone may still do.
 fn look_up(blazesym: &Symbolizer, question: &Question) -> blazesym::Result<Vec<Vec<Symbol>>> {
     let Question { copy, places } = question;
     let mut elf = Elf::new(copy);
@@ -167,12 +169,13 @@ fn look_up(blazesym: &Symbolizer, question: &Question) -> blazesym::Result<Vec<V
         .collect())
 }
 
-/// Whether there may be a name that could not be read, as opposed to none.
+/// Whether there may be a name that blazesym could not read, as opposed to no name.
 fn failed(symbolized: &Symbolized<'_>) -> bool {
     matches!(symbolized, Symbolized::Unknown(Reason::IgnoredError))
 }
 
-/// blazesym lists inlined functions outermost first, after the function that holds them.
+/// The functions, innermost first. blazesym lists inlined functions outermost first, after the function that
+/// holds them.
 fn functions(symbolized: &Symbolized<'_>) -> Vec<Symbol> {
     let Symbolized::Sym(Sym {
         name,

@@ -1,9 +1,9 @@
 //! Names for code: from a place in an ELF file to functions and lines.
 //!
-//! blazesym does the reading of symbol tables and DWARF: in copies of them (`image`), and in a process of its
-//! own ([`helper`]), so that nothing that a file does to whoever reads it reaches the recorder. Separate debug
-//! files are found here (`debug_file`), in the target's root and in ours. A place without a name gets an
-//! empty list; the report then prints `module+0xoffset`.
+//! blazesym reads symbol tables and DWARF: in copies of them (`image`), and in a process of its own
+//! ([`helper`]), so that nothing that a file does to its reader reaches the recorder. `debug_file` finds
+//! separate debug files, in the target's root and in residue's own. A place without a name gets an empty list;
+//! the report then prints `module+0xoffset`.
 
 mod debug_file;
 pub mod helper;
@@ -27,9 +27,9 @@ use image::{Budget, Image, Share, Shared, Taken};
 use look_up::{LookUp, NoAnswer, Places, Question};
 use room::{Room, keep};
 
-/// The most that the names of one module take, bytes.
+/// The most bytes that the names of one module take.
 const MAX_NAMES_OF_ONE: u64 = 64 << 20;
-/// The most that the names of all modules of a recording take, bytes.
+/// The most bytes that the names of all modules of a recording take.
 const MAX_NAMES: u64 = 256 << 20;
 
 /// A function at an address, and the line in it.
@@ -46,15 +46,15 @@ pub struct Symbol {
 /// A place in an ELF file, as a file offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CodeAddress {
-    /// Where a call returns to. The call lies before it, maybe on another line, maybe at the very
-    /// end of its function, so the name is looked up one byte earlier.
+    /// Where a call returns to. The call lies before that, maybe on another line, maybe at the very end of its
+    /// function, so residue looks the name up one byte earlier.
     Return(u64),
     /// The instruction itself.
     Exact(u64),
 }
 
 impl CodeAddress {
-    /// A file offset inside the instruction that is meant.
+    /// A file offset inside the instruction that the address stands for.
     #[must_use]
     pub const fn lookup_offset(self) -> u64 {
         match self {
@@ -64,23 +64,23 @@ impl CodeAddress {
     }
 }
 
-/// How to get at an ELF file that a target has mapped.
+/// An ELF file that a target has mapped, and how to reach it.
 #[derive(Clone, Copy, Debug)]
 pub struct ModuleFile<'a> {
-    /// Its path as the target sees it; separate debug files are named after it.
+    /// The file's path as the target sees it; the names of separate debug files follow from it.
     pub path: &'a Path,
-    /// It.
+    /// The file.
     pub file: &'a TargetFile,
-    /// The target's root directory. Its debug files name the functions of those alone who have the same root.
+    /// The target's root directory. Debug files in it name functions only for targets with the same root.
     pub root: Option<&'a Root>,
-    /// The GNU build id, if it has one.
+    /// The GNU build id, if the file has one.
     pub build_id: Option<&'a [u8]>,
 }
 
 /// Why no address of a module has a name.
 #[derive(Debug, thiserror::Error)]
 pub enum SymbolizeError {
-    /// The file cannot be read, or is not what it claims to be.
+    /// Residue cannot read the file, or the file is not what it claims to be.
     #[error(
         "cannot read the symbols of {path}: {reason}; its frames are named by offset, check the file"
     )]
@@ -90,7 +90,7 @@ pub enum SymbolizeError {
         /// What was found.
         reason: String,
     },
-    /// It is another file by now.
+    /// Another file has the name by now, or the file has changed.
     #[error(
         "{path} was written over since it was loaded: its frames are named by offset; restart the process"
     )]
@@ -110,7 +110,7 @@ pub enum SymbolizeError {
     },
 }
 
-/// Which module it is, and who may say what its functions are called.
+/// The identity of a module, and the root whose debug files may name its functions.
 type Key = (FileKey, Option<RootId>);
 
 impl ModuleFile<'_> {
@@ -129,8 +129,8 @@ impl ModuleFile<'_> {
     }
 }
 
-/// Symbolizes native code. What was read stays in memory and parsed, so ask one `Symbolizer` for
-/// everything; ask for each address once, answers are not kept.
+/// Symbolizes native code. It keeps what it has read in memory, parsed, so use one `Symbolizer` for everything.
+/// It keeps no answers, so ask for each address once.
 #[derive(Debug)]
 pub struct Symbolizer {
     look_up: Box<dyn LookUp>,
@@ -138,24 +138,24 @@ pub struct Symbolizer {
     names: Room,
     shortened: u64,
     host: Option<Root>,
-    /// By the file; nothing where one failed, which is not tried again.
+    /// The sources of each module; `None` for a module that failed, which is not tried again.
     modules: HashMap<Key, Option<Sources>>,
 }
 
 /// Where the names of a module come from.
 #[derive(Debug)]
 struct Sources {
-    /// A copy of the separate debug file, if there is one, and where the module's parts are.
+    /// A copy of the separate debug file, if there is one, and the module's segments.
     debug: Option<(Image, Vec<Segment>)>,
-    /// A copy of the module's own symbols, made when it is needed.
+    /// A copy of the module's own symbols, made at first use.
     own: OnceCell<Image>,
-    /// For the names of its functions.
+    /// The room for the names of the module's functions.
     names: Room,
 }
 
 impl Symbolizer {
-    /// One that has a process of residue's own read what targets may have made. To be used by the program
-    /// residue only.
+    /// A symbolizer that reads what targets may have made in a process of residue's own. Only the program
+    /// residue may use this, because the helper is a subcommand of it.
     #[must_use]
     pub fn with_helper() -> Self {
         Self::new(Box::new(Helper::default()))
@@ -172,14 +172,14 @@ impl Symbolizer {
         }
     }
 
-    /// How many files have debug information that found no room so far. Their functions are named by their
-    /// symbols alone.
+    /// How many files have debug information that found no room so far. Their functions have the names of the
+    /// symbol tables alone.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.budget.left_out
     }
 
-    /// At how many addresses there are functions for whose names there was no room so far.
+    /// At how many addresses there are functions whose names found no room so far.
     #[must_use]
     pub fn shortened(&self) -> u64 {
         self.shortened
@@ -191,7 +191,7 @@ impl Symbolizer {
         matches!(self.modules.get(&module.key()), Some(None))
     }
 
-    /// Has no names for a module from now on.
+    /// Gives no names for a module from now on.
     pub fn give_up(&mut self, module: ModuleFile<'_>) {
         let key = module.key();
         if let Some(Some(sources)) = self.modules.insert(key, None) {
@@ -199,12 +199,11 @@ impl Symbolizer {
         }
     }
 
-    /// The functions at each address, innermost inlined function first; none where nothing is
-    /// known.
+    /// The functions at each address, innermost inlined function first; none where nothing is known.
     ///
     /// # Errors
     ///
-    /// When the module cannot be read at all. It is told once: later calls find no names.
+    /// When residue cannot read the module at all. Only the first call fails: later calls find no names.
     pub fn symbolize(
         &mut self,
         module: ModuleFile<'_>,
@@ -235,7 +234,10 @@ impl Symbolizer {
             rooms: [&mut self.names, &mut sources.names],
             shortened: &mut self.shortened,
         };
-        let offsets: Vec<u64> = addresses.iter().map(|it| it.lookup_offset()).collect();
+        let offsets: Vec<u64> = addresses
+            .iter()
+            .map(|address| address.lookup_offset())
+            .collect();
         if let Some((image, segments)) = &sources.debug {
             // Segments of a separate debug file keep their addresses but not their file offsets, so the module's
             // own headers translate.
@@ -249,7 +251,7 @@ impl Symbolizer {
             return Ok(found);
         }
         let own = match own(&sources.own, module, host, &mut share) {
-            // The debug file has told some.
+            // The debug file has given some names.
             Err(_) if found.iter().any(|names| !names.is_empty()) => return Ok(found),
             own => own?,
         };
@@ -265,7 +267,7 @@ impl Symbolizer {
     }
 }
 
-/// Asks, and keeps what there is room for.
+/// Asks questions, and keeps the answers that there is room for.
 struct Asks<'a> {
     look_up: &'a mut dyn LookUp,
     rooms: [&'a mut Room; 2],
@@ -303,7 +305,7 @@ impl Sources {
         }
     }
 
-    /// What its copies have taken.
+    /// How many bytes the copies of the module have taken.
     fn taken(&self) -> Taken {
         let debug = self.debug.as_ref().map(|(image, _)| image);
         let mut taken = Taken::default();
@@ -341,7 +343,7 @@ fn shared(search: &Search<'_>, debug: Option<&Found<'_>>, share: &mut Share<'_>)
     Some(Shared { image, build_id })
 }
 
-/// Whether a module is still the file that was loaded. One that was only touched has its build id still.
+/// Whether a module is still the file that was loaded. A file that somebody only touched still has its build id.
 fn is_same(module: ModuleFile<'_>) -> bool {
     let has_its_build_id = |id| debug_file::has_build_id(module.file, id);
     module.file.is_as_opened() || module.build_id.is_some_and(has_its_build_id)

@@ -1,5 +1,5 @@
-//! How much the names of functions may take. Whoever is recorded chooses them, thousands of bytes each, and how
-//! many functions there are at an address.
+//! How much room the names of functions may take. The recorded user chooses the names, thousands of bytes each,
+//! and how many functions there are at an address.
 
 use super::Symbol;
 
@@ -11,7 +11,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Of so many bytes.
+    /// Room for `most` bytes.
     pub(super) const fn new(most: u64) -> Self {
         Self { most, spent: 0 }
     }
@@ -21,8 +21,8 @@ impl Room {
     }
 }
 
-/// Keeps the functions at one address for which there is room in all these rooms: inlined ones take the first half
-/// of a room at most, so that there is room for the others for longer. Returns whether something was left out.
+/// Keeps the functions at one address for which all these rooms have space. Inlined functions take at most the
+/// first half of a room, so that the room lasts longer for the others. Returns whether this left something out.
 pub(super) fn keep(rooms: &mut [&mut Room], functions: &mut Vec<Symbol>) -> bool {
     let all = functions.iter().map(bytes).sum();
     if rooms.iter().all(|room| room.has(all, room.most / 2)) {
@@ -70,7 +70,11 @@ mod tests {
             .map(|_| {
                 let mut found = functions(&["i", "j", "o"]);
                 let is_short = keep(&mut [&mut large, &mut small], &mut found);
-                assert!(found.last().is_none_or(|it| it.name.starts_with('o')));
+                assert!(
+                    found
+                        .last()
+                        .is_none_or(|function| function.name.starts_with('o'))
+                );
                 (found.len(), is_short)
             })
             .collect();

@@ -1,4 +1,5 @@
-//! Small C programs, compiled here, looked up in every state that installed files are found in.
+//! Small C programs that the tests compile, and look up in every state in which installed files are
+//! found.
 
 use std::error::Error;
 use std::fs;
@@ -33,7 +34,7 @@ const BUILD_ID: [u8; 8] = [0xc0, 0xff, 0xee, 0, 1, 2, 3, 4];
 struct Program {
     directory: TempDir,
     path: PathBuf,
-    /// Where `malloc` returns to inside `outer`: file offset.
+    /// The file offset that `malloc` returns to inside `outer`.
     returns_to: u64,
 }
 
@@ -66,7 +67,7 @@ impl Program {
         run(Command::new("strip").arg("--strip-all").arg(&self.path))
     }
 
-    /// Found by a symbolizer that knows nothing yet. The program is `/srv/app` in its root.
+    /// The functions that a new symbolizer finds. The program is `/srv/app` in its root.
     fn functions(&self, root: Option<&Path>) -> Outcome<Vec<Symbol>> {
         self.functions_of(Path::new("/srv/app"), root)
     }
@@ -83,7 +84,7 @@ impl Program {
         Ok(symbolizer().symbolize(module, &addresses)?.remove(0))
     }
 
-    /// Strips it, with a debug file of this name beside it, to which it links.
+    /// Strips the program, and links it to a debug file of this name beside it.
     fn link(&self, strip: &str, name: &str) -> Outcome<PathBuf> {
         let debug = self.directory.path().join(name);
         run(Command::new("objcopy")
@@ -98,7 +99,7 @@ impl Program {
     }
 }
 
-/// In this process: there is no helper to start from a test.
+/// A symbolizer in this process: a test cannot start a helper.
 fn symbolizer() -> Symbolizer {
     Symbolizer::new(Box::new(Here::new()))
 }
@@ -111,17 +112,18 @@ fn run(command: &mut Command) -> Outcome<()> {
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
 }
 
-/// The first call in `outer` is the one to malloc: opcode e8 and four bytes of distance.
+/// The offset behind the first call in `outer`, which is the one to malloc: opcode e8 and four bytes of
+/// distance.
 fn return_offset(path: &Path) -> Outcome<u64> {
     let data = fs::read(path)?;
     let elf = object::File::parse(&*data)?;
     let outer = elf
         .symbols()
-        .find(|it| it.name() == Ok("outer"))
+        .find(|symbol| symbol.name() == Ok("outer"))
         .ok_or("no symbol outer")?;
-    let segment = elf
-        .segments()
-        .find(|it| (it.address()..it.address() + it.size()).contains(&outer.address()));
+    let segment = elf.segments().find(|segment| {
+        (segment.address()..segment.address() + segment.size()).contains(&outer.address())
+    });
     let segment = segment.ok_or("outer lies in no segment")?;
     let offset = outer.address() - segment.address() + segment.file_range().0;
     let start = usize::try_from(offset)?;
@@ -170,7 +172,7 @@ fn a_debug_file_is_found_by_debug_link() -> Outcome<()> {
     program.link("--strip-all", "app.debug")?;
     let root = program.directory.path();
     assert_inner_then_outer(&program.functions_of(Path::new("/app"), Some(root))?);
-    // Without a root nobody knows what is beside it.
+    // Without a root residue does not know what is beside the program.
     assert_eq!(program.functions(None)?, []);
     Ok(())
 }
@@ -232,7 +234,7 @@ fn damaged_line_information_leaves_the_symbol_table() -> Outcome<()> {
     Ok(())
 }
 
-/// Every 61st byte of a real program with debug information, flipped in turn.
+/// Flips every 61st byte of a real program with debug information, one at a time.
 #[test]
 fn a_damaged_module_never_stops_the_symbolizer() -> Outcome<()> {
     let program = Program::compile()?;
@@ -241,7 +243,7 @@ fn a_damaged_module_never_stops_the_symbolizer() -> Outcome<()> {
         let mut damaged = whole.clone();
         damaged[at] ^= 0xff;
         fs::write(&program.path, &damaged)?;
-        // Any answer will do, as long as one comes back.
+        // Any answer will do, as long as one comes.
         let _ = program.functions(None);
     }
     Ok(())
@@ -275,7 +277,7 @@ fn a_module_that_was_cut_off_or_written_over_has_no_names() -> Outcome<()> {
     Ok(())
 }
 
-/// What was copied is read, whatever becomes of the file.
+/// The symbolizer reads the copy, whatever becomes of the file.
 #[test]
 fn a_module_that_is_cut_off_later_keeps_its_names() -> Outcome<()> {
     let program = Program::compile()?;
@@ -309,7 +311,7 @@ fn a_debug_link_does_not_lead_out_of_the_root() -> Outcome<()> {
         program.functions_of(Path::new("/app"), Some(root.path()))?,
         []
     );
-    // The link as objcopy does not write it, of the same length.
+    // A link as objcopy does not write it, of the same length.
     let up = format!(
         "../{}/app.debug",
         secret.path().file_name().ok_or("a name")?.display()
@@ -340,7 +342,7 @@ fn a_debug_link_does_not_lead_out_of_the_root() -> Outcome<()> {
     Ok(())
 }
 
-/// Compressed debug information is unpacked when it is copied, and only if it is what it claims to be.
+/// The copy unpacks compressed debug information, and only if the information is what it claims to be.
 #[test]
 fn compressed_debug_information_is_read() -> Outcome<()> {
     let program = Program::compile()?;
@@ -351,7 +353,7 @@ fn compressed_debug_information_is_read() -> Outcome<()> {
     Ok(())
 }
 
-/// What debug files share is found in the root, and blazesym takes the copy of it.
+/// The search finds what debug files share in the root, and blazesym takes the copy of it.
 #[test]
 fn a_link_to_a_shared_debug_file_is_followed_in_the_root() -> Outcome<()> {
     let program = Program::compile()?;
@@ -377,11 +379,11 @@ fn a_link_to_a_shared_debug_file_is_followed_in_the_root() -> Outcome<()> {
     Ok(())
 }
 
-/// A container may put whatever it likes where its debug files are; the file may be everybody's.
+/// A container may put whatever it likes where its debug files are, even for a file that is everybody's.
 #[test]
 fn what_one_root_says_of_a_file_is_not_said_in_another() -> Outcome<()> {
     let program = Program::compile()?;
-    let [theirs, ours] = ["theirs", "ours"].map(|it| program.directory.path().join(it));
+    let [theirs, ours] = ["theirs", "ours"].map(|name| program.directory.path().join(name));
     program.split(&theirs)?;
     fs::create_dir(&ours)?;
     let file = TargetFile::behind(&program.path)?;
@@ -403,7 +405,7 @@ fn what_one_root_says_of_a_file_is_not_said_in_another() -> Outcome<()> {
     Ok(())
 }
 
-/// Answers as the worst debug information does.
+/// Answers as the worst debug information makes the symbolizer answer.
 #[derive(Debug)]
 struct Verbose;
 
@@ -436,14 +438,18 @@ fn names_take_no_more_than_there_is_room_for() -> Outcome<()> {
             build_id: None,
         };
         let found = symbolizer.symbolize(module, &addresses)?;
-        let bytes: usize = found.iter().flatten().map(|it| it.name.len()).sum();
+        let bytes: usize = found
+            .iter()
+            .flatten()
+            .map(|function| function.name.len())
+            .sum();
         assert!(bytes <= 64 << 20, "{bytes} of one module");
         assert!(
             number > 0 || found[0].len() == 8,
             "the first has all of its names"
         );
         all += bytes;
-        shortened += found.iter().filter(|it| it.len() < 8).count() as u64;
+        shortened += found.iter().filter(|functions| functions.len() < 8).count() as u64;
     }
     assert!(all <= 256 << 20, "{all}");
     assert_eq!(symbolizer.shortened(), shortened);

@@ -17,8 +17,8 @@ use crate::requests::route::Route;
 
 type Routes = HashMap<i64, Route>;
 
-/// Everything of windows; nothing from a capture that is older than they are. `snapshots` says when each
-/// was, in nanoseconds since 1970 UTC.
+/// Everything about windows; nothing from a capture older than windows. `snapshots` has the time of each
+/// snapshot, in nanoseconds since 1970 UTC.
 pub(super) fn load(
     tables: &Tables<'_>,
     snapshots: &BTreeMap<i64, u64>,
@@ -45,16 +45,23 @@ pub(super) fn load(
     })
 }
 
-/// Sorted here, as all that is not stored in the order that is wanted: SQLite would need room for it.
+/// Sorted here, because SQLite does not store these rows in the wanted order, and would need room to
+/// sort them.
 fn all_left_behind(tables: &Tables<'_>, routes: &Routes) -> rusqlite::Result<Vec<LeftBehind>> {
     let mut found = tables.all(
         "SELECT route_id, process_id, status, stage, stack_id, bytes, objects FROM left_behind",
         |row| Ok((row.get(0)?, left_behind(row, routes)?)),
     )?;
-    found.sort_by_key(|(route, it): &(i64, LeftBehind)| {
-        (it.process, *route, it.status, it.stage.name(), it.stack)
+    found.sort_by_key(|(route, left): &(i64, LeftBehind)| {
+        (
+            left.process,
+            *route,
+            left.status,
+            left.stage.name(),
+            left.stack,
+        )
     });
-    Ok(found.into_iter().map(|(_, it)| it).collect())
+    Ok(found.into_iter().map(|(_, left)| left).collect())
 }
 
 fn all_unbound(
@@ -67,7 +74,7 @@ fn all_unbound(
          ambiguous_alloc_objects, ambiguous_inuse_bytes, ambiguous_inuse_objects FROM unbound",
         |row| Ok((row.get(0)?, unbound(row)?)),
     )?;
-    found.sort_by_key(|(snapshot, it): &(i64, ProcessUnbound)| (*snapshot, it.process));
+    found.sort_by_key(|(snapshot, unbound): &(i64, ProcessUnbound)| (*snapshot, unbound.process));
     let dated = |(snapshot, unbound)| {
         let at_ns = *snapshots.get(&snapshot)?;
         Some(UnboundAt { at_ns, unbound })
@@ -85,7 +92,7 @@ fn memory(tables: &Tables<'_>) -> rusqlite::Result<Vec<MemoryAt>> {
             resident_bytes: row.get(3)?,
         })
     })?;
-    found.sort_by_key(|it: &MemoryAt| (it.at_ns, it.process));
+    found.sort_by_key(|memory: &MemoryAt| (memory.at_ns, memory.process));
     Ok(found)
 }
 
@@ -117,8 +124,8 @@ fn record(row: &Row<'_>, routes: &Routes) -> rusqlite::Result<WindowRecord> {
         closed_ns: row.get(6)?,
         duration_ns: row.get(7)?,
         route: route_of(row, routes)?,
-        // Zero is no status, whatever a server says, and stands for none in `left_behind`.
-        status: row.get::<_, Option<u16>>(8)?.filter(|it| *it != 0),
+        // Zero is no status, whatever a server says: in `left_behind` it stands for no status.
+        status: row.get::<_, Option<u16>>(8)?.filter(|status| *status != 0),
         request_id: row.get(9)?,
         rss: (open.zip(close)).map(|(open, close)| RssPair { open, close }),
         allocated: amount(row, 12)?,
@@ -157,7 +164,7 @@ fn unbound(row: &Row<'_>) -> rusqlite::Result<ProcessUnbound> {
     })
 }
 
-/// In this column and the next.
+/// The amount in this column and the next.
 fn amount(row: &Row<'_>, at: usize) -> rusqlite::Result<Amount> {
     Ok(Amount {
         bytes: row.get(at)?,

@@ -10,12 +10,12 @@ use crate::requests::record::{
 };
 use crate::requests::route::Route;
 
-/// The numbers of all routes that were written. The session bounds their number.
+/// The numbers of all routes that the writer has written. The session bounds how many there are.
 #[derive(Clone, Debug, Default)]
 pub(in crate::capture) struct RouteIds(HashMap<Route, i64>);
 
 impl RouteIds {
-    /// Gives numbers to routes that have none, and returns those.
+    /// Gives a number to each route that has none, and returns those routes.
     pub(in crate::capture) fn add<'a>(
         &mut self,
         routes: impl Iterator<Item = &'a Route>,
@@ -46,7 +46,7 @@ pub(in crate::capture) fn insert_routes(
         let (method, template) = route.to_stored();
         insert.execute(params![
             id,
-            method.map(|it| it.name()),
+            method.map(|method| method.name()),
             template.map(bounded)
         ])?;
     }
@@ -83,7 +83,7 @@ pub(in crate::capture) fn insert_windows(
     } in windows
     {
         let [open, close] = match *rss {
-            Some(RssPair { open, close }) => [open, close].map(|it| Some(stored(it))),
+            Some(RssPair { open, close }) => [open, close].map(|bytes| Some(stored(bytes))),
             None => [None; 2],
         };
         insert.execute(params![
@@ -111,7 +111,7 @@ pub(in crate::capture) fn insert_windows(
     Ok(())
 }
 
-/// Of a window that was not stored there is nothing to fill in.
+/// Fills in what survived. A window without a row has nothing to fill in.
 pub(in crate::capture) fn insert_survivors(
     transaction: &Transaction<'_>,
     survivors: &[Survived],
@@ -126,7 +126,8 @@ pub(in crate::capture) fn insert_survivors(
     Ok(())
 }
 
-/// SQLite makes a real number of a sum that is no integer, so sums stop before.
+/// Adds up what windows left behind. SQLite turns a sum beyond its integers into a real number, so
+/// sums stop before.
 pub(in crate::capture) fn insert_left_behind(
     transaction: &Transaction<'_>,
     routes: &RouteIds,

@@ -1,4 +1,5 @@
-//! Captures that somebody made to do harm. None is run, none is read for long, and nothing is written.
+//! Captures that somebody made to do harm. A reader runs none of them, reads none for long, and writes
+//! nothing.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,9 @@ use super::*;
 
 const ENDLESS: &str = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r)";
 
-/// What replaces a table or view, and is not as residue wrote it.
+/// Statements that replace a table or view by one that residue did not write.
 const ALTERED: &[&str] = &[
-    // What looks like a table and is a query without an end, of every table and view.
+    // A view that looks like a table and is a query without an end, for every table and view.
     "DROP TABLE meta; CREATE VIEW meta AS {endless} SELECT 'option.' || i AS key, 'x' AS value FROM r",
     "DROP TABLE frame; CREATE VIEW frame AS {endless} SELECT i AS id, 'native' AS kind, NULL AS module_id,
      i AS file_offset FROM r",
@@ -35,16 +36,16 @@ const ALTERED: &[&str] = &[
     "DROP VIEW latest_counter; CREATE VIEW latest_counter AS {endless} SELECT i AS name, 1 AS value FROM r",
     "DROP VIEW latest_unbound; CREATE VIEW latest_unbound AS {endless} SELECT i FROM r",
     "DROP VIEW request; CREATE VIEW request AS {endless} SELECT i FROM r",
-    // What takes memory.
+    // Takes memory.
     "DROP TABLE note; CREATE VIEW note AS {endless} SELECT i AS id, 1 AS at_ns,
      hex(zeroblob(20000000)) AS text FROM r LIMIT 2000",
     "DROP TABLE note; CREATE TABLE note (id INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL,
      text TEXT AS (hex(zeroblob(400000000))) NOT NULL); INSERT INTO note (at_ns) VALUES (1)",
     "DROP TABLE meta; CREATE VIEW meta AS SELECT 'kernel' AS key, randomblob(900000000) AS value",
-    // What sorts without an end.
+    // Sorts without an end.
     "DROP TABLE frame; CREATE VIEW frame AS {endless} SELECT i AS id, 'native' AS kind, NULL AS module_id,
      i AS file_offset FROM r ORDER BY random()",
-    // What runs along.
+    // Runs with every insertion.
     "CREATE TRIGGER t AFTER INSERT ON note BEGIN DELETE FROM total; END",
     "CREATE TEMP TABLE x (a); CREATE TABLE more (a)",
     "CREATE INDEX more ON total (alloc_bytes)",
@@ -62,7 +63,7 @@ const ALTERED: &[&str] = &[
     "DROP TABLE note",
     "ALTER TABLE note ADD COLUMN more TEXT",
     "ALTER TABLE note RENAME TO notes",
-    // The same names, elsewhere.
+    // The same names, in another place.
     "PRAGMA writable_schema = 1; UPDATE sqlite_schema SET type = 'view' WHERE name = 'note'",
     "PRAGMA writable_schema = 1; UPDATE sqlite_schema SET tbl_name = 'meta' WHERE name = 'note'",
     "PRAGMA writable_schema = 1; DELETE FROM sqlite_schema WHERE name = 'note'",
@@ -82,7 +83,7 @@ const ALTERED: &[&str] = &[
     "PRAGMA user_version = -3",
 ];
 
-/// What has residue's tables, with rows that no residue wrote.
+/// Statements that keep residue's tables, with rows that no residue wrote.
 const FALSE: &[&str] = &[
     "INSERT INTO note (at_ns, text) VALUES (1, hex(zeroblob(40000000)))",
     "UPDATE meta SET value = hex(zeroblob(1000000)) WHERE key = 'kernel'",
@@ -105,7 +106,7 @@ const FALSE: &[&str] = &[
      (SELECT rootpage FROM sqlite_schema WHERE name = 'window') WHERE name = 'process'",
 ];
 
-/// Strange, and sound all the same.
+/// Statements that make a capture strange, and sound all the same.
 const SOUND: &[&str] = &[
     "UPDATE total SET stack_id = 4294967295 WHERE stack_id = 9",
     "UPDATE total SET alloc_bytes = 9223372036854775807",
@@ -142,7 +143,7 @@ fn read_quickly(path: &Path) -> Result<super::super::Capture, CaptureError> {
 }
 
 fn files_in(directory: Option<&Path>) -> usize {
-    let entries = directory.and_then(|it| fs::read_dir(it).ok());
+    let entries = directory.and_then(|directory| fs::read_dir(directory).ok());
     entries.map_or(0, Iterator::count)
 }
 
@@ -185,10 +186,11 @@ fn strange_captures_that_are_sound_are_read() -> TestResult {
     Ok(())
 }
 
-/// A page of rows that is a table's every page: each row is real, and there are hundreds of times as many.
+/// One page of rows that stands for a table's every page: each row is real, and there are hundreds of
+/// times as many.
 #[test]
 fn a_table_that_shows_the_same_rows_again_and_again_is_refused() -> TestResult {
-    /// The most cells that SQLite believes a page of 4096 bytes to have.
+    /// The most cells that SQLite accepts in a page of 4096 bytes.
     const CELLS: u16 = 681;
     let (_directory, path) = place()?;
     samples::write_everything(&path)?;

@@ -1,8 +1,8 @@
-//! Captures and journals with anything done to them: reading ends soon, takes memory in proportion, and
-//! never panics.
+//! Captures and journals with random damage: a reader ends soon, takes memory in proportion, and never
+//! panics.
 //!
-//! `RESIDUE_FUZZ_CASES=10000000 cargo test --release -p residue --lib capture::tests::fuzz` reads as many;
-//! without it they take a few seconds.
+//! `RESIDUE_FUZZ_CASES=10000000 cargo test --release -p residue --lib capture::tests::fuzz` reads that
+//! many; without the variable the tests take a few seconds.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ use crate::capture::{Capture, journal};
 use crate::profile::{Languages, Profile};
 use crate::report::{Format, Options};
 
-/// Far less than the reader's own bound, so that a case which needs that is seen.
+/// Far less than the reader's own bound, so that the test notices a case which needs that bound.
 const LONGEST: Duration = Duration::from_secs(5);
 
 static CAPTURES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| samples::all().expect("it is written"));
 static CUT_OFF: LazyLock<(Vec<u8>, Vec<u8>)> =
     LazyLock::new(|| samples::cut_off().expect("it is written"));
 
-/// Half of the cases for each of the two tests.
+/// Half of the cases, for each of the two tests.
 fn config() -> ProptestConfig {
     let cases = std::env::var("RESIDUE_FUZZ_CASES").ok();
     let cases: Option<u32> = cases.and_then(|cases| cases.parse().ok());
@@ -61,7 +61,7 @@ fn harm_once(bytes: &mut Vec<u8>, numbers: &mut Numbers) {
     let length = bytes.len();
     let page = 512 * numbers.below(length / 512);
     let at = match numbers.below(4) {
-        // A page's own header, and the places of its cells.
+        // A page's own header, and the offsets of its cells.
         0 => page + numbers.below(24),
         _ => numbers.below(length),
     };
@@ -90,7 +90,7 @@ fn harm_once(bytes: &mut Vec<u8>, numbers: &mut Numbers) {
     }
 }
 
-/// Reads it, and checks what holds for every capture.
+/// Reads a capture, and checks what holds for every capture.
 fn check(bytes: Vec<u8>) -> Option<Capture> {
     let length = bytes.len();
     let began = Instant::now();
@@ -109,8 +109,8 @@ fn check(bytes: Vec<u8>) -> Option<Capture> {
 }
 
 fn rows(capture: &Capture) -> usize {
-    let symbols: usize = capture.frames.iter().map(|it| it.symbols.len()).sum();
-    let frames: usize = capture.stacks.iter().map(|it| it.frames.len()).sum();
+    let symbols: usize = capture.frames.iter().map(|frame| frame.symbols.len()).sum();
+    let frames: usize = capture.stacks.iter().map(|stack| stack.frames.len()).sum();
     let windows = &capture.windows;
     symbols
         + frames
@@ -152,7 +152,7 @@ proptest! {
     }
 }
 
-/// Those that are read are rendered, too.
+/// Renders the captures that can be read, too.
 #[test]
 fn twenty_six_hundred_mutations_are_reported_or_refused() -> TestResult {
     let mut reported = 0;
@@ -169,7 +169,7 @@ fn twenty_six_hundred_mutations_are_reported_or_refused() -> TestResult {
             Format::Flamegraph,
             Format::Pprof,
         ] {
-            // A flamegraph of nothing is refused.
+            // The writer refuses a flamegraph of nothing.
             let _ = format.write(&profile, Options::default(), &mut Vec::new());
         }
     }

@@ -1,4 +1,4 @@
-//! What lies beside a capture: a transaction that was cut off, or a trap.
+//! Files beside a capture: a transaction that was cut off, or a trap.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::chown;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::capture::journal::{self, NamesAFile};
 
-/// Of a user who is not root; `nobody` on most systems.
+/// The id of a user who is not root; `nobody` on most systems.
 const STRANGER: u32 = 65534;
 
 fn journal_of(path: &Path) -> PathBuf {
@@ -17,8 +17,8 @@ fn journal_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// A journal that is to be undone, and has SQLite delete `victim` afterwards: one segment without records,
-/// and the name of a super-journal behind.
+/// A journal that asks for an undo, and has SQLite delete `victim` afterwards: one segment without
+/// records, and the name of a super-journal behind.
 fn trap(capture: &[u8], victim: &Path) -> Vec<u8> {
     const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
     let name = victim.as_os_str().as_encoded_bytes();
@@ -33,7 +33,7 @@ fn trap(capture: &[u8], victim: &Path) -> Vec<u8> {
     journal.extend((0x4000_0000 / page_bytes + 1).to_be_bytes());
     journal.extend(name);
     journal.extend((name.len() as u32).to_be_bytes());
-    let sum = name.iter().map(|it| u32::from(*it)).sum::<u32>();
+    let sum = name.iter().map(|byte| u32::from(*byte)).sum::<u32>();
     journal.extend(sum.to_be_bytes());
     journal.extend(MAGIC);
     journal
@@ -66,7 +66,7 @@ fn a_journal_that_names_a_file_is_refused_and_the_file_stays() -> TestResult {
         "{error}"
     );
     assert_eq!(listing(directory.path())?, before);
-    // The trap is one: SQLite falls into it.
+    // The trap works: SQLite falls into it.
     rusqlite::Connection::open(&path)?.query_row("SELECT 1 FROM sqlite_schema", [], |_| Ok(()))?;
     assert!(!victim.exists());
     Ok(())
@@ -110,13 +110,13 @@ fn a_strangers_journal_is_not_believed() -> TestResult {
         matches!(error, CaptureError::ForeignJournal { .. }),
         "{error}"
     );
-    // If the capture is the stranger's as well, nothing is lost by believing both.
+    // If the capture is the stranger's as well, a reader loses nothing by believing both.
     chown(&path, Some(STRANGER), None)?;
     assert!(read(&path).is_ok());
     Ok(())
 }
 
-/// The whole transaction is undone by a whole journal, and by one that is cut where SQLite stops as well.
+/// A whole journal undoes the whole transaction, and so does one that is cut where SQLite stops as well.
 #[test]
 fn undoing_leaves_what_sqlite_leaves_at_every_length() -> TestResult {
     let (image, journal) = samples::cut_off()?;
@@ -129,7 +129,7 @@ fn undoing_leaves_what_sqlite_leaves_at_every_length() -> TestResult {
         fs::write(&path, &image)?;
         fs::write(journal_of(&path), &journal[..length])?;
         let db = rusqlite::Connection::open(&path)?;
-        // It may find the file damaged: half a transaction is undone.
+        // SQLite may find the file damaged: half a transaction is undone.
         let _ = db.query_row("SELECT 1 FROM sqlite_schema", [], |_| Ok(()));
         drop(db);
         assert!(ours == fs::read(&path)?, "cut at {length}");
@@ -145,7 +145,7 @@ fn a_name_at_the_end_is_found_in_any_journal() {
     assert_eq!(journal::undo(&mut vec![1], &journal), Err(NamesAFile));
 }
 
-/// SQLite, asked to open the capture by its name, would take any of these for its own.
+/// If SQLite opened the capture by its name, it would take any of these for its own.
 #[test]
 fn a_recorder_never_looks_at_what_is_put_in_its_journals_place() -> TestResult {
     let (directory, path) = place()?;
@@ -177,7 +177,7 @@ fn a_journal_that_exists_is_not_taken_over() -> TestResult {
     );
     assert_eq!(fs::read(journal_of(&path))?, b"somebody's");
     assert_eq!(fs::read_dir(directory.path())?.count(), 1);
-    // An empty one says nothing.
+    // An empty journal says nothing.
     fs::write(journal_of(&path), "")?;
     Writer::create(&path, &Meta::default())?;
     Ok(())
@@ -194,7 +194,7 @@ fn the_journal_is_for_its_owner_only_and_goes_with_the_recorder() -> TestResult 
     Ok(())
 }
 
-/// The capture may be somebody else's by then, who called sudo.
+/// The capture may belong to somebody else by then, who called sudo.
 #[test]
 fn a_trigger_that_is_put_into_a_recording_does_not_run() -> TestResult {
     let (_directory, path) = place()?;
@@ -209,7 +209,7 @@ fn a_trigger_that_is_put_into_a_recording_does_not_run() -> TestResult {
     Ok(())
 }
 
-/// As `sqlite3` would, in the middle of a recording.
+/// Locks the capture in the middle of a recording, as `sqlite3` would.
 #[test]
 fn another_sqlite_reads_along_and_sees_each_interval() -> TestResult {
     let (_directory, path) = place()?;
@@ -251,7 +251,7 @@ fn a_recorder_waits_at_its_end_for_whoever_still_reads() -> TestResult {
 
 /// Where [`writes_until_it_is_killed`] writes.
 const WRITE_TO: &str = "RESIDUE_TEST_WRITE_TO";
-/// So many that an interval is in the file, for its greater part, before it is committed.
+/// So many stacks that most of an interval is in the file before the commit.
 const MANY_STACKS: u32 = 60_000;
 
 /// Not a test: the process that the next one kills.
@@ -263,7 +263,9 @@ fn writes_until_it_is_killed() -> TestResult {
     };
     let mut writer = Writer::create(Path::new(&path), &Meta::default())?;
     for at_ns in 1.. {
-        let totals = (0..MANY_STACKS).map(|it| (it, allocated(at_ns))).collect();
+        let totals = (0..MANY_STACKS)
+            .map(|stack| (stack, allocated(at_ns)))
+            .collect();
         writer.write_interval(Interval {
             totals,
             ..interval(at_ns)
@@ -285,10 +287,11 @@ fn a_recorder_killed_at_any_moment_loses_one_interval_at_most() -> TestResult {
         std::thread::sleep(Duration::from_millis(delay));
         recorder.kill()?;
         recorder.wait()?;
-        in_mid_write += u32::from(fs::metadata(journal_of(&path)).is_ok_and(|it| it.len() > 0));
+        in_mid_write +=
+            u32::from(fs::metadata(journal_of(&path)).is_ok_and(|metadata| metadata.len() > 0));
         let capture = match read(&path) {
             Ok(capture) => capture,
-            // It had not come that far.
+            // The recorder had not written an interval yet.
             Err(CaptureError::Empty { .. }) => continue,
             Err(error) => return Err(error.into()),
         };

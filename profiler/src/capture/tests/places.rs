@@ -1,4 +1,4 @@
-//! What a path may lead to that is no capture.
+//! Paths that lead to something other than a capture.
 
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
@@ -11,7 +11,7 @@ use crate::capture::check_output;
 use crate::capture::place::Place;
 use crate::capture::rows::MAX_TEXT_BYTES;
 
-/// Each thing that is no regular file, and what it is called.
+/// Each kind of thing that is no regular file, and its name in errors.
 fn oddities(directory: &Path) -> Result<Vec<(PathBuf, &'static str)>, Box<dyn Error>> {
     let at = |name: &str| directory.join(name);
     assert!(Command::new("mkfifo").arg(at("fifo")).status()?.success());
@@ -56,7 +56,7 @@ fn what_is_no_file_is_refused_by_its_kind_and_at_once() -> TestResult {
         let error = Writer::create(Path::new(unnamed), &Meta::default()).unwrap_err();
         assert!(matches!(error, CaptureError::InTheWay { .. }), "{error}");
     }
-    // A journal is opened as carefully as its capture.
+    // A reader opens a journal as carefully as its capture.
     write_complete(&path)?;
     let journal = directory.path().join("out.residue-journal");
     assert!(Command::new("mkfifo").arg(&journal).status()?.success());
@@ -96,7 +96,7 @@ fn checking_an_output_changes_nothing() -> TestResult {
     Ok(())
 }
 
-/// A command line may be of megabytes, and a reader takes no row that long.
+/// A command line may have megabytes, and a reader accepts no row that long.
 #[test]
 fn texts_are_cut_before_they_are_too_long_to_be_read() -> TestResult {
     let (_directory, path) = place()?;
@@ -138,7 +138,7 @@ fn texts_are_cut_before_they_are_too_long_to_be_read() -> TestResult {
     Ok(())
 }
 
-/// What lies under the journal's name beside a capture that is to be replaced.
+/// Files under the journal's name, beside a capture that the recording is to replace.
 #[test]
 fn only_a_journal_is_removed_with_the_capture_that_it_belongs_to() -> TestResult {
     let (directory, path) = place()?;
@@ -159,7 +159,7 @@ fn only_a_journal_is_removed_with_the_capture_that_it_belongs_to() -> TestResult
     Ok(())
 }
 
-/// The one that is told that it records into the file does, and the file is there.
+/// If a recorder succeeds, its file is there and holds its interval.
 #[test]
 fn of_recorders_that_begin_at_once_one_has_the_file() -> TestResult {
     let (_directory, path) = place()?;
@@ -169,12 +169,17 @@ fn of_recorders_that_begin_at_once_one_has_the_file() -> TestResult {
             start.wait();
             let mut writer = Writer::create(&path, &Meta::default()).ok();
             begun.wait();
-            let written = writer.as_mut().map(|it| it.write_interval(interval(7)));
-            written.map(|it| it.is_ok() && read(&path).is_ok_and(|it| it.last_ns == 7))
+            let written = writer
+                .as_mut()
+                .map(|writer| writer.write_interval(interval(7)));
+            written
+                .map(|written| written.is_ok() && read(&path).is_ok_and(|read| read.last_ns == 7))
         };
         let recorded: Vec<bool> = std::thread::scope(|scope| {
             let all: Vec<_> = (0..4).map(|_| scope.spawn(record)).collect();
-            all.into_iter().filter_map(|it| it.join().ok()?).collect()
+            all.into_iter()
+                .filter_map(|thread| thread.join().ok()?)
+                .collect()
         });
         assert_eq!(recorded, [true], "one records, and its file is there");
     }

@@ -1,4 +1,4 @@
-//! Captures to be harmed.
+//! Captures that the tests damage.
 
 use rusqlite::Connection;
 
@@ -23,7 +23,7 @@ pub(super) fn write_everything(path: &Path) -> TestResult {
     writer.write_interval(everything(2))?;
     for at_ns in 3..30 {
         let totals = (1..=at_ns as u32)
-            .map(|it| (it, allocated(at_ns)))
+            .map(|stack| (stack, allocated(at_ns)))
             .collect();
         writer.write_interval(Interval {
             totals,
@@ -36,7 +36,8 @@ pub(super) fn write_everything(path: &Path) -> TestResult {
     Ok(())
 }
 
-/// A capture as the schema before had it, with what the tables of today have in common with it.
+/// A capture as the schema before had it, with what that schema has in common with the tables of
+/// today.
 pub(super) fn write_version_2(path: &Path) -> TestResult {
     let today = path.with_extension("today");
     write_complete(&today)?;

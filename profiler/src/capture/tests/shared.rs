@@ -9,9 +9,9 @@ use crate::capture::image::Image;
 use crate::capture::lock::{Level, Locked};
 use crate::capture::snapshot;
 
-/// Of a user who is not root; `nobody` on most systems.
+/// The id of a user who is not root; `nobody` on most systems.
 const STRANGER: u32 = 65534;
-/// Between two intervals; a reader finds its moment in it.
+/// The pause between two intervals, in which a reader finds its moment.
 const PAUSE: Duration = Duration::from_millis(5);
 
 #[test]
@@ -46,7 +46,7 @@ fn a_recorder_does_not_wait_for_a_reader_and_loses_nothing_to_it() -> TestResult
     Ok(())
 }
 
-/// As it does a capture that takes longer to read than anybody may keep it locked.
+/// A reader also gets a sound capture if reading takes longer than anybody may lock the file.
 #[test]
 fn a_capture_that_is_read_without_a_lock_is_read_whole_or_again() -> TestResult {
     let (_directory, path) = place()?;
@@ -58,7 +58,7 @@ fn a_capture_that_is_read_without_a_lock_is_read_whole_or_again() -> TestResult 
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let read = (0..40).map(|_| unlocked());
-            let sound = |bytes| Image::open(&path, bytes).is_ok_and(|it| is_sound(&it));
+            let sound = |bytes| Image::open(&path, bytes).is_ok_and(|image| is_sound(&image));
             let (mut whole, mut changing) = (0, 0);
             for read in read {
                 match read {
@@ -74,7 +74,7 @@ fn a_capture_that_is_read_without_a_lock_is_read_whole_or_again() -> TestResult 
             if over.load(Ordering::Relaxed) {
                 break;
             }
-            let totals = (1..500).map(|it| (it, allocated(at_ns))).collect();
+            let totals = (1..500).map(|stack| (stack, allocated(at_ns))).collect();
             writer.write_interval(Interval {
                 totals,
                 ..interval(at_ns)
@@ -90,10 +90,10 @@ fn a_capture_that_is_read_without_a_lock_is_read_whole_or_again() -> TestResult 
 fn is_sound(image: &Image) -> bool {
     let sound: rusqlite::Result<String> =
         (image.db()).query_row("PRAGMA integrity_check", [], |row| row.get(0));
-    sound.is_ok_and(|it| it == "ok")
+    sound.is_ok_and(|answer| answer == "ok")
 }
 
-/// The recorder's journal is root's, and may be there or not at any moment.
+/// The recorder's journal belongs to root, and may be there or not at any moment.
 #[test]
 fn a_report_of_another_user_never_minds_the_recorders_journal() -> TestResult {
     let (directory, path) = place()?;

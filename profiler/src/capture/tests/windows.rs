@@ -50,7 +50,7 @@ fn record(window: u64) -> WindowRecord {
     }
 }
 
-/// As little as can be known.
+/// A window about which as little as possible is known.
 fn bare(window: u64) -> WindowRecord {
     WindowRecord {
         duration_ns: None,
@@ -108,7 +108,7 @@ fn windows_are_read_as_they_were_written() -> TestResult {
         ..interval(2)
     };
     let windows = write(&path, &[first, second])?;
-    assert_eq!(windows.records, records.map(|it| (it, None)));
+    assert_eq!(windows.records, records.map(|record| (record, None)));
     Ok(())
 }
 
@@ -119,13 +119,13 @@ fn survivors_are_filled_in_once_they_are_known() -> TestResult {
         windows: vec![record(1), record(2)],
         ..interval(1)
     };
-    // A window that was not stored has survivors all the same.
+    // The second window has no row, and has survivors all the same.
     let second = Interval {
         survivors: vec![survived(1, 40), survived(99, 5)],
         ..interval(2)
     };
     let windows = write(&path, &[first, second])?;
-    let survivors: Vec<_> = windows.records.iter().map(|it| it.1).collect();
+    let survivors: Vec<_> = windows.records.iter().map(|record| record.1).collect();
     assert_eq!(survivors, [Some(amount(40)), None]);
     Ok(())
 }
@@ -166,7 +166,14 @@ fn what_is_left_behind_adds_up_by_status_and_stage() -> TestResult {
     let windows = write(&path, &[part(10), part(20)])?;
     let told = windows.left_behind.iter();
     let told: Vec<_> = told
-        .map(|it| (it.status, it.stage, it.amount.bytes, it.amount.objects))
+        .map(|left| {
+            (
+                left.status,
+                left.stage,
+                left.amount.bytes,
+                left.amount.objects,
+            )
+        })
         .collect();
     // The largest number that the file can hold.
     let most = i64::MAX as u64;
@@ -210,7 +217,7 @@ fn memory_of_no_window_is_written_when_it_changes() -> TestResult {
     Ok(())
 }
 
-/// Something in every table of windows.
+/// An interval with something in every table of windows.
 pub(super) fn everything(at_ns: u64) -> Interval {
     let of_process = |bytes| ProcessUnbound {
         process: 3,
@@ -229,11 +236,11 @@ pub(super) fn everything(at_ns: u64) -> Interval {
         ],
         unbound: vec![of_process(5)],
         memory: (0..20)
-            .map(|it| MemoryAt {
+            .map(|at_ns| MemoryAt {
                 process: 3,
-                at_ns: 1_000 + it,
-                unbound_bytes: Some(7 * it),
-                resident_bytes: Some(4096 * it),
+                at_ns: 1_000 + at_ns,
+                unbound_bytes: Some(7 * at_ns),
+                resident_bytes: Some(4096 * at_ns),
             })
             .collect(),
         ..interval(at_ns)
@@ -322,7 +329,7 @@ fn ten_thousand_windows_are_written_in_a_fraction_of_a_second() -> TestResult {
         .windows
         .records
         .iter()
-        .filter(|it| it.1.is_some())
+        .filter(|record| record.1.is_some())
         .count();
     assert_eq!(survived, 40_000);
     Ok(())

@@ -14,13 +14,13 @@ use crate::capture::lock::{Level, Locked};
 /// What SQLite keeps of an open file.
 #[repr(C)]
 pub(super) struct Handle {
-    /// Comes first, because SQLite knows no more than this.
+    /// The first field, because SQLite knows no other.
     base: ffi::sqlite3_file,
     file: *const Locked,
 }
 
 impl Handle {
-    /// A handle of `file`, or one that SQLite knows as not opened.
+    /// A handle of `file`; without a file, a handle that SQLite treats as not opened.
     pub(super) fn of(file: Option<&Locked>) -> Self {
         let methods = match file {
             Some(_) => &raw const METHODS,
@@ -33,7 +33,7 @@ impl Handle {
     }
 }
 
-/// Version 1: no shared memory, so no write-ahead log, and no mapping of the file.
+/// Version 1 of the methods: no shared memory, so no write-ahead log, and no mapping of the file.
 static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     iVersion: 1,
     xClose: Some(close),
@@ -79,7 +79,7 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-/// The file itself stays open as long as the recording.
+/// Gives the lock up. The file itself stays open as long as the recording.
 unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
     // SAFETY: SQLite calls this with a handle that `open` made.
     let result = unsafe { locked(file) }.lower(Level::None);
@@ -104,7 +104,8 @@ unsafe extern "C" fn read(
     }
 }
 
-/// Fills what lies behind the end with zeros, as SQLite wants, and says whether there was any.
+/// Fills what lies behind the end of the file with zeros, as SQLite wants. Returns whether all bytes
+/// were in the file.
 fn read_all(file: &File, to: &mut [u8], at: u64) -> io::Result<bool> {
     let mut filled = 0;
     while filled < to.len() {
@@ -150,7 +151,7 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int 
 unsafe extern "C" fn size(file: *mut ffi::sqlite3_file, out: *mut i64) -> c_int {
     // SAFETY: as in `close`; `out` is a place for the answer.
     let (file, out) = unsafe { (locked(file).file(), &mut *out) };
-    let length = file.metadata().map(|it| *out = it.len() as i64);
+    let length = file.metadata().map(|metadata| *out = metadata.len() as i64);
     code(length, ffi::SQLITE_IOERR_FSTAT)
 }
 
@@ -182,22 +183,24 @@ unsafe extern "C" fn unlock(file: *mut ffi::sqlite3_file, to: c_int) -> c_int {
 unsafe extern "C" fn is_reserved(file: *mut ffi::sqlite3_file, out: *mut c_int) -> c_int {
     // SAFETY: as in `size`.
     let (file, out) = unsafe { (locked(file), &mut *out) };
-    let answer = file.is_reserved().map(|it| *out = c_int::from(it));
+    let answer = file
+        .is_reserved()
+        .map(|is_reserved| *out = c_int::from(is_reserved));
     code(answer, ffi::SQLITE_IOERR_CHECKRESERVEDLOCK)
 }
 
-/// There is nothing to control.
+/// Refuses every operation: there is nothing to control.
 unsafe extern "C" fn control(_: *mut ffi::sqlite3_file, _: c_int, _: *mut c_void) -> c_int {
     ffi::SQLITE_NOTFOUND
 }
 
-/// SQLite's own choice for systems like this one.
+/// Returns SQLite's own choice for systems like this one.
 unsafe extern "C" fn sector_size(_: *mut ffi::sqlite3_file) -> c_int {
     4096
 }
 
-/// As SQLite assumes of all file systems of systems like this one: a write that is cut off harms no byte
-/// beside those that were to be written.
+/// Returns what SQLite assumes of all file systems of systems like this one: a write that is cut off
+/// harms no byte beside those that it was to write.
 unsafe extern "C" fn characteristics(_: *mut ffi::sqlite3_file) -> c_int {
     ffi::SQLITE_IOCAP_POWERSAFE_OVERWRITE
 }

@@ -1,9 +1,9 @@
-//! How SQLite reaches a capture that is being written: by two files that are open already.
+//! The file system by which SQLite reaches a capture during a recording: two files that are open already.
 //!
 //! SQLite by itself opens the capture and, in every transaction, its journal by their names. Whoever may
-//! write into the directory can put a journal of his own there in between; SQLite then plays that into the
-//! capture and deletes whatever file it names. Here no name is ever looked at again. What SQLite does by
-//! itself is in its `os_unix.c`; <https://www.sqlite.org/vfs.html> describes the interface.
+//! write into the directory can put a journal there in between; SQLite then plays that journal into the
+//! capture and deletes whatever file it names. This file system never looks at a name. SQLite's
+//! `os_unix.c` has what SQLite does by itself; <https://www.sqlite.org/vfs.html> describes the interface.
 
 mod files;
 
@@ -18,23 +18,23 @@ use crate::capture::lock::Locked;
 use crate::capture::place::Journal;
 use files::Handle;
 
-/// What SQLite calls the capture, and what it makes of that for the journal.
+/// The name by which SQLite knows the capture, and the name that SQLite makes of it for the journal.
 const CAPTURE: &CStr = c"capture";
 const JOURNAL: &CStr = c"capture-journal";
 
-/// Tells the file systems of one process apart.
+/// The number of the next file system, which tells the file systems of one process apart.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A database in the two files.
 #[derive(Debug)]
 pub(super) struct Database {
-    /// It uses the file system, and is dropped first.
+    /// The connection uses the file system, so Rust drops it first.
     db: Connection,
     _vfs: Vfs,
 }
 
 impl Database {
-    /// An empty database, to be written into these files alone.
+    /// An empty database that SQLite writes into these files alone.
     pub(super) fn open(capture: Locked, journal: Journal) -> rusqlite::Result<Self> {
         let vfs = Vfs::register(Files { capture, journal })?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -43,14 +43,14 @@ impl Database {
         // Whoever owns the capture by now can put a trigger into it.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-        // The journal is emptied, not removed: there is one for the whole recording.
+        // SQLite empties the journal and does not remove it: there is one for the whole recording.
         let set = |name, value| db.pragma_update(None, name, value);
         set("journal_mode", "TRUNCATE")?;
         set("temp_store", "MEMORY")?;
         Ok(Self { db, _vfs: vfs })
     }
 
-    /// To be written to.
+    /// The connection for writing.
     pub(super) fn connection(&mut self) -> &mut Connection {
         &mut self.db
     }
@@ -67,7 +67,7 @@ struct Files {
 #[derive(Debug)]
 struct Vfs {
     name: CString,
-    /// Made by [`Box::into_raw`], and given back when this is dropped.
+    /// Made by [`Box::into_raw`], and taken back when this value is dropped.
     methods: *mut ffi::sqlite3_vfs,
     files: *mut Files,
 }
@@ -119,7 +119,7 @@ impl Drop for Vfs {
     }
 }
 
-/// The files of the file system that SQLite calls a method of.
+/// The files of the file system whose methods SQLite calls.
 ///
 /// # Safety
 ///
@@ -136,7 +136,7 @@ unsafe extern "C" fn open(
     flags: c_int,
     flags_out: *mut c_int,
 ) -> c_int {
-    // SAFETY: SQLite calls this with the methods that it was given.
+    // SAFETY: SQLite calls this with the methods that `register` gave it.
     let files = unsafe { files_of(vfs) };
     let wanted = if flags & ffi::SQLITE_OPEN_MAIN_DB != 0 {
         Some(&files.capture)
@@ -159,13 +159,14 @@ unsafe extern "C" fn open(
     }
 }
 
-/// Only the journal may go, and it goes by being emptied.
+/// Empties the journal. SQLite may delete no other file.
 unsafe extern "C" fn delete(
     vfs: *mut ffi::sqlite3_vfs,
     name: *const c_char,
     _sync: c_int,
 ) -> c_int {
-    // SAFETY: SQLite calls this with the methods that it was given, and a name that ends with a zero.
+    // SAFETY: SQLite calls this with the methods that `register` gave it, and a name that ends with a
+    // zero.
     let (files, name) = unsafe { (files_of(vfs), CStr::from_ptr(name)) };
     if name != JOURNAL {
         return ffi::SQLITE_IOERR_DELETE;
@@ -176,7 +177,7 @@ unsafe extern "C" fn delete(
     }
 }
 
-/// An empty journal counts as none, and there never is any other file.
+/// Says whether a file exists. An empty journal counts as none, and there never is a file beside the two.
 unsafe extern "C" fn access(
     vfs: *mut ffi::sqlite3_vfs,
     name: *const c_char,
@@ -186,13 +187,13 @@ unsafe extern "C" fn access(
     // SAFETY: as in `delete`; `out` is a place for the answer.
     let (files, name, out) = unsafe { (files_of(vfs), CStr::from_ptr(name), &mut *out) };
     let journal = files.journal.file().file();
-    let is_there =
-        name == CAPTURE || name == JOURNAL && journal.metadata().is_ok_and(|it| it.len() > 0);
+    let is_there = name == CAPTURE
+        || name == JOURNAL && journal.metadata().is_ok_and(|metadata| metadata.len() > 0);
     *out = c_int::from(is_there);
     ffi::SQLITE_OK
 }
 
-/// Names are whole as they are.
+/// Copies the name: names are whole as they are.
 unsafe extern "C" fn full_path(
     _vfs: *mut ffi::sqlite3_vfs,
     name: *const c_char,

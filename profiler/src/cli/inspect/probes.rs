@@ -19,15 +19,15 @@ Examples:
   Where would windows of a worker's own jobs open and close?
     sudo residue inspect probes -p 4242 --window fn:handle_job";
 
-/// The allocator functions to probe, with the instruction chosen in each and what a hit costs
+/// Show the allocator functions to probe, with the instruction chosen in each and what a hit costs
 ///
 /// An emulated instruction costs about half a microsecond a call; a single-stepped one several
 /// microseconds, in some virtual machines more than ten. Needs root only for processes of others.
-/// Functions of TLS libraries are listed too, and what else opens windows if asked for.
+/// The table also lists functions of TLS libraries, and, with --window, what else opens windows.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Process to look into
+    /// The process to look into
     #[arg(short, long, value_name = "PID")]
     pid: Pid,
     /// Also show what opens and closes these windows: fn:SYMBOL or usdt:PROVIDER:OPEN:CLOSE; may be
@@ -41,7 +41,9 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<io::Resul
     let process = Process::open(args.pid)?;
     let found = process.loaded_objects();
     let left_out = found.left_out();
-    left_out.into_iter().for_each(|it| messages::complain(&it));
+    left_out
+        .into_iter()
+        .for_each(|note| messages::complain(&note));
     found.unreadable.into_iter().for_each(warn);
     let objects = read_all(&found.objects, ScopeObject::of);
     let plan = plan(&objects, SitePolicy::Cheapest)?;

@@ -26,16 +26,18 @@ const MAX_FRAMES: usize = 1000;
 /// Fields that `_Py_DebugOffsets` does not have.
 const UNTOLD: [&str; 2] = ["autoTSSkey", "PyThreadState.context"];
 
-/// The Python in a process: its version, what its frames are found by, and what each thread runs
+/// Show the Python in a process: its version, how residue finds its frames, and what each thread
+/// runs
 ///
-/// Read from outside, without stopping the process. Needs root only for processes of others.
+/// Residue reads from outside, without stopping the process. Needs root only for processes of
+/// others.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Process to look into
+    /// The process to look into
     #[arg(short, long, value_name = "PID")]
     pid: Pid,
-    /// Show where each structure's fields are, and how that is known
+    /// Show where each structure's fields are, and how residue knows that
     #[arg(long)]
     offsets: bool,
 }

@@ -22,11 +22,11 @@ Examples:
   The same for the program of a process, though it was replaced or is in a container:
     sudo residue inspect unwind /proc/4242/exe";
 
-/// The unwind table of an object: its size, what it covers, and the rule at an address
+/// Show the unwind table of an object: its size, what it covers, and the rule at an address
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// ELF file: a program or a shared library
+    /// The ELF file: a program or a shared library
     object: PathBuf,
     /// Show the rule that holds at this address of the file, in hexadecimal
     #[arg(long, value_name = "ADDRESS", value_parser = address)]

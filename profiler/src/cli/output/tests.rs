@@ -12,7 +12,10 @@ use super::*;
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
 fn refusal(path: &Path) -> String {
-    Output::open(path).map_or_else(|it| it.to_string(), |it| format!("{it:?} was accepted"))
+    Output::open(path).map_or_else(
+        |error| error.to_string(),
+        |output| format!("{output:?} was accepted"),
+    )
 }
 
 #[test]
@@ -61,7 +64,7 @@ fn devices_and_fifos_are_written_to() -> TestResult {
 #[test]
 fn a_link_is_followed_only_where_nobody_could_have_put_it() -> TestResult {
     let directory = tempfile::tempdir()?;
-    let [victim, link] = ["victim", "link"].map(|it| directory.path().join(it));
+    let [victim, link] = ["victim", "link"].map(|name| directory.path().join(name));
     write(&victim, "precious")?;
     let open = File::open(&victim)?;
     let number = std::os::fd::AsRawFd::as_raw_fd(&open);
@@ -75,7 +78,7 @@ fn a_link_is_followed_only_where_nobody_could_have_put_it() -> TestResult {
     Ok(())
 }
 
-/// As root, whom no mode stops; the kernel decides by the same owners.
+/// Runs as root, whom no mode stops; the kernel decides by the same owners.
 #[test]
 fn the_fifo_of_another_user_is_not_written_to() -> TestResult {
     if !geteuid().is_root() {
@@ -91,7 +94,7 @@ fn the_fifo_of_another_user_is_not_written_to() -> TestResult {
     Ok(())
 }
 
-/// Whoever may write into the directory puts a file where the FIFO was looked at.
+/// Somebody who may write into the directory puts a file where the FIFO was.
 #[test]
 fn what_is_opened_is_what_was_looked_at() -> TestResult {
     let directory = tempfile::tempdir()?;

@@ -1,4 +1,4 @@
-//! Parts of a file, read as they are asked for.
+//! Parts of a file, which residue reads when somebody asks for them.
 
 use std::{cell::Cell, ops::Range, os::unix::fs::FileExt as _, rc::Rc};
 
@@ -6,16 +6,16 @@ use object::read::{ReadCache, ReadCacheOps, ReadRef};
 
 use super::TargetFile;
 
-/// The most that is read of one file by one reader, bytes. The largest symbol tables of real programs take
-/// some 200 MiB; a file without end, or one that names the same part in a thousand ways, stops here.
+/// The most bytes that one reader reads of one file. The largest symbol tables of real programs take some 200
+/// MiB. A file without end, or one that names the same part in a thousand ways, stops here.
 const MOST: u64 = 512 << 20;
 
-/// How many bytes may still be read.
+/// How many bytes residue may still read.
 #[derive(Clone, Debug)]
 pub struct ReadBudget(Rc<Cell<u64>>);
 
 impl ReadBudget {
-    /// So many.
+    /// A budget of `bytes` bytes.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         Self(Rc::new(Cell::new(bytes)))
@@ -31,9 +31,9 @@ impl ReadBudget {
     }
 }
 
-/// Reads the file by positions, each part once. Every read is bounded by the length that the file had when
-/// it was opened, all together by half a GiB, and those of several files by a budget: beyond that, reading fails
-/// as it does for a damaged file.
+/// Reads the file by positions, each part once. Three bounds hold: the length that the file had when residue
+/// opened it, half a GiB for all reads together, and a budget for several files. Beyond them a read fails, as it
+/// does for a damaged file.
 #[derive(Debug)]
 pub struct FileData<'a> {
     parts: ReadCache<Positioned<'a>>,
@@ -63,9 +63,9 @@ impl<'data> ReadRef<'data> for &'data FileData<'_> {
     }
 
     fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'data [u8], ()> {
-        // Asked here, because room for a part is made before it is read. A part that was read before is
-        // asked for again only by those who have room left for as much.
-        match self.budgets.iter().all(|it| size <= it.left()) {
+        // The check is here, because the cache makes room for a part before it reads the part. A reader that
+        // asks again for a part needs a budget for as much, although the cache has it.
+        match self.budgets.iter().all(|budget| size <= budget.left()) {
             true => self.parts.read_bytes_at(offset, size),
             false => Err(()),
         }
@@ -76,7 +76,7 @@ impl<'data> ReadRef<'data> for &'data FileData<'_> {
     }
 }
 
-/// A file and where the next read begins.
+/// A file, and where the next read begins.
 #[derive(Debug)]
 struct Positioned<'a> {
     file: &'a TargetFile,
@@ -86,7 +86,9 @@ struct Positioned<'a> {
 
 impl Positioned<'_> {
     fn take(&mut self, bytes: u64) -> Result<(), ()> {
-        self.budgets.iter().try_for_each(|it| it.take(bytes))?;
+        self.budgets
+            .iter()
+            .try_for_each(|budget| budget.take(bytes))?;
         self.at = self.at.checked_add(bytes).ok_or(())?;
         Ok(())
     }

@@ -1,18 +1,19 @@
-//! What a target may read itself.
+//! The owner of a target, with whose rights residue opens files.
 //!
-//! residue runs as root, and a target chooses the names of files that are read for it: without a look at who
-//! asks, a link to a file that only root may read would be read like any other.
+//! Residue runs as root, and a target chooses the names of files that residue reads for it. If residue did
+//! not look at who asks, it would follow a link to a file that only root may read.
 
 use std::{fs::File, io, io::Read, path::Path};
 
 use crate::process::Pid;
 
-/// Above what `/proc/PID/status` holds: a process in as many groups as there may be has 700 KB of them.
+/// More bytes than `/proc/PID/status` holds: a process in the largest number of groups has 700 KB of them.
 const MAX_STATUS_BYTES: u64 = 1 << 20;
-/// The kernel takes no more groups (limits.h, `NGROUPS_MAX`).
+/// The most groups that the kernel allows (limits.h, `NGROUPS_MAX`).
 const MAX_GROUPS: usize = 1 << 16;
 
-/// As whom the kernel lets a process open files (credentials(7), "filesystem user ID").
+/// The user and the groups as whom the kernel lets a process open files (credentials(7), "filesystem user
+/// ID").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     user: u32,
@@ -21,7 +22,7 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// Whom a process is.
+    /// The owner of a process.
     ///
     /// # Errors
     ///
@@ -38,7 +39,10 @@ impl Owner {
             let mut lines = status.split(|byte| *byte == b'\n');
             let value = lines.find_map(|line| line.strip_prefix(name))?;
             let words = str::from_utf8(value).ok()?.split_whitespace();
-            words.take(MAX_GROUPS).map(|it| it.parse().ok()).collect()
+            words
+                .take(MAX_GROUPS)
+                .map(|word| word.parse().ok())
+                .collect()
         };
         Some(Self {
             user: *numbers(b"Uid:")?.get(3)?,
@@ -47,14 +51,14 @@ impl Owner {
         })
     }
 
-    /// Does something that the kernel judges as if this owner did it. Only this thread is changed, and only
-    /// until that is done.
+    /// Does something that the kernel judges as if this owner did it. Changes only this thread, and only
+    /// until `act` has returned.
     ///
     /// # Errors
     ///
-    /// When the kernel does not let us be somebody else, though we are root.
+    /// When the kernel does not let residue be somebody else, though residue is root.
     pub(super) fn act<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        // Who is not root has no more than its own rights to give away.
+        // Without root, residue has no rights beyond its own to give away.
         if !rustix::process::geteuid().is_root() {
             return act();
         }
@@ -71,17 +75,17 @@ impl Owner {
         act()
     }
 
-    /// Whether the kernel lets us act for this owner.
+    /// Whether the kernel lets residue act for this owner.
     pub(super) fn can_be_acted_for(&self) -> bool {
         self.act(|| Ok(())).is_ok()
     }
 
-    /// Groups first: who is no longer root may not choose them. The C library's functions for it change all
-    /// threads, so the system calls are made here.
+    /// Sets the groups first: a thread that is no longer root may not choose them. The C library's functions
+    /// for this change all threads, so this makes the system calls itself.
     fn become_it(&self) -> io::Result<()> {
         if groups()? != self.groups {
             let (count, list) = (self.groups.len(), self.groups.as_ptr());
-            // SAFETY: the list holds so many ids and outlives the call.
+            // SAFETY: the list holds `count` ids and outlives the call.
             if unsafe { libc::syscall(libc::SYS_setgroups, count, list) } != 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -90,7 +94,7 @@ impl Owner {
         let now = unsafe {
             libc::syscall(libc::SYS_setfsgid, self.group);
             libc::syscall(libc::SYS_setfsuid, self.user);
-            // They say whom they replaced; nobody has the id -1, so these only ask.
+            // The calls return whom they replaced; nobody has the id -1, so these calls only ask.
             (
                 libc::syscall(libc::SYS_setfsgid, u32::MAX),
                 libc::syscall(libc::SYS_setfsuid, u32::MAX),
@@ -103,11 +107,11 @@ impl Owner {
     }
 }
 
-/// What `/proc/PID/status` says, all of it: of a part, the last number could be another one.
+/// All of `/proc/PID/status`: in a part of it, the last number could be cut off.
 ///
 /// # Errors
 ///
-/// When the process is gone, or it is longer than that of any process.
+/// When the process is gone, or the file is longer than that of any process.
 pub(in crate::process) fn read_status(file: impl Read) -> io::Result<Vec<u8>> {
     let mut status = Vec::new();
     file.take(MAX_STATUS_BYTES).read_to_end(&mut status)?;
@@ -125,19 +129,19 @@ fn groups() -> io::Result<Vec<u32>> {
         .collect())
 }
 
-/// Whom this thread becomes again.
+/// The owner that this thread becomes again.
 struct Back(Owner);
 
 impl Drop for Back {
     fn drop(&mut self) {
         let Owner { user, group, .. } = self.0;
-        // SAFETY: plain system calls about the current thread, without pointers. The user first: with it the
-        // right to choose the others comes back.
+        // SAFETY: plain system calls about the current thread, without pointers. The user comes first: the
+        // right to choose the groups comes back with the user.
         unsafe {
             libc::syscall(libc::SYS_setfsuid, user);
             libc::syscall(libc::SYS_setfsgid, group);
         }
-        // Cannot fail where it could be changed. If it did, fewer files could be read.
+        // This cannot fail where the change succeeded. If it did, this thread could read fewer files.
         let _ = self.0.become_it();
     }
 }
@@ -176,23 +180,25 @@ mod tests {
             group: 65_534,
             groups: Vec::new(),
         };
-        let denied = nobody.act(|| File::open(&secret)).map_err(|it| it.kind());
+        let denied = nobody
+            .act(|| File::open(&secret))
+            .map_err(|error| error.kind());
         assert_eq!(denied.err(), Some(io::ErrorKind::PermissionDenied));
         assert!(File::open(&secret).is_ok(), "we are root again");
         Ok(())
     }
 
-    /// As many as the kernel takes, of the longest numbers.
+    /// As many groups as the kernel takes, with the longest numbers.
     #[test]
     fn all_groups_of_a_process_are_known() -> io::Result<()> {
         let groups: Vec<u32> = (0..MAX_GROUPS as u32)
-            .map(|it| 4_000_000_000 + it)
+            .map(|group| 4_000_000_000 + group)
             .collect();
         let of_thread = std::thread::spawn(move || {
             // SAFETY: the list holds so many ids and outlives the call, which changes this thread alone.
             let set = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
             let id = rustix::thread::gettid().as_raw_nonzero().get();
-            (set == 0).then(|| Owner::of(id).map(|it| it.groups == groups))
+            (set == 0).then(|| Owner::of(id).map(|owner| owner.groups == groups))
         });
         let known = of_thread.join().expect("it does not panic");
         let Some(known) = known else {
@@ -203,7 +209,7 @@ mod tests {
         Ok(())
     }
 
-    /// As in a container that may not choose groups: what needs no change is done.
+    /// In a container that may not choose groups, a change that changes nothing works.
     #[test]
     fn who_is_us_already_needs_no_privilege() -> io::Result<()> {
         if !rustix::process::geteuid().is_root() {

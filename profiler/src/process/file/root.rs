@@ -1,4 +1,4 @@
-//! The directory that a process takes for `/`.
+//! A process's root: the directory that it takes for `/`.
 
 use std::{
     io,
@@ -17,11 +17,11 @@ use rustix::{
 use super::{TargetFile, owner::Owner};
 use crate::process::{FileKey, Pid};
 
-/// How often a name is followed again when something was renamed meanwhile, in which case the kernel
-/// cannot tell whether the name has stayed inside (openat2(2), `EAGAIN`).
+/// How often residue follows a name again when somebody has renamed something meanwhile: the kernel then cannot
+/// tell whether the name has stayed inside (openat2(2), `EAGAIN`).
 const TRIES: u32 = 16;
 
-/// Tells roots apart, while one of each is held open.
+/// The identity of a root, which holds as long as residue holds the root open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RootId {
     device: u64,
@@ -41,23 +41,24 @@ impl RootId {
     }
 }
 
-/// A root directory, held open: it stays reachable when the process is gone.
+/// A root directory, held open: residue can reach it when the process is gone.
 #[derive(Debug)]
 pub struct Root {
     directory: OwnedFd,
     id: RootId,
-    /// Where it is in our root, if it is below that: the kernel names files of the process by that.
+    /// Where the directory is in residue's own root, if it is below that: the kernel names the process's files
+    /// that way.
     place: PathBuf,
-    /// For whom files are opened in it, if not for ourselves.
+    /// The owner for whom residue opens files here, if not for itself.
     owner: Option<Owner>,
 }
 
 impl Root {
-    /// That of a process.
+    /// The root of a process.
     ///
     /// # Errors
     ///
-    /// When the process is gone, or may not be looked into.
+    /// When the process is gone, or residue may not look into it.
     pub fn of(pid: Pid) -> io::Result<Self> {
         let link = Path::new("/proc").join(pid.to_string()).join("root");
         Ok(Self {
@@ -67,16 +68,16 @@ impl Root {
         })
     }
 
-    /// Our own.
+    /// Residue's own root.
     ///
     /// # Errors
     ///
-    /// When the kernel has no descriptor left for us.
+    /// When residue has no descriptor left.
     pub fn host() -> io::Result<Self> {
         Self::at(Path::new("/"))
     }
 
-    /// Some directory, taken for a root.
+    /// A directory as a root.
     ///
     /// # Errors
     ///
@@ -92,13 +93,13 @@ impl Root {
         })
     }
 
-    /// Opens the regular file that `path` leads to for a process with this root: absolute links and `..`
-    /// stay inside, and links that only the kernel makes (`/proc/PID/fd/N`) are not followed. What the process
-    /// may not read is not read for it.
+    /// Opens the regular file that `path` leads to for a process with this root: absolute links and `..` stay
+    /// inside, and residue does not follow links that only the kernel makes (`/proc/PID/fd/N`). Residue opens no
+    /// file that the process may not read.
     ///
     /// # Errors
     ///
-    /// When there is no such file, it is no regular file, or it may not be read.
+    /// When there is no such file, it is no regular file, or the process may not read it.
     pub fn open(&self, path: &Path) -> io::Result<TargetFile> {
         let open = || TargetFile::at(&self.find(path)?);
         match &self.owner {
@@ -107,20 +108,23 @@ impl Root {
         }
     }
 
-    /// Whether nothing can be opened in it, because the kernel does not let us act for the process: a residue
-    /// without `CAP_SETUID` or `CAP_SETGID` is only as free as that.
+    /// Whether residue can open nothing here, because the kernel does not let it act for the process: residue
+    /// has neither `CAP_SETUID` nor `CAP_SETGID`.
     #[must_use]
     pub fn is_barred(&self) -> bool {
-        self.owner.as_ref().is_some_and(|it| !it.can_be_acted_for())
+        self.owner
+            .as_ref()
+            .is_some_and(|owner| !owner.can_be_acted_for())
     }
 
-    /// Which root it is, in which mount namespace: what has another root may have other files by the same names.
+    /// The identity of the root, with its mount namespace: a process with another root may have other files by
+    /// the same names.
     #[must_use]
     pub fn id(&self) -> RootId {
         self.id
     }
 
-    /// What the symbolic link at `path` says, which is not followed.
+    /// What the symbolic link at `path` says. Does not follow the link.
     ///
     /// # Errors
     ///
@@ -131,14 +135,14 @@ impl Root {
         said.into_string().map_err(io::Error::other)
     }
 
-    /// The name inside of a file that has this name outside.
+    /// The name inside the root of a file that has this name outside.
     #[must_use]
     pub fn inside<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.place).unwrap_or(path)
     }
 
-    /// Opens a file that the process has mapped, by the name that the kernel states, if it is of this inode;
-    /// else nothing is opened. The device may be another one: some file systems state it differently.
+    /// Opens a file that the process has mapped, by the name that the kernel states, if the file has this inode;
+    /// else opens nothing. The device may differ: some file systems state it differently.
     pub(in crate::process) fn open_if(
         &self,
         path: &Path,
@@ -161,12 +165,12 @@ impl Root {
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let open = || openat2(&self.directory, path, flags, Mode::empty(), inside);
         let mut tries = (0..TRIES).map(|_| open());
-        let found = tries.find(|it| !matches!(it, Err(Errno::AGAIN | Errno::INTR)));
+        let found = tries.find(|opened| !matches!(opened, Err(Errno::AGAIN | Errno::INTR)));
         Ok(found.unwrap_or(Err(Errno::AGAIN))?)
     }
 }
 
-/// Where the kernel shows the file of one mapping, whatever its name is by now.
+/// The path by which the kernel shows the file of one mapping, whatever its name is by now.
 pub(in crate::process) fn map_file(pid: Pid, start: u64, end: u64) -> PathBuf {
     let directory = Path::new("/proc").join(pid.to_string()).join("map_files");
     directory.join(format!("{start:x}-{end:x}"))

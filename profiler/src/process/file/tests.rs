@@ -1,4 +1,4 @@
-//! Files as a target may have them.
+//! Files that a target may have.
 
 use std::{
     error::Error,
@@ -14,7 +14,7 @@ use super::*;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// A directory that is a root, one beside it that is none of its business, and a file in each.
+/// A directory that is a root, one beside it that is not, and a file in each.
 fn roots() -> io::Result<(tempfile::TempDir, Root)> {
     let both = tempfile::tempdir()?;
     fs::create_dir_all(both.path().join("root/lib"))?;
@@ -71,7 +71,7 @@ fn no_name_leads_out_of_the_root() -> Outcome {
     Ok(())
 }
 
-/// A FIFO without a writer would be waited for, were it opened.
+/// If residue opened a FIFO without a writer, it would wait.
 #[test]
 fn only_regular_files_are_opened() -> Outcome {
     let (both, root) = roots()?;
@@ -118,7 +118,7 @@ fn a_file_without_end_is_read_up_to_a_bound() -> Outcome {
     Ok(())
 }
 
-/// Whoever writes a file over may set when it was written.
+/// Somebody who overwrites a file may also set when it was written.
 #[test]
 fn a_file_that_was_written_over_is_not_as_it_was_whatever_its_time_says() -> Outcome {
     let (both, root) = roots()?;

@@ -1,14 +1,14 @@
-//! Line tables, from each of the three formats: rows in the order of the instructions. A table that is
+//! Line tables in the three formats, read into rows in the order of the instructions. A table that is
 //! cut or damaged ends early.
 //!
-//! Instructions are counted in code units of two bytes.
+//! The numbers of instructions count code units of two bytes.
 
-/// Instructions up to an end, and their line.
+/// A row: the instructions up to an end, and their line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The first instruction behind the row's.
+    /// The first instruction behind the row.
     end: u32,
-    /// Zero for none.
+    /// The line; zero for none.
     line: u32,
 }
 
@@ -20,18 +20,21 @@ impl Lines {
     /// The line of an instruction, if it has one.
     pub fn of(&self, instruction: u32) -> Option<u32> {
         let index = self.0.partition_point(|row| row.end <= instruction);
-        self.0.get(index).map(|row| row.line).filter(|it| *it != 0)
+        self.0
+            .get(index)
+            .map(|row| row.line)
+            .filter(|line| *line != 0)
     }
 
-    /// Bytes of memory.
+    /// How many bytes of memory the rows take.
     pub const fn bytes(&self) -> usize {
         self.0.capacity() * size_of::<Row>()
     }
 
-    /// Adds the instructions up to `end`.
+    /// Adds a row for the instructions up to `end`.
     fn push(&mut self, end: i64, line: Option<i64>) {
         let end = u32::try_from(end).unwrap_or(u32::MAX);
-        let line = line.and_then(|it| u32::try_from(it).ok()).unwrap_or(0);
+        let line = line.and_then(|line| u32::try_from(line).ok()).unwrap_or(0);
         match self.0.last_mut() {
             Some(last) if last.line == line => last.end = last.end.max(end),
             Some(last) if last.end >= end => {}
@@ -40,8 +43,8 @@ impl Lines {
     }
 }
 
-/// `co_lnotab` (Objects/lnotab_notes.txt of 3.9): pairs of an address increment and a signed line
-/// increment.
+/// Reads `co_lnotab` (Objects/lnotab_notes.txt of 3.9): pairs of an address increment and a signed
+/// line increment.
 pub fn of_lnotab(table: &[u8], first: i64) -> Lines {
     let mut lines = Lines::default();
     let (mut address, mut line) = (0, first);
@@ -56,8 +59,8 @@ pub fn of_lnotab(table: &[u8], first: i64) -> Lines {
     lines
 }
 
-/// `co_linetable` of 3.10 (Objects/lnotab_notes.txt): pairs of a range's length in bytes and a signed
-/// line increment; -128 stands for no line.
+/// Reads `co_linetable` of 3.10 (Objects/lnotab_notes.txt): pairs of a range's length in bytes and a
+/// signed line increment; -128 stands for no line.
 pub fn of_ranges(table: &[u8], first: i64) -> Lines {
     const NO_LINE: i8 = -128;
     let mut lines = Lines::default();
@@ -75,8 +78,8 @@ pub fn of_ranges(table: &[u8], first: i64) -> Lines {
     lines
 }
 
-/// `co_linetable` from 3.11 on (Objects/locations.md): entries whose first byte has the top bit set, a
-/// code of four bits, and the number of instructions less one in three.
+/// Reads `co_linetable` from 3.11 on (Objects/locations.md): entries whose first byte has the top bit
+/// set, a code in four bits, and the number of instructions less one in three.
 pub fn of_locations(table: &[u8], first: i64) -> Lines {
     const NO_LOCATION: u8 = 15;
     const LONG: u8 = 14;
@@ -100,14 +103,14 @@ pub fn of_locations(table: &[u8], first: i64) -> Lines {
     lines
 }
 
-/// An end in bytes as one in code units.
+/// Converts an end in bytes to one in code units.
 const fn units(bytes: i64) -> i64 {
     (bytes + 1) / 2
 }
 
-/// A signed number in six bits a byte, the lowest first, whose lowest bit is the sign.
+/// Reads a signed number, six bits a byte, the lowest first; the lowest bit of all is the sign.
 fn signed(bytes: &[u8]) -> i64 {
-    /// So many bytes hold any 32-bit number.
+    /// The number of bytes that hold any 32-bit number.
     const LONGEST: usize = 6;
     let mut value = 0_i64;
     for (index, byte) in bytes.iter().take(LONGEST).enumerate() {

@@ -1,4 +1,5 @@
-//! Every instruction of varied code, in each Python that is there, compared with Python's own account.
+//! Compares every instruction of varied code, in each Python that is installed, with Python's own
+//! account.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -18,8 +19,8 @@ use crate::{
     process::{Avma, Memory, Process, ProcessMemory},
 };
 
-/// Prints for each code object its version, address, name, first line and the line of each
-/// instruction, and then waits to be killed.
+/// A script that prints for each code object its version, address, name, first line and the line of
+/// each instruction, and then waits to be killed.
 const SCRIPT: &str = r#"
 import dis, sys, types
 SOURCE = '''
@@ -71,7 +72,7 @@ print('end', flush=True)
 sys.stdin.read()
 "#;
 
-/// Kills its process in the end.
+/// A process that is killed when this value is dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -88,7 +89,9 @@ fn pythons() -> Vec<PathBuf> {
         .unwrap_or_default();
     let versions = std::fs::read_dir(home.join(".pyenv/versions"));
     let installed = versions.into_iter().flatten().flatten();
-    let mut found: Vec<_> = installed.map(|it| it.path().join("bin/python3")).collect();
+    let mut found: Vec<_> = installed
+        .map(|entry| entry.path().join("bin/python3"))
+        .collect();
     found.push("/usr/bin/python3".into());
     found.retain(|path| path.exists());
     found
@@ -131,7 +134,7 @@ fn every_instruction_has_the_line_that_python_says() {
             .collect();
         let process = Process::open(pid).expect("the child waits");
         let memory = ProcessMemory::of(&process).expect("it is our own child");
-        let instructions: usize = lines.iter().filter_map(|it| compare(it, &memory)).sum();
+        let instructions: usize = lines.iter().filter_map(|line| compare(line, &memory)).sum();
         if instructions > 0 {
             assert!(instructions > 2000, "{}: {instructions}", python.display());
             compared.push(python);
@@ -145,8 +148,8 @@ fn every_instruction_has_the_line_that_python_says() {
     }
 }
 
-/// Memory that is all garbage but for some holes; words are made to look like lengths, string states
-/// and pointers into itself.
+/// Memory that is all garbage except for some holes. Words look like lengths, string states and
+/// pointers into the memory itself.
 #[derive(Clone, Debug)]
 struct Garbage(Vec<u64>);
 
@@ -154,7 +157,7 @@ impl Garbage {
     fn byte(&self, address: u64) -> Option<u8> {
         let index = address / 8 % self.0.len() as u64;
         let word = self.0[index as usize];
-        // One word in eight cannot be read.
+        // One word in eight is unreadable.
         (word % 8 != 7).then(|| word.to_le_bytes()[address as usize % 8])
     }
 }

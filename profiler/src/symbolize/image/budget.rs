@@ -1,15 +1,15 @@
-//! How many bytes copies may take.
+//! The budget: how many bytes copies may take.
 
 use std::{collections::HashMap, ops::AddAssign};
 
 use crate::process::RootId;
 
-/// All copies of symbol tables. The largest of real programs take some 200 MiB.
+/// The most bytes of all copies of symbol tables. The largest of real programs take some 200 MiB.
 const SYMBOLS: u64 = 512 << 20;
-/// All copies of debug information.
+/// The most bytes of all copies of debug information.
 const DEBUG: u64 = 2 << 30;
 
-/// What copies have taken, bytes.
+/// How many bytes copies have taken.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::symbolize) struct Taken {
     symbols: u64,
@@ -23,12 +23,13 @@ impl AddAssign for Taken {
     }
 }
 
-/// What there is for all copies. Symbol tables, without which a file has no names at all, have room of their own.
+/// The room for all copies. Symbol tables have room of their own, because a file has no names at all without
+/// them.
 #[derive(Debug)]
 pub(in crate::symbolize) struct Budget {
     symbols: Pool,
     debug: Pool,
-    /// Files whose debug information found no room.
+    /// How many files have debug information that found no room.
     pub(in crate::symbolize) left_out: u64,
 }
 
@@ -43,7 +44,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// What is left of it for those who have a root, if they have one.
+    /// What is left for the files of a root, or for those without one.
     pub(in crate::symbolize) fn share(&mut self, root: Option<RootId>) -> Share<'_> {
         Share { budget: self, root }
     }
@@ -57,14 +58,14 @@ pub(in crate::symbolize) struct Share<'a> {
 }
 
 impl Share<'_> {
-    /// Room for symbol tables.
+    /// Takes room for symbol tables. Returns whether there is room.
     pub(super) fn take_symbols(&mut self, bytes: u64, taken: &mut Taken) -> bool {
         let is_taken = self.budget.symbols.take(self.root, bytes);
         taken.symbols += if is_taken { bytes } else { 0 };
         is_taken
     }
 
-    /// Room for debug information. That there is none is counted.
+    /// Takes room for debug information. Returns whether there is room, and counts the file if there is none.
     pub(super) fn take_debug(&mut self, bytes: u64, taken: &mut Taken) -> bool {
         let is_taken = self.budget.debug.take(self.root, bytes);
         taken.debug += if is_taken { bytes } else { 0 };
@@ -79,7 +80,7 @@ impl Share<'_> {
     }
 }
 
-/// Room that roots share: none takes more than it leaves.
+/// Room that roots share: none takes more than it leaves to the others.
 #[derive(Debug)]
 struct Pool {
     left: u64,

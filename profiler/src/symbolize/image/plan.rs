@@ -1,4 +1,4 @@
-//! Which parts of a file go into its copy.
+//! The plan of a copy: which parts of a file go into it.
 
 use object::LittleEndian;
 use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64};
@@ -9,15 +9,15 @@ use object::read::elf::{CompressionHeader as _, FileHeader as _, SectionHeader a
 use super::{ENDIAN, ImageError, Share, Shared, Taken, no_section};
 use crate::process::FileData;
 
-/// A linked object has some forty. Those with one a function are not linked yet.
+/// The most sections. A linked object has some forty; an object with one for each function is not linked yet.
 const MAX_SECTIONS: usize = 4096;
-/// A linked object has some ten.
+/// The most segments. A linked object has some ten.
 const MAX_SEGMENTS: usize = 4096;
-/// The most that becomes of a compressed section, for each of its bytes. Debug information shrinks to a third;
-/// what grows a thousandfold was made for it.
+/// The most bytes that a compressed section unpacks to, for each of its bytes. Compression shrinks debug
+/// information to a third; somebody made what grows a thousandfold for the purpose.
 const MAX_GROWTH: u64 = 64;
 
-/// Without them there is no name at all. blazesym finds them by their names.
+/// The sections without which there is no name at all. blazesym finds them by their names.
 const SYMBOLS: [&[u8]; 5] = [
     b".symtab",
     b".strtab",
@@ -25,8 +25,8 @@ const SYMBOLS: [&[u8]; 5] = [
     b".dynstr",
     b".note.gnu.build-id",
 ];
-/// What leads from an address to lines and to functions that were inlined. Where variables are, and the
-/// indices of debuggers, are as large again and tell nothing here.
+/// The sections that lead from an address to lines and to inlined functions. The places of variables, and the
+/// indices of debuggers, are as large again and serve no purpose here.
 const DEBUG: [&[u8]; 11] = [
     b".debug_abbrev",
     b".debug_addr",
@@ -40,48 +40,48 @@ const DEBUG: [&[u8]; 11] = [
     b".debug_str_offsets",
     b".debug_types",
 ];
-/// Names what debug files share.
+/// The section that names the file which debug files share.
 const LINK: &[u8] = b".gnu_debugaltlink";
 
-/// What goes into a copy.
+/// The plan of a copy.
 pub(super) struct Plan<'data> {
     /// The file's header.
     pub header: FileHeader64<LittleEndian>,
-    /// Its segments' headers: they lead from file offsets to addresses.
+    /// The headers of the file's segments, which lead from file offsets to addresses.
     pub segments: &'data [ProgramHeader64<LittleEndian>],
-    /// Its sections.
+    /// The sections that go into the copy.
     pub sections: Vec<Section>,
 }
 
 /// A section of the copy.
 pub(super) struct Section {
-    /// Its name.
+    /// The section's name.
     pub name: &'static [u8],
-    /// Its header; where it is and how long it is will be another matter.
+    /// The section's header in the file. In the copy, the offset and the length will differ.
     pub header: SectionHeader64<LittleEndian>,
-    /// Its bytes.
+    /// The section's bytes.
     pub contents: Contents,
 }
 
 /// Where the bytes of a section come from.
 pub(super) enum Contents {
-    /// From the file.
+    /// The bytes are in the file.
     Part {
-        /// Where they begin, file offset.
+        /// The file offset at which they begin.
         offset: u64,
-        /// How many.
+        /// How many bytes there are.
         bytes: u64,
     },
-    /// From the file, where they are compressed by zlib.
+    /// The bytes are in the file, compressed by zlib.
     Compressed {
-        /// Where the compressed ones begin, file offset.
+        /// The file offset at which the compressed bytes begin.
         offset: u64,
-        /// How many these are.
+        /// How many compressed bytes there are.
         packed: u64,
-        /// How many become of them.
+        /// How many bytes they unpack to.
         bytes: u64,
     },
-    /// They were made here.
+    /// Residue made the bytes.
     Made(Vec<u8>),
 }
 
@@ -95,8 +95,8 @@ impl Contents {
 }
 
 impl<'data> Plan<'data> {
-    /// Looks through the section headers. Debug information that finds no room is left out as a whole: parts of
-    /// it refer to each other. What was taken of the share is said, whatever becomes of it.
+    /// Makes the plan from the section headers. Leaves debug information that finds no room out as a whole,
+    /// because its parts refer to each other. `taken` has what the plan took of the share, even after an error.
     pub fn of(
         data: &'data FileData<'_>,
         shared: Option<&Shared>,
@@ -141,10 +141,10 @@ fn sections(
     let mut found: Vec<Section> = Vec::new();
     for section in table.iter().take(MAX_SECTIONS) {
         let name = table.section_name(ENDIAN, section).unwrap_or_default();
-        let Some(&name) = names.iter().find(|it| **it == name) else {
+        let Some(&name) = names.iter().find(|wanted| **wanted == name) else {
             continue;
         };
-        if found.iter().all(|it| it.name != name) {
+        if found.iter().all(|section| section.name != name) {
             let contents = contents(data, section);
             found.extend(contents.map(|contents| Section {
                 name,
@@ -156,7 +156,8 @@ fn sections(
     Ok(found)
 }
 
-/// `None` for what is not in this file, or is packed in a way that blazesym does not unpack.
+/// Where a section's bytes are; `None` if they are not in this file, or are packed in a way that blazesym does
+/// not unpack.
 fn contents(data: &FileData<'_>, section: &SectionHeader64<LittleEndian>) -> Option<Contents> {
     let (offset, bytes) = section.file_range(ENDIAN)?;
     let end = offset.checked_add(bytes)?;

@@ -16,9 +16,9 @@ use super::plan::{Contents, Plan, Section};
 use super::{ENDIAN, no_section};
 use crate::process::TargetFile;
 
-/// What a section begins at a multiple of, bytes: more than any structure in one needs.
+/// The alignment of sections, in bytes: more than any structure in one needs.
 const ALIGNMENT: u64 = 16;
-/// How much is read at a time, bytes.
+/// How many bytes residue reads at a time.
 const PIECE: usize = 256 << 10;
 
 /// Writes the copy into memory that has no name, and seals it.
@@ -41,14 +41,14 @@ struct Copy {
 }
 
 impl Copy {
-    /// The header, which is written last, the segments' headers, the sections, their names, and their headers.
+    /// Writes the header (last), the segments' headers, the sections, their names, and their headers.
     fn write(&mut self, file: &TargetFile, plan: &Plan<'_>) -> io::Result<()> {
         let mut header = plan.header;
         self.end = size_of_val(&header) as u64;
         header.e_phoff = U64::new(ENDIAN, self.end);
         header.e_phnum = count(plan.segments.len());
         self.append(bytes_of_slice(plan.segments))?;
-        // The first is none (elf(5), "Section header").
+        // The first header is that of no section (elf(5), "Section header").
         let mut headers = vec![no_section(elf::SHT_NULL)];
         let mut names = vec![0];
         for section in &plan.sections {
@@ -91,7 +91,7 @@ impl Copy {
             sh_flags: U64::new(ENDIAN, flags),
             sh_offset: U64::new(ENDIAN, begin),
             sh_size: U64::new(ENDIAN, self.end - begin),
-            // Those of the file count its sections.
+            // The file's values are numbers of its own sections.
             sh_link: U32::new(ENDIAN, 0),
             sh_info: U32::new(ENDIAN, 0),
             ..section.header
@@ -111,7 +111,7 @@ impl Copy {
         Ok(header)
     }
 
-    /// Appends so many bytes, no more and no less.
+    /// Appends `bytes` bytes, no more and no less.
     fn fill(&mut self, from: &mut impl Read, bytes: u64) -> io::Result<()> {
         let mut piece = vec![0; PIECE.min(usize::try_from(bytes).unwrap_or(PIECE))];
         let mut left = bytes;
@@ -163,7 +163,7 @@ impl Read for Part<'_> {
     }
 }
 
-/// Sections and segments of a copy are some thousands at most.
+/// The number as the header holds it: a copy has some thousands of sections and segments at most.
 fn count(number: usize) -> U16<LittleEndian> {
     U16::new(ENDIAN, u16::try_from(number).unwrap_or(u16::MAX))
 }
