@@ -8,6 +8,7 @@ pub mod drain;
 pub mod error_text;
 pub mod estimate;
 pub mod heap;
+pub mod ids;
 #[cfg(test)]
 mod machine;
 pub mod messages;

@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::{
     capture::{CaptureError, Interval, Meta, Process},
     error_text::in_full,
+    ids::ProcessNumber,
     remark::Remark,
     requests::record::WindowRecord,
 };
@@ -177,7 +178,7 @@ pub struct Tables {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessEnd {
     /// The number of the process in this recording.
-    pub process: u16,
+    pub process: ProcessNumber,
     /// When, nanoseconds since 1970 UTC.
     pub at_ns: u64,
     /// Why, for a person.

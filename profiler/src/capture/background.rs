@@ -9,6 +9,7 @@ use std::{
 
 use crate::capture::kept::{Kept, Row};
 use crate::capture::{CaptureError, Interval, Meta, Process, Writer};
+use crate::ids::ProcessNumber;
 use crate::private_file::Given;
 
 /// A [`Writer`] that never makes the caller wait before [`BackgroundWriter::finish`]. What the disk has not taken yet
@@ -105,14 +106,14 @@ impl BackgroundWriter {
     /// See [`BackgroundWriter::add_process`].
     pub fn end_process(
         &mut self,
-        process: u16,
+        process: ProcessNumber,
         at_ns: u64,
         reason: &str,
     ) -> Result<(), CaptureError> {
         let reason = reason.to_owned();
         self.add(|kept| {
             kept.rows.push(Row::End {
-                slot: process,
+                process,
                 at_ns,
                 reason,
             });

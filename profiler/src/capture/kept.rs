@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::capture::{Interval, Process};
+use crate::ids::ProcessNumber;
 use crate::requests::record::ProcessUnbound;
 
 /// How long a recorder goes on keeping rows. No report takes a capture as long as that.
@@ -15,10 +16,10 @@ const MAX_ROWS: usize = 1 << 20;
 pub(super) enum Row {
     /// A process whose recording begins.
     Process(Process),
-    /// The process in a slot has ended.
+    /// A process has ended.
     End {
-        /// The slot.
-        slot: u16,
+        /// The process.
+        process: ProcessNumber,
         /// When it ended, nanoseconds since 1970 UTC.
         at_ns: u64,
         /// How the process ended, for a person.
@@ -112,7 +113,7 @@ mod tests {
 
     const fn looked_at() -> MemoryAt {
         MemoryAt {
-            process: 0,
+            process: ProcessNumber(0),
             at_ns: 0,
             unbound_bytes: None,
             resident_bytes: None,

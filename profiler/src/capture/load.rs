@@ -14,6 +14,7 @@ use crate::capture::{
     Capture, Ended, Figures, Frame, FrameKind, MappingOwner, MappingTotals, Meta, Module, Note,
     Process, Stack,
 };
+use crate::ids::ProcessNumber;
 use crate::symbolize::Symbol;
 
 /// The prefix of options in the table `meta`.
@@ -195,7 +196,7 @@ fn module(row: &Row<'_>) -> rusqlite::Result<Module> {
 
 fn process(row: &Row<'_>) -> rusqlite::Result<(Process, Option<Ended>)> {
     let process = Process {
-        slot: row.get(0)?,
+        number: ProcessNumber(row.get(0)?),
         pid: row.get(1)?,
         comm: row.get(2)?,
         exe: row.get(3)?,
@@ -226,7 +227,7 @@ fn stack(row: &Row<'_>) -> rusqlite::Result<Stack> {
     let context: Option<u32> = row.get(6)?;
     Ok(Stack {
         id: row.get(0)?,
-        process: row.get(1)?,
+        process: ProcessNumber(row.get(1)?),
         frames: frames
             .iter()
             .map(|bytes| u32::from_le_bytes(*bytes))

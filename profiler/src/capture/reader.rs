@@ -22,7 +22,7 @@ pub struct Capture {
     pub ended_ns: Option<u64>,
     /// When the last interval was written, nanoseconds since 1970 UTC.
     pub last_ns: u64,
-    /// The processes, in the order of their slots, each with its end if it ended.
+    /// The processes, in the order of their numbers, each with its end if it ended.
     pub processes: Vec<(Process, Option<Ended>)>,
     /// Every module.
     pub modules: Vec<Module>,

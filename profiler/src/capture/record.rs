@@ -7,6 +7,7 @@ use residue_ebpf::abi::event::WalkEnd;
 use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
 use crate::heap::{Figures, MappingOwner};
+use crate::ids::ProcessNumber;
 use crate::requests::record::{LeftBehind, MemoryAt, ProcessUnbound, Survived, WindowRecord};
 use crate::symbolize::Symbol;
 
@@ -40,8 +41,8 @@ pub struct Meta {
 /// A recorded process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
-    /// The process slot: the process's number in this recording.
-    pub slot: u16,
+    /// The process's number in this recording.
+    pub number: ProcessNumber,
     /// Thread group id, in the recorder's PID namespace.
     pub pid: u32,
     /// The short name, from `/proc/PID/comm`.
@@ -119,8 +120,8 @@ pub struct Frame {
 pub struct Stack {
     /// The stack's number in this recording, as in the kernel's totals.
     pub id: u32,
-    /// The slot of the process that the stack is from.
-    pub process: u16,
+    /// The process that the stack is from.
+    pub process: ProcessNumber,
     /// Frame ids, leaf first.
     pub frames: Vec<u32>,
     /// How many frames are missing before the last

@@ -44,13 +44,13 @@ pub(super) fn insert_rows(transaction: &Transaction<'_>, rows: &[Row]) -> rusqli
     rows.iter().try_for_each(|row| match row {
         Row::Process(process) => insert_process(transaction, process),
         Row::End {
-            slot,
+            process,
             at_ns,
             reason,
         } => {
             let mut end = transaction
                 .prepare_cached("UPDATE process SET ended_ns = ?, end_reason = ? WHERE id = ?")?;
-            end.execute(params![stored(*at_ns), bounded(reason), slot])?;
+            end.execute(params![stored(*at_ns), bounded(reason), process.0])?;
             Ok(())
         }
         Row::Note { at_ns, text } => {
@@ -64,7 +64,7 @@ pub(super) fn insert_rows(transaction: &Transaction<'_>, rows: &[Row]) -> rusqli
 
 fn insert_process(transaction: &Transaction<'_>, process: &Process) -> rusqlite::Result<()> {
     let Process {
-        slot,
+        number,
         pid,
         comm,
         exe,
@@ -75,7 +75,7 @@ fn insert_process(transaction: &Transaction<'_>, process: &Process) -> rusqlite:
         "INSERT INTO process (id, pid, comm, exe, cmdline, started_ns) VALUES (?, ?, ?, ?, ?, ?)",
     )?;
     insert.execute(params![
-        slot,
+        number.0,
         pid,
         bounded(comm),
         bounded(exe),
@@ -158,7 +158,7 @@ pub(super) fn insert_stacks(
             .collect();
         insert.execute(params![
             id,
-            process,
+            process.0,
             blob,
             left_out,
             end.name(),

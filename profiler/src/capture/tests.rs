@@ -22,6 +22,7 @@ use super::{
     CaptureError, Ended, Figures, Frame, FrameKind, Interval, MappingOwner, MappingTotals, Meta,
     Module, Process, SCHEMA_VERSION, Stack, Writer, read,
 };
+use crate::ids::ProcessNumber;
 use crate::symbolize::Symbol;
 
 type TestResult = Result<(), Box<dyn Error>>;
@@ -80,7 +81,7 @@ fn first_interval() -> Interval {
         ],
         stacks: vec![Stack {
             id: 1,
-            process: 3,
+            process: ProcessNumber(3),
             frames: vec![0, 1],
             left_out: 7,
             end: WalkEnd::Unreadable,
@@ -123,7 +124,7 @@ fn what_was_written_is_read_again() -> TestResult {
         options: vec![("max-live".into(), "10".into())],
     };
     let process = Process {
-        slot: 3,
+        number: ProcessNumber(3),
         pid: 7,
         comm: "app".into(),
         ..Process::default()
@@ -133,7 +134,7 @@ fn what_was_written_is_read_again() -> TestResult {
     let mut writer = Writer::create(&path, &meta)?;
     writer.add_process(process.clone())?;
     writer.write_interval(written.clone())?;
-    writer.end_process(3, 8, "killed by signal 9")?;
+    writer.end_process(ProcessNumber(3), 8, "killed by signal 9")?;
     writer.note(8, "the target was killed by signal 9")?;
     writer.finish(9)?;
 

@@ -15,6 +15,7 @@ use crate::capture::rows::{self, RouteIds, stored};
 use crate::capture::schema::{APPLICATION_ID, DDL, SCHEMA_VERSION};
 use crate::capture::vfs::Database;
 use crate::capture::{CaptureError, Figures, Interval, MappingOwner, MappingTotals, Meta, Process};
+use crate::ids::ProcessNumber;
 use crate::private_file::Given;
 use crate::requests::record::{ProcessUnbound, Unbound};
 
@@ -35,7 +36,7 @@ pub struct Writer {
     mappings: HashMap<(MappingOwner, u32), Figures>,
     counters: HashMap<Counter, u64>,
     routes: RouteIds,
-    unbound: HashMap<u16, (Unbound, Unbound)>,
+    unbound: HashMap<ProcessNumber, (Unbound, Unbound)>,
     kept: Kept,
     given: Given,
 }
@@ -89,16 +90,21 @@ impl Writer {
         self.write_row(Row::Process(process))
     }
 
-    /// Marks the process in `slot` as ended, with a reason for a person ("exited", "killed by
+    /// Marks a process as ended, with a reason for a person ("exited", "killed by
     /// signal 9").
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
-    pub fn end_process(&mut self, slot: u16, at_ns: u64, reason: &str) -> Result<(), CaptureError> {
+    pub fn end_process(
+        &mut self,
+        process: ProcessNumber,
+        at_ns: u64,
+        reason: &str,
+    ) -> Result<(), CaptureError> {
         let reason = reason.to_owned();
         self.write_row(Row::End {
-            slot,
+            process,
             at_ns,
             reason,
         })
@@ -268,7 +274,7 @@ fn mapping_entry(totals: &MappingTotals) -> ((MappingOwner, u32), Figures) {
     ((owner, stack), figures)
 }
 
-fn unbound_entry(it: &ProcessUnbound) -> (u16, (Unbound, Unbound)) {
+fn unbound_entry(it: &ProcessUnbound) -> (ProcessNumber, (Unbound, Unbound)) {
     let ProcessUnbound {
         process,
         background,

@@ -145,11 +145,12 @@ mod tests {
     use residue_ebpf::abi::event::WalkEnd;
 
     use super::*;
+    use crate::ids::ProcessNumber;
 
     fn stack(id: u32, kind: StackKind, context: u32) -> Stack {
         Stack {
             id,
-            process: 0,
+            process: ProcessNumber(0),
             frames: Vec::new(),
             left_out: 0,
             end: WalkEnd::Bottom,

@@ -167,7 +167,7 @@ fn by_size(a: &Figures, b: &Figures) -> std::cmp::Ordering {
 
 fn target((process, ended): &(capture::Process, Option<capture::Ended>)) -> Target {
     let capture::Process {
-        slot,
+        number: _,
         pid,
         comm,
         exe,
@@ -176,7 +176,6 @@ fn target((process, ended): &(capture::Process, Option<capture::Ended>)) -> Targ
     } = process.clone();
     let end_reason = ended.as_ref().map(|ended| ended.reason.clone());
     Target {
-        slot,
         pid,
         comm,
         exe,

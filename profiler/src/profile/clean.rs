@@ -28,7 +28,6 @@ fn counter(counter: &mut CounterValue) {
 
 fn target(target: &mut Target) {
     let Target {
-        slot: _,
         pid: _,
         comm,
         exe,

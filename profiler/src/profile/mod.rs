@@ -78,8 +78,6 @@ pub enum Tier {
 /// A recorded process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// The number of the process in the recording.
-    pub slot: u16,
     /// Thread group id.
     pub pid: u32,
     /// The short name of the process.

@@ -10,6 +10,7 @@ mod tests;
 use std::collections::HashMap;
 
 use crate::capture::{Capture, UnboundAt};
+use crate::ids::ProcessNumber;
 use crate::profile::FrameId;
 use crate::profile::build::is_rss_only;
 use crate::profile::stacks::Stacks;
@@ -86,7 +87,7 @@ pub(super) fn build(capture: &Capture, stacks: &mut Stacks<'_>) -> Option<Reques
 
 /// Adds up the background and ambiguous memory of all processes, as the recorder saw it last.
 fn unbound(written: &[UnboundAt]) -> [Unbound; 2] {
-    let mut last: HashMap<u16, ProcessUnbound> = HashMap::new();
+    let mut last: HashMap<ProcessNumber, ProcessUnbound> = HashMap::new();
     last.extend(written.iter().map(|at| (at.unbound.process, at.unbound)));
     let [mut background, mut ambiguous] = [Unbound::default(); 2];
     for process in last.values() {

@@ -7,6 +7,7 @@ use residue_ebpf::abi::heap::StackKind;
 use residue_ebpf::abi::{ROOT_FRAMES, UNKNOWN_STACK};
 
 use crate::capture::{self, Capture, FrameKind};
+use crate::ids::ProcessNumber;
 use crate::profile::frames::{Interner, base_name};
 use crate::profile::merge::{self, Languages, Role};
 use crate::profile::{Frame, FrameId, culprit};
@@ -29,7 +30,7 @@ pub(super) type Row = (Option<usize>, Vec<FrameId>);
 
 /// The symbolized stacks of one capture.
 pub(super) struct Stacks<'a> {
-    targets: HashMap<u16, usize>,
+    targets: HashMap<ProcessNumber, usize>,
     modules: HashMap<u32, &'a capture::Module>,
     frames: HashMap<u32, &'a capture::Frame>,
     stacks: HashMap<u32, &'a capture::Stack>,
@@ -39,12 +40,15 @@ pub(super) struct Stacks<'a> {
 
 impl<'a> Stacks<'a> {
     pub(super) fn new(capture: &'a Capture, languages: Languages) -> Self {
-        let slots = capture.processes.iter().map(|(process, _)| process.slot);
+        let processes = capture.processes.iter();
         let modules = capture.modules.iter();
         let frames = capture.frames.iter();
         let stacks = capture.stacks.iter();
         Self {
-            targets: slots.zip(0..).collect(),
+            targets: processes
+                .map(|(process, _)| process.number)
+                .zip(0..)
+                .collect(),
             modules: modules.map(|module| (module.id, module)).collect(),
             frames: frames.map(|frame| (frame.id, frame)).collect(),
             stacks: stacks.map(|stack| (stack.id, stack)).collect(),
@@ -53,9 +57,9 @@ impl<'a> Stacks<'a> {
         }
     }
 
-    /// Finds the process in a slot, as an index into [`super::Profile::targets`].
-    pub(super) fn target(&self, slot: u16) -> Option<usize> {
-        self.targets.get(&slot).copied()
+    /// Finds a process, as an index into [`super::Profile::targets`].
+    pub(super) fn target(&self, process: ProcessNumber) -> Option<usize> {
+        self.targets.get(&process).copied()
     }
 
     pub(super) fn into_frames(self) -> Vec<Frame> {

@@ -9,6 +9,7 @@ use super::{Figures, Profile, Tier};
 use crate::capture::{
     Capture, Frame, FrameKind, MappingOwner, MappingTotals, Module, Process, Stack,
 };
+use crate::ids::ProcessNumber;
 use crate::symbolize::Symbol;
 
 fn symbol(name: &str, file: &str, line: u32) -> Symbol {
@@ -22,7 +23,7 @@ fn symbol(name: &str, file: &str, line: u32) -> Symbol {
 fn stack(id: u32, frames: &[u32]) -> Stack {
     Stack {
         id,
-        process: 0,
+        process: ProcessNumber(0),
         frames: frames.to_vec(),
         left_out: 0,
         end: WalkEnd::Bottom,
@@ -54,7 +55,7 @@ fn capture() -> Capture {
     Capture {
         processes: vec![(
             Process {
-                slot: 0,
+                number: ProcessNumber(0),
                 pid: 7,
                 comm: "app".into(),
                 ..Process::default()

@@ -177,7 +177,6 @@ fn stacks<'a>(profile: &'a Profile, stacks: &'a [StackProfile]) -> Vec<StackObje
 
 fn process(target: &Target) -> ProcessObject<'_> {
     let Target {
-        slot: _,
         pid,
         comm,
         exe,

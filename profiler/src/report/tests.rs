@@ -21,6 +21,7 @@ use crate::capture::{
     Capture, Ended, Figures, Frame, FrameKind, MappingOwner, MappingTotals, Module, Note, Process,
     Stack,
 };
+use crate::ids::ProcessNumber;
 use crate::profile::Profile;
 use crate::symbolize::Symbol;
 use crate::wording;
@@ -50,7 +51,7 @@ fn totals(objects: u64, freed: u64, size: u64) -> StackTotals {
 
 fn capture() -> Capture {
     let process = Process {
-        slot: 0,
+        number: ProcessNumber(0),
         pid: 4242,
         comm: "gunicorn".into(),
         exe: "/usr/bin/python3.11".into(),
@@ -66,7 +67,7 @@ fn capture() -> Capture {
     };
     let stack = |id, frames: &[u32]| Stack {
         id,
-        process: 0,
+        process: ProcessNumber(0),
         frames: frames.to_vec(),
         left_out: 0,
         end: WalkEnd::Bottom,
@@ -229,14 +230,14 @@ fn folded_has_a_root_for_each_of_several_processes_that_are_told_apart() -> Test
     let mut capture = capture();
     capture.processes.push((
         Process {
-            slot: 1,
+            number: ProcessNumber(1),
             pid: 5,
             comm: "worker".into(),
             ..Process::default()
         },
         None,
     ));
-    capture.stacks[2].process = 1;
+    capture.stacks[2].process = ProcessNumber(1);
     let mut out = Vec::new();
     let options = Options {
         by_process: true,
@@ -389,7 +390,7 @@ fn many_stacks(count: u32) -> Capture {
         .collect();
     let stack = |id: u32| Stack {
         id: id + 1,
-        process: 0,
+        process: ProcessNumber(0),
         frames: (0..depth).map(|level| (id >> level) + level).collect(),
         left_out: 0,
         end: WalkEnd::Bottom,

@@ -6,6 +6,7 @@ use residue_ebpf::abi::window::Amounts;
 use serde::Serialize;
 
 use super::route::Route;
+use crate::ids::ProcessNumber;
 
 /// A finished window. The record never changes after it is made: what survives of the window is
 /// known later, and is counted apart ([`survivors`](super::survivors)).
@@ -13,8 +14,8 @@ use super::route::Route;
 pub struct WindowRecord {
     /// The number of the window, unique in the recording.
     pub window: u64,
-    /// The process slot: the number of the process in this recording.
-    pub process: u16,
+    /// The number of the process in this recording.
+    pub process: ProcessNumber,
     /// Thread group id, in the recorder's PID namespace.
     pub pid: u32,
     /// The thread that opened the window, in the recorder's PID namespace.
@@ -147,8 +148,8 @@ impl Stage {
 /// What similar windows left behind from one stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftBehind {
-    /// The process slot: the number of the process in this recording.
-    pub process: u16,
+    /// The number of the process in this recording.
+    pub process: ProcessNumber,
     /// The method and the path template.
     pub route: Route,
     /// The status of the response.
@@ -192,8 +193,8 @@ impl Unbound {
 /// What one process has allocated that belongs to no single window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessUnbound {
-    /// The process slot: the number of the process in this recording.
-    pub process: u16,
+    /// The number of the process in this recording.
+    pub process: ProcessNumber,
     /// Allocations of no window.
     pub background: Unbound,
     /// Allocations of one of several windows.
@@ -203,8 +204,8 @@ pub struct ProcessUnbound {
 /// How much memory a process has, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryAt {
-    /// The process slot: the number of the process in this recording.
-    pub process: u16,
+    /// The number of the process in this recording.
+    pub process: ProcessNumber,
     /// When the recorder looked, in nanoseconds since 1970 UTC. It looks at all processes at the
     /// same time.
     pub at_ns: u64,

@@ -17,6 +17,7 @@ use residue_ebpf::abi::window::{
 use super::head::{IdHeader, ResponseEnd};
 use super::record::{Amount, Binding, RssPair, WindowEnd, WindowRecord};
 use super::route::{Route, Routes};
+use crate::ids::ProcessNumber;
 use exchange::Exchange;
 
 /// How long a thread that is bound to a window may do nothing before the window of a whole response is
@@ -44,7 +45,8 @@ pub struct Tracker {
     uncounted: HashMap<u32, u64>,
     not_http: u64,
     crowded_out: u64,
-    pids: HashMap<u32, u32>,
+    /// By slot: the number and the pid of the process that has the slot.
+    processes: HashMap<u32, (ProcessNumber, u32)>,
     /// Names of windows that are no requests, by [`WindowState::source`].
     sources: HashMap<u32, Route>,
     open: HashMap<u32, Open>,
@@ -135,7 +137,7 @@ impl Tracker {
             uncounted: HashMap::new(),
             not_http: 0,
             crowded_out: 0,
-            pids: HashMap::new(),
+            processes: HashMap::new(),
             sources: HashMap::new(),
             open: HashMap::new(),
         }
@@ -147,13 +149,20 @@ impl Tracker {
     }
 
     /// Names the process in a slot.
-    pub fn add_process(&mut self, slot: u16, pid: u32) {
-        self.pids.insert(slot.into(), pid);
+    pub fn add_process(&mut self, slot: u16, number: ProcessNumber, pid: u32) {
+        self.processes.insert(slot.into(), (number, pid));
+    }
+
+    /// The number of the process in a slot.
+    #[must_use]
+    pub fn number(&self, slot: u16) -> Option<ProcessNumber> {
+        let process = self.processes.get(&slot.into());
+        process.map(|(number, _)| *number)
     }
 
     /// Forgets the process in a slot, all of whose windows are over.
     pub fn remove_process(&mut self, slot: u16) {
-        self.pids.remove(&slot.into());
+        self.processes.remove(&slot.into());
         self.uncounted.remove(&slot.into());
     }
 
@@ -260,12 +269,12 @@ impl Tracker {
             return Vec::new();
         };
         self.crowded_out += open.crowded_out;
-        let process = last.state.process;
-        let Some(&pid) = self.pids.get(&process) else {
+        let slot = last.state.process;
+        let Some(&(process, pid)) = self.processes.get(&slot) else {
             return Vec::new();
         };
         let unix = |ns: u64| ns.saturating_add_signed(self.clock_offset_ns);
-        let until_ns = self.uncounted.get(&process);
+        let until_ns = self.uncounted.get(&slot);
         let is_counted = until_ns.is_none_or(|until_ns| last.at_ns < *until_ns);
         let binding = match self.allocations && is_counted {
             true => open.binding(last),
@@ -289,7 +298,7 @@ impl Tracker {
                 };
                 Some(WindowRecord {
                     window: behind << 32 | u64::from(id),
-                    process: process as u16,
+                    process,
                     pid,
                     tid: last.state.tid,
                     opened_ns: unix(last.state.opened_ns),

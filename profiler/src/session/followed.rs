@@ -31,6 +31,7 @@ use crate::{
     capture,
     drain::RawStack,
     heap::{MappingOwner, Ranges},
+    ids::ProcessNumber,
     probes::PlannedFunction,
     process::{Avma, Backing, FileKey, FileOffset, Load, LoadedObject, Mappings, Process},
     remark::{Named, Remark},
@@ -53,7 +54,7 @@ pub struct Followed {
     /// The place of the process in the tables of the kernel side. Others have the place later.
     pub slot: u16,
     /// The number of the process in this recording, which no other process ever has.
-    pub number: u16,
+    pub number: ProcessNumber,
     /// What it has mapped.
     pub ranges: Ranges,
     /// Its Python, if it runs one whose frames can be walked.
@@ -85,7 +86,7 @@ pub struct Followed {
 
 impl Followed {
     /// Nothing is attached yet.
-    pub fn new(process: Process, slot: u16, number: u16) -> Self {
+    pub fn new(process: Process, slot: u16, number: ProcessNumber) -> Self {
         let break_end = process.mappings().heap_end().map(|end| end.0);
         Self {
             ranges: Ranges::new(break_end),
@@ -152,7 +153,7 @@ impl Followed {
     /// The process, as a capture has it, which is recorded from now on.
     pub fn row(&self) -> capture::Process {
         capture::Process {
-            slot: self.number,
+            number: self.number,
             pid: self.process.pid().unsigned_abs(),
             comm: self.process.comm().to_owned(),
             exe: self.process.exe().display().to_string(),

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     capture::{Frame, FrameKind, Module, Stack},
     drain::RawStack,
+    ids::ProcessNumber,
 };
 
 /// How many places in Python code residue tells apart. The number is more than any application has: a target
@@ -42,7 +43,7 @@ pub struct FrameTable {
 
 impl FrameTable {
     /// The stack in the capture's terms, of the process with this number.
-    pub fn intern(&mut self, stack: &RawStack, process: u16) -> Stack {
+    pub fn intern(&mut self, stack: &RawStack, process: ProcessNumber) -> Stack {
         Stack {
             id: stack.id,
             process,

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use super::{Core, clock::now, processes::Processes};
-use crate::requests::record::MemoryAt;
+use crate::{ids::ProcessNumber, requests::record::MemoryAt};
 
 /// What was seen since it was last written.
 #[derive(Debug, Default)]
 pub struct MemoryLog {
     /// By process: what was seen last, and whether it was taken.
-    last: HashMap<u16, (MemoryAt, bool)>,
+    last: HashMap<ProcessNumber, (MemoryAt, bool)>,
     new: Vec<MemoryAt>,
 }
 
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn of_what_is_alike_the_first_and_the_last_are_kept() {
         let at = |process, at_ns, resident| MemoryAt {
-            process,
+            process: ProcessNumber(process),
             at_ns,
             unbound_bytes: None,
             resident_bytes: Some(resident),

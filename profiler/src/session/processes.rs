@@ -27,6 +27,7 @@ use super::{
 use crate::{
     attach::AttachError,
     heap::{Figures, Origin},
+    ids::ProcessNumber,
     process::{Pid, Process},
     remark::Remark,
     requests::record::ProcessUnbound,
@@ -120,7 +121,7 @@ impl Processes {
     }
 
     /// The number that the process in a slot has in this recording, or had that was the last one there.
-    pub fn number(&self, slot: u16) -> u16 {
+    pub fn number(&self, slot: u16) -> ProcessNumber {
         self.slots.number(slot)
     }
 

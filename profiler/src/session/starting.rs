@@ -162,7 +162,7 @@ impl Begun {
         for (row, why) in self.left_out.drain(..) {
             core.sinks.follow(&row);
             core.sinks.retire(&ProcessEnd {
-                process: row.slot,
+                process: row.number,
                 at_ns: now(),
                 reason: format!("{}{why}", Ended::NOT_RECORDED),
             });

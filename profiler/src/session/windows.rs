@@ -15,6 +15,7 @@ use residue_ebpf::abi::{
 use super::clock;
 use crate::{
     drain::Drain,
+    ids::ProcessNumber,
     probes::windows::WindowSource,
     remark::Unread,
     requests::{
@@ -74,7 +75,7 @@ pub struct WindowKey {
     /// The window's number.
     pub window: u64,
     /// The number of the process.
-    pub process: u16,
+    pub process: ProcessNumber,
     /// Its route.
     pub route: Route,
     /// Of the response.
@@ -84,11 +85,9 @@ pub struct WindowKey {
 /// The request windows of a recording.
 pub struct Windows {
     tracker: Tracker,
-    /// The numbers of processes in this recording, by their slots.
-    numbers: HashMap<u16, u16>,
     grace: Grace,
     /// By process: windows whose grace is not over.
-    waiting: HashMap<u16, Vec<OpenSpan>>,
+    waiting: HashMap<ProcessNumber, Vec<OpenSpan>>,
     /// The same windows, as far as they are bound.
     keys: HashMap<u32, WindowKey>,
     /// Those of them that closed since the last look.
@@ -121,7 +120,6 @@ impl Windows {
                 clock::offset_ns(),
                 allocations,
             ),
-            numbers: HashMap::new(),
             grace: rules.grace,
             waiting: HashMap::new(),
             keys: HashMap::new(),
@@ -149,21 +147,20 @@ impl Windows {
     }
 
     /// Names the process in a slot, which has this number in the recording.
-    pub fn add_process(&mut self, slot: u16, number: u16, pid: u32) {
-        self.numbers.insert(slot, number);
-        self.tracker.add_process(slot, pid);
+    pub fn add_process(&mut self, slot: u16, number: ProcessNumber, pid: u32) {
+        self.tracker.add_process(slot, number, pid);
     }
 
     /// Forgets the process in a slot, whose windows are over: another one may have the slot.
     pub fn remove_process(&mut self, slot: u16) {
-        self.numbers.remove(&slot);
         self.spoken.remove(&slot);
         self.rings.remove(&slot);
         self.tracker.remove_process(slot);
     }
 
-    fn number(&self, slot: u16) -> u16 {
-        self.numbers.get(&slot).copied().unwrap_or(slot)
+    fn number(&self, slot: u16) -> ProcessNumber {
+        let number = self.tracker.number(slot);
+        number.unwrap_or(ProcessNumber(slot.into()))
     }
 
     /// Takes what the kernel side has sent, and closes what it could not.
@@ -226,11 +223,7 @@ impl Windows {
         self.uncounted += (known - self.keys.len()) as u64;
     }
 
-    /// Takes records whose process is a slot.
-    fn add(&mut self, mut finished: Vec<WindowRecord>) {
-        for record in &mut finished {
-            record.process = self.number(record.process);
-        }
+    fn add(&mut self, finished: Vec<WindowRecord>) {
         // Without allocations there is nothing to survive.
         let waits = |record: &&WindowRecord| record.binding != Binding::None;
         for record in finished.iter().filter(waits) {
@@ -413,7 +406,8 @@ fn left_behind(marks: &Marks, keys: &HashMap<u32, WindowKey>, drain: &Drain) -> 
             amount.add(Amount { bytes, objects: 1 });
         }
     });
-    let mut sums: HashMap<(u16, &Route, Option<u16>, Stage, u32), Amount> = HashMap::new();
+    let mut sums: HashMap<(ProcessNumber, &Route, Option<u16>, Stage, u32), Amount> =
+        HashMap::new();
     for ((window, stack), amount) in by_window {
         let Some(key) = keys.get(&window) else {
             continue;

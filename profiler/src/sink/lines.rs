@@ -9,6 +9,7 @@ use std::{
 use super::{Keeps, Sink, SinkError, Started, Tally, stream::Stream};
 use crate::{
     capture::Interval,
+    ids::ProcessNumber,
     messages::say,
     printable::{self, Notation},
     report::{
@@ -65,7 +66,7 @@ pub struct Lines {
     /// Requests since the table was shown.
     untold: usize,
     /// By process, what belongs to no single request: the background, and what is ambiguous.
-    unbound: HashMap<u16, [Unbound; 2]>,
+    unbound: HashMap<ProcessNumber, [Unbound; 2]>,
     follows_allocations: bool,
     /// Events that could not be recorded.
     lost: u64,

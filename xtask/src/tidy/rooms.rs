@@ -59,6 +59,7 @@ const PROFILER: House = House {
                 "drain",
                 "error_text",
                 "heap",
+                "ids",
                 "private_file",
                 "probes",
                 "process",
@@ -76,6 +77,7 @@ const PROFILER: House = House {
             &[
                 "capture",
                 "error_text",
+                "ids",
                 "messages",
                 "printable",
                 "private_file",
@@ -93,13 +95,23 @@ const PROFILER: House = House {
             "report",
             &["estimate", "printable", "profile", "requests", "wording"],
         ),
-        ("profile", &["capture", "estimate", "printable", "requests"]),
+        (
+            "profile",
+            &["capture", "estimate", "ids", "printable", "requests"],
+        ),
         (
             "capture",
-            &["heap", "printable", "private_file", "requests", "symbolize"],
+            &[
+                "heap",
+                "ids",
+                "printable",
+                "private_file",
+                "requests",
+                "symbolize",
+            ],
         ),
         ("heap", &[]),
-        ("requests", &["estimate", "printable"]),
+        ("requests", &["estimate", "ids", "printable"]),
         ("estimate", &[]),
         ("wording", &["printable"]),
         ("printable", &[]),
@@ -111,6 +123,7 @@ const PROFILER: House = House {
         ("signal_mask", &[]),
         ("private_file", &[]),
         ("error_text", &[]),
+        ("ids", &[]),
     ],
 };
 

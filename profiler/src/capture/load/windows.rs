@@ -8,6 +8,7 @@ use super::contradiction;
 use crate::capture::schema::WITH_WINDOWS;
 use crate::capture::tables::Tables;
 use crate::capture::{UnboundAt, Windows};
+use crate::ids::ProcessNumber;
 use crate::requests::head::Method;
 use crate::requests::record::{
     Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd,
@@ -86,7 +87,7 @@ fn memory(tables: &Tables<'_>) -> rusqlite::Result<Vec<MemoryAt>> {
     let sql = "SELECT process_id, at_ns, unbound_bytes, resident_bytes FROM memory";
     let mut found = tables.all(sql, |row| {
         Ok(MemoryAt {
-            process: row.get(0)?,
+            process: ProcessNumber(row.get(0)?),
             at_ns: row.get(1)?,
             unbound_bytes: row.get(2)?,
             resident_bytes: row.get(3)?,
@@ -117,7 +118,7 @@ fn record(row: &Row<'_>, routes: &Routes) -> rusqlite::Result<WindowRecord> {
     let end = WindowEnd::from_name(ended);
     Ok(WindowRecord {
         window: row.get(1)?,
-        process: row.get(2)?,
+        process: ProcessNumber(row.get(2)?),
         pid: row.get(3)?,
         tid: row.get(4)?,
         opened_ns: row.get(5)?,
@@ -140,7 +141,7 @@ fn left_behind(row: &Row<'_>, routes: &Routes) -> rusqlite::Result<LeftBehind> {
     let status: u16 = row.get(2)?;
     let stage = row.get_ref(3)?.as_str()?;
     Ok(LeftBehind {
-        process: row.get(1)?,
+        process: ProcessNumber(row.get(1)?),
         route: route_of(row, routes)?,
         status: (status != 0).then_some(status),
         stage: Stage::from_name(stage)
@@ -158,7 +159,7 @@ fn unbound(row: &Row<'_>) -> rusqlite::Result<ProcessUnbound> {
         })
     };
     Ok(ProcessUnbound {
-        process: row.get(1)?,
+        process: ProcessNumber(row.get(1)?),
         background: pair(2)?,
         ambiguous: pair(6)?,
     })

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Transaction, params};
 
 use super::{bounded, stored};
+use crate::ids::ProcessNumber;
 use crate::requests::record::{
     Amount, LeftBehind, MemoryAt, RssPair, Survived, Unbound, WindowRecord,
 };
@@ -88,7 +89,7 @@ pub(in crate::capture) fn insert_windows(
         };
         insert.execute(params![
             stored(*window),
-            process,
+            process.0,
             pid,
             tid,
             routes.of(route),
@@ -150,7 +151,7 @@ pub(in crate::capture) fn insert_left_behind(
     } in left_behind
     {
         add.execute(params![
-            process,
+            process.0,
             routes.of(route),
             status.unwrap_or(0),
             stage.name(),
@@ -165,13 +166,13 @@ pub(in crate::capture) fn insert_left_behind(
 pub(in crate::capture) fn insert_unbound(
     transaction: &Transaction<'_>,
     snapshot: i64,
-    unbound: &[(u16, (Unbound, Unbound))],
+    unbound: &[(ProcessNumber, (Unbound, Unbound))],
 ) -> rusqlite::Result<()> {
     let mut insert =
         transaction.prepare_cached("INSERT INTO unbound VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
     for (process, (background, ambiguous)) in unbound {
         insert.execute(params![
-            process,
+            process.0,
             snapshot,
             stored(background.allocated.bytes),
             stored(background.allocated.objects),
@@ -200,7 +201,7 @@ pub(in crate::capture) fn insert_memory(
     } in memory
     {
         insert.execute(params![
-            process,
+            process.0,
             stored(*at_ns),
             unbound_bytes.map(stored),
             resident_bytes.map(stored),

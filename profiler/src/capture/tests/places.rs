@@ -124,7 +124,7 @@ fn texts_are_cut_before_they_are_too_long_to_be_read() -> TestResult {
     let mut writer = Writer::create(&path, &meta)?;
     writer.add_process(process)?;
     writer.write_interval(longest)?;
-    writer.end_process(0, 1, &long)?;
+    writer.end_process(ProcessNumber(0), 1, &long)?;
     writer.note(1, &long)?;
     writer.finish(2)?;
     let capture = read(&path)?;

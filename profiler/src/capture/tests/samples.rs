@@ -14,7 +14,7 @@ pub(super) fn write_everything(path: &Path) -> TestResult {
     };
     let mut writer = Writer::create(path, &meta)?;
     writer.add_process(Process {
-        slot: 3,
+        number: ProcessNumber(3),
         pid: 7,
         comm: "app".into(),
         ..Process::default()
@@ -30,7 +30,7 @@ pub(super) fn write_everything(path: &Path) -> TestResult {
             ..interval(at_ns)
         })?;
     }
-    writer.end_process(3, 8, "killed by signal 9")?;
+    writer.end_process(ProcessNumber(3), 8, "killed by signal 9")?;
     writer.note(8, "the target was killed by signal 9")?;
     writer.finish(50)?;
     Ok(())

@@ -23,12 +23,12 @@ fn a_recorder_does_not_wait_for_a_reader_and_loses_nothing_to_it() -> TestResult
     assert!(reader.wait_to_read(Duration::from_secs(1))?);
     let began = Instant::now();
     writer.add_process(Process {
-        slot: 3,
+        number: ProcessNumber(3),
         ..Process::default()
     })?;
     writer.write_interval(first_interval())?;
     writer.note(2, "held up")?;
-    writer.end_process(3, 2, "exited")?;
+    writer.end_process(ProcessNumber(3), 2, "exited")?;
     writer.write_interval(interval(3))?;
     assert!(
         began.elapsed() < Duration::from_secs(1),

@@ -30,7 +30,7 @@ fn users() -> Route {
 fn record(window: u64) -> WindowRecord {
     WindowRecord {
         window,
-        process: 3,
+        process: ProcessNumber(3),
         pid: 7,
         tid: 8,
         opened_ns: 1_000,
@@ -66,7 +66,7 @@ fn bare(window: u64) -> WindowRecord {
 
 fn left(status: Option<u16>, stage: Stage, bytes: u64) -> LeftBehind {
     LeftBehind {
-        process: 3,
+        process: ProcessNumber(3),
         route: users(),
         status,
         stage,
@@ -134,7 +134,7 @@ fn survivors_are_filled_in_once_they_are_known() -> TestResult {
 fn memory_is_read_in_the_order_of_time() -> TestResult {
     let (_directory, path) = place()?;
     let at = |process, at_ns, unbound_bytes, resident_bytes| MemoryAt {
-        process,
+        process: ProcessNumber(process),
         at_ns,
         unbound_bytes,
         resident_bytes,
@@ -190,7 +190,7 @@ fn what_is_left_behind_adds_up_by_status_and_stage() -> TestResult {
 fn memory_of_no_window_is_written_when_it_changes() -> TestResult {
     let (_directory, path) = place()?;
     let of = |process, bytes| ProcessUnbound {
-        process,
+        process: ProcessNumber(process),
         background: Unbound {
             allocated: amount(bytes),
             outstanding: amount(1),
@@ -220,7 +220,7 @@ fn memory_of_no_window_is_written_when_it_changes() -> TestResult {
 /// An interval with something in every table of windows.
 pub(super) fn everything(at_ns: u64) -> Interval {
     let of_process = |bytes| ProcessUnbound {
-        process: 3,
+        process: ProcessNumber(3),
         background: Unbound {
             allocated: amount(bytes),
             outstanding: amount(bytes),
@@ -237,7 +237,7 @@ pub(super) fn everything(at_ns: u64) -> Interval {
         unbound: vec![of_process(5)],
         memory: (0..20)
             .map(|at_ns| MemoryAt {
-                process: 3,
+                process: ProcessNumber(3),
                 at_ns: 1_000 + at_ns,
                 unbound_bytes: Some(7 * at_ns),
                 resident_bytes: Some(4096 * at_ns),

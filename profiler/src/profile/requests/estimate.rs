@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::capture::Capture;
 use crate::estimate::{self, Interval, MIN_REQUESTS, RouteEstimate};
+use crate::ids::ProcessNumber;
 use crate::requests::record::{MemoryAt, WindowRecord};
 use crate::requests::route::Route;
 use crate::{
@@ -32,7 +33,7 @@ pub(super) fn fill_in(capture: &Capture, table: &mut RouteTable) {
     // One whose probes were taken out is among these: its blocks were not counted to the end.
     let memory = capture.windows.memory.iter();
     let uncounted = memory.filter(|memory| memory.unbound_bytes.is_none());
-    let uncounted: HashSet<u16> = uncounted.map(|memory| memory.process).collect();
+    let uncounted: HashSet<ProcessNumber> = uncounted.map(|memory| memory.process).collect();
     let records = capture.windows.records.iter().map(|(record, _)| record);
     let (resident, complete): (Vec<_>, Vec<_>) =
         records.partition(|record| uncounted.contains(&record.process));
@@ -73,7 +74,7 @@ fn estimates(
     from: EstimatedFrom,
 ) -> Vec<(Route, u64, RowEstimate)> {
     let routes = ranked(records);
-    let processes: HashSet<u16> = records.iter().map(|record| record.process).collect();
+    let processes: HashSet<ProcessNumber> = records.iter().map(|record| record.process).collect();
     let levels = levels(&capture.windows.memory, &processes, from);
     let intervals = levels.len().saturating_sub(1);
     let columns = Columns::new(&routes, estimate::told_apart(intervals, routes.len()));
@@ -106,7 +107,7 @@ fn estimates(
 
 fn bound<'a>(
     capture: &'a Capture,
-    processes: &HashSet<u16>,
+    processes: &HashSet<ProcessNumber>,
 ) -> impl Iterator<Item = &'a WindowRecord> {
     let records = capture.windows.records.iter().map(|(record, _)| record);
     records.filter(|record| record.binding.is_bound() && processes.contains(&record.process))
@@ -163,11 +164,15 @@ struct Level {
 /// these processes. The looks that are left over at the end make no whole interval. Looks at memory that has not changed
 /// count too: if intervals ended only where a request left something behind, then every interval would seem to leave
 /// something.
-fn levels(memory: &[MemoryAt], processes: &HashSet<u16>, from: EstimatedFrom) -> Vec<Level> {
+fn levels(
+    memory: &[MemoryAt],
+    processes: &HashSet<ProcessNumber>,
+    from: EstimatedFrom,
+) -> Vec<Level> {
     let of_processes = memory
         .iter()
         .filter(|memory| processes.contains(&memory.process));
-    let mut now: HashMap<u16, u64> = HashMap::new();
+    let mut now: HashMap<ProcessNumber, u64> = HashMap::new();
     let mut levels: Vec<Level> = Vec::new();
     for memory in of_processes {
         let bytes = match from {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::share::{Share, share_out};
 use super::{LeftProfile, Walk, left};
 use crate::capture::Windows;
+use crate::ids::ProcessNumber;
 use crate::profile::FrameId;
 use crate::profile::stacks::Stacks;
 use crate::requests::record::{Amount, LeftBehind, Stage};
@@ -21,7 +22,7 @@ pub(super) struct Group {
     pub stage: Stage,
     pub route: Route,
     pub status: Option<u16>,
-    pub process: u16,
+    pub process: ProcessNumber,
 }
 
 impl Group {

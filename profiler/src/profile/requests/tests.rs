@@ -27,7 +27,7 @@ fn route(template: &str) -> Route {
 fn window(route: &Route, status: u16, retained: u64) -> WindowRecord {
     WindowRecord {
         window: 1,
-        process: 0,
+        process: ProcessNumber(0),
         pid: 1,
         tid: 1,
         opened_ns: 0,
@@ -46,7 +46,7 @@ fn window(route: &Route, status: u16, retained: u64) -> WindowRecord {
 
 fn left(route: &Route, status: u16, stack: u32, bytes: u64) -> LeftBehind {
     LeftBehind {
-        process: 0,
+        process: ProcessNumber(0),
         route: route.clone(),
         status: Some(status),
         stage: Stage::Retained,
@@ -59,7 +59,7 @@ fn left(route: &Route, status: u16, stack: u32, bytes: u64) -> LeftBehind {
 fn capture(records: Vec<WindowRecord>, left_behind: Vec<LeftBehind>) -> Capture {
     let stack = |id, kind, context| Stack {
         id,
-        process: 0,
+        process: ProcessNumber(0),
         frames: vec![id],
         left_out: 0,
         end: WalkEnd::Bottom,
@@ -217,7 +217,7 @@ fn concurrent(seconds: u64, routes: u64) -> Capture {
             }
         }
         capture.windows.memory.push(MemoryAt {
-            process: 0,
+            process: ProcessNumber(0),
             at_ns,
             unbound_bytes: Some(outstanding),
             resident_bytes: Some(7),
@@ -300,7 +300,7 @@ fn what_is_left_behind_now_and_then_is_told_from_time() {
     let mut capture = concurrent(0, 0);
     let mut outstanding = 0;
     let at = |second: u64, outstanding| MemoryAt {
-        process: 0,
+        process: ProcessNumber(0),
         at_ns: second * SECOND,
         unbound_bytes: Some(outstanding),
         resident_bytes: None,
@@ -411,7 +411,7 @@ fn a_process_without_its_probes_leaves_the_estimates_of_others_as_they_were() {
     let mut capture = concurrent(60, 3);
     let of_other = |(record, survived): (WindowRecord, _)| {
         let record = WindowRecord {
-            process: 1,
+            process: ProcessNumber(1),
             route: route("/other"),
             binding: Binding::None,
             ..record
@@ -424,7 +424,7 @@ fn a_process_without_its_probes_leaves_the_estimates_of_others_as_they_were() {
     let memory = capture.windows.memory.clone().into_iter();
     let memory: Vec<_> = memory
         .map(|it| MemoryAt {
-            process: 1,
+            process: ProcessNumber(1),
             unbound_bytes: None,
             ..it
         })
@@ -439,14 +439,14 @@ fn intervals_begin_when_all_processes_are_there() {
     let mut capture = concurrent(60, 3);
     let memory = &mut capture.windows.memory;
     let others = memory.clone().into_iter().skip(20).map(|look| MemoryAt {
-        process: 1,
+        process: ProcessNumber(1),
         unbound_bytes: Some(1 << 30),
         ..look
     });
     memory.extend(others);
     memory.sort_by_key(|look| look.at_ns);
     for (number, (record, _)) in capture.windows.records.iter_mut().enumerate() {
-        record.process = number as u16 % 2;
+        record.process = ProcessNumber(number as u32 % 2);
     }
     assert!((told(&capture, "/0").0 - 500.0).abs() < 1.0);
 }
@@ -463,7 +463,7 @@ fn what_is_bound_needs_no_estimate() {
 #[test]
 fn memory_of_no_single_window_is_that_of_all_processes_as_it_was_last() {
     let of = |process, bytes| ProcessUnbound {
-        process,
+        process: ProcessNumber(process),
         background: Unbound {
             allocated: amount(bytes),
             outstanding: amount(bytes / 2),

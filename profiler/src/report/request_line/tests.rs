@@ -1,6 +1,7 @@
 //! Tests of lines: records go in, lines come out.
 
 use super::*;
+use crate::ids::ProcessNumber;
 use crate::requests::growth::{Evidence, Known};
 use crate::requests::head::{Method, Target};
 use crate::requests::record::{Amount, Binding, RssPair, WindowEnd};
@@ -13,7 +14,7 @@ fn record() -> WindowRecord {
     };
     WindowRecord {
         window: 9,
-        process: 0,
+        process: ProcessNumber(0),
         pid: 12345,
         tid: 12346,
         opened_ns: 1_000_000_000,

@@ -26,15 +26,15 @@ fn hostile_process() -> Capture {
     capture
         .stacks
         .iter_mut()
-        .for_each(|stack| stack.process = 0);
+        .for_each(|stack| stack.process = ProcessNumber(0));
     capture
 }
 
-fn add(capture: &mut Capture, id: u16, name: &str) {
+fn add(capture: &mut Capture, id: u32, name: &str) {
     let text = name.to_owned();
     let process = Process {
-        slot: id,
-        pid: u32::from(id) + 1,
+        number: ProcessNumber(id),
+        pid: id + 1,
         comm: text.clone(),
         exe: text.clone(),
         cmdline: text.clone(),
@@ -45,7 +45,6 @@ fn add(capture: &mut Capture, id: u16, name: &str) {
         .processes
         .push((process, Some(Ended { at_ns: 9, reason })));
     let path = text.clone();
-    let id = u32::from(id);
     capture.modules.push(Module {
         id,
         path,
@@ -68,11 +67,11 @@ fn add(capture: &mut Capture, id: u16, name: &str) {
 }
 
 fn add_figures(capture: &mut Capture, id: u32, text: String) {
-    let slot = u16::try_from(id).unwrap_or_default();
+    let process = ProcessNumber(id);
     let stack = id + 1;
     capture.stacks.push(Stack {
         id: stack,
-        process: slot,
+        process,
         frames: vec![2 * id, 2 * id + 1],
         left_out: 0,
         end: WalkEnd::Bottom,
@@ -89,10 +88,10 @@ fn add_figures(capture: &mut Capture, id: u32, text: String) {
         objects: 1,
     };
     let mut window = request(u64::from(stack), route.clone(), 200, amount);
-    window.process = slot;
+    window.process = process;
     capture.windows.records.push((window, Some(amount)));
     capture.windows.left_behind.push(LeftBehind {
-        process: slot,
+        process,
         route,
         status: Some(200),
         stage: At::Survivors,

@@ -5,9 +5,9 @@ use super::*;
 #[test]
 fn a_process_that_was_not_recorded_is_in_no_heading_and_no_count() -> TestResult {
     let mut capture = capture();
-    for (slot, why) in [(1, "not recorded: it may not be traced"), (2, "exited")] {
+    for (number, why) in [(1, "not recorded: it may not be traced"), (2, "exited")] {
         let process = Process {
-            slot,
+            number: ProcessNumber(number),
             pid: 5,
             comm: "worker".into(),
             ..Process::default()

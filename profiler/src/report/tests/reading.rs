@@ -10,11 +10,11 @@ use crate::requests::route::Route;
 const PACKAGES: &str = "/venv/lib/python3.11/site-packages";
 
 /// Makes a recording of several workers of one service, without stacks.
-fn workers(count: u16) -> Capture {
-    let worker = |slot: u16| {
+fn workers(count: u32) -> Capture {
+    let worker = |number: u32| {
         let process = Process {
-            slot,
-            pid: 100 + u32::from(slot),
+            number: ProcessNumber(number),
+            pid: 100 + number,
             comm: "gunicorn".into(),
             exe: "/usr/bin/python3.11".into(),
             ..Process::default()
@@ -62,11 +62,11 @@ impl Capture {
     }
 
     /// The frames, leaf first.
-    fn add_stack(&mut self, process: u16, frames: &[u32], bytes: u64) -> u32 {
+    fn add_stack(&mut self, process: u32, frames: &[u32], bytes: u64) -> u32 {
         let id = self.stacks.len() as u32 + 1;
         self.stacks.push(Stack {
             id,
-            process,
+            process: ProcessNumber(process),
             frames: frames.to_vec(),
             left_out: 0,
             end: WalkEnd::Bottom,
@@ -294,7 +294,7 @@ fn a_program_that_lies_in_bin_is_its_own_culprit() {
 fn request() -> WindowRecord {
     WindowRecord {
         window: 1,
-        process: 0,
+        process: ProcessNumber(0),
         pid: 100,
         tid: 100,
         opened_ns: 1,
@@ -315,7 +315,7 @@ fn rss_only() -> Capture {
     let mut capture = workers(1);
     capture.windows.records = vec![(request(), None)];
     capture.windows.memory = vec![MemoryAt {
-        process: 0,
+        process: ProcessNumber(0),
         at_ns: 1,
         unbound_bytes: None,
         resident_bytes: Some(1 << 20),

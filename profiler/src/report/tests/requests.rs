@@ -38,7 +38,7 @@ pub(super) fn request(window: u64, route: Route, status: u16, retained: Amount) 
     let closed_ns = BEGUN + window * SECOND;
     WindowRecord {
         window,
-        process: 0,
+        process: ProcessNumber(0),
         pid: 4242,
         tid: 4242,
         opened_ns: closed_ns - SECOND / 10,
@@ -62,7 +62,7 @@ pub(super) fn request(window: u64, route: Route, status: u16, retained: Amount) 
 fn concurrent(window: u64, route: Route, at: u64) -> WindowRecord {
     let closed_ns = BEGUN + at * SECOND - SECOND / 2;
     WindowRecord {
-        process: 1,
+        process: ProcessNumber(1),
         pid: 4243,
         tid: 4243,
         opened_ns: closed_ns - SECOND / 10,
@@ -74,7 +74,7 @@ fn concurrent(window: u64, route: Route, at: u64) -> WindowRecord {
 
 fn left(route: Route, status: u16, stage: Stage, stack: u32, amount: Amount) -> LeftBehind {
     LeftBehind {
-        process: 0,
+        process: ProcessNumber(0),
         route,
         status: Some(status),
         stage,
@@ -139,7 +139,7 @@ fn unbound(streams: u64, second: u64) -> Vec<ProcessUnbound> {
         outstanding: amount(bytes, 10),
     };
     let of = |process, background, ambiguous| ProcessUnbound {
-        process,
+        process: ProcessNumber(process),
         background: pair(background),
         ambiguous: pair(ambiguous),
     };
@@ -182,7 +182,7 @@ fn write(path: &std::path::Path) -> TestResult {
     let (first, _) = base.processes.remove(0);
     writer.add_process(first.clone())?;
     writer.add_process(Process {
-        slot: 1,
+        number: ProcessNumber(1),
         pid: 4243,
         comm: "uvicorn".into(),
         ..first

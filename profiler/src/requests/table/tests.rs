@@ -1,6 +1,7 @@
 //! Tests of tables: records go in, rows come out.
 
 use super::*;
+use crate::ids::ProcessNumber;
 use crate::report::routes_table::write;
 use crate::requests::head::{Method, Target};
 use crate::requests::record::RssPair;
@@ -24,7 +25,7 @@ fn amount(bytes: u64) -> Amount {
 fn record(route: &Route, number: u64) -> WindowRecord {
     WindowRecord {
         window: number,
-        process: 0,
+        process: ProcessNumber(0),
         pid: 1,
         tid: 1,
         opened_ns: 0,

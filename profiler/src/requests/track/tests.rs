@@ -11,12 +11,13 @@ use crate::requests::route::RouteRules;
 use WindowEventKind::{Closed, Opened, Request, Response};
 
 const SLOT: u32 = 3;
+const NUMBER: ProcessNumber = ProcessNumber(5);
 const TID: u32 = 77;
 
 fn tracker() -> Tracker {
     let routes = Routes::new(RouteRules::default());
     let mut tracker = Tracker::new(IdHeader::default(), routes, 1_000_000, true);
-    tracker.add_process(SLOT as u16, 4242);
+    tracker.add_process(SLOT as u16, NUMBER, 4242);
     tracker
 }
 
@@ -94,7 +95,10 @@ fn a_request_and_its_response_make_a_record() {
     assert_eq!(record.route.to_string(), "POST /users/{id}");
     assert_eq!(record.status, Some(201));
     assert_eq!(record.request_id.as_deref(), Some("abc"));
-    assert_eq!((record.pid, record.tid, record.process), (4242, TID, 3));
+    assert_eq!(
+        (record.pid, record.tid, record.process),
+        (4242, TID, NUMBER)
+    );
     assert_eq!((record.opened_ns, record.closed_ns), (1_001_000, 1_002_000));
     assert_eq!(record.duration_ns, Some(500));
     assert_eq!(record.delta(), Some(4096));
@@ -323,7 +327,7 @@ fn windows_at_the_same_time_are_candidates() {
 fn without_allocations_nothing_is_bound() {
     let routes = Routes::new(RouteRules::default());
     let mut tracker = Tracker::new(IdHeader::default(), routes, 0, false);
-    tracker.add_process(SLOT as u16, 1);
+    tracker.add_process(SLOT as u16, NUMBER, 1);
     let state = converse(&mut tracker, &[(Opened, b"GET / HTTP/1.1\r\n\r\n")]);
     assert_eq!(close(&mut tracker, state)[0].binding, Binding::None);
 }

@@ -7,6 +7,8 @@ use std::{
 
 use residue_ebpf::abi::heap::PROCESSES;
 
+use crate::ids::ProcessNumber;
+
 /// How long a slot stays empty when its process is over: programs that have begun for the process are over by then,
 /// and what they have sent was read.
 const REST: Duration = Duration::from_millis(200);
@@ -22,8 +24,8 @@ pub struct Slots {
     /// Slots whose process is over, and since when.
     resting: VecDeque<(Instant, u16)>,
     /// The number of the process that has each slot, or had it last.
-    numbers: HashMap<u16, u16>,
-    next_number: u16,
+    numbers: HashMap<u16, ProcessNumber>,
+    next_number: u32,
 }
 
 impl Slots {
@@ -62,16 +64,17 @@ impl Slots {
     }
 
     /// The next number, for the process in a slot.
-    pub fn next_number(&mut self, slot: u16) -> u16 {
-        let number = self.next_number;
+    pub fn next_number(&mut self, slot: u16) -> ProcessNumber {
+        let number = ProcessNumber(self.next_number);
         self.next_number += 1;
         self.numbers.insert(slot, number);
         number
     }
 
     /// The number of the process that has a slot, or had it last.
-    pub fn number(&self, slot: u16) -> u16 {
-        self.numbers.get(&slot).copied().unwrap_or(slot)
+    pub fn number(&self, slot: u16) -> ProcessNumber {
+        let number = self.numbers.get(&slot).copied();
+        number.unwrap_or(ProcessNumber(slot.into()))
     }
 }
 
@@ -84,18 +87,22 @@ mod tests {
         let mut slots = Slots::default();
         let all: Vec<u16> = std::iter::from_fn(|| slots.take()).collect();
         assert_eq!(all.len() as u32, PROCESSES);
-        assert_eq!(slots.next_number(7), 0);
+        assert_eq!(slots.next_number(7), ProcessNumber(0));
         let now = Instant::now();
         slots.give_back(7, now);
         assert_eq!(slots.take(), None, "it rests");
-        assert_eq!(slots.number(7), 0, "its last events are that process's");
+        assert_eq!(
+            slots.number(7),
+            ProcessNumber(0),
+            "its last events are that process's"
+        );
         assert!(slots.take_rested(now).is_empty());
         let rested = slots.take_rested(now + REST);
         assert_eq!(rested, HashSet::from([7]));
         assert_eq!(slots.take(), None, "it is not clean");
         slots.add_clean(rested);
         assert_eq!(slots.take(), Some(7));
-        assert_eq!(slots.next_number(7), 1);
-        assert_eq!(slots.number(7), 1);
+        assert_eq!(slots.next_number(7), ProcessNumber(1));
+        assert_eq!(slots.number(7), ProcessNumber(1));
     }
 }

@@ -5,10 +5,12 @@
 
 use std::collections::HashMap;
 
+use crate::ids::ProcessNumber;
+
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub struct NotBound {
-    by_process: HashMap<u16, Left>,
+    by_process: HashMap<ProcessNumber, Left>,
 }
 
 #[derive(Debug, Default)]
@@ -21,13 +23,17 @@ struct Left {
 
 impl NotBound {
     /// A window of the process is over, and is not bound.
-    pub fn add(&mut self, process: u16, window: u32) {
+    pub fn add(&mut self, process: ProcessNumber, window: u32) {
         let left = self.by_process.entry(process).or_default();
         left.windows.entry(window).or_default();
     }
 
     /// Bytes outstanding in such windows of the process, by what `look` says of each.
-    pub fn outstanding(&mut self, process: u16, look: impl Fn(u32) -> Option<u64>) -> u64 {
+    pub fn outstanding(
+        &mut self,
+        process: ProcessNumber,
+        look: impl Fn(u32) -> Option<u64>,
+    ) -> u64 {
         let Some(left) = self.by_process.get_mut(&process) else {
             return 0;
         };
@@ -54,16 +60,16 @@ mod tests {
     fn what_a_window_left_goes_when_it_is_freed_and_stays_when_nobody_sees_that() {
         let mut not_bound = NotBound::default();
         for window in 1..=3 {
-            not_bound.add(0, window);
+            not_bound.add(ProcessNumber(0), window);
         }
-        not_bound.add(1, 4);
+        not_bound.add(ProcessNumber(1), 4);
         let at_first = |window| Some(u64::from(window) * 10);
-        assert_eq!(not_bound.outstanding(0, at_first), 60);
+        assert_eq!(not_bound.outstanding(ProcessNumber(0), at_first), 60);
         // The first is freed, in part the second; another one has the place of the third.
         let later = |window| [None, Some(0), Some(5), None][window as usize];
-        assert_eq!(not_bound.outstanding(0, later), 35);
-        assert_eq!(not_bound.outstanding(0, |_| None), 35);
-        assert_eq!(not_bound.outstanding(1, at_first), 40);
-        assert_eq!(not_bound.outstanding(2, at_first), 0);
+        assert_eq!(not_bound.outstanding(ProcessNumber(0), later), 35);
+        assert_eq!(not_bound.outstanding(ProcessNumber(0), |_| None), 35);
+        assert_eq!(not_bound.outstanding(ProcessNumber(1), at_first), 40);
+        assert_eq!(not_bound.outstanding(ProcessNumber(2), at_first), 0);
     }
 }
