@@ -1,5 +1,23 @@
 //! Numbers that a recording gives to what it sees, as types.
 
+/// The place of a process in the tables of the kernel side. Other processes have the place later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u16);
+
+impl Slot {
+    /// The slot that a record of the kernel side names. A slot that is too large is nobody's.
+    #[must_use]
+    pub fn of_record(process: u32) -> Self {
+        Self(u16::try_from(process).unwrap_or(u16::MAX))
+    }
+
+    /// The index of the slot's entry in a map.
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self.0 as u32
+    }
+}
+
 /// The number of a process in one recording, in the order in which the recording took the processes in. No two
 /// processes have the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

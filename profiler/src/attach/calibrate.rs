@@ -5,7 +5,10 @@ use std::{num::NonZeroU32, path::Path, time::Duration};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{AttachError, Kernel, ProbePoint};
-use crate::process::{Avma, Process};
+use crate::{
+    ids::Slot,
+    process::{Avma, Process},
+};
 use residue_ebpf::abi::call_shape::CallShape;
 
 /// How many calls of a function one measurement takes: a few milliseconds in all.
@@ -14,7 +17,7 @@ const CALLS: u32 = 2000;
 /// the targets.
 const MEASUREMENTS: u32 = 5;
 /// The process slot of the calibration's probes. Nobody opens this slot.
-const SLOT: u16 = 1023;
+const SLOT: Slot = Slot(1023);
 
 /// What one hit costs of a probe on an instruction that the kernel emulates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use residue_ebpf::abi::{
 };
 
 use super::{AttachError, Kernel};
+use crate::ids::Slot;
 
 impl Kernel {
     /// From here on, nothing that the process does counts. Its probes stay in.
@@ -18,25 +19,25 @@ impl Kernel {
     /// # Errors
     ///
     /// When the kernel refuses a map update, which it has no reason to.
-    pub fn close_process(&mut self, process: u16) -> Result<(), AttachError> {
-        let mut state = self.processes.get(&u32::from(process), 0)?;
+    pub fn close_process(&mut self, slot: Slot) -> Result<(), AttachError> {
+        let mut state = self.processes.get(&slot.index(), 0)?;
         state.flags = 0;
-        self.processes.set(u32::from(process), state, 0)?;
+        self.processes.set(slot.index(), state, 0)?;
         // Its id may be another process's soon, whose children are strangers.
-        let slot = self.targets.get(&state.tgid, 0);
-        if slot.is_ok_and(|slot| slot == u32::from(process)) {
+        let known = self.targets.get(&state.tgid, 0);
+        if known.is_ok_and(|known| known == slot.index()) {
             self.targets.remove(&state.tgid)?;
         }
         Ok(())
     }
 
     /// Forgets what is kept of processes that are over: of each its slot, and its id where that is free for another.
-    pub fn forget(&mut self, slots: &[u16], ids: &[u32]) {
-        let is_theirs = |key: u64| slots.contains(&((key >> ADDRESS_BITS) as u16));
+    pub fn forget(&mut self, slots: &[Slot], ids: &[u32]) {
+        let is_theirs = |key: u64| slots.contains(&Slot((key >> ADDRESS_BITS) as u16));
         forget(&mut self.contexts, is_theirs);
         forget(&mut self.items, is_theirs);
         let is_connection = |key| match tls_slot(key) {
-            Some(slot) => slots.contains(&slot),
+            Some(slot) => slots.contains(&Slot(slot)),
             None => ids.contains(&((key >> 32) as u32)),
         };
         forget(&mut self.connections, is_connection);
@@ -48,8 +49,8 @@ impl Kernel {
     /// # Errors
     ///
     /// When the kernel refuses a map update, which it has no reason to.
-    pub fn clear_slot(&mut self, slot: u16) -> Result<(), AttachError> {
-        let place = u32::from(slot);
+    pub fn clear_slot(&mut self, slot: Slot) -> Result<(), AttachError> {
+        let place = slot.index();
         self.trampolines.set(place, 0, 0)?;
         self.pythons.set(place, PythonLayout::default(), 0)?;
         self.code_pointers.set(place, CodePointers::default(), 0)?;
@@ -68,9 +69,9 @@ impl Kernel {
     }
 
     /// As [`close_process`](Self::close_process), for one that was never opened.
-    pub fn release_process(&mut self, process: u16) {
+    pub fn release_process(&mut self, slot: Slot) {
         // Where there is nothing to be changed, the process is not known.
-        let _ = self.close_process(process);
+        let _ = self.close_process(slot);
     }
 }
 

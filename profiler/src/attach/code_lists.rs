@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
+use crate::ids::Slot;
+
 /// The places of all lists of code mappings.
 #[derive(Debug)]
 pub(super) struct CodeLists {
     /// Free places: the length of each, by its beginning.
     free: BTreeMap<u32, u32>,
-    in_use: HashMap<u16, Range<u32>>,
+    in_use: HashMap<Slot, Range<u32>>,
     left: Option<Range<u32>>,
 }
 
@@ -26,7 +28,7 @@ impl CodeLists {
     }
 
     /// Finds a place for a process's new list of `count` mappings; `None` when no free place is large enough.
-    pub(super) fn place(&mut self, process: u16, count: u32) -> Option<Range<u32>> {
+    pub(super) fn place(&mut self, slot: Slot, count: u32) -> Option<Range<u32>> {
         let (&start, &length) = self.free.iter().find(|(_, length)| **length >= count)?;
         self.free.remove(&start);
         let place = start..start + count;
@@ -36,7 +38,7 @@ impl CodeLists {
         if let Some(left) = self.left.take() {
             self.release(left);
         }
-        self.left = self.in_use.insert(process, place.clone());
+        self.left = self.in_use.insert(slot, place.clone());
         Some(place)
     }
 
@@ -64,21 +66,25 @@ mod tests {
     #[test]
     fn a_list_moves_when_it_changes_and_its_place_is_used_again_later() {
         let mut lists = CodeLists::new(100);
-        assert_eq!(lists.place(1, 40), Some(0..40));
-        assert_eq!(lists.place(1, 41), Some(40..81), "elsewhere");
-        assert_eq!(lists.place(2, 30), None, "the first place is not given yet");
+        assert_eq!(lists.place(Slot(1), 40), Some(0..40));
+        assert_eq!(lists.place(Slot(1), 41), Some(40..81), "elsewhere");
         assert_eq!(
-            lists.place(2, 10),
+            lists.place(Slot(2), 30),
+            None,
+            "the first place is not given yet"
+        );
+        assert_eq!(
+            lists.place(Slot(2), 10),
             Some(81..91),
             "at this change it is given up"
         );
-        assert_eq!(lists.place(3, 40), Some(0..40));
+        assert_eq!(lists.place(Slot(3), 40), Some(0..40));
     }
 
     #[test]
     fn neighbouring_places_are_joined() {
         let mut lists = CodeLists::new(40);
-        let mut place = |process, count| lists.place(process, count);
+        let mut place = |slot, count| lists.place(Slot(slot), count);
         assert_eq!((place(1, 10), place(2, 10)), (Some(0..10), Some(10..20)));
         assert_eq!((place(1, 10), place(2, 10)), (Some(20..30), Some(30..40)));
         assert_eq!(

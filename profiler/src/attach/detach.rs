@@ -13,6 +13,7 @@ use std::{
 use aya::programs::trace_point::TracePointLink;
 
 use super::{Kernel, Probe};
+use crate::ids::Slot;
 
 /// How many threads take probes out at once. The kernel waits for an RCU grace period, tens of milliseconds,
 /// for every probe that it removes, and these waits overlap. More threads are not faster, and residue cannot
@@ -28,17 +29,17 @@ pub struct Remaining {
 impl Kernel {
     /// Takes out the probes of one process on a thread of its own, while the recording of other processes goes
     /// on. The process must be closed.
-    pub fn detach_aside(&mut self, process: u16) {
-        let probes = self.probes_of(process);
+    pub fn detach_aside(&mut self, slot: Slot) {
+        let probes = self.probes_of(slot);
         let aside = thread::Builder::new().name("detach".to_owned());
         // When no thread can start, the closure drops the probes here and now.
         let _ = aside.spawn(move || drop_in_parallel(probes, &AtomicUsize::new(0)));
     }
 
-    pub(super) fn probes_of(&mut self, process: u16) -> Vec<Probe> {
+    pub(super) fn probes_of(&mut self, slot: Slot) -> Vec<Probe> {
         let (gone, kept) = std::mem::take(&mut self.probes)
             .into_iter()
-            .partition(|probe| probe.process == process);
+            .partition(|probe| probe.slot == slot);
         self.probes = kept;
         gone
     }

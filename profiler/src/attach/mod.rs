@@ -45,6 +45,7 @@ use residue_ebpf::abi::{
 use unwind::UnwindMaps;
 
 use crate::{
+    ids::Slot,
     process::{FileOffset, LoadedObject},
     unwind::Update,
 };
@@ -115,14 +116,14 @@ pub struct Kernel {
     next_function: u32,
     /// The numbers of functions of processes that are over.
     free_functions: Vec<u32>,
-    /// By process, the numbers of its functions.
-    functions_of: std::collections::HashMap<u16, Vec<u32>>,
+    /// By slot, the numbers of the functions of its process.
+    functions_of: std::collections::HashMap<Slot, Vec<u32>>,
     /// How many functions were probed of each process since it was opened.
-    late_functions: std::collections::HashMap<u16, usize>,
+    late_functions: std::collections::HashMap<Slot, usize>,
 }
 
 struct Probe {
-    process: u16,
+    slot: Slot,
     /// Kept for its `Drop`, which takes the probe out.
     _link: UProbeLink,
 }
@@ -277,12 +278,12 @@ impl Kernel {
     /// When the kernel refuses, the process has ended, or it was recorded already and has loaded too much.
     pub fn attach_function(
         &mut self,
-        process: u16,
+        slot: Slot,
         pid: NonZeroU32,
         point: &ProbePoint<'_>,
         info: FunctionInfo,
     ) -> Result<u32, AttachError> {
-        let late = self.late_functions.get(&process).copied();
+        let late = self.late_functions.get(&slot).copied();
         if late.is_some_and(|late| late >= MAX_LATE_FUNCTIONS) {
             return Err(AttachError::TooManyLate);
         }
@@ -291,12 +292,16 @@ impl Kernel {
         self.functions
             .set(function, info, 0)
             .map_err(|_| AttachError::TooManyFunctions)?;
-        let cookie = Cookie { process, function }.to_bits();
+        let cookie = Cookie {
+            process: slot.0,
+            function,
+        }
+        .to_bits();
         let names = programs::for_shape(self.programs, point.shape);
         let before = self.probes.len();
         // The return probe comes first: without the entry probe it does nothing.
         for program in names.leave.into_iter().chain(names.enter) {
-            if let Err(error) = self.attach_uprobe(program, process, pid, point, cookie) {
+            if let Err(error) = self.attach_uprobe(program, slot, pid, point, cookie) {
                 self.probes.truncate(before);
                 return Err(error);
             }
@@ -305,8 +310,8 @@ impl Kernel {
             Some(_) => drop(self.free_functions.pop()),
             None => self.next_function += 1,
         }
-        self.functions_of.entry(process).or_default().push(function);
-        if let Some(late) = self.late_functions.get_mut(&process) {
+        self.functions_of.entry(slot).or_default().push(function);
+        if let Some(late) = self.late_functions.get_mut(&slot) {
             *late += 1;
         }
         Ok(function)
@@ -315,7 +320,7 @@ impl Kernel {
     fn attach_uprobe(
         &mut self,
         program: &'static str,
-        process: u16,
+        slot: Slot,
         pid: NonZeroU32,
         point: &ProbePoint<'_>,
         cookie: u64,
@@ -334,10 +339,7 @@ impl Kernel {
             .attach(at, point.object, UProbeScope::OneProcess(pid))
             .and_then(|link| uprobe.take_link(link))
             .map_err(|source| AttachError::uprobe(pid, point, source))?;
-        self.probes.push(Probe {
-            process,
-            _link: link,
-        });
+        self.probes.push(Probe { slot, _link: link });
         Ok(())
     }
 
@@ -346,13 +348,13 @@ impl Kernel {
     /// # Errors
     ///
     /// When there are more processes than the kernel side has room for.
-    pub fn set_process(&mut self, process: u16, state: ProcessState) -> Result<(), AttachError> {
+    pub fn set_process(&mut self, slot: Slot, state: ProcessState) -> Result<(), AttachError> {
         if state.flags & PROCESS_OPEN != 0 {
-            self.late_functions.entry(process).or_default();
+            self.late_functions.entry(slot).or_default();
         }
         self.targets
-            .insert(state.tgid, u32::from(process), 0)
-            .and_then(|()| self.processes.set(u32::from(process), state, 0))
+            .insert(state.tgid, slot.index(), 0)
+            .and_then(|()| self.processes.set(slot.index(), state, 0))
             .map_err(|_| AttachError::TooManyProcesses)
     }
 
@@ -361,8 +363,8 @@ impl Kernel {
     /// # Errors
     ///
     /// When the kernel refuses a map update, which it has no reason to.
-    pub fn set_trampoline(&mut self, process: u16, trampoline: u64) -> Result<(), AttachError> {
-        Ok(self.trampolines.set(u32::from(process), trampoline, 0)?)
+    pub fn set_trampoline(&mut self, slot: Slot, trampoline: u64) -> Result<(), AttachError> {
+        Ok(self.trampolines.set(slot.index(), trampoline, 0)?)
     }
 
     /// Gives the walks of a process a new list of its code, in ascending order.
@@ -370,8 +372,8 @@ impl Kernel {
     /// # Errors
     ///
     /// When there is more code than the kernel side has room for.
-    pub fn set_code(&mut self, process: u16, code: &[CodeMapping]) -> Result<(), AttachError> {
-        self.unwind.set_code(process, code)
+    pub fn set_code(&mut self, slot: Slot, code: &[CodeMapping]) -> Result<(), AttachError> {
+        self.unwind.set_code(slot, code)
     }
 
     /// Tells the kernel side where the Python of a process keeps its frames.
@@ -379,8 +381,8 @@ impl Kernel {
     /// # Errors
     ///
     /// When the kernel refuses a map update, which it has no reason to.
-    pub fn set_python(&mut self, process: u16, layout: PythonLayout) -> Result<(), AttachError> {
-        Ok(self.pythons.set(u32::from(process), layout, 0)?)
+    pub fn set_python(&mut self, slot: Slot, layout: PythonLayout) -> Result<(), AttachError> {
+        Ok(self.pythons.set(slot.index(), layout, 0)?)
     }
 
     /// Tells the kernel side where the Python of a process keeps the names of its code objects.
@@ -390,11 +392,10 @@ impl Kernel {
     /// When the kernel refuses a map update, which it has no reason to.
     pub fn set_code_pointers(
         &mut self,
-        process: u16,
+        slot: Slot,
         pointers: CodePointers,
     ) -> Result<(), AttachError> {
-        let process = u32::from(process);
-        Ok(self.code_pointers.set(process, pointers, 0)?)
+        Ok(self.code_pointers.set(slot.index(), pointers, 0)?)
     }
 
     /// Tells the kernel side to walk every stack of a shallow context from now on, or no longer to do so.
@@ -411,8 +412,8 @@ impl Kernel {
     /// # Errors
     ///
     /// When the kernel refuses a map update, which it has no reason to.
-    pub fn set_python_pools(&mut self, process: u16, bytes: u64) -> Result<(), AttachError> {
-        Ok(self.python_pools.set(u32::from(process), bytes, 0)?)
+    pub fn set_python_pools(&mut self, slot: Slot, bytes: u64) -> Result<(), AttachError> {
+        Ok(self.python_pools.set(slot.index(), bytes, 0)?)
     }
 
     /// Tells the kernel side that residue has no unwind table of an object, and why.
@@ -448,8 +449,8 @@ impl Kernel {
     /// # Errors
     ///
     /// When the kernel refuses to read a map, which it has no reason to.
-    pub fn probe_time(&self, process: u16) -> Result<ProbeTime, AttachError> {
-        let by_cpu = self.probe_times.get(&u32::from(process), 0)?;
+    pub fn probe_time(&self, slot: Slot) -> Result<ProbeTime, AttachError> {
+        let by_cpu = self.probe_times.get(&slot.index(), 0)?;
         let mut sum = ProbeTime::default();
         for time in by_cpu.iter() {
             sum.entries += time.entries;

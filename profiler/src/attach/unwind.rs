@@ -9,7 +9,7 @@ use residue_ebpf::abi::unwind::{
 };
 
 use super::{AttachError, code_lists::CodeLists, take};
-use crate::unwind::Update;
+use crate::{ids::Slot, unwind::Update};
 
 /// The maps that the kernel side reads when it walks a stack.
 pub(super) struct UnwindMaps {
@@ -37,19 +37,15 @@ impl UnwindMaps {
     }
 
     /// Gives the walks of a process a new list of its code, in ascending order.
-    pub(super) fn set_code(
-        &mut self,
-        process: u16,
-        code: &[CodeMapping],
-    ) -> Result<(), AttachError> {
+    pub(super) fn set_code(&mut self, slot: Slot, code: &[CodeMapping]) -> Result<(), AttachError> {
         let count = u32::try_from(code.len()).map_err(|_| AttachError::TooMuchCode)?;
-        let place = self.places.place(process, count);
+        let place = self.places.place(slot, count);
         let place = place.ok_or(AttachError::TooMuchCode)?;
         for (index, mapping) in place.clone().zip(code) {
             self.mappings.set(index, mapping, 0)?;
         }
         let list = mapping_list(place.start, count);
-        Ok(self.lists.set(u32::from(process), list, 0)?)
+        Ok(self.lists.set(slot.index(), list, 0)?)
     }
 
     /// Notes that residue has no table of an object, and why.

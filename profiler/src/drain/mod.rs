@@ -29,7 +29,7 @@ use residue_ebpf::abi::{
     },
 };
 
-use crate::attach::Channels;
+use crate::{attach::Channels, ids::Slot};
 
 /// A stack as the kernel side walked it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct RawStack {
     /// The id of the stack.
     pub id: u32,
     /// The slot of the process that the stack was taken in.
-    pub process: u16,
+    pub slot: Slot,
     /// Why the walk stopped.
     pub end: WalkEnd,
     /// The frames, leaf first.
@@ -215,15 +215,15 @@ impl Drain {
 
     /// Forgets everything that is kept of the processes in these slots, which are over: others may have the slots from
     /// now on. Blocks that they had stay outstanding in the totals of their stacks.
-    pub fn forget(&self, slots: &HashSet<u16>) {
+    pub fn forget(&self, slots: &HashSet<Slot>) {
         for slot in slots {
             for word in 0..size_of::<ProcessWindows>() / size_of::<u64>() {
-                if let Some(word) = self.channels.process_windows.word((*slot).into(), word) {
+                if let Some(word) = self.channels.process_windows.word(slot.index(), word) {
                     word.store(0, Ordering::Relaxed);
                 }
             }
         }
-        let is_theirs = |key: u64| key != 0 && slots.contains(&process_of(key));
+        let is_theirs = |key: u64| key != 0 && slots.contains(&Slot(process_of(key)));
         let keys = offset_of!(LiveBucket, keys) / size_of::<u64>();
         for index in 0..self.channels.live.capacity() {
             for word in keys..keys + BUCKET_SLOTS {
@@ -240,17 +240,17 @@ impl Drain {
     }
 
     /// The process in a slot has an io_uring.
-    pub fn set_has_ring(&self, slot: u16) {
+    pub fn set_has_ring(&self, slot: Slot) {
         let at = offset_of!(ProcessWindows, has_ring) / size_of::<u64>();
-        if let Some(word) = self.channels.process_windows.word(slot.into(), at) {
+        if let Some(word) = self.channels.process_windows.word(slot.index(), at) {
             word.store(1, Ordering::Relaxed);
         }
     }
 
     /// What the kernel side keeps for all windows of the process in this slot together.
     #[must_use]
-    pub fn process_windows(&self, slot: u16) -> ProcessWindows {
-        let process = self.channels.process_windows.get(slot.into());
+    pub fn process_windows(&self, slot: Slot) -> ProcessWindows {
+        let process = self.channels.process_windows.get(slot.index());
         process.unwrap_or_default()
     }
 
@@ -322,7 +322,7 @@ fn parse_stack(mut record: &[u8]) -> Option<RawStack> {
         return None;
     }
     let id = record.get_u32_le();
-    let process = u16::try_from(record.get_u32_le()).ok()?;
+    let slot = Slot(u16::try_from(record.get_u32_le()).ok()?);
     let walked = record.get_u32_le() as usize;
     let end = WalkEnd::from_bits(record.get_u32_le())?;
     let kind = StackKind::from_bits(record.get_u32_le())?;
@@ -334,7 +334,7 @@ fn parse_stack(mut record: &[u8]) -> Option<RawStack> {
     let frames = (0..len).map(|_| record.get_u64_le()).collect();
     Some(RawStack {
         id,
-        process,
+        slot,
         end,
         frames: in_order(frames, walked),
         left_out: (walked - len) as u32,
@@ -386,7 +386,7 @@ mod tests {
         }
         let stack = parse_stack(&record).expect("the record is whole");
         assert_eq!(stack.frames, frames);
-        assert_eq!((stack.id, stack.process), (7, 3));
+        assert_eq!((stack.id, stack.slot), (7, Slot(3)));
         assert_eq!(stack.end, WalkEnd::Unreadable);
         assert_eq!((stack.kind, stack.context), (StackKind::Context, 9));
     }

@@ -17,7 +17,7 @@ use residue_ebpf::abi::window::{
 use super::head::{IdHeader, ResponseEnd};
 use super::record::{Amount, Binding, RssPair, WindowEnd, WindowRecord};
 use super::route::{Route, Routes};
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, Slot};
 use exchange::Exchange;
 
 /// How long a thread that is bound to a window may do nothing before the window of a whole response is
@@ -42,11 +42,11 @@ pub struct Tracker {
     /// Whether allocations are followed.
     allocations: bool,
     /// Processes whose allocations are not, although others' are: since when, nanoseconds of the monotonic clock.
-    uncounted: HashMap<u32, u64>,
+    uncounted: HashMap<Slot, u64>,
     not_http: u64,
     crowded_out: u64,
     /// By slot: the number and the pid of the process that has the slot.
-    processes: HashMap<u32, (ProcessNumber, u32)>,
+    processes: HashMap<Slot, (ProcessNumber, u32)>,
     /// Names of windows that are no requests, by [`WindowState::source`].
     sources: HashMap<u32, Route>,
     open: HashMap<u32, Open>,
@@ -149,21 +149,21 @@ impl Tracker {
     }
 
     /// Names the process in a slot.
-    pub fn add_process(&mut self, slot: u16, number: ProcessNumber, pid: u32) {
-        self.processes.insert(slot.into(), (number, pid));
+    pub fn add_process(&mut self, slot: Slot, number: ProcessNumber, pid: u32) {
+        self.processes.insert(slot, (number, pid));
     }
 
     /// The number of the process in a slot.
     #[must_use]
-    pub fn number(&self, slot: u16) -> Option<ProcessNumber> {
-        let process = self.processes.get(&slot.into());
+    pub fn number(&self, slot: Slot) -> Option<ProcessNumber> {
+        let process = self.processes.get(&slot);
         process.map(|(number, _)| *number)
     }
 
     /// Forgets the process in a slot, all of whose windows are over.
-    pub fn remove_process(&mut self, slot: u16) {
-        self.processes.remove(&slot.into());
-        self.uncounted.remove(&slot.into());
+    pub fn remove_process(&mut self, slot: Slot) {
+        self.processes.remove(&slot);
+        self.uncounted.remove(&slot);
     }
 
     /// Requests that are in no route of their own because there are too many.
@@ -242,24 +242,24 @@ impl Tracker {
 
     /// The windows of a process that are open.
     #[must_use]
-    pub fn of_process(&self, slot: u16) -> Vec<u32> {
+    pub fn of_process(&self, slot: Slot) -> Vec<u32> {
         let open = self.open.iter();
-        open.filter(|(_, open)| open.opened.state.process == u32::from(slot))
+        open.filter(|(_, open)| open.opened.state.process == slot.index())
             .map(|(id, _)| *id)
             .collect()
     }
 
     /// Those of them that are calls of functions, or the like.
     #[must_use]
-    pub fn calls_of_process(&self, slot: u16) -> Vec<u32> {
+    pub fn calls_of_process(&self, slot: Slot) -> Vec<u32> {
         let mut calls = self.of_process(slot);
         calls.retain(|id| self.open[id].opened.state.source != 0);
         calls
     }
 
-    /// Nobody counts what a process allocates, from this moment of the monotonic clock on.
-    pub fn no_longer_counts(&mut self, process: u32, since_ns: u64) {
-        self.uncounted.insert(process, since_ns);
+    /// Nobody counts what the process in a slot allocates, from this moment of the monotonic clock on.
+    pub fn no_longer_counts(&mut self, slot: Slot, since_ns: u64) {
+        self.uncounted.insert(slot, since_ns);
     }
 
     /// A window is over, for the given reason or for the one that it shows itself: its record, and those
@@ -269,7 +269,7 @@ impl Tracker {
             return Vec::new();
         };
         self.crowded_out += open.crowded_out;
-        let slot = last.state.process;
+        let slot = Slot::of_record(last.state.process);
         let Some(&(process, pid)) = self.processes.get(&slot) else {
             return Vec::new();
         };

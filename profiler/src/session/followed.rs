@@ -31,7 +31,7 @@ use crate::{
     capture,
     drain::RawStack,
     heap::{MappingOwner, Ranges},
-    ids::ProcessNumber,
+    ids::{ProcessNumber, Slot},
     probes::PlannedFunction,
     process::{Avma, Backing, FileKey, FileOffset, Load, LoadedObject, Mappings, Process},
     remark::{Named, Remark},
@@ -52,7 +52,7 @@ pub struct Followed {
     /// The process.
     pub process: Process,
     /// The place of the process in the tables of the kernel side. Others have the place later.
-    pub slot: u16,
+    pub slot: Slot,
     /// The number of the process in this recording, which no other process ever has.
     pub number: ProcessNumber,
     /// What it has mapped.
@@ -86,7 +86,7 @@ pub struct Followed {
 
 impl Followed {
     /// Nothing is attached yet.
-    pub fn new(process: Process, slot: u16, number: ProcessNumber) -> Self {
+    pub fn new(process: Process, slot: Slot, number: ProcessNumber) -> Self {
         let break_end = process.mappings().heap_end().map(|end| end.0);
         Self {
             ranges: Ranges::new(break_end),

@@ -6,6 +6,7 @@ use super::{Core, SessionError, discovered::Discovered, followed::Followed, proc
 use crate::{
     attach::AttachError,
     error_text::in_full,
+    ids::Slot,
     remark::{Late, Remark},
 };
 
@@ -23,7 +24,7 @@ const TABLES: Duration = Duration::from_millis(20);
 pub fn attach(
     processes: &mut Processes,
     core: &mut Core<'_>,
-    slot: u16,
+    slot: Slot,
 ) -> Result<(), SessionError> {
     let Some((python, sources, followed)) = processes.with_probes(slot) else {
         return Ok(());

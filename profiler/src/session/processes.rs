@@ -27,7 +27,7 @@ use super::{
 use crate::{
     attach::AttachError,
     heap::{Figures, Origin},
-    ids::ProcessNumber,
+    ids::{ProcessNumber, Slot},
     process::{Pid, Process},
     remark::Remark,
     requests::record::ProcessUnbound,
@@ -40,9 +40,9 @@ pub use past::Outcomes;
 
 /// The processes that are followed, and what stays of those that were.
 pub struct Processes {
-    followed: BTreeMap<u16, Followed>,
+    followed: BTreeMap<Slot, Followed>,
     /// Processes whose recording is over, and whose last events may still wait in the ring buffers, by their slots.
-    leaving: Vec<u16>,
+    leaving: Vec<Slot>,
     slots: Slots,
     past: Past,
     python: PythonProbes,
@@ -66,9 +66,9 @@ pub struct Attached {
 #[derive(Debug, Default)]
 pub struct Changed {
     /// Processes that have mapped code.
-    pub with_new_code: BTreeSet<u16>,
+    pub with_new_code: BTreeSet<Slot>,
     /// Processes that have replaced their programs: what is mapped now is another program's.
-    pub executed: BTreeSet<u16>,
+    pub executed: BTreeSet<Slot>,
 }
 
 impl Processes {
@@ -87,19 +87,19 @@ impl Processes {
     }
 
     /// The process in a slot.
-    pub fn get(&self, slot: u16) -> Option<&Followed> {
+    pub fn get(&self, slot: Slot) -> Option<&Followed> {
         self.followed.get(&slot)
     }
 
     /// The process in a slot.
-    pub fn get_mut(&mut self, slot: u16) -> Option<&mut Followed> {
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Followed> {
         self.followed.get_mut(&slot)
     }
 
     /// What puts probes on interpreters and for windows, and the process in a slot.
     pub fn with_probes(
         &mut self,
-        slot: u16,
+        slot: Slot,
     ) -> Option<(&mut PythonProbes, &mut WindowProbes, &mut Followed)> {
         let followed = self.followed.get_mut(&slot)?;
         Some((&mut self.python, &mut self.sources, followed))
@@ -121,7 +121,7 @@ impl Processes {
     }
 
     /// The number that the process in a slot has in this recording, or had that was the last one there.
-    pub fn number(&self, slot: u16) -> ProcessNumber {
+    pub fn number(&self, slot: Slot) -> ProcessNumber {
         self.slots.number(slot)
     }
 
@@ -136,7 +136,7 @@ impl Processes {
     /// # Errors
     ///
     /// When all slots are taken.
-    pub fn take_slot(&mut self, core: &mut Core<'_>) -> Result<u16, AttachError> {
+    pub fn take_slot(&mut self, core: &mut Core<'_>) -> Result<Slot, AttachError> {
         if let Some(slot) = self.slots.take() {
             return Ok(slot);
         }
@@ -149,7 +149,7 @@ impl Processes {
     }
 
     /// Takes a process in, of which nothing counts yet.
-    pub fn admit(&mut self, slot: u16, process: Process) -> &mut Followed {
+    pub fn admit(&mut self, slot: Slot, process: Process) -> &mut Followed {
         let number = self.slots.next_number(slot);
         let followed = Followed::new(process, slot, number);
         self.followed.entry(slot).or_insert(followed)
@@ -163,7 +163,7 @@ impl Processes {
     pub fn attach(
         &mut self,
         core: &mut Core<'_>,
-        slot: u16,
+        slot: Slot,
         discovered: &Discovered,
     ) -> Result<Attached, AttachError> {
         let Some(followed) = self.followed.get_mut(&slot) else {
@@ -209,7 +209,7 @@ impl Processes {
     /// # Errors
     ///
     /// When there are more processes than the kernel side has room for.
-    pub fn open(&mut self, core: &mut Core<'_>, slot: u16) -> Result<(), AttachError> {
+    pub fn open(&mut self, core: &mut Core<'_>, slot: Slot) -> Result<(), AttachError> {
         let Some(followed) = self.followed.get_mut(&slot) else {
             return Ok(());
         };
@@ -220,7 +220,7 @@ impl Processes {
     }
 
     /// Leaves out a process that cannot be recorded, of which nothing counts.
-    pub fn leave_out(&mut self, core: &mut Core<'_>, slot: u16) {
+    pub fn leave_out(&mut self, core: &mut Core<'_>, slot: Slot) {
         self.followed.remove(&slot);
         // A command of ours may not be held any more.
         core.kernel.release_process(slot);
@@ -232,9 +232,7 @@ impl Processes {
     pub fn apply(&mut self, events: Vec<(EventKind, Event)>) -> Changed {
         let mut changed = Changed::default();
         for (kind, event) in events {
-            let Ok(slot) = u16::try_from(event.process) else {
-                continue;
-            };
+            let slot = Slot::of_record(event.process);
             let Some(followed) = self.followed.get_mut(&slot) else {
                 continue;
             };
@@ -262,7 +260,12 @@ impl Processes {
     /// # Errors
     ///
     /// When the kernel refuses a map update, which it has no reason to.
-    pub fn retire(&mut self, core: &mut Core<'_>, slot: u16, how: &str) -> Result<(), AttachError> {
+    pub fn retire(
+        &mut self,
+        core: &mut Core<'_>,
+        slot: Slot,
+        how: &str,
+    ) -> Result<(), AttachError> {
         let Some(followed) = self.followed.get_mut(&slot).filter(|it| it.open) else {
             return Ok(());
         };
@@ -302,7 +305,7 @@ impl Processes {
     /// # Errors
     ///
     /// When the kernel refuses to read a map, which it has no reason to.
-    pub fn forget(&mut self, core: &mut Core<'_>, retired: &[u16]) -> Result<(), AttachError> {
+    pub fn forget(&mut self, core: &mut Core<'_>, retired: &[Slot]) -> Result<(), AttachError> {
         // At the end of a recording nobody needs the room.
         let is_any_open = self.is_any_open();
         for slot in retired {
@@ -321,7 +324,7 @@ impl Processes {
     }
 
     /// The slots of the processes whose recording is over.
-    pub fn take_leaving(&mut self) -> Vec<u16> {
+    pub fn take_leaving(&mut self) -> Vec<Slot> {
         std::mem::take(&mut self.leaving)
     }
 
@@ -331,7 +334,7 @@ impl Processes {
     /// # Errors
     ///
     /// When the kernel refuses a map update.
-    pub fn look_again(&mut self, core: &mut Core<'_>) -> Result<Vec<(u16, Pid)>, AttachError> {
+    pub fn look_again(&mut self, core: &mut Core<'_>) -> Result<Vec<(Slot, Pid)>, AttachError> {
         // Otherwise nobody asks where code is, or the kernel's trampoline.
         if core.config.follows_calls() {
             for followed in self.followed.values_mut() {

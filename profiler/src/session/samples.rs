@@ -20,6 +20,7 @@ use residue_ebpf::abi::{
 use super::{Config, SessionError, processes::Processes};
 use crate::{
     drain::{Drain, in_order},
+    ids::Slot,
     private_file,
 };
 
@@ -99,7 +100,7 @@ impl SampleFile {
     pub fn take(&mut self, processes: &Processes, drain: &mut Drain) -> Result<(), SessionError> {
         let mut written = Ok(());
         drain.samples(|sample| {
-            let slot = u16::try_from(sample.process).unwrap_or(u16::MAX);
+            let slot = Slot::of_record(sample.process);
             if let Some(followed) = processes.get(slot)
                 && written.is_ok()
             {

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     error_text::in_full,
+    ids::Slot,
     remark::{Cost, Remark, Spent},
     sink::ProcessEnd,
 };
@@ -19,7 +20,7 @@ use crate::{
 /// When the kernel refuses to read or update a map, which it has no reason to.
 pub fn look(processes: &mut Processes, core: &mut Core<'_>) -> Result<(), SessionError> {
     let counted = processes.iter().filter(|followed| followed.is_counted());
-    let counted: Vec<u16> = counted.map(|followed| followed.slot).collect();
+    let counted: Vec<Slot> = counted.map(|followed| followed.slot).collect();
     for slot in counted {
         let Some(followed) = processes.get_mut(slot) else {
             continue;
@@ -61,7 +62,7 @@ pub fn look_a_last_time(
 fn let_go(
     processes: &mut Processes,
     core: &mut Core<'_>,
-    slot: u16,
+    slot: Slot,
     spent: Spent,
 ) -> Result<(), SessionError> {
     let Some(followed) = processes.get_mut(slot) else {

@@ -14,6 +14,7 @@ use crate::{
     capture::{Frame, Module, Stack},
     drain::{Drain, RawStack},
     heap::Suspects,
+    ids::Slot,
     remark::Remark,
     sink::Tally,
     unwind::TableStore,
@@ -57,7 +58,7 @@ impl Stacks {
     /// Takes stacks that the kernel side has sent.
     pub fn take(&mut self, stacks: Vec<RawStack>, processes: &mut Processes, drain: &mut Drain) {
         for mut stack in stacks {
-            let slot = stack.process;
+            let slot = stack.slot;
             if let Some(followed) = processes.get_mut(slot) {
                 followed.locate(&mut stack);
                 let python = followed.python.as_ref();
@@ -74,7 +75,7 @@ impl Stacks {
             self.new.push(self.frames.intern(&stack, process));
         }
         drain.freed_python_code(|freed| {
-            let slot = u16::try_from(freed.process).unwrap_or(u16::MAX);
+            let slot = Slot::of_record(freed.process);
             let python = processes
                 .get(slot)
                 .and_then(|followed| followed.python.as_ref());

@@ -19,6 +19,7 @@ use crate::{
     attach::AttachError,
     capture::{self, Ended, Meta},
     error_text::in_full,
+    ids::Slot,
     process::{Pid, Process},
     remark::Remark,
     sink::{ProcessEnd, Started},
@@ -34,7 +35,7 @@ pub struct Found {
     /// Each with what to probe.
     pub processes: Vec<(Process, Discovered)>,
     /// The command that was started, and the slot that it has already.
-    pub launched: Option<(u16, (Process, Discovered))>,
+    pub launched: Option<(Slot, (Process, Discovered))>,
     /// One remark each.
     pub left_out: Vec<Remark>,
 }
@@ -98,7 +99,7 @@ struct Begun {
     /// Processes of which nothing will count, and why.
     left_out: Vec<(capture::Process, String)>,
     /// The slots of the others.
-    attached: Vec<u16>,
+    attached: Vec<Slot>,
     /// The first error that left a process out.
     failed: Option<AttachError>,
 }
@@ -114,7 +115,7 @@ impl Begun {
         &mut self,
         processes: &mut Processes,
         core: &mut Core<'_>,
-        slot: u16,
+        slot: Slot,
         (process, discovered): (Process, Discovered),
     ) -> Result<(), AttachError> {
         let row = processes.admit(slot, process).row();

@@ -15,7 +15,7 @@ use residue_ebpf::abi::{
 use super::clock;
 use crate::{
     drain::Drain,
-    ids::ProcessNumber,
+    ids::{ProcessNumber, Slot},
     probes::windows::WindowSource,
     remark::Unread,
     requests::{
@@ -103,9 +103,9 @@ pub struct Windows {
     forgotten: u64,
     /// The same, because nobody counts any more.
     uncounted: u64,
-    spoken: HashMap<u16, u64>,
+    spoken: HashMap<Slot, u64>,
     /// Processes of which it was said that they have an io_uring.
-    rings: HashSet<u16>,
+    rings: HashSet<Slot>,
 }
 
 impl Windows {
@@ -142,25 +142,25 @@ impl Windows {
     }
 
     /// What the process in a slot reads through TLS is seen decrypted.
-    pub fn decrypts(&mut self, slot: u16) {
+    pub fn decrypts(&mut self, slot: Slot) {
         *self.spoken.entry(slot).or_default() |= SPEAKS_TLS;
     }
 
     /// Names the process in a slot, which has this number in the recording.
-    pub fn add_process(&mut self, slot: u16, number: ProcessNumber, pid: u32) {
+    pub fn add_process(&mut self, slot: Slot, number: ProcessNumber, pid: u32) {
         self.tracker.add_process(slot, number, pid);
     }
 
     /// Forgets the process in a slot, whose windows are over: another one may have the slot.
-    pub fn remove_process(&mut self, slot: u16) {
+    pub fn remove_process(&mut self, slot: Slot) {
         self.spoken.remove(&slot);
         self.rings.remove(&slot);
         self.tracker.remove_process(slot);
     }
 
-    fn number(&self, slot: u16) -> ProcessNumber {
+    fn number(&self, slot: Slot) -> ProcessNumber {
         let number = self.tracker.number(slot);
-        number.unwrap_or(ProcessNumber(slot.into()))
+        number.unwrap_or(ProcessNumber(slot.index()))
     }
 
     /// Takes what the kernel side has sent, and closes what it could not.
@@ -173,7 +173,7 @@ impl Windows {
         for (id, state) in self.tracker.over(now_ns, |id| drain.window(id)) {
             let is_closed = state.stage() == WindowStage::Closed as u32;
             if is_closed || drain.close_window(&state) {
-                let process = drain.process_windows(state.process as u16);
+                let process = drain.process_windows(Slot::of_record(state.process));
                 let last = Last::looked_at(state, &process, now_ns);
                 finished.extend(self.tracker.finish(id, &last, None));
             }
@@ -185,14 +185,14 @@ impl Windows {
     }
 
     /// The process in a slot, or the recording, is over: so are its windows.
-    pub fn end(&mut self, slot: u16, drain: &mut Drain, end: Option<WindowEnd>) {
+    pub fn end(&mut self, slot: Slot, drain: &mut Drain, end: Option<WindowEnd>) {
         self.poll(drain);
         let open = self.tracker.of_process(slot);
         self.close(&open, slot, drain, end);
         self.look(drain);
     }
 
-    fn close(&mut self, windows: &[u32], slot: u16, drain: &Drain, end: Option<WindowEnd>) {
+    fn close(&mut self, windows: &[u32], slot: Slot, drain: &Drain, end: Option<WindowEnd>) {
         let now_ns = clock::monotonic_ns();
         for &id in windows {
             let Some(state) = drain.window(id) else {
@@ -210,8 +210,8 @@ impl Windows {
 
     /// Nobody counts any more, from this moment of the monotonic clock on, what the process in a slot allocates and
     /// frees: what its windows will have left behind, nobody can tell. Nobody sees its calls return, either.
-    pub fn no_longer_counts(&mut self, slot: u16, since_ns: u64, drain: &mut Drain) {
-        self.tracker.no_longer_counts(u32::from(slot), since_ns);
+    pub fn no_longer_counts(&mut self, slot: Slot, since_ns: u64, drain: &mut Drain) {
+        self.tracker.no_longer_counts(slot, since_ns);
         self.poll(drain);
         self.look(drain);
         let calls = self.tracker.calls_of_process(slot);
@@ -320,7 +320,7 @@ impl Windows {
     }
 
     /// What the process in a slot has allocated in no single window.
-    pub fn unbound(&self, slot: u16, drain: &Drain) -> ProcessUnbound {
+    pub fn unbound(&self, slot: Slot, drain: &Drain) -> ProcessUnbound {
         let process = drain.process_windows(slot);
         let of = |amounts: &residue_ebpf::abi::window::Amounts| Unbound {
             allocated: Amount::allocated(amounts),
@@ -336,7 +336,7 @@ impl Windows {
     /// What blocks the process in a slot has outstanding that are not known to be a single request's, bytes. Those of
     /// windows that are open are among them: whether such a window is bound is not known before it is over, and what
     /// it has allocated by then would come too late for the estimates.
-    pub fn not_bound_bytes(&mut self, slot: u16, drain: &Drain) -> u64 {
+    pub fn not_bound_bytes(&mut self, slot: Slot, drain: &Drain) -> u64 {
         let bytes = |window: &WindowState| Amount::outstanding(&window.amounts).bytes;
         let open = self.tracker.of_process(slot).into_iter();
         let open = open.filter_map(|id| drain.window(id));
@@ -352,13 +352,13 @@ impl Windows {
     }
 
     /// Takes note of a process that has an io_uring. Returns whether that is new.
-    pub fn has_new_ring(&mut self, slot: u16, drain: &Drain) -> bool {
+    pub fn has_new_ring(&mut self, slot: Slot, drain: &Drain) -> bool {
         drain.set_has_ring(slot);
         self.rings.insert(slot)
     }
 
     /// The protocols that the process in a slot speaks and residue does not read; each once.
-    pub fn new_protocols(&mut self, slot: u16, drain: &Drain) -> impl Iterator<Item = Unread> {
+    pub fn new_protocols(&mut self, slot: Slot, drain: &Drain) -> impl Iterator<Item = Unread> {
         let speaks = drain.process_windows(slot).speaks;
         let told = self.spoken.entry(slot).or_default();
         let new = speaks & !*told;

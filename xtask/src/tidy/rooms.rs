@@ -89,8 +89,8 @@ const PROFILER: House = House {
         ),
         ("remark", &["private_file", "wording"]),
         ("messages", &["printable"]),
-        ("drain", &["attach"]),
-        ("attach", &["process", "unwind"]),
+        ("drain", &["attach", "ids"]),
+        ("attach", &["ids", "process", "unwind"]),
         (
             "report",
             &["estimate", "printable", "profile", "requests", "wording"],

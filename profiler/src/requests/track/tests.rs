@@ -10,14 +10,14 @@ use crate::requests::route::RouteRules;
 
 use WindowEventKind::{Closed, Opened, Request, Response};
 
-const SLOT: u32 = 3;
+const SLOT: Slot = Slot(3);
 const NUMBER: ProcessNumber = ProcessNumber(5);
 const TID: u32 = 77;
 
 fn tracker() -> Tracker {
     let routes = Routes::new(RouteRules::default());
     let mut tracker = Tracker::new(IdHeader::default(), routes, 1_000_000, true);
-    tracker.add_process(SLOT as u16, NUMBER, 4242);
+    tracker.add_process(SLOT, NUMBER, 4242);
     tracker
 }
 
@@ -25,7 +25,7 @@ fn tracker() -> Tracker {
 fn bound(id: u32) -> WindowState {
     WindowState {
         id_and_stage: id_and_stage(id, WindowStage::Open),
-        process: SLOT,
+        process: SLOT.index(),
         tid: TID,
         bound_and_flags: TID.into(),
         opened_ns: 1000,
@@ -292,7 +292,7 @@ fn an_end_that_was_lost_is_found() {
     assert!(is_over(&mut tracker, state, 2 * QUIET_NS));
     assert!(tracker.over(3 * QUIET_NS, |_| None).is_empty());
     assert!(
-        tracker.of_process(SLOT as u16).is_empty(),
+        tracker.of_process(SLOT).is_empty(),
         "another window has its place"
     );
 }
@@ -327,7 +327,7 @@ fn windows_at_the_same_time_are_candidates() {
 fn without_allocations_nothing_is_bound() {
     let routes = Routes::new(RouteRules::default());
     let mut tracker = Tracker::new(IdHeader::default(), routes, 0, false);
-    tracker.add_process(SLOT as u16, NUMBER, 1);
+    tracker.add_process(SLOT, NUMBER, 1);
     let state = converse(&mut tracker, &[(Opened, b"GET / HTTP/1.1\r\n\r\n")]);
     assert_eq!(close(&mut tracker, state)[0].binding, Binding::None);
 }
@@ -375,7 +375,7 @@ proptest! {
                 prop_assert!(open.contains(&id));
             }
         }
-        prop_assert_eq!(tracker.of_process(SLOT as u16).len(), open.len());
+        prop_assert_eq!(tracker.of_process(SLOT).len(), open.len());
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use residue_ebpf::abi::heap::PROCESSES;
 
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, Slot};
 
 /// How long a slot stays empty when its process is over: programs that have begun for the process are over by then,
 /// and what they have sent was read.
@@ -20,34 +20,34 @@ pub struct Slots {
     /// How many slots were ever taken.
     taken: u16,
     /// Slots that nobody has, and of which nothing is kept.
-    clean: Vec<u16>,
+    clean: Vec<Slot>,
     /// Slots whose process is over, and since when.
-    resting: VecDeque<(Instant, u16)>,
+    resting: VecDeque<(Instant, Slot)>,
     /// The number of the process that has each slot, or had it last.
-    numbers: HashMap<u16, ProcessNumber>,
+    numbers: HashMap<Slot, ProcessNumber>,
     next_number: u32,
 }
 
 impl Slots {
     /// Takes a slot of which nothing is kept; none if there is none.
-    pub fn take(&mut self) -> Option<u16> {
+    pub fn take(&mut self) -> Option<Slot> {
         if let Some(slot) = self.clean.pop() {
             return Some(slot);
         }
-        let next = self.taken;
-        (u32::from(next) < PROCESSES).then(|| {
+        let next = Slot(self.taken);
+        (next.index() < PROCESSES).then(|| {
             self.taken += 1;
             next
         })
     }
 
     /// Takes a slot back whose process is over.
-    pub fn give_back(&mut self, slot: u16, now: Instant) {
+    pub fn give_back(&mut self, slot: Slot, now: Instant) {
         self.resting.push_back((now, slot));
     }
 
     /// Takes the slots out whose process is over for long enough, to have them cleaned.
-    pub fn take_rested(&mut self, now: Instant) -> HashSet<u16> {
+    pub fn take_rested(&mut self, now: Instant) -> HashSet<Slot> {
         let mut rested = HashSet::new();
         while let Some((since, slot)) = self.resting.front().copied()
             && now.saturating_duration_since(since) >= REST
@@ -59,12 +59,12 @@ impl Slots {
     }
 
     /// Takes slots back of which nothing is kept any more.
-    pub fn add_clean(&mut self, slots: HashSet<u16>) {
+    pub fn add_clean(&mut self, slots: HashSet<Slot>) {
         self.clean.extend(slots);
     }
 
     /// The next number, for the process in a slot.
-    pub fn next_number(&mut self, slot: u16) -> ProcessNumber {
+    pub fn next_number(&mut self, slot: Slot) -> ProcessNumber {
         let number = ProcessNumber(self.next_number);
         self.next_number += 1;
         self.numbers.insert(slot, number);
@@ -72,9 +72,9 @@ impl Slots {
     }
 
     /// The number of the process that has a slot, or had it last.
-    pub fn number(&self, slot: u16) -> ProcessNumber {
+    pub fn number(&self, slot: Slot) -> ProcessNumber {
         let number = self.numbers.get(&slot).copied();
-        number.unwrap_or(ProcessNumber(slot.into()))
+        number.unwrap_or(ProcessNumber(slot.index()))
     }
 }
 
@@ -85,24 +85,24 @@ mod tests {
     #[test]
     fn a_slot_is_taken_again_once_it_has_rested_and_is_clean() {
         let mut slots = Slots::default();
-        let all: Vec<u16> = std::iter::from_fn(|| slots.take()).collect();
+        let all: Vec<Slot> = std::iter::from_fn(|| slots.take()).collect();
         assert_eq!(all.len() as u32, PROCESSES);
-        assert_eq!(slots.next_number(7), ProcessNumber(0));
+        assert_eq!(slots.next_number(Slot(7)), ProcessNumber(0));
         let now = Instant::now();
-        slots.give_back(7, now);
+        slots.give_back(Slot(7), now);
         assert_eq!(slots.take(), None, "it rests");
         assert_eq!(
-            slots.number(7),
+            slots.number(Slot(7)),
             ProcessNumber(0),
             "its last events are that process's"
         );
         assert!(slots.take_rested(now).is_empty());
         let rested = slots.take_rested(now + REST);
-        assert_eq!(rested, HashSet::from([7]));
+        assert_eq!(rested, HashSet::from([Slot(7)]));
         assert_eq!(slots.take(), None, "it is not clean");
         slots.add_clean(rested);
-        assert_eq!(slots.take(), Some(7));
-        assert_eq!(slots.next_number(7), ProcessNumber(1));
-        assert_eq!(slots.number(7), ProcessNumber(1));
+        assert_eq!(slots.take(), Some(Slot(7)));
+        assert_eq!(slots.next_number(Slot(7)), ProcessNumber(1));
+        assert_eq!(slots.number(Slot(7)), ProcessNumber(1));
     }
 }
