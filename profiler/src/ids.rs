@@ -22,3 +22,25 @@ impl Slot {
 /// processes have the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessNumber(pub u32);
+
+/// The number of a window on the kernel side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WindowId(pub u32);
+
+/// The number of a request in one recording. Requests that arrive together share one window of the kernel side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WindowNumber(pub u64);
+
+impl WindowNumber {
+    /// The number of a request that arrived behind so many others of its window.
+    #[must_use]
+    pub fn new(window: WindowId, behind: u32) -> Self {
+        Self(u64::from(behind) << 32 | u64::from(window.0))
+    }
+
+    /// The window that the request arrived in.
+    #[must_use]
+    pub const fn window(self) -> WindowId {
+        WindowId(self.0 as u32)
+    }
+}

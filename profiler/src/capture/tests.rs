@@ -22,7 +22,7 @@ use super::{
     CaptureError, Ended, Figures, Frame, FrameKind, Interval, MappingOwner, MappingTotals, Meta,
     Module, Process, SCHEMA_VERSION, Stack, Writer, read,
 };
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, WindowNumber};
 use crate::symbolize::Symbol;
 
 type TestResult = Result<(), Box<dyn Error>>;

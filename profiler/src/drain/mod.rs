@@ -29,7 +29,10 @@ use residue_ebpf::abi::{
     },
 };
 
-use crate::{attach::Channels, ids::Slot};
+use crate::{
+    attach::Channels,
+    ids::{Slot, WindowId},
+};
 
 /// A stack as the kernel side walked it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,9 +174,9 @@ impl Drain {
 
     /// The request window with this number, unless a later window has taken its place.
     #[must_use]
-    pub fn window(&self, id: u32) -> Option<WindowState> {
-        let state = self.channels.windows.get(id % WINDOWS)?;
-        (state.id() == id).then_some(state)
+    pub fn window(&self, id: WindowId) -> Option<WindowState> {
+        let state = self.channels.windows.get(id.0 % WINDOWS)?;
+        (state.id() == id.0).then_some(state)
     }
 
     /// Closes a window, unless the kernel side has changed the window meanwhile. Returns whether the window was
@@ -269,7 +272,7 @@ impl Drain {
 
     /// Shows `each` the live blocks that were allocated in some window: the window, the stack, and the size in
     /// bytes.
-    pub fn blocks_of_windows(&self, mut each: impl FnMut(u32, u32, u64)) {
+    pub fn blocks_of_windows(&self, mut each: impl FnMut(WindowId, u32, u64)) {
         for index in 0..self.channels.live.capacity() {
             let Some(bucket) = self.channels.live.get(index) else {
                 return;
@@ -278,7 +281,7 @@ impl Drain {
                 let window = self.settled(bucket.windows[slot]);
                 if is_block(bucket.keys[slot]) && window != BACKGROUND && window != AMBIGUOUS {
                     let block = LiveAllocation::unpack(bucket.values[slot], window);
-                    each(window, block.stack, block.size);
+                    each(WindowId(window), block.stack, block.size);
                 }
             }
         }

@@ -21,7 +21,7 @@ use crate::capture::{
     Capture, Ended, Figures, Frame, FrameKind, MappingOwner, MappingTotals, Module, Note, Process,
     Stack,
 };
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, WindowNumber};
 use crate::profile::Profile;
 use crate::symbolize::Symbol;
 use crate::wording;

@@ -6,14 +6,14 @@ use residue_ebpf::abi::window::Amounts;
 use serde::Serialize;
 
 use super::route::Route;
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, WindowNumber};
 
 /// A finished window. The record never changes after it is made: what survives of the window is
 /// known later, and is counted apart ([`survivors`](super::survivors)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowRecord {
-    /// The number of the window, unique in the recording.
-    pub window: u64,
+    /// The number of the window in this recording.
+    pub window: WindowNumber,
     /// The number of the process in this recording.
     pub process: ProcessNumber,
     /// Thread group id, in the recorder's PID namespace.
@@ -166,7 +166,7 @@ pub struct LeftBehind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survived {
     /// The number of the window in this recording.
-    pub window: u64,
+    pub window: WindowNumber,
     /// The method and the path template.
     pub route: Route,
     /// How much survived.

@@ -6,6 +6,8 @@
 
 use std::num::NonZeroU32;
 
+use crate::ids::WindowNumber;
+
 /// What has to pass after a window closed. The grace is over when the first of the two has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grace {
@@ -32,7 +34,7 @@ impl Default for Grace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenSpan {
     /// The number of the window.
-    pub window: u64,
+    pub window: WindowNumber,
     /// When the window opened.
     pub opened_ns: u64,
     /// When the window closed. `None` while the window is open.
@@ -45,7 +47,7 @@ pub struct OpenSpan {
 /// The caller may leave out a returned window from the next call on. No other window waits for it:
 /// a window that closed earlier has its grace over no later.
 #[must_use]
-pub fn past_grace(worker: &[OpenSpan], now_ns: u64, grace: Grace) -> Vec<u64> {
+pub fn past_grace(worker: &[OpenSpan], now_ns: u64, grace: Grace) -> Vec<WindowNumber> {
     let is_over = |span: &OpenSpan| span.closed_ns.is_some_and(|closed| closed <= now_ns);
     let over = || worker.iter().filter(|span| is_over(span));
     let mut opened: Vec<u64> = over().map(|span| span.opened_ns).collect();
@@ -74,10 +76,15 @@ mod tests {
 
     fn span(window: u64, opened_ns: u64, closed_ns: impl Into<Option<u64>>) -> OpenSpan {
         OpenSpan {
-            window,
+            window: WindowNumber(window),
             opened_ns,
             closed_ns: closed_ns.into(),
         }
+    }
+
+    fn over(worker: &[OpenSpan], now_ns: u64, grace: Grace) -> Vec<u64> {
+        let over = past_grace(worker, now_ns, grace).into_iter();
+        over.map(|number| number.0).collect()
     }
 
     #[test]
@@ -88,16 +95,16 @@ mod tests {
             span(3, 21, 30),
             span(4, 31, None),
         ];
-        assert_eq!(past_grace(&worker, 40, grace(2, 1000)), [1]);
-        assert_eq!(past_grace(&worker, 40, grace(1, 1000)), [1, 2]);
-        assert_eq!(past_grace(&worker, 25, grace(1, 1000)), [1]);
+        assert_eq!(over(&worker, 40, grace(2, 1000)), [1]);
+        assert_eq!(over(&worker, 40, grace(1, 1000)), [1, 2]);
+        assert_eq!(over(&worker, 25, grace(1, 1000)), [1]);
     }
 
     #[test]
     fn time_ends_the_grace_of_an_idle_worker() {
         let worker = [span(1, 0, 10)];
         assert!(past_grace(&worker, 109, grace(5, 100)).is_empty());
-        assert_eq!(past_grace(&worker, 110, grace(5, 100)), [1]);
+        assert_eq!(over(&worker, 110, grace(5, 100)), [1]);
     }
 
     #[test]
@@ -108,8 +115,8 @@ mod tests {
             span(3, 20, 60),
             span(4, 50, 70),
         ];
-        assert_eq!(past_grace(&worker, 80, grace(1, 1000)), [1, 2]);
-        assert_eq!(past_grace(&worker, 80, grace(2, 1000)), [2]);
+        assert_eq!(over(&worker, 80, grace(1, 1000)), [1, 2]);
+        assert_eq!(over(&worker, 80, grace(2, 1000)), [2]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use residue_ebpf::abi::window::{
 use super::head::{IdHeader, ResponseEnd};
 use super::record::{Amount, Binding, RssPair, WindowEnd, WindowRecord};
 use super::route::{Route, Routes};
-use crate::ids::{ProcessNumber, Slot};
+use crate::ids::{ProcessNumber, Slot, WindowId, WindowNumber};
 use exchange::Exchange;
 
 /// How long a thread that is bound to a window may do nothing before the window of a whole response is
@@ -49,7 +49,7 @@ pub struct Tracker {
     processes: HashMap<Slot, (ProcessNumber, u32)>,
     /// Names of windows that are no requests, by [`WindowState::source`].
     sources: HashMap<u32, Route>,
-    open: HashMap<u32, Open>,
+    open: HashMap<WindowId, Open>,
 }
 
 #[derive(Debug)]
@@ -186,7 +186,7 @@ impl Tracker {
 
     /// Takes what the kernel side has sent; returns the records of what is over.
     pub fn take(&mut self, event: &WindowEvent, fragment: &[u8]) -> Vec<WindowRecord> {
-        let id = event.window;
+        let id = WindowId(event.window);
         match WindowEventKind::from_bits(event.kind) {
             Some(WindowEventKind::Opened) if event.state.source != 0 => {
                 if let Some(route) = self.sources.get(&event.state.source) {
@@ -206,14 +206,14 @@ impl Tracker {
         Vec::new()
     }
 
-    fn push_request(&mut self, id: u32, event: &WindowEvent, fragment: &[u8]) {
+    fn push_request(&mut self, id: WindowId, event: &WindowEvent, fragment: &[u8]) {
         if let Some(open) = self.open.get_mut(&id) {
             let is_cut = event.transferred > event.fragment_len;
             open.push_request(fragment, is_cut, &self.id_header);
         }
     }
 
-    fn push_response(&mut self, id: u32, event: &WindowEvent, fragment: &[u8]) {
+    fn push_response(&mut self, id: WindowId, event: &WindowEvent, fragment: &[u8]) {
         if let Some(open) = self.open.get_mut(&id) {
             let is_next = event.state.has(WINDOW_NEXT_RESPONSE);
             open.push_response(fragment, is_next, &self.id_header);
@@ -225,8 +225,8 @@ impl Tracker {
     pub fn over(
         &mut self,
         now_ns: u64,
-        look: impl Fn(u32) -> Option<WindowState>,
-    ) -> Vec<(u32, WindowState)> {
+        look: impl Fn(WindowId) -> Option<WindowState>,
+    ) -> Vec<(WindowId, WindowState)> {
         let mut over = Vec::new();
         self.open.retain(|&id, open| {
             let Some(state) = look(id) else {
@@ -242,7 +242,7 @@ impl Tracker {
 
     /// The windows of a process that are open.
     #[must_use]
-    pub fn of_process(&self, slot: Slot) -> Vec<u32> {
+    pub fn of_process(&self, slot: Slot) -> Vec<WindowId> {
         let open = self.open.iter();
         open.filter(|(_, open)| open.opened.state.process == slot.index())
             .map(|(id, _)| *id)
@@ -251,7 +251,7 @@ impl Tracker {
 
     /// Those of them that are calls of functions, or the like.
     #[must_use]
-    pub fn calls_of_process(&self, slot: Slot) -> Vec<u32> {
+    pub fn calls_of_process(&self, slot: Slot) -> Vec<WindowId> {
         let mut calls = self.of_process(slot);
         calls.retain(|id| self.open[id].opened.state.source != 0);
         calls
@@ -264,7 +264,12 @@ impl Tracker {
 
     /// A window is over, for the given reason or for the one that it shows itself: its record, and those
     /// of requests that arrived together with it.
-    pub fn finish(&mut self, id: u32, last: &Last, end: Option<WindowEnd>) -> Vec<WindowRecord> {
+    pub fn finish(
+        &mut self,
+        id: WindowId,
+        last: &Last,
+        end: Option<WindowEnd>,
+    ) -> Vec<WindowRecord> {
         let Some(open) = self.open.remove(&id) else {
             return Vec::new();
         };
@@ -290,14 +295,14 @@ impl Tracker {
         let end = end.unwrap_or_else(|| how_it_ended(&last.state));
         let exchanges = (0..).zip(open.exchanges);
         exchanges
-            .filter_map(|(behind, exchange): (u64, _)| {
+            .filter_map(|(behind, exchange)| {
                 let was_answered = exchange.was_answered();
                 let Some((route, status, request_id)) = exchange.finish(&mut self.routes) else {
                     self.not_http += 1;
                     return None;
                 };
                 Some(WindowRecord {
-                    window: behind << 32 | u64::from(id),
+                    window: WindowNumber::new(id, behind),
                     process,
                     pid,
                     tid: last.state.tid,

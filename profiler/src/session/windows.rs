@@ -15,7 +15,7 @@ use residue_ebpf::abi::{
 use super::clock;
 use crate::{
     drain::Drain,
-    ids::{ProcessNumber, Slot},
+    ids::{ProcessNumber, Slot, WindowId, WindowNumber},
     probes::windows::WindowSource,
     remark::Unread,
     requests::{
@@ -73,7 +73,7 @@ pub struct News {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WindowKey {
     /// The window's number.
-    pub window: u64,
+    pub window: WindowNumber,
     /// The number of the process.
     pub process: ProcessNumber,
     /// Its route.
@@ -89,9 +89,9 @@ pub struct Windows {
     /// By process: windows whose grace is not over.
     waiting: HashMap<ProcessNumber, Vec<OpenSpan>>,
     /// The same windows, as far as they are bound.
-    keys: HashMap<u32, WindowKey>,
+    keys: HashMap<WindowId, WindowKey>,
     /// Those of them that closed since the last look.
-    fresh: Vec<u32>,
+    fresh: Vec<WindowId>,
     not_bound: NotBound,
     news: News,
     /// How many of the finished windows everybody was told of.
@@ -192,7 +192,7 @@ impl Windows {
         self.look(drain);
     }
 
-    fn close(&mut self, windows: &[u32], slot: Slot, drain: &Drain, end: Option<WindowEnd>) {
+    fn close(&mut self, windows: &[WindowId], slot: Slot, drain: &Drain, end: Option<WindowEnd>) {
         let now_ns = clock::monotonic_ns();
         for &id in windows {
             let Some(state) = drain.window(id) else {
@@ -234,11 +234,11 @@ impl Windows {
                 closed_ns: Some(record.closed_ns),
             });
             if !record.binding.is_bound() {
-                self.not_bound.add(record.process, record.window as u32);
+                self.not_bound.add(record.process, record.window.window());
             }
             // What is still open has left nothing behind yet.
             if record.binding.is_bound() && record.end != WindowEnd::StillOpen {
-                let id = record.window as u32;
+                let id = record.window.window();
                 self.keys.insert(id, key(record));
                 self.fresh.push(id);
             }
@@ -267,15 +267,15 @@ impl Windows {
     }
 
     /// The bound windows whose grace is over, and whose survivors can be told.
-    fn past_grace(&mut self, drain: &Drain) -> Vec<u32> {
+    fn past_grace(&mut self, drain: &Drain) -> Vec<WindowId> {
         let now_ns = clock::now();
         let mut over = Vec::new();
         for waiting in self.waiting.values_mut() {
-            let survived: HashSet<u64> = past_grace(waiting, now_ns, self.grace)
+            let survived: HashSet<WindowNumber> = past_grace(waiting, now_ns, self.grace)
                 .into_iter()
                 .collect();
             waiting.retain(|span| !survived.contains(&span.window));
-            over.extend(survived.into_iter().map(|window| window as u32));
+            over.extend(survived.into_iter().map(WindowNumber::window));
         }
         over.retain(|id| {
             let Some(key) = self.keys.get(id) else {
@@ -375,31 +375,35 @@ const RETAINED: u8 = 1;
 const SURVIVED: u8 = 2;
 
 /// Which windows are looked for, by their place.
-struct Marks(Vec<(u32, u8)>);
+struct Marks(Vec<(WindowId, u8)>);
 
 impl Default for Marks {
     fn default() -> Self {
-        Self(vec![(0, 0); WINDOWS as usize])
+        Self(vec![(WindowId(0), 0); WINDOWS as usize])
     }
 }
 
 impl Marks {
-    fn add(&mut self, window: u32, stage: u8) {
-        let (id, stages) = &mut self.0[(window % WINDOWS) as usize];
+    fn add(&mut self, window: WindowId, stage: u8) {
+        let (id, stages) = &mut self.0[(window.0 % WINDOWS) as usize];
         if *id != window {
             (*id, *stages) = (window, 0);
         }
         *stages |= stage;
     }
 
-    fn of(&self, window: u32) -> u8 {
-        let (id, stages) = self.0[(window % WINDOWS) as usize];
+    fn of(&self, window: WindowId) -> u8 {
+        let (id, stages) = self.0[(window.0 % WINDOWS) as usize];
         if id == window { stages } else { 0 }
     }
 }
 
-fn left_behind(marks: &Marks, keys: &HashMap<u32, WindowKey>, drain: &Drain) -> Vec<LeftBehind> {
-    let mut by_window: HashMap<(u32, u32), Amount> = HashMap::new();
+fn left_behind(
+    marks: &Marks,
+    keys: &HashMap<WindowId, WindowKey>,
+    drain: &Drain,
+) -> Vec<LeftBehind> {
+    let mut by_window: HashMap<(WindowId, u32), Amount> = HashMap::new();
     drain.blocks_of_windows(|window, stack, bytes| {
         if marks.of(window) != 0 {
             let amount = by_window.entry((window, stack)).or_default();

@@ -8,7 +8,7 @@ use super::contradiction;
 use crate::capture::schema::WITH_WINDOWS;
 use crate::capture::tables::Tables;
 use crate::capture::{UnboundAt, Windows};
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, WindowNumber};
 use crate::requests::head::Method;
 use crate::requests::record::{
     Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd,
@@ -117,7 +117,7 @@ fn record(row: &Row<'_>, routes: &Routes) -> rusqlite::Result<WindowRecord> {
     let binding = Binding::from_name(confidence, row.get(17)?);
     let end = WindowEnd::from_name(ended);
     Ok(WindowRecord {
-        window: row.get(1)?,
+        window: WindowNumber(row.get(1)?),
         process: ProcessNumber(row.get(2)?),
         pid: row.get(3)?,
         tid: row.get(4)?,

@@ -88,7 +88,7 @@ pub(in crate::capture) fn insert_windows(
             None => [None; 2],
         };
         insert.execute(params![
-            stored(*window),
+            stored(window.0),
             process.0,
             pid,
             tid,
@@ -122,7 +122,7 @@ pub(in crate::capture) fn insert_survivors(
     )?;
     for Survived { window, amount, .. } in survivors {
         let Amount { bytes, objects } = amount;
-        fill_in.execute(params![stored(*bytes), stored(*objects), stored(*window)])?;
+        fill_in.execute(params![stored(*bytes), stored(*objects), stored(window.0)])?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ fn amount(bytes: u64) -> Amount {
 
 fn survived(window: u64, bytes: u64) -> Survived {
     Survived {
-        window,
+        window: WindowNumber(window),
         route: users(),
         amount: amount(bytes),
     }
@@ -29,7 +29,7 @@ fn users() -> Route {
 
 fn record(window: u64) -> WindowRecord {
     WindowRecord {
-        window,
+        window: WindowNumber(window),
         process: ProcessNumber(3),
         pid: 7,
         tid: 8,

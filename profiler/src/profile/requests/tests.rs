@@ -5,6 +5,7 @@ use residue_ebpf::abi::heap::StackKind;
 
 use super::*;
 use crate::capture::{Frame, FrameKind, Stack, Windows};
+use crate::ids::WindowNumber;
 use crate::profile::Profile;
 use crate::requests::head::Method;
 use crate::requests::record::{Binding, LeftBehind, MemoryAt};
@@ -26,7 +27,7 @@ fn route(template: &str) -> Route {
 
 fn window(route: &Route, status: u16, retained: u64) -> WindowRecord {
     WindowRecord {
-        window: 1,
+        window: WindowNumber(1),
         process: ProcessNumber(0),
         pid: 1,
         tid: 1,
@@ -340,7 +341,7 @@ fn requests_that_always_arrive_together_are_not_told_apart() {
     let records = capture.windows.records.clone().into_iter();
     let behind = records.map(|(record, survived)| {
         let record = WindowRecord {
-            window: 1 << 32 | record.window,
+            window: WindowNumber::new(record.window.window(), 1),
             route: route("/behind"),
             ..record
         };

@@ -61,7 +61,7 @@ impl<'a> JsonLine<'a> {
         let grow = evidence(record, of_route);
         let known = |figure| (*binding != Binding::None).then_some(figure);
         Self {
-            window: *window,
+            window: window.0,
             pid: *pid,
             tid: *tid,
             request_id: request_id.as_deref(),

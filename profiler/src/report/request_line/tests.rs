@@ -1,7 +1,7 @@
 //! Tests of lines: records go in, lines come out.
 
 use super::*;
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, WindowNumber};
 use crate::requests::growth::{Evidence, Known};
 use crate::requests::head::{Method, Target};
 use crate::requests::record::{Amount, Binding, RssPair, WindowEnd};
@@ -13,7 +13,7 @@ fn record() -> WindowRecord {
         cut: false,
     };
     WindowRecord {
-        window: 9,
+        window: WindowNumber(9),
         process: ProcessNumber(0),
         pid: 12345,
         tid: 12346,

@@ -293,7 +293,7 @@ fn a_program_that_lies_in_bin_is_its_own_culprit() {
 /// Makes one request to which nothing could be bound.
 fn request() -> WindowRecord {
     WindowRecord {
-        window: 1,
+        window: WindowNumber(1),
         process: ProcessNumber(0),
         pid: 100,
         tid: 100,

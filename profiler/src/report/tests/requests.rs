@@ -37,7 +37,7 @@ fn users() -> Route {
 pub(super) fn request(window: u64, route: Route, status: u16, retained: Amount) -> WindowRecord {
     let closed_ns = BEGUN + window * SECOND;
     WindowRecord {
-        window,
+        window: WindowNumber(window),
         process: ProcessNumber(0),
         pid: 4242,
         tid: 4242,
@@ -85,7 +85,7 @@ fn left(route: Route, status: u16, stage: Stage, stack: u32, amount: Amount) -> 
 
 fn survived(window: u64) -> Survived {
     Survived {
-        window,
+        window: WindowNumber(window),
         route: users(),
         amount: amount(1_100, 3),
     }

@@ -1,7 +1,7 @@
 //! Tests of tables: records go in, rows come out.
 
 use super::*;
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, WindowNumber};
 use crate::report::routes_table::write;
 use crate::requests::head::{Method, Target};
 use crate::requests::record::RssPair;
@@ -24,7 +24,7 @@ fn amount(bytes: u64) -> Amount {
 
 fn record(route: &Route, number: u64) -> WindowRecord {
     WindowRecord {
-        window: number,
+        window: WindowNumber(number),
         process: ProcessNumber(0),
         pid: 1,
         tid: 1,

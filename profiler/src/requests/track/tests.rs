@@ -372,7 +372,7 @@ proptest! {
             }
             prop_assert!(records.is_empty());
             for (id, _) in tracker.over(bits, |_| Some(state)) {
-                prop_assert!(open.contains(&id));
+                prop_assert!(open.contains(&id.0));
             }
         }
         prop_assert_eq!(tracker.of_process(SLOT).len(), open.len());

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, WindowId};
 
 /// See the module documentation.
 #[derive(Debug, Default)]
@@ -16,14 +16,14 @@ pub struct NotBound {
 #[derive(Debug, Default)]
 struct Left {
     /// Bytes outstanding by window, as of the last look.
-    windows: HashMap<u32, u64>,
+    windows: HashMap<WindowId, u64>,
     /// The same of all windows whose places others have taken: what is freed of it after that, nobody sees.
     displaced: u64,
 }
 
 impl NotBound {
     /// A window of the process is over, and is not bound.
-    pub fn add(&mut self, process: ProcessNumber, window: u32) {
+    pub fn add(&mut self, process: ProcessNumber, window: WindowId) {
         let left = self.by_process.entry(process).or_default();
         left.windows.entry(window).or_default();
     }
@@ -32,7 +32,7 @@ impl NotBound {
     pub fn outstanding(
         &mut self,
         process: ProcessNumber,
-        look: impl Fn(u32) -> Option<u64>,
+        look: impl Fn(WindowId) -> Option<u64>,
     ) -> u64 {
         let Some(left) = self.by_process.get_mut(&process) else {
             return 0;
@@ -60,13 +60,13 @@ mod tests {
     fn what_a_window_left_goes_when_it_is_freed_and_stays_when_nobody_sees_that() {
         let mut not_bound = NotBound::default();
         for window in 1..=3 {
-            not_bound.add(ProcessNumber(0), window);
+            not_bound.add(ProcessNumber(0), WindowId(window));
         }
-        not_bound.add(ProcessNumber(1), 4);
-        let at_first = |window| Some(u64::from(window) * 10);
+        not_bound.add(ProcessNumber(1), WindowId(4));
+        let at_first = |window: WindowId| Some(u64::from(window.0) * 10);
         assert_eq!(not_bound.outstanding(ProcessNumber(0), at_first), 60);
         // The first is freed, in part the second; another one has the place of the third.
-        let later = |window| [None, Some(0), Some(5), None][window as usize];
+        let later = |window: WindowId| [None, Some(0), Some(5), None][window.0 as usize];
         assert_eq!(not_bound.outstanding(ProcessNumber(0), later), 35);
         assert_eq!(not_bound.outstanding(ProcessNumber(0), |_| None), 35);
         assert_eq!(not_bound.outstanding(ProcessNumber(1), at_first), 40);

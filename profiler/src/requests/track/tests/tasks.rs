@@ -121,7 +121,7 @@ fn memory_is_not_known_of_a_request_that_ended_unseen() {
         ..converse(&mut tracker, &[(Opened, b"GET / HTTP/1.1\r\n\r\n")])
     };
     let last = Last::looked_at(state, &ProcessWindows::default(), 9000);
-    let records = tracker.finish(1, &last, Some(WindowEnd::StillOpen));
+    let records = tracker.finish(WindowId(1), &last, Some(WindowEnd::StillOpen));
     assert_eq!(records[0].delta(), None);
 }
 
