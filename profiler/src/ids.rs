@@ -44,3 +44,7 @@ impl WindowNumber {
         WindowId(self.0 as u32)
     }
 }
+
+/// The number of a probed function of one process on the kernel side. Other functions have the number later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionId(pub u32);

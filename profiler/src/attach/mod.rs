@@ -45,7 +45,7 @@ use residue_ebpf::abi::{
 use unwind::UnwindMaps;
 
 use crate::{
-    ids::Slot,
+    ids::{FunctionId, Slot},
     process::{FileOffset, LoadedObject},
     unwind::Update,
 };
@@ -115,9 +115,9 @@ pub struct Kernel {
     unwind: UnwindMaps,
     next_function: u32,
     /// The numbers of functions of processes that are over.
-    free_functions: Vec<u32>,
+    free_functions: Vec<FunctionId>,
     /// By slot, the numbers of the functions of its process.
-    functions_of: std::collections::HashMap<Slot, Vec<u32>>,
+    functions_of: std::collections::HashMap<Slot, Vec<FunctionId>>,
     /// How many functions were probed of each process since it was opened.
     late_functions: std::collections::HashMap<Slot, usize>,
 }
@@ -282,19 +282,19 @@ impl Kernel {
         pid: NonZeroU32,
         point: &ProbePoint<'_>,
         info: FunctionInfo,
-    ) -> Result<u32, AttachError> {
+    ) -> Result<FunctionId, AttachError> {
         let late = self.late_functions.get(&slot).copied();
         if late.is_some_and(|late| late >= MAX_LATE_FUNCTIONS) {
             return Err(AttachError::TooManyLate);
         }
         let free = self.free_functions.last().copied();
-        let function = free.unwrap_or(self.next_function);
+        let function = free.unwrap_or(FunctionId(self.next_function));
         self.functions
-            .set(function, info, 0)
+            .set(function.0, info, 0)
             .map_err(|_| AttachError::TooManyFunctions)?;
         let cookie = Cookie {
             process: slot.0,
-            function,
+            function: function.0,
         }
         .to_bits();
         let names = programs::for_shape(self.programs, point.shape);

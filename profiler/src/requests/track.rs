@@ -17,7 +17,7 @@ use residue_ebpf::abi::window::{
 use super::head::{IdHeader, ResponseEnd};
 use super::record::{Amount, Binding, RssPair, WindowEnd, WindowRecord};
 use super::route::{Route, Routes};
-use crate::ids::{ProcessNumber, Slot, WindowId, WindowNumber};
+use crate::ids::{FunctionId, ProcessNumber, Slot, WindowId, WindowNumber};
 use exchange::Exchange;
 
 /// How long a thread that is bound to a window may do nothing before the window of a whole response is
@@ -143,9 +143,10 @@ impl Tracker {
         }
     }
 
-    /// Names windows that the kernel side says to be of this source.
-    pub fn add_source(&mut self, source: u32, route: Route) {
-        self.sources.insert(source, route);
+    /// Names the windows that a function makes.
+    pub fn add_source(&mut self, function: FunctionId, route: Route) {
+        // A source of zero is the sockets.
+        self.sources.insert(function.0 + 1, route);
     }
 
     /// Names the process in a slot.

@@ -7,6 +7,7 @@ use residue_ebpf::abi::{call_shape::CallShape, heap::FunctionInfo};
 use super::{SessionError, discovered::Discovered, followed::Followed, windows::Windows};
 use crate::{
     attach::{AttachError, Kernel, ProbePoint},
+    ids::FunctionId,
     probes::{
         SitePolicy,
         windows::{SourceError, SourceObject, WindowProbe, WindowSource, plan_tls},
@@ -124,7 +125,7 @@ fn put(
     followed: &mut Followed,
     objects: &[&LoadedObject],
     probe: &WindowProbe,
-) -> Result<Option<u32>, AttachError> {
+) -> Result<Option<FunctionId>, AttachError> {
     let key = probe.key();
     if followed.window_probes.0.contains(&key) {
         return Ok(None);

@@ -15,7 +15,7 @@ use residue_ebpf::abi::{
 use super::clock;
 use crate::{
     drain::Drain,
-    ids::{ProcessNumber, Slot, WindowId, WindowNumber},
+    ids::{FunctionId, ProcessNumber, Slot, WindowId, WindowNumber},
     probes::windows::WindowSource,
     remark::Unread,
     requests::{
@@ -137,8 +137,8 @@ impl Windows {
     }
 
     /// Names the windows that a function makes, which is probed under this number.
-    pub fn add_source(&mut self, function: u32, route: Route) {
-        self.tracker.add_source(function + 1, route);
+    pub fn add_source(&mut self, function: FunctionId, route: Route) {
+        self.tracker.add_source(function, route);
     }
 
     /// What the process in a slot reads through TLS is seen decrypted.
