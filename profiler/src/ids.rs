@@ -1,5 +1,7 @@
 //! Numbers that a recording gives to what it sees, as types.
 
+use residue_ebpf::abi::UNKNOWN_STACK;
+
 /// The place of a process in the tables of the kernel side. Other processes have the place later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u16);
@@ -22,6 +24,15 @@ impl Slot {
 /// processes have the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessNumber(pub u32);
+
+/// The number of a stack in one recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StackId(pub u32);
+
+impl StackId {
+    /// The stack of what has no stack, because there was no room for one.
+    pub const UNKNOWN: Self = Self(UNKNOWN_STACK);
+}
 
 /// The number of a window on the kernel side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -45,7 +45,7 @@ use residue_ebpf::abi::{
 use unwind::UnwindMaps;
 
 use crate::{
-    ids::{FunctionId, Slot},
+    ids::{FunctionId, Slot, StackId},
     process::{FileOffset, LoadedObject},
     unwind::Update,
 };
@@ -403,8 +403,8 @@ impl Kernel {
     /// # Errors
     ///
     /// When the kernel refuses a map update, which it has no reason to.
-    pub fn set_suspected(&mut self, context: u32, suspected: bool) -> Result<(), AttachError> {
-        Ok(self.suspects.set(context, u32::from(suspected), 0)?)
+    pub fn set_suspected(&mut self, context: StackId, suspected: bool) -> Result<(), AttachError> {
+        Ok(self.suspects.set(context.0, u32::from(suspected), 0)?)
     }
 
     /// Tells the kernel side how large the pools of a process's Python are: bytes, a power of two.

@@ -14,7 +14,7 @@ use crate::capture::{
     Capture, Ended, Figures, Frame, FrameKind, MappingOwner, MappingTotals, Meta, Module, Note,
     Process, Stack,
 };
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, StackId};
 use crate::symbolize::Symbol;
 
 /// The prefix of options in the table `meta`.
@@ -93,7 +93,7 @@ fn options(meta: &BTreeMap<String, String>) -> Vec<(String, String)> {
 
 /// Each stack's latest totals. Goes from stack to stack by the key, so that the cost does not grow with the
 /// length of a recording.
-fn totals(tables: &Tables<'_>) -> rusqlite::Result<Vec<(u32, StackTotals)>> {
+fn totals(tables: &Tables<'_>) -> rusqlite::Result<Vec<(StackId, StackTotals)>> {
     let mut next = tables.prepare(
         "SELECT stack_id, alloc_bytes, alloc_objects, freed_bytes, freed_objects, lost_bytes,
          lost_objects FROM total
@@ -130,8 +130,8 @@ fn mappings(tables: &Tables<'_>) -> rusqlite::Result<Vec<MappingTotals>> {
 }
 
 /// The key, if it comes after the one before: in a damaged table, SQLite's next key may come before.
-fn ascending(before: i64, stack: u32) -> rusqlite::Result<i64> {
-    match i64::from(stack) {
+fn ascending(before: i64, stack: StackId) -> rusqlite::Result<i64> {
+    match i64::from(stack.0) {
         stack if stack > before => Ok(stack),
         _ => Err(contradiction(0, "stacks are out of order".to_owned())),
     }
@@ -224,9 +224,9 @@ fn stack(row: &Row<'_>) -> rusqlite::Result<Stack> {
     }
     let end: String = row.get(4)?;
     let kind: String = row.get(5)?;
-    let context: Option<u32> = row.get(6)?;
+    let context = row.get::<_, Option<u32>>(6)?.map(StackId);
     Ok(Stack {
-        id: row.get(0)?,
+        id: StackId(row.get(0)?),
         process: ProcessNumber(row.get(1)?),
         frames: frames
             .iter()
@@ -237,11 +237,11 @@ fn stack(row: &Row<'_>) -> rusqlite::Result<Stack> {
             .ok_or_else(|| contradiction(4, format!("a stack's walk ended as `{end}`")))?,
         kind: StackKind::from_name(&kind)
             .ok_or_else(|| contradiction(5, format!("a stack is of kind `{kind}`")))?,
-        context: context.unwrap_or(0),
+        context: context.filter(|context| *context != StackId::UNKNOWN),
     })
 }
 
-fn total(row: &Row<'_>) -> rusqlite::Result<(u32, StackTotals)> {
+fn total(row: &Row<'_>) -> rusqlite::Result<(StackId, StackTotals)> {
     let totals = StackTotals {
         alloc_bytes: row.get(1)?,
         alloc_objects: row.get(2)?,
@@ -251,12 +251,12 @@ fn total(row: &Row<'_>) -> rusqlite::Result<(u32, StackTotals)> {
         lost_objects: row.get(6)?,
         ..StackTotals::default()
     };
-    Ok((row.get(0)?, totals))
+    Ok((StackId(row.get(0)?), totals))
 }
 
 fn mapping(row: &Row<'_>, owner: MappingOwner) -> rusqlite::Result<MappingTotals> {
     Ok(MappingTotals {
-        stack: row.get(0)?,
+        stack: StackId(row.get(0)?),
         owner,
         figures: Figures {
             inuse_bytes: row.get(1)?,

@@ -10,6 +10,7 @@ use crate::capture::{
     CaptureError, Frame, MappingTotals, Meta, Module, Note, Process, SCHEMA_VERSION, Stack, header,
     load, schema, snapshot,
 };
+use crate::ids::StackId;
 use crate::requests::record::{Amount, LeftBehind, MemoryAt, ProcessUnbound, WindowRecord};
 
 /// A whole recording, with all figures as they were at its end.
@@ -31,7 +32,7 @@ pub struct Capture {
     /// Every stack whose frames arrived, by ascending id.
     pub stacks: Vec<Stack>,
     /// Totals by stack id. A stack here may be missing from `stacks`.
-    pub totals: Vec<(u32, StackTotals)>,
+    pub totals: Vec<(StackId, StackTotals)>,
     /// Mapped ranges by stack and owner.
     pub mappings: Vec<MappingTotals>,
     /// Counters by name, without those that were always zero.

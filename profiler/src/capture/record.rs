@@ -7,7 +7,7 @@ use residue_ebpf::abi::event::WalkEnd;
 use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
 use crate::heap::{Figures, MappingOwner};
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, StackId};
 use crate::requests::record::{LeftBehind, MemoryAt, ProcessUnbound, Survived, WindowRecord};
 use crate::symbolize::Symbol;
 
@@ -119,7 +119,7 @@ pub struct Frame {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
     /// The stack's number in this recording, as in the kernel's totals.
-    pub id: u32,
+    pub id: StackId,
     /// The process that the stack is from.
     pub process: ProcessNumber,
     /// Frame ids, leaf first.
@@ -131,16 +131,16 @@ pub struct Stack {
     pub end: WalkEnd,
     /// What the stack's totals count.
     pub kind: StackKind,
-    /// The shallow context that the stack belongs to, which is a stack too; zero if the stack has
+    /// The shallow context that the stack belongs to, which is a stack too. `None` if the stack has
     /// none.
-    pub context: u32,
+    pub context: Option<StackId>,
 }
 
 /// What one stack has mapped. A block is one mapped range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MappingTotals {
     /// The stack that mapped the ranges.
-    pub stack: u32,
+    pub stack: StackId,
     /// On whose behalf the stack mapped them.
     pub owner: MappingOwner,
     /// How much, in bytes and ranges.
@@ -170,7 +170,7 @@ pub struct Interval {
     /// Stacks seen for the first time.
     pub stacks: Vec<Stack>,
     /// Totals since attach, by stack id.
-    pub totals: Vec<(u32, StackTotals)>,
+    pub totals: Vec<(StackId, StackTotals)>,
     /// Mapped ranges since attach, by stack and owner.
     pub mappings: Vec<MappingTotals>,
     /// Counters since attach.

@@ -8,6 +8,7 @@ use rusqlite::{Transaction, params};
 
 use crate::capture::kept::Row;
 use crate::capture::{Figures, Frame, MappingOwner, Module, Process, Stack};
+use crate::ids::StackId;
 
 pub(super) use windows::{
     RouteIds, insert_left_behind, insert_memory, insert_routes, insert_survivors, insert_unbound,
@@ -157,13 +158,13 @@ pub(super) fn insert_stacks(
             .flat_map(|frame| frame.to_le_bytes())
             .collect();
         insert.execute(params![
-            id,
+            id.0,
             process.0,
             blob,
             left_out,
             end.name(),
             kind.name(),
-            (*context != 0).then_some(context),
+            context.map(|context| context.0),
         ])?;
     }
     Ok(())
@@ -172,13 +173,13 @@ pub(super) fn insert_stacks(
 pub(super) fn insert_totals(
     transaction: &Transaction<'_>,
     snapshot: i64,
-    totals: &[(u32, StackTotals)],
+    totals: &[(StackId, StackTotals)],
 ) -> rusqlite::Result<()> {
     let mut insert =
         transaction.prepare_cached("INSERT INTO total VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
     for (stack, totals) in totals {
         insert.execute(params![
-            stack,
+            stack.0,
             snapshot,
             stored(totals.alloc_bytes),
             stored(totals.alloc_objects),
@@ -194,13 +195,13 @@ pub(super) fn insert_totals(
 pub(super) fn insert_mappings(
     transaction: &Transaction<'_>,
     snapshot: i64,
-    mappings: &[((MappingOwner, u32), Figures)],
+    mappings: &[((MappingOwner, StackId), Figures)],
 ) -> rusqlite::Result<()> {
     let mut insert =
         transaction.prepare_cached("INSERT INTO mapping_total VALUES (?, ?, ?, ?, ?, ?, ?)")?;
     for ((owner, stack), figures) in mappings {
         insert.execute(params![
-            stack,
+            stack.0,
             owner.name(),
             snapshot,
             stored(figures.inuse_bytes),

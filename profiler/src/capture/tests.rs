@@ -22,7 +22,7 @@ use super::{
     CaptureError, Ended, Figures, Frame, FrameKind, Interval, MappingOwner, MappingTotals, Meta,
     Module, Process, SCHEMA_VERSION, Stack, Writer, read,
 };
-use crate::ids::{ProcessNumber, WindowNumber};
+use crate::ids::{ProcessNumber, StackId, WindowNumber};
 use crate::symbolize::Symbol;
 
 type TestResult = Result<(), Box<dyn Error>>;
@@ -44,7 +44,7 @@ fn allocated(bytes: u64) -> StackTotals {
 fn interval(at_ns: u64) -> Interval {
     Interval {
         at_ns,
-        totals: vec![(1, allocated(100 * at_ns))],
+        totals: vec![(StackId(1), allocated(100 * at_ns))],
         ..Interval::default()
     }
 }
@@ -80,17 +80,17 @@ fn first_interval() -> Interval {
             },
         ],
         stacks: vec![Stack {
-            id: 1,
+            id: StackId(1),
             process: ProcessNumber(3),
             frames: vec![0, 1],
             left_out: 7,
             end: WalkEnd::Unreadable,
             kind: StackKind::PythonPools,
-            context: 2,
+            context: Some(StackId(2)),
         }],
-        totals: vec![(1, allocated(100))],
+        totals: vec![(StackId(1), allocated(100))],
         mappings: vec![MappingTotals {
-            stack: 1,
+            stack: StackId(1),
             owner: MappingOwner::Application,
             figures: Figures {
                 inuse_bytes: 4096,
@@ -171,9 +171,9 @@ fn the_last_value_of_each_stack_counts_and_unchanged_ones_are_not_written_again(
     let mut writer = Writer::create(&path, &Meta::default())?;
     for (at_ns, second) in [(1, 10), (2, 20), (3, 20)] {
         let totals = vec![
-            (0, allocated(5)),
-            (9, allocated(second)),
-            (4, StackTotals::default()),
+            (StackId(0), allocated(5)),
+            (StackId(9), allocated(second)),
+            (StackId(4), StackTotals::default()),
         ];
         writer.write_interval(Interval {
             at_ns,
@@ -182,7 +182,10 @@ fn the_last_value_of_each_stack_counts_and_unchanged_ones_are_not_written_again(
         })?;
     }
     writer.finish(4)?;
-    assert_eq!(read(&path)?.totals, [(0, allocated(5)), (9, allocated(20))]);
+    assert_eq!(
+        read(&path)?.totals,
+        [(StackId(0), allocated(5)), (StackId(9), allocated(20))]
+    );
     let db = rusqlite::Connection::open(&path)?;
     let rows: u32 = db.query_row("SELECT count(*) FROM total", [], |row| row.get(0))?;
     assert_eq!(rows, 3);
@@ -228,7 +231,7 @@ fn a_recorder_that_died_leaves_all_intervals_it_wrote() -> TestResult {
     let capture = read(&path)?;
     assert_eq!(capture.ended_ns, None);
     assert_eq!(capture.last_ns, 2);
-    assert_eq!(capture.totals, [(1, allocated(200))]);
+    assert_eq!(capture.totals, [(StackId(1), allocated(200))]);
     Ok(())
 }
 
@@ -257,7 +260,7 @@ fn a_kill_in_mid_interval_loses_that_interval_only() -> TestResult {
     );
     fs::copy(&journal, directory.path().join("killed.residue-journal"))?;
 
-    assert_eq!(read(&killed)?.totals, [(1, allocated(100))]);
+    assert_eq!(read(&killed)?.totals, [(StackId(1), allocated(100))]);
     let rolled_back = rusqlite::Connection::open(&killed)?;
     let rows: u32 = rolled_back.query_row("SELECT count(*) FROM total", [], |row| row.get(0))?;
     assert_eq!(rows, 1, "SQLite itself finds the same");
@@ -409,7 +412,9 @@ fn a_full_disk_is_named_and_earlier_intervals_stay() -> TestResult {
     let path = disk.0.join("out.residue");
     let mut writer = Writer::create(&path, &Meta::default())?;
     writer.write_interval(interval(1))?;
-    let totals = (1..20_000).map(|stack| (stack, allocated(7))).collect();
+    let totals = (1..20_000)
+        .map(|stack| (StackId(stack), allocated(7)))
+        .collect();
     let error = writer
         .write_interval(Interval {
             totals,
@@ -420,7 +425,7 @@ fn a_full_disk_is_named_and_earlier_intervals_stay() -> TestResult {
     assert!(error.to_string().contains("out.residue"));
     assert!(error.to_string().contains("-o"));
     drop(writer);
-    assert_eq!(read(&path)?.totals, [(1, allocated(100))]);
+    assert_eq!(read(&path)?.totals, [(StackId(1), allocated(100))]);
     Ok(())
 }
 

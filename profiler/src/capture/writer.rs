@@ -15,7 +15,7 @@ use crate::capture::rows::{self, RouteIds, stored};
 use crate::capture::schema::{APPLICATION_ID, DDL, SCHEMA_VERSION};
 use crate::capture::vfs::Database;
 use crate::capture::{CaptureError, Figures, Interval, MappingOwner, MappingTotals, Meta, Process};
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, StackId};
 use crate::private_file::Given;
 use crate::requests::record::{ProcessUnbound, Unbound};
 
@@ -32,8 +32,8 @@ pub struct Writer {
     path: PathBuf,
     db: Database,
     snapshot: i64,
-    totals: HashMap<u32, StackTotals>,
-    mappings: HashMap<(MappingOwner, u32), Figures>,
+    totals: HashMap<StackId, StackTotals>,
+    mappings: HashMap<(MappingOwner, StackId), Figures>,
     counters: HashMap<Counter, u64>,
     routes: RouteIds,
     unbound: HashMap<ProcessNumber, (Unbound, Unbound)>,
@@ -265,7 +265,7 @@ fn in_transaction(
         .map_err(|error| CaptureError::sqlite(path, error))
 }
 
-fn mapping_entry(totals: &MappingTotals) -> ((MappingOwner, u32), Figures) {
+fn mapping_entry(totals: &MappingTotals) -> ((MappingOwner, StackId), Figures) {
     let MappingTotals {
         stack,
         owner,

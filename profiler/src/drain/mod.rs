@@ -14,7 +14,7 @@ use std::{
 
 use aya::maps::{MapData, MapError, RingBuf};
 use residue_ebpf::abi::{
-    LEAF_FRAMES, MAX_FRAMES, ROOT_FRAMES, UNKNOWN_STACK,
+    LEAF_FRAMES, MAX_FRAMES, ROOT_FRAMES,
     counters::Counter,
     event::{Event, EventKind, StackEvent, StackSample, WalkEnd},
     frame::RawFrame,
@@ -31,14 +31,14 @@ use residue_ebpf::abi::{
 
 use crate::{
     attach::Channels,
-    ids::{Slot, WindowId},
+    ids::{Slot, StackId, WindowId},
 };
 
 /// A stack as the kernel side walked it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawStack {
     /// The id of the stack.
-    pub id: u32,
+    pub id: StackId,
     /// The slot of the process that the stack was taken in.
     pub slot: Slot,
     /// Why the walk stopped.
@@ -49,8 +49,8 @@ pub struct RawStack {
     pub left_out: u32,
     /// What the totals of this stack count.
     pub kind: StackKind,
-    /// The shallow context that the stack belongs to; zero if there is none.
-    pub context: u32,
+    /// The shallow context that the stack belongs to, if there is one.
+    pub context: Option<StackId>,
 }
 
 /// Reads what the kernel side has written.
@@ -104,16 +104,16 @@ impl Drain {
     /// # Errors
     ///
     /// When the kernel refuses to read a map, which it has no reason to.
-    pub fn totals(&mut self) -> Result<Vec<(u32, StackTotals)>, MapError> {
+    pub fn totals(&mut self) -> Result<Vec<(StackId, StackTotals)>, MapError> {
         let next = self.channels.next_stack.get(&0, 0)?;
         let in_use = u32::try_from(next)
             .unwrap_or(u32::MAX)
             .min(self.channels.totals.capacity());
         let totals: Vec<_> = (0..in_use)
-            .filter_map(|id| Some((id, self.channels.totals.get(id)?)))
+            .filter_map(|id| Some((StackId(id), self.channels.totals.get(id)?)))
             .collect();
-        let waiting = |(id, totals): &&(u32, StackTotals)| {
-            *id != UNKNOWN_STACK
+        let waiting = |(id, totals): &&(StackId, StackTotals)| {
+            *id != StackId::UNKNOWN
                 && totals.delivered == 0
                 && totals.alloc_objects + totals.lost_objects > 0
         };
@@ -272,7 +272,7 @@ impl Drain {
 
     /// Shows `each` the live blocks that were allocated in some window: the window, the stack, and the size in
     /// bytes.
-    pub fn blocks_of_windows(&self, mut each: impl FnMut(WindowId, u32, u64)) {
+    pub fn blocks_of_windows(&self, mut each: impl FnMut(WindowId, StackId, u64)) {
         for index in 0..self.channels.live.capacity() {
             let Some(bucket) = self.channels.live.get(index) else {
                 return;
@@ -281,7 +281,7 @@ impl Drain {
                 let window = self.settled(bucket.windows[slot]);
                 if is_block(bucket.keys[slot]) && window != BACKGROUND && window != AMBIGUOUS {
                     let block = LiveAllocation::unpack(bucket.values[slot], window);
-                    each(WindowId(window), block.stack, block.size);
+                    each(WindowId(window), StackId(block.stack), block.size);
                 }
             }
         }
@@ -324,12 +324,12 @@ fn parse_stack(mut record: &[u8]) -> Option<RawStack> {
     if record.len() < StackEvent::HEADER_BYTES {
         return None;
     }
-    let id = record.get_u32_le();
+    let id = StackId(record.get_u32_le());
     let slot = Slot(u16::try_from(record.get_u32_le()).ok()?);
     let walked = record.get_u32_le() as usize;
     let end = WalkEnd::from_bits(record.get_u32_le())?;
     let kind = StackKind::from_bits(record.get_u32_le())?;
-    let context = record.get_u32_le();
+    let context = StackId(record.get_u32_le());
     let len = walked.min(MAX_FRAMES);
     if record.len() < 8 * len {
         return None;
@@ -342,7 +342,7 @@ fn parse_stack(mut record: &[u8]) -> Option<RawStack> {
         frames: in_order(frames, walked),
         left_out: (walked - len) as u32,
         kind,
-        context,
+        context: (context != StackId::UNKNOWN).then_some(context),
     })
 }
 
@@ -389,9 +389,12 @@ mod tests {
         }
         let stack = parse_stack(&record).expect("the record is whole");
         assert_eq!(stack.frames, frames);
-        assert_eq!((stack.id, stack.slot), (7, Slot(3)));
+        assert_eq!((stack.id, stack.slot), (StackId(7), Slot(3)));
         assert_eq!(stack.end, WalkEnd::Unreadable);
-        assert_eq!((stack.kind, stack.context), (StackKind::Context, 9));
+        assert_eq!(
+            (stack.kind, stack.context),
+            (StackKind::Context, Some(StackId(9)))
+        );
     }
 
     #[test]

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Figures, MappingOwner};
+use crate::ids::StackId;
 
 /// Who mapped a range: the id of the stack that did, and the owner.
-pub type Origin = (u32, MappingOwner);
+pub type Origin = (StackId, MappingOwner);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
@@ -244,9 +245,9 @@ const fn round_up(length: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const A: Origin = (1, MappingOwner::Application);
-    const B: Origin = (2, MappingOwner::Application);
-    const SHARED: Origin = (3, MappingOwner::Shared);
+    const A: Origin = (StackId(1), MappingOwner::Application);
+    const B: Origin = (StackId(2), MappingOwner::Application);
+    const SHARED: Origin = (StackId(3), MappingOwner::Shared);
 
     fn inuse(ranges: &Ranges, origin: Origin) -> (u64, u64) {
         let totals = ranges.totals.get(&origin).copied().unwrap_or_default();

@@ -11,6 +11,8 @@ use std::{
 
 use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
+use crate::ids::StackId;
+
 /// How many reviews make a period: enough that one of the reviews falls between two requests.
 const PERIOD: u32 = 4;
 /// How many records within [`MEMORY`] make a suspect. The first periods of any recording set one or two
@@ -23,8 +25,8 @@ const MEMORY: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 pub struct Suspects {
     /// The context of each full stack, by the id of the stack.
-    context_of: HashMap<u32, u32>,
-    contexts: HashMap<u32, Context>,
+    context_of: HashMap<StackId, StackId>,
+    contexts: HashMap<StackId, Context>,
     reviews: u32,
 }
 
@@ -43,17 +45,21 @@ struct Context {
 
 impl Suspects {
     /// Notes a new stack.
-    pub fn add_stack(&mut self, id: u32, kind: StackKind, context: u32) {
-        match kind {
-            StackKind::Context => drop(self.contexts.entry(id).or_default()),
-            StackKind::Full if context != 0 => drop(self.context_of.insert(id, context)),
+    pub fn add_stack(&mut self, id: StackId, kind: StackKind, context: Option<StackId>) {
+        match (kind, context) {
+            (StackKind::Context, _) => drop(self.contexts.entry(id).or_default()),
+            (StackKind::Full, Some(context)) => drop(self.context_of.insert(id, context)),
             _ => {}
         }
     }
 
     /// Looks at the totals of every stack as of `now`. Returns the contexts that have become suspects, with
     /// `true`, and those that no longer are, with `false`.
-    pub fn review(&mut self, now: Instant, totals: &[(u32, StackTotals)]) -> Vec<(u32, bool)> {
+    pub fn review(
+        &mut self,
+        now: Instant,
+        totals: &[(StackId, StackTotals)],
+    ) -> Vec<(StackId, bool)> {
         for (id, totals) in totals {
             let context = self.context_of.get(id).unwrap_or(id);
             if let Some(context) = self.contexts.get_mut(context) {
@@ -102,8 +108,8 @@ mod tests {
     /// bytes that context 1 holds itself, and the bytes that its full stack 2 holds.
     fn suspicion(held: impl IntoIterator<Item = (u64, u64)>) -> Vec<bool> {
         let mut suspects = Suspects::default();
-        suspects.add_stack(1, StackKind::Context, 0);
-        suspects.add_stack(2, StackKind::Full, 1);
+        suspects.add_stack(StackId(1), StackKind::Context, None);
+        suspects.add_stack(StackId(2), StackKind::Full, Some(StackId(1)));
         let mut now = Instant::now();
         let mut is_suspected = false;
         let mut after = Vec::new();
@@ -115,10 +121,10 @@ mod tests {
                     freed_bytes: 1000,
                     ..StackTotals::default()
                 };
-                (id, totals)
+                (StackId(id), totals)
             });
             for (context, suspected) in suspects.review(now, &totals) {
-                assert_eq!(context, 1);
+                assert_eq!(context, StackId(1));
                 is_suspected = suspected;
             }
             after.push(is_suspected);
@@ -157,12 +163,12 @@ mod tests {
     #[test]
     fn stacks_without_context_are_nobodys() {
         let mut suspects = Suspects::default();
-        suspects.add_stack(3, StackKind::Full, 0);
+        suspects.add_stack(StackId(3), StackKind::Full, None);
         let totals = StackTotals {
             alloc_bytes: 1,
             ..StackTotals::default()
         };
         let now = Instant::now();
-        assert!((0..40).all(|_| suspects.review(now, &[(3, totals)]).is_empty()));
+        assert!((0..40).all(|_| suspects.review(now, &[(StackId(3), totals)]).is_empty()));
     }
 }

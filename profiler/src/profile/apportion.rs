@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use residue_ebpf::abi::heap::{StackKind, StackTotals};
 
 use crate::capture::{Figures, Stack};
+use crate::ids::StackId;
 
 /// What one stack counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,18 +29,21 @@ pub(super) struct Counted {
 
 /// Tells what each stack counts, in the order of stack ids. A context is in the result only if the
 /// recorder walked none of its stacks.
-pub(super) fn apportion(stacks: &[Stack], totals: &[(u32, StackTotals)]) -> Vec<(u32, Counted)> {
-    let stacks: HashMap<u32, &Stack> = stacks.iter().map(|stack| (stack.id, stack)).collect();
-    let is_context = |id: &u32| {
+pub(super) fn apportion(
+    stacks: &[Stack],
+    totals: &[(StackId, StackTotals)],
+) -> Vec<(StackId, Counted)> {
+    let stacks: HashMap<StackId, &Stack> = stacks.iter().map(|stack| (stack.id, stack)).collect();
+    let is_context = |id: &StackId| {
         let stack = stacks.get(id);
         stack.is_some_and(|stack| stack.kind == StackKind::Context)
     };
     let all = totals.iter().map(|(id, totals)| (*id, exact(totals)));
     let (contexts, mut counted): (Vec<_>, Vec<_>) = all.partition(|(id, _)| is_context(id));
-    let mut members: HashMap<u32, Vec<usize>> = HashMap::new();
+    let mut members: HashMap<StackId, Vec<usize>> = HashMap::new();
     for (index, (id, counted)) in counted.iter().enumerate() {
-        let context = stacks.get(id).map_or(0, |stack| stack.context);
-        if context != 0 && counted.figures.alloc_objects > 0 {
+        let context = stacks.get(id).and_then(|stack| stack.context);
+        if let Some(context) = context.filter(|_| counted.figures.alloc_objects > 0) {
             members.entry(context).or_default().push(index);
         }
     }
@@ -76,7 +80,7 @@ fn exact(totals: &StackTotals) -> Counted {
 }
 
 /// Adds what a context counts to the stacks that belong to the context.
-fn share_out(own: Counted, members: &[usize], counted: &mut [(u32, Counted)]) {
+fn share_out(own: Counted, members: &[usize], counted: &mut [(StackId, Counted)]) {
     let walked = members.iter().map(|index| counted[*index].1.figures);
     let walked: Vec<Figures> = walked.collect();
     for (index, share) in members.iter().zip(shares(own, &walked)) {
@@ -147,15 +151,15 @@ mod tests {
     use super::*;
     use crate::ids::ProcessNumber;
 
-    fn stack(id: u32, kind: StackKind, context: u32) -> Stack {
+    fn stack(id: u32, kind: StackKind, context: Option<u32>) -> Stack {
         Stack {
-            id,
+            id: StackId(id),
             process: ProcessNumber(0),
             frames: Vec::new(),
             left_out: 0,
             end: WalkEnd::Bottom,
             kind,
-            context,
+            context: context.map(StackId),
         }
     }
 
@@ -172,21 +176,21 @@ mod tests {
     /// Makes context 1 with the stacks 2 and 3.
     fn stacks() -> [Stack; 3] {
         [
-            stack(1, StackKind::Context, 0),
-            stack(2, StackKind::Full, 1),
-            stack(3, StackKind::Full, 1),
+            stack(1, StackKind::Context, None),
+            stack(2, StackKind::Full, Some(1)),
+            stack(3, StackKind::Full, Some(1)),
         ]
     }
 
     #[test]
     fn what_was_not_walked_is_divided_as_what_was() {
         let totals = [
-            (1, totals(100, 60, 10)),
-            (2, totals(3, 0, 10)),
-            (3, totals(9, 8, 10)),
+            (StackId(1), totals(100, 60, 10)),
+            (StackId(2), totals(3, 0, 10)),
+            (StackId(3), totals(9, 8, 10)),
         ];
         let counted = apportion(&stacks(), &totals);
-        let [(2, two), (3, three)] = counted[..] else {
+        let [(StackId(2), two), (StackId(3), three)] = counted[..] else {
             panic!("{counted:?}");
         };
         assert_eq!(two.estimated.alloc_objects, 25);
@@ -201,9 +205,9 @@ mod tests {
     #[test]
     fn what_was_allocated_decides_where_nothing_walked_is_outstanding() {
         let totals = [
-            (1, totals(100, 60, 10)),
-            (2, totals(3, 3, 10)),
-            (3, totals(9, 9, 10)),
+            (StackId(1), totals(100, 60, 10)),
+            (StackId(2), totals(3, 3, 10)),
+            (StackId(3), totals(9, 9, 10)),
         ];
         let counted = apportion(&stacks(), &totals);
         let inuse: Vec<_> = counted
@@ -215,8 +219,14 @@ mod tests {
 
     #[test]
     fn a_context_of_which_nothing_was_walked_counts_by_itself() {
-        let counted = apportion(&stacks(), &[(1, totals(4, 1, 10)), (7, totals(1, 0, 1))]);
-        let [(1, context), (7, unknown)] = counted[..] else {
+        let counted = apportion(
+            &stacks(),
+            &[
+                (StackId(1), totals(4, 1, 10)),
+                (StackId(7), totals(1, 0, 1)),
+            ],
+        );
+        let [(StackId(1), context), (StackId(7), unknown)] = counted[..] else {
             panic!("{counted:?}");
         };
         assert!(context.shallow && !unknown.shallow);

@@ -6,6 +6,7 @@ use residue_ebpf::abi::counters::{Counter, CounterKind};
 use residue_ebpf::abi::heap::StackKind;
 
 use crate::capture::{self, Capture, Figures, MappingOwner, Note, PYTHON_OBJECTS_OPTION};
+use crate::ids::StackId;
 use crate::profile::apportion::{Counted, apportion};
 use crate::profile::clean;
 use crate::profile::interpreters;
@@ -79,7 +80,7 @@ fn python_interval(capture: &Capture) -> Option<u64> {
 
 /// Makes the rows of the stacks whose kind is wanted.
 fn allocated(
-    counted: &[(u32, Counted)],
+    counted: &[(StackId, Counted)],
     stacks: &mut Stacks<'_>,
     wanted: impl Fn(StackKind) -> bool,
 ) -> Vec<StackProfile> {

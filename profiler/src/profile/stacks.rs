@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
+use residue_ebpf::abi::ROOT_FRAMES;
 use residue_ebpf::abi::heap::StackKind;
-use residue_ebpf::abi::{ROOT_FRAMES, UNKNOWN_STACK};
 
 use crate::capture::{self, Capture, FrameKind};
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, StackId};
 use crate::profile::frames::{Interner, base_name};
 use crate::profile::merge::{self, Languages, Role};
 use crate::profile::{Frame, FrameId, culprit};
@@ -33,7 +33,7 @@ pub(super) struct Stacks<'a> {
     targets: HashMap<ProcessNumber, usize>,
     modules: HashMap<u32, &'a capture::Module>,
     frames: HashMap<u32, &'a capture::Frame>,
-    stacks: HashMap<u32, &'a capture::Stack>,
+    stacks: HashMap<StackId, &'a capture::Stack>,
     interner: Interner,
     languages: Languages,
 }
@@ -67,24 +67,23 @@ impl<'a> Stacks<'a> {
     }
 
     /// Tells what the totals of a stack count. Those of an unknown stack count blocks.
-    pub(super) fn kind(&self, id: u32) -> StackKind {
+    pub(super) fn kind(&self, id: StackId) -> StackKind {
         self.stacks
             .get(&id)
             .map_or(StackKind::Full, |stack| stack.kind)
     }
 
     /// Finds the shallow context that a stack belongs to, if the stack belongs to one.
-    pub(super) fn context(&self, id: u32) -> Option<u32> {
-        let stack = self.stacks.get(&id)?;
-        (stack.context != 0).then_some(stack.context)
+    pub(super) fn context(&self, id: StackId) -> Option<StackId> {
+        self.stacks.get(&id)?.context
     }
 
-    pub(super) fn symbolized(&mut self, id: u32) -> Row {
+    pub(super) fn symbolized(&mut self, id: StackId) -> Row {
         let stack = self
             .stacks
             .get(&id)
             .copied()
-            .filter(|_| id != UNKNOWN_STACK);
+            .filter(|_| id != StackId::UNKNOWN);
         let target = stack.and_then(|stack| self.targets.get(&stack.process).copied());
         let frames = match stack {
             Some(stack) => self.frames_of(stack),
@@ -95,14 +94,14 @@ impl<'a> Stacks<'a> {
 
     /// Whether the interpreter itself called the function that made the syscall, a function of the
     /// C library.
-    pub(super) fn is_mapped_by_interpreter(&self, id: u32) -> bool {
+    pub(super) fn is_mapped_by_interpreter(&self, id: StackId) -> bool {
         let frames = self.stacks.get(&id).map(|stack| &stack.frames[..]);
         let mut innermost = frames.unwrap_or_default().iter().take(2);
         innermost.any(|id| self.role(*id) == Role::Interpreter)
     }
 
     /// Whether glibc mapped the memory inside `free`: an arena of 64 MiB, where `free` is a thread's first call.
-    pub(super) fn is_mapped_by_free(&self, id: u32) -> bool {
+    pub(super) fn is_mapped_by_free(&self, id: StackId) -> bool {
         let frames = self.stacks.get(&id).map(|stack| &stack.frames[..]);
         let innermost = frames.unwrap_or_default().iter().take(INSIDE_FREE);
         let mut symbols = innermost

@@ -9,7 +9,7 @@ use super::{Figures, Profile, Tier};
 use crate::capture::{
     Capture, Frame, FrameKind, MappingOwner, MappingTotals, Module, Process, Stack,
 };
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, StackId};
 use crate::symbolize::Symbol;
 
 fn symbol(name: &str, file: &str, line: u32) -> Symbol {
@@ -22,13 +22,13 @@ fn symbol(name: &str, file: &str, line: u32) -> Symbol {
 
 fn stack(id: u32, frames: &[u32]) -> Stack {
     Stack {
-        id,
+        id: StackId(id),
         process: ProcessNumber(0),
         frames: frames.to_vec(),
         left_out: 0,
         end: WalkEnd::Bottom,
         kind: StackKind::Full,
-        context: 0,
+        context: None,
     }
 }
 
@@ -46,7 +46,7 @@ fn totals(alloc: u64, freed: u64) -> StackTotals {
 /// inlined function (3), and a frame in no module (4).
 fn capture() -> Capture {
     let frame = |id, module, symbols| Frame {
-        id,
+        id: id,
         kind: FrameKind::Native,
         module,
         offset: 0x100 + u64::from(id),
@@ -99,7 +99,7 @@ fn frames_without_a_symbol_read_module_and_offset() {
     let stacks = vec![stack(1, &[2, 4])];
     let profile = Profile::from(&Capture {
         stacks,
-        totals: vec![(1, totals(10, 0))],
+        totals: vec![(StackId(1), totals(10, 0))],
         ..capture()
     });
     assert_eq!(names(&profile, 0), ["app+0x102", "[no module]+0x104"]);
@@ -110,7 +110,7 @@ fn inlined_functions_are_frames_of_their_own() {
     let stacks = vec![stack(1, &[3, 0])];
     let profile = Profile::from(&Capture {
         stacks,
-        totals: vec![(1, totals(10, 0))],
+        totals: vec![(StackId(1), totals(10, 0))],
         ..capture()
     });
     assert_eq!(
@@ -128,9 +128,9 @@ fn inlined_functions_are_frames_of_their_own() {
 fn stacks_that_read_the_same_are_one_row() {
     let stacks = vec![stack(1, &[0, 2]), stack(2, &[1, 2]), stack(3, &[0])];
     let totals = vec![
-        (1, totals(100, 40)),
-        (2, totals(50, 0)),
-        (3, totals(30, 30)),
+        (StackId(1), totals(100, 40)),
+        (StackId(2), totals(50, 0)),
+        (StackId(3), totals(30, 30)),
     ];
     let profile = Profile::from(&Capture {
         stacks,
@@ -161,9 +161,9 @@ fn what_pythons_allocator_holds_is_never_added_to_blocks() {
             of_kind(3, StackKind::PythonPools),
         ],
         totals: vec![
-            (1, totals(10, 0)),
-            (2, totals(200, 0)),
-            (3, totals(3000, 0)),
+            (StackId(1), totals(10, 0)),
+            (StackId(2), totals(200, 0)),
+            (StackId(3), totals(3000, 0)),
         ],
         ..capture()
     };
@@ -179,7 +179,7 @@ fn what_pythons_allocator_holds_is_never_added_to_blocks() {
 
 #[test]
 fn bytes_of_unknown_stacks_are_counted_under_a_name_that_says_so() {
-    let totals = vec![(0, totals(10, 0)), (77, totals(20, 0))];
+    let totals = vec![(StackId(0), totals(10, 0)), (StackId(77), totals(20, 0))];
     let profile = Profile::from(&Capture {
         totals,
         ..capture()
@@ -198,7 +198,7 @@ fn a_stack_that_was_cut_says_so_at_its_outer_end() {
     }];
     let profile = Profile::from(&Capture {
         stacks,
-        totals: vec![(1, totals(10, 0))],
+        totals: vec![(StackId(1), totals(10, 0))],
         ..capture()
     });
     assert_eq!(
@@ -215,7 +215,7 @@ fn frames_that_were_left_out_are_counted_where_they_are_missing() {
     }];
     let profile = Profile::from(&Capture {
         stacks,
-        totals: vec![(1, totals(10, 0))],
+        totals: vec![(StackId(1), totals(10, 0))],
         ..capture()
     });
     let names = names(&profile, 0);
@@ -225,7 +225,7 @@ fn frames_that_were_left_out_are_counted_where_they_are_missing() {
 
 #[test]
 fn a_free_seen_before_its_allocation_does_not_wrap() {
-    let totals = vec![(1, totals(10, 20))];
+    let totals = vec![(StackId(1), totals(10, 20))];
     let profile = Profile::from(&Capture {
         totals,
         ..capture()
@@ -262,7 +262,11 @@ fn the_culprit_is_the_innermost_line_outside_the_runtime() {
     );
     capture.frames[2].symbols = vec![rust];
     capture.stacks = vec![stack(1, &[2, 4, 3]), stack(2, &[2, 4]), stack(3, &[2])];
-    capture.totals = vec![(1, totals(30, 0)), (2, totals(20, 0)), (3, totals(10, 0))];
+    capture.totals = vec![
+        (StackId(1), totals(30, 0)),
+        (StackId(2), totals(20, 0)),
+        (StackId(3), totals(10, 0)),
+    ];
     let profile = Profile::from(&capture);
     let culprits = profile
         .stacks
@@ -274,7 +278,7 @@ fn the_culprit_is_the_innermost_line_outside_the_runtime() {
 #[test]
 fn the_applications_own_extension_is_a_culprit_and_an_installed_one_is_not() {
     let python = |id, file: &str| Frame {
-        id,
+        id: id,
         kind: FrameKind::Python,
         module: None,
         offset: 0,
@@ -298,7 +302,7 @@ fn the_applications_own_extension_is_a_culprit_and_an_installed_one_is_not() {
         .frames
         .push(python(7, "/venv/lib/python3.11/site-packages/fast/api.py"));
     capture.stacks = vec![stack(1, &[0, 6]), stack(2, &[5, 7, 6])];
-    capture.totals = vec![(1, totals(20, 0)), (2, totals(10, 0))];
+    capture.totals = vec![(StackId(1), totals(20, 0)), (StackId(2), totals(10, 0))];
     let profile = Profile::from(&capture);
     let culprits = profile.stacks.iter().map(|stack| {
         let culprit = stack.frames[profile.culprit(&stack.frames)];
@@ -332,9 +336,17 @@ fn arenas_are_what_the_interpreter_maps_in_their_size() {
         .python_arenas()
         .inuse_bytes
     };
-    assert_eq!(arenas(mapping(1, 3 << 20, 3)), 3 << 20);
-    assert_eq!(arenas(mapping(1, 3 << 20, 2)), 0, "of another size");
-    assert_eq!(arenas(mapping(2, 1 << 20, 1)), 0, "by an extension");
+    assert_eq!(arenas(mapping(StackId(1), 3 << 20, 3)), 3 << 20);
+    assert_eq!(
+        arenas(mapping(StackId(1), 3 << 20, 2)),
+        0,
+        "of another size"
+    );
+    assert_eq!(
+        arenas(mapping(StackId(2), 1 << 20, 1)),
+        0,
+        "by an extension"
+    );
 }
 
 /// As a thread of Node's that frees before it allocates has glibc do.
@@ -353,7 +365,7 @@ fn an_arena_that_was_mapped_inside_free_is_the_allocators() {
             alloc_objects: 1,
         },
     };
-    capture.mappings = vec![mapping(1), mapping(2)];
+    capture.mappings = vec![mapping(StackId(1)), mapping(StackId(2))];
     let profile = Profile::from(&capture);
     assert_eq!(
         profile.mapped(MappingOwner::Allocator).inuse_bytes,

@@ -21,7 +21,7 @@ use crate::capture::{
     Capture, Ended, Figures, Frame, FrameKind, MappingOwner, MappingTotals, Module, Note, Process,
     Stack,
 };
-use crate::ids::{ProcessNumber, WindowNumber};
+use crate::ids::{ProcessNumber, StackId, WindowNumber};
 use crate::profile::Profile;
 use crate::symbolize::Symbol;
 use crate::wording;
@@ -66,13 +66,13 @@ fn capture() -> Capture {
         symbols,
     };
     let stack = |id, frames: &[u32]| Stack {
-        id,
+        id: StackId(id),
         process: ProcessNumber(0),
         frames: frames.to_vec(),
         left_out: 0,
         end: WalkEnd::Bottom,
         kind: StackKind::Full,
-        context: 0,
+        context: None,
     };
     Capture {
         processes: vec![(
@@ -129,22 +129,22 @@ fn capture() -> Capture {
             stack(4, &[1]),
         ],
         totals: vec![
-            (0, totals(1, 0, 5)),
+            (StackId(0), totals(1, 0, 5)),
             (
-                1,
+                StackId(1),
                 StackTotals {
                     lost_bytes: 640,
                     lost_objects: 10,
                     ..totals(1000, 100, 4096)
                 },
             ),
-            (2, totals(3, 0, 64)),
-            (3, totals(2, 1, 100)),
-            (4, totals(50_000, 50_000, 16)),
+            (StackId(2), totals(3, 0, 64)),
+            (StackId(3), totals(2, 1, 100)),
+            (StackId(4), totals(50_000, 50_000, 16)),
         ],
         mappings: vec![
-            mapping(4, MappingOwner::Application, 1 << 20),
-            mapping(1, MappingOwner::Allocator, 132 << 10),
+            mapping(StackId(4), MappingOwner::Application, 1 << 20),
+            mapping(StackId(1), MappingOwner::Allocator, 132 << 10),
         ],
         counters: vec![
             ("live_set_full".into(), 10),
@@ -166,7 +166,7 @@ fn started() -> Capture {
     capture
 }
 
-fn mapping(stack: u32, owner: MappingOwner, bytes: u64) -> MappingTotals {
+fn mapping(stack: StackId, owner: MappingOwner, bytes: u64) -> MappingTotals {
     let figures = Figures {
         inuse_bytes: bytes,
         inuse_objects: 1,
@@ -389,19 +389,19 @@ fn many_stacks(count: u32) -> Capture {
         })
         .collect();
     let stack = |id: u32| Stack {
-        id: id + 1,
+        id: StackId(id + 1),
         process: ProcessNumber(0),
         frames: (0..depth).map(|level| (id >> level) + level).collect(),
         left_out: 0,
         end: WalkEnd::Bottom,
         kind: StackKind::Full,
-        context: 0,
+        context: None,
     };
     Capture {
         frames,
         stacks: (0..count).map(stack).collect(),
         totals: (0..count)
-            .map(|id| (id + 1, totals(u64::from(id % 97) + 1, 0, 64)))
+            .map(|id| (StackId(id + 1), totals(u64::from(id % 97) + 1, 0, 64)))
             .collect(),
         ..started()
     }

@@ -6,7 +6,7 @@ use residue_ebpf::abi::window::Amounts;
 use serde::Serialize;
 
 use super::route::Route;
-use crate::ids::{ProcessNumber, WindowNumber};
+use crate::ids::{ProcessNumber, StackId, WindowNumber};
 
 /// A finished window. The record never changes after it is made: what survives of the window is
 /// known later, and is counted apart ([`survivors`](super::survivors)).
@@ -157,7 +157,7 @@ pub struct LeftBehind {
     /// When the recorder looked.
     pub stage: Stage,
     /// The stack that allocated the memory: the number of the stack in this recording.
-    pub stack: u32,
+    pub stack: StackId,
     /// How much the windows left behind.
     pub amount: Amount,
 }

@@ -31,7 +31,7 @@ use crate::{
     capture,
     drain::RawStack,
     heap::{MappingOwner, Ranges},
-    ids::{ProcessNumber, Slot},
+    ids::{ProcessNumber, Slot, StackId},
     probes::PlannedFunction,
     process::{Avma, Backing, FileKey, FileOffset, Load, LoadedObject, Mappings, Process},
     remark::{Named, Remark},
@@ -355,7 +355,7 @@ impl Followed {
         } = *event;
         match kind {
             EventKind::RangeMapped => {
-                let origin = self.owner(event).map(|owner| (event.stack, owner));
+                let origin = self.owner(event).map(|owner| (StackId(event.stack), owner));
                 self.ranges.map(address, length, origin);
             }
             EventKind::RangeTaken if flags & RANGE_STAYS != 0 => {
@@ -364,11 +364,11 @@ impl Followed {
             EventKind::RangeTaken => self.ranges.take(tid, address, length),
             EventKind::RangeRestored => self.ranges.restore(tid),
             EventKind::BreakMoved => {
-                let origin = (event.stack, stated_owner(flags));
+                let origin = (StackId(event.stack), stated_owner(flags));
                 self.ranges.move_break(address, origin);
             }
             EventKind::SegmentAttached => {
-                let origin = (event.stack, stated_owner(flags));
+                let origin = (StackId(event.stack), stated_owner(flags));
                 // One that is gone again has no range to be found.
                 if let Some(end) = self.snapshot().segment_end(Avma(address)) {
                     self.ranges.attach(address, end.0, origin);

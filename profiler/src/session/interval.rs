@@ -96,10 +96,8 @@ fn summed(totals: impl Iterator<Item = (Origin, Figures)>) -> Vec<MappingTotals>
 
 #[cfg(test)]
 mod tests {
-    use residue_ebpf::abi::UNKNOWN_STACK;
-
     use super::*;
-    use crate::heap::MappingOwner;
+    use crate::{heap::MappingOwner, ids::StackId};
 
     #[test]
     fn what_two_processes_have_mapped_without_a_stack_is_one_row() {
@@ -111,13 +109,13 @@ mod tests {
         };
         let application = MappingOwner::Application;
         let totals = [
-            ((UNKNOWN_STACK, application), figures(10)),
-            ((7, application), figures(100)),
-            ((UNKNOWN_STACK, MappingOwner::Shared), figures(1000)),
-            ((UNKNOWN_STACK, application), figures(20)),
+            ((StackId::UNKNOWN, application), figures(10)),
+            ((StackId(7), application), figures(100)),
+            ((StackId::UNKNOWN, MappingOwner::Shared), figures(1000)),
+            ((StackId::UNKNOWN, application), figures(20)),
         ];
         let sums = summed(totals.into_iter());
-        let unknown = |it: &&MappingTotals| (it.stack, it.owner) == (UNKNOWN_STACK, application);
+        let unknown = |it: &&MappingTotals| (it.stack, it.owner) == (StackId::UNKNOWN, application);
         assert_eq!(sums.len(), 3);
         let unknown = sums.iter().find(unknown).map(|it| it.figures);
         assert_eq!(

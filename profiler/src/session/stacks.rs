@@ -14,7 +14,7 @@ use crate::{
     capture::{Frame, Module, Stack},
     drain::{Drain, RawStack},
     heap::Suspects,
-    ids::Slot,
+    ids::{Slot, StackId},
     remark::Remark,
     sink::Tally,
     unwind::TableStore,
@@ -31,7 +31,7 @@ pub struct Stacks {
     new: Vec<Stack>,
     seen: usize,
     /// The stacks whose totals are Python's own allocator's.
-    of_python: HashSet<u32>,
+    of_python: HashSet<StackId>,
 }
 
 /// What is new of stacks since the last interval.
@@ -90,7 +90,7 @@ impl Stacks {
     /// When the kernel refuses a map update, which it has no reason to.
     pub fn review(
         &mut self,
-        totals: &[(u32, StackTotals)],
+        totals: &[(StackId, StackTotals)],
         kernel: &mut Kernel,
     ) -> Result<(), AttachError> {
         let changed = self.suspects.review(Instant::now(), totals);
@@ -128,7 +128,7 @@ impl Stacks {
     }
 
     /// Adds up the figures of a moment. Blocks alone: Python's own allocator hands out what lies in them.
-    pub fn tally(&self, totals: &[(u32, StackTotals)], counters: &[(Counter, u64)]) -> Tally {
+    pub fn tally(&self, totals: &[(StackId, StackTotals)], counters: &[(Counter, u64)]) -> Tally {
         let mut tally = Tally {
             stacks: self.seen,
             ..Tally::default()

@@ -15,7 +15,7 @@ use residue_ebpf::abi::{
 use super::clock;
 use crate::{
     drain::Drain,
-    ids::{FunctionId, ProcessNumber, Slot, WindowId, WindowNumber},
+    ids::{FunctionId, ProcessNumber, Slot, StackId, WindowId, WindowNumber},
     probes::windows::WindowSource,
     remark::Unread,
     requests::{
@@ -403,14 +403,14 @@ fn left_behind(
     keys: &HashMap<WindowId, WindowKey>,
     drain: &Drain,
 ) -> Vec<LeftBehind> {
-    let mut by_window: HashMap<(WindowId, u32), Amount> = HashMap::new();
+    let mut by_window: HashMap<(WindowId, StackId), Amount> = HashMap::new();
     drain.blocks_of_windows(|window, stack, bytes| {
         if marks.of(window) != 0 {
             let amount = by_window.entry((window, stack)).or_default();
             amount.add(Amount { bytes, objects: 1 });
         }
     });
-    let mut sums: HashMap<(ProcessNumber, &Route, Option<u16>, Stage, u32), Amount> =
+    let mut sums: HashMap<(ProcessNumber, &Route, Option<u16>, Stage, StackId), Amount> =
         HashMap::new();
     for ((window, stack), amount) in by_window {
         let Some(key) = keys.get(&window) else {

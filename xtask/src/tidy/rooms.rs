@@ -110,7 +110,7 @@ const PROFILER: House = House {
                 "symbolize",
             ],
         ),
-        ("heap", &[]),
+        ("heap", &["ids"]),
         ("requests", &["estimate", "ids", "printable"]),
         ("estimate", &[]),
         ("wording", &["printable"]),

@@ -8,7 +8,7 @@ use super::contradiction;
 use crate::capture::schema::WITH_WINDOWS;
 use crate::capture::tables::Tables;
 use crate::capture::{UnboundAt, Windows};
-use crate::ids::{ProcessNumber, WindowNumber};
+use crate::ids::{ProcessNumber, StackId, WindowNumber};
 use crate::requests::head::Method;
 use crate::requests::record::{
     Amount, Binding, LeftBehind, MemoryAt, ProcessUnbound, RssPair, Stage, Unbound, WindowEnd,
@@ -146,7 +146,7 @@ fn left_behind(row: &Row<'_>, routes: &Routes) -> rusqlite::Result<LeftBehind> {
         status: (status != 0).then_some(status),
         stage: Stage::from_name(stage)
             .ok_or_else(|| contradiction(3, format!("memory was left behind at `{stage}`")))?,
-        stack: row.get(4)?,
+        stack: StackId(row.get(4)?),
         amount: amount(row, 5)?,
     })
 }

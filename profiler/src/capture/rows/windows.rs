@@ -155,7 +155,7 @@ pub(in crate::capture) fn insert_left_behind(
             routes.of(route),
             status.unwrap_or(0),
             stage.name(),
-            stack,
+            stack.0,
             stored(amount.bytes),
             stored(amount.objects),
         ])?;

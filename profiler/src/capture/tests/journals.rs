@@ -245,7 +245,7 @@ fn a_recorder_waits_at_its_end_for_whoever_still_reads() -> TestResult {
     assert_eq!(seen, 1, "the reader sees one moment");
     let capture = read(&path)?;
     assert_eq!((capture.last_ns, capture.ended_ns), (2, Some(3)));
-    assert_eq!(capture.totals, [(1, allocated(200))]);
+    assert_eq!(capture.totals, [(StackId(1), allocated(200))]);
     Ok(())
 }
 
@@ -264,7 +264,7 @@ fn writes_until_it_is_killed() -> TestResult {
     let mut writer = Writer::create(Path::new(&path), &Meta::default())?;
     for at_ns in 1.. {
         let totals = (0..MANY_STACKS)
-            .map(|stack| (stack, allocated(at_ns)))
+            .map(|stack| (StackId(stack), allocated(at_ns)))
             .collect();
         writer.write_interval(Interval {
             totals,
@@ -300,7 +300,7 @@ fn a_recorder_killed_at_any_moment_loses_one_interval_at_most() -> TestResult {
         };
         whole += 1;
         assert_eq!(capture.totals.len(), MANY_STACKS as usize);
-        let of_last = |(_, totals): &(u32, StackTotals)| totals.alloc_bytes == last;
+        let of_last = |(_, totals): &(StackId, StackTotals)| totals.alloc_bytes == last;
         assert!(capture.totals.iter().all(of_last), "of interval {last}");
     }
     assert!(in_mid_write > 0, "no kill came in the middle");

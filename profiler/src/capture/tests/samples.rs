@@ -23,7 +23,7 @@ pub(super) fn write_everything(path: &Path) -> TestResult {
     writer.write_interval(everything(2))?;
     for at_ns in 3..30 {
         let totals = (1..=at_ns as u32)
-            .map(|stack| (stack, allocated(at_ns)))
+            .map(|stack| (StackId(stack), allocated(at_ns)))
             .collect();
         writer.write_interval(Interval {
             totals,

@@ -74,7 +74,9 @@ fn a_capture_that_is_read_without_a_lock_is_read_whole_or_again() -> TestResult 
             if over.load(Ordering::Relaxed) {
                 break;
             }
-            let totals = (1..500).map(|stack| (stack, allocated(at_ns))).collect();
+            let totals = (1..500)
+                .map(|stack| (StackId(stack), allocated(at_ns)))
+                .collect();
             writer.write_interval(Interval {
                 totals,
                 ..interval(at_ns)

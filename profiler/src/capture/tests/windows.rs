@@ -70,7 +70,7 @@ fn left(status: Option<u16>, stage: Stage, bytes: u64) -> LeftBehind {
         route: users(),
         status,
         stage,
-        stack: 1,
+        stack: StackId(1),
         amount: amount(bytes),
     }
 }
@@ -252,7 +252,7 @@ fn a_capture_from_before_windows_is_read_without_them() -> TestResult {
     let (_directory, path) = place()?;
     samples::write_version_2(&path)?;
     let capture = read(&path)?;
-    assert_eq!(capture.totals, [(1, allocated(3900))]);
+    assert_eq!(capture.totals, [(StackId(1), allocated(3900))]);
     assert_eq!(capture.ended_ns, Some(50));
     assert!(capture.windows.records.is_empty());
     Ok(())

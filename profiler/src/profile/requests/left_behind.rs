@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::share::{Share, share_out};
 use super::{LeftProfile, Walk, left};
 use crate::capture::Windows;
-use crate::ids::ProcessNumber;
+use crate::ids::{ProcessNumber, StackId};
 use crate::profile::FrameId;
 use crate::profile::stacks::Stacks;
 use crate::requests::record::{Amount, LeftBehind, Stage};
@@ -51,7 +51,7 @@ pub(super) fn rows(windows: &Windows, stacks: &mut Stacks<'_>) -> Vec<LeftProfil
     for (group, amount) in missed {
         let share = Share {
             group,
-            stack: 0,
+            stack: StackId::UNKNOWN,
             amount,
             estimated: Amount::default(),
             walk: Walk::Missed,
@@ -63,7 +63,7 @@ pub(super) fn rows(windows: &Windows, stacks: &mut Stacks<'_>) -> Vec<LeftProfil
 }
 
 /// Tells how much windows count beyond what the recorder found by stack.
-fn missed(windows: &Windows, found: &[(Group, u32, Amount)]) -> HashMap<Group, Amount> {
+fn missed(windows: &Windows, found: &[(Group, StackId, Amount)]) -> HashMap<Group, Amount> {
     let mut counted: HashMap<Group, Amount> = HashMap::new();
     for (record, survived) in &windows.records {
         for (stage, amount) in left(record, *survived) {

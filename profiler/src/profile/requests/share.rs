@@ -13,6 +13,7 @@ use residue_ebpf::abi::heap::StackKind;
 
 use super::Walk;
 use super::left_behind::Group;
+use crate::ids::StackId;
 use crate::profile::apportion::{in_proportion, nonzero_or};
 use crate::profile::stacks::Stacks;
 use crate::requests::record::{Amount, Stage};
@@ -21,7 +22,7 @@ use crate::requests::route::Route;
 /// What requests of a group left behind from one stack.
 pub(super) struct Share {
     pub group: Group,
-    pub stack: u32,
+    pub stack: StackId,
     pub amount: Amount,
     /// The part of `amount` that is apportioned to the stack.
     pub estimated: Amount,
@@ -29,12 +30,12 @@ pub(super) struct Share {
 }
 
 /// A context, with the stage and the route of the requests that the recorder saw it in.
-type Key = (Stage, Route, u32);
+type Key = (Stage, Route, StackId);
 /// The walked stacks of each context, each with the requests in which the recorder walked it.
-type Members = HashMap<Key, Vec<(Group, u32, Amount)>>;
+type Members = HashMap<Key, Vec<(Group, StackId, Amount)>>;
 
-pub(super) fn share_out(found: Vec<(Group, u32, Amount)>, stacks: &Stacks<'_>) -> Vec<Share> {
-    let is_context = |(_, stack, _): &(_, u32, _)| stacks.kind(*stack) == StackKind::Context;
+pub(super) fn share_out(found: Vec<(Group, StackId, Amount)>, stacks: &Stacks<'_>) -> Vec<Share> {
+    let is_context = |(_, stack, _): &(_, StackId, _)| stacks.kind(*stack) == StackKind::Context;
     let (contexts, walked): (Vec<_>, Vec<_>) = found.into_iter().partition(is_context);
     let mut members = Members::new();
     for member in &walked {
@@ -61,8 +62,8 @@ pub(super) fn share_out(found: Vec<(Group, u32, Amount)>, stacks: &Stacks<'_>) -
 }
 
 /// Finds the stacks that were walked in requests of the group, or else in any request of the route.
-fn weights(members: &[(Group, u32, Amount)], group: &Group) -> Vec<(u32, Amount)> {
-    let weight = |(_, stack, amount): &(Group, u32, Amount)| (*stack, *amount);
+fn weights(members: &[(Group, StackId, Amount)], group: &Group) -> Vec<(StackId, Amount)> {
+    let weight = |(_, stack, amount): &(Group, StackId, Amount)| (*stack, *amount);
     let of_group = members.iter().filter(|(member, ..)| member == group);
     let of_group: Vec<_> = of_group.map(weight).collect();
     match of_group.is_empty() {
@@ -71,7 +72,12 @@ fn weights(members: &[(Group, u32, Amount)], group: &Group) -> Vec<(u32, Amount)
     }
 }
 
-fn parts(group: Group, context: u32, amount: Amount, weights: &[(u32, Amount)]) -> Vec<Share> {
+fn parts(
+    group: Group,
+    context: StackId,
+    amount: Amount,
+    weights: &[(StackId, Amount)],
+) -> Vec<Share> {
     let objects: Vec<_> = weights.iter().map(|(_, weight)| weight.objects).collect();
     if objects.iter().all(|objects| *objects == 0) {
         return vec![Share {

@@ -5,7 +5,7 @@ use residue_ebpf::abi::heap::StackKind;
 
 use super::*;
 use crate::capture::{Frame, FrameKind, Stack, Windows};
-use crate::ids::WindowNumber;
+use crate::ids::{StackId, WindowNumber};
 use crate::profile::Profile;
 use crate::requests::head::Method;
 use crate::requests::record::{Binding, LeftBehind, MemoryAt};
@@ -51,21 +51,21 @@ fn left(route: &Route, status: u16, stack: u32, bytes: u64) -> LeftBehind {
         route: route.clone(),
         status: Some(status),
         stage: Stage::Retained,
-        stack,
+        stack: StackId(stack),
         amount: amount(bytes),
     }
 }
 
 /// Makes context 1 with the stacks 2 and 3. Each stack has one frame, whose name is its number.
 fn capture(records: Vec<WindowRecord>, left_behind: Vec<LeftBehind>) -> Capture {
-    let stack = |id, kind, context| Stack {
-        id,
+    let stack = |id, kind, context: Option<u32>| Stack {
+        id: StackId(id),
         process: ProcessNumber(0),
         frames: vec![id],
         left_out: 0,
         end: WalkEnd::Bottom,
         kind,
-        context,
+        context: context.map(StackId),
     };
     let frame = |id: u32| Frame {
         id,
@@ -81,9 +81,9 @@ fn capture(records: Vec<WindowRecord>, left_behind: Vec<LeftBehind>) -> Capture 
     Capture {
         frames: (1..=3).map(frame).collect(),
         stacks: vec![
-            stack(1, StackKind::Context, 0),
-            stack(2, StackKind::Full, 1),
-            stack(3, StackKind::Full, 1),
+            stack(1, StackKind::Context, None),
+            stack(2, StackKind::Full, Some(1)),
+            stack(3, StackKind::Full, Some(1)),
         ],
         windows: Windows {
             records: records.into_iter().map(|record| (record, None)).collect(),

@@ -68,7 +68,7 @@ fn add(capture: &mut Capture, id: u32, name: &str) {
 
 fn add_figures(capture: &mut Capture, id: u32, text: String) {
     let process = ProcessNumber(id);
-    let stack = id + 1;
+    let stack = StackId(id + 1);
     capture.stacks.push(Stack {
         id: stack,
         process,
@@ -76,7 +76,7 @@ fn add_figures(capture: &mut Capture, id: u32, text: String) {
         left_out: 0,
         end: WalkEnd::Bottom,
         kind: StackKind::Full,
-        context: 0,
+        context: None,
     });
     capture.totals.push((stack, totals(1, 0, 1 << 20)));
     capture
@@ -87,7 +87,7 @@ fn add_figures(capture: &mut Capture, id: u32, text: String) {
         bytes: 1 << 20,
         objects: 1,
     };
-    let mut window = request(u64::from(stack), route.clone(), 200, amount);
+    let mut window = request(u64::from(stack.0), route.clone(), 200, amount);
     window.process = process;
     capture.windows.records.push((window, Some(amount)));
     capture.windows.left_behind.push(LeftBehind {

@@ -123,7 +123,7 @@ fn colours_say_whose_code_it_is() -> TestResult {
 #[test]
 fn an_empty_selection_says_why() -> TestResult {
     let freed = Capture {
-        totals: vec![(4, totals(9, 9, 16))],
+        totals: vec![(StackId(4), totals(9, 9, 16))],
         ..capture()
     };
     for (capture, by, tier, why) in [
@@ -184,7 +184,7 @@ fn an_empty_selection_says_why() -> TestResult {
 fn figures_that_no_memory_could_have_are_not_drawn() -> TestResult {
     let mut capture = capture();
     capture.totals = (1..=4)
-        .map(|stack| (stack, totals(1, 0, u64::MAX / 3)))
+        .map(|stack| (StackId(stack), totals(1, 0, u64::MAX / 3)))
         .collect();
     assert!(drawn(&capture)?.contains("the capture is damaged"));
     Ok(())

@@ -62,8 +62,8 @@ impl Capture {
     }
 
     /// The frames, leaf first.
-    fn add_stack(&mut self, process: u32, frames: &[u32], bytes: u64) -> u32 {
-        let id = self.stacks.len() as u32 + 1;
+    fn add_stack(&mut self, process: u32, frames: &[u32], bytes: u64) -> StackId {
+        let id = StackId(self.stacks.len() as u32 + 1);
         self.stacks.push(Stack {
             id,
             process: ProcessNumber(process),
@@ -71,7 +71,7 @@ impl Capture {
             left_out: 0,
             end: WalkEnd::Bottom,
             kind: StackKind::Full,
-            context: 0,
+            context: None,
         });
         self.totals.push((id, totals(1, 0, bytes)));
         id

@@ -18,8 +18,8 @@ const INTERVALS: u64 = 40;
 
 /// Makes one context with the stacks 1 and 2, and one context of which the recorder walked no
 /// stack.
-const CONTEXT: u32 = 5;
-const BARE_CONTEXT: u32 = 6;
+const CONTEXT: StackId = StackId(5);
+const BARE_CONTEXT: StackId = StackId(6);
 
 fn amount(bytes: u64, objects: u64) -> Amount {
     Amount { bytes, objects }
@@ -72,7 +72,7 @@ fn concurrent(window: u64, route: Route, at: u64) -> WindowRecord {
     }
 }
 
-fn left(route: Route, status: u16, stage: Stage, stack: u32, amount: Amount) -> LeftBehind {
+fn left(route: Route, status: u16, stage: Stage, stack: StackId, amount: Amount) -> LeftBehind {
     LeftBehind {
         process: ProcessNumber(0),
         route,
@@ -103,15 +103,15 @@ fn first_requests() -> Interval {
         windows,
         survivors: (1..=10).map(survived).collect(),
         left_behind: vec![
-            left(users(), 200, Retained, 1, amount(9_000, 20)),
+            left(users(), 200, Retained, StackId(1), amount(9_000, 20)),
             left(users(), 200, Retained, CONTEXT, amount(20_000, 40)),
-            left(users(), 200, Survivors, 1, amount(2_000, 4)),
-            left(users(), 200, Survivors, 2, amount(1_000, 4)),
+            left(users(), 200, Survivors, StackId(1), amount(2_000, 4)),
+            left(users(), 200, Survivors, StackId(2), amount(1_000, 4)),
             left(users(), 200, Survivors, CONTEXT, amount(6_000, 16)),
-            left(users(), 200, Survivors, 3, amount(1_000, 1)),
+            left(users(), 200, Survivors, StackId(3), amount(1_000, 1)),
             left(users(), 200, Survivors, BARE_CONTEXT, amount(500, 2)),
-            left(chat(), 200, Retained, 3, amount(2_900_000, 5)),
-            left(chat(), 500, Retained, 1, amount(100, 1)),
+            left(chat(), 200, Retained, StackId(3), amount(2_900_000, 5)),
+            left(chat(), 500, Retained, StackId(1), amount(100, 1)),
         ],
         ..Interval::default()
     }
@@ -164,8 +164,8 @@ fn memory(streams: u64, second: u64) -> Vec<MemoryAt> {
 
 fn write(path: &std::path::Path) -> TestResult {
     let mut base = capture();
-    base.stacks[0].context = CONTEXT;
-    base.stacks[1].context = CONTEXT;
+    base.stacks[0].context = Some(CONTEXT);
+    base.stacks[1].context = Some(CONTEXT);
     for id in [CONTEXT, BARE_CONTEXT] {
         base.stacks.push(Stack {
             id,
