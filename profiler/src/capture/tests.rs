@@ -166,6 +166,24 @@ fn the_file_is_for_its_owner_only_and_stands_alone() -> TestResult {
 }
 
 #[test]
+fn numbers_of_processes_are_32_bits_wide() -> TestResult {
+    let (_directory, path) = place()?;
+    let numbers = [0, 65_536, u32::MAX].map(ProcessNumber);
+    let mut writer = Writer::create(&path, &Meta::default())?;
+    for number in numbers {
+        writer.add_process(Process {
+            number,
+            ..Process::default()
+        })?;
+    }
+    writer.finish(1)?;
+    let processes = read(&path)?.processes.into_iter();
+    let read: Vec<_> = processes.map(|(process, _)| process.number).collect();
+    assert_eq!(read, numbers);
+    Ok(())
+}
+
+#[test]
 fn the_last_value_of_each_stack_counts_and_unchanged_ones_are_not_written_again() -> TestResult {
     let (_directory, path) = place()?;
     let mut writer = Writer::create(&path, &Meta::default())?;

@@ -46,7 +46,7 @@ fn totals(alloc: u64, freed: u64) -> StackTotals {
 /// inlined function (3), and a frame in no module (4).
 fn capture() -> Capture {
     let frame = |id, module, symbols| Frame {
-        id: id,
+        id,
         kind: FrameKind::Native,
         module,
         offset: 0x100 + u64::from(id),
@@ -278,7 +278,7 @@ fn the_culprit_is_the_innermost_line_outside_the_runtime() {
 #[test]
 fn the_applications_own_extension_is_a_culprit_and_an_installed_one_is_not() {
     let python = |id, file: &str| Frame {
-        id: id,
+        id,
         kind: FrameKind::Python,
         module: None,
         offset: 0,
