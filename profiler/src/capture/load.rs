@@ -25,37 +25,18 @@ pub(super) fn load(tables: &Tables<'_>, version: u32) -> rusqlite::Result<Captur
     let mut known = meta(tables)?;
     let started_ns = ns(&known, "started_ns")?.unwrap_or(0);
     let ended_ns = ns(&known, "ended_ns")?;
-    let snapshots = tables.all("SELECT id, at_ns FROM snapshot ORDER BY id", |row| {
-        Ok((row.get(0)?, row.get(1)?))
-    })?;
-    let snapshots: BTreeMap<i64, u64> = snapshots.into_iter().collect();
+    let snapshots = snapshots(tables)?;
     Ok(Capture {
         ended_ns,
         last_ns: snapshots.values().copied().max().unwrap_or(started_ns),
-        processes: tables.all(
-            "SELECT id, pid, comm, exe, cmdline, started_ns, ended_ns, end_reason FROM process
-             ORDER BY id",
-            process,
-        )?,
-        modules: tables.all(
-            "SELECT id, path, build_id, interpreter FROM module ORDER BY id",
-            module,
-        )?,
+        processes: processes(tables)?,
+        modules: modules(tables)?,
         frames: frames(tables)?,
-        stacks: tables.all(
-            "SELECT id, process_id, frames, left_out, walk_end, kind, context_id FROM stack
-             ORDER BY id",
-            stack,
-        )?,
+        stacks: stacks(tables)?,
         totals: totals(tables)?,
         mappings: mappings(tables)?,
         counters: counters(tables)?,
-        notes: tables.all("SELECT at_ns, text FROM note ORDER BY id", |row| {
-            Ok(Note {
-                at_ns: row.get(0)?,
-                text: row.get(1)?,
-            })
-        })?,
+        notes: notes(tables)?,
         windows: windows::load(tables, &snapshots, version)?,
         snapshots: snapshots.into_values().collect(),
         meta: Meta {
@@ -66,6 +47,14 @@ pub(super) fn load(tables: &Tables<'_>, version: u32) -> rusqlite::Result<Captur
             command: known.remove("command").unwrap_or_default(),
         },
     })
+}
+
+/// The time of each snapshot, nanoseconds since 1970 UTC.
+fn snapshots(tables: &Tables<'_>) -> rusqlite::Result<BTreeMap<i64, u64>> {
+    let rows = tables.all("SELECT id, at_ns FROM snapshot ORDER BY id", |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
+    Ok(rows.into_iter().collect())
 }
 
 fn meta(tables: &Tables<'_>) -> rusqlite::Result<BTreeMap<String, String>> {
@@ -169,6 +158,11 @@ fn frames(tables: &Tables<'_>) -> rusqlite::Result<Vec<Frame>> {
             })
         },
     )?;
+    add_symbols(tables, &mut frames)?;
+    Ok(frames)
+}
+
+fn add_symbols(tables: &Tables<'_>, frames: &mut [Frame]) -> rusqlite::Result<()> {
     let mut at = 0;
     let sql = "SELECT frame_id, name, file, line FROM symbol ORDER BY frame_id, depth";
     tables.each(sql, |row| {
@@ -181,17 +175,37 @@ fn frames(tables: &Tables<'_>) -> rusqlite::Result<Vec<Frame>> {
             frame.symbols.push(Symbol { name, file, line });
         }
         Ok(())
-    })?;
-    Ok(frames)
+    })
 }
 
-fn module(row: &Row<'_>) -> rusqlite::Result<Module> {
-    Ok(Module {
-        id: row.get(0)?,
-        path: row.get(1)?,
-        build_id: row.get(2)?,
-        interpreter: row.get(3)?,
+fn modules(tables: &Tables<'_>) -> rusqlite::Result<Vec<Module>> {
+    let sql = "SELECT id, path, build_id, interpreter FROM module ORDER BY id";
+    tables.all(sql, |row| {
+        Ok(Module {
+            id: row.get(0)?,
+            path: row.get(1)?,
+            build_id: row.get(2)?,
+            interpreter: row.get(3)?,
+        })
     })
+}
+
+fn notes(tables: &Tables<'_>) -> rusqlite::Result<Vec<Note>> {
+    tables.all("SELECT at_ns, text FROM note ORDER BY id", |row| {
+        Ok(Note {
+            at_ns: row.get(0)?,
+            text: row.get(1)?,
+        })
+    })
+}
+
+/// Every process, with its end if it ended.
+fn processes(tables: &Tables<'_>) -> rusqlite::Result<Vec<(Process, Option<Ended>)>> {
+    tables.all(
+        "SELECT id, pid, comm, exe, cmdline, started_ns, ended_ns, end_reason FROM process
+         ORDER BY id",
+        process,
+    )
 }
 
 fn process(row: &Row<'_>) -> rusqlite::Result<(Process, Option<Ended>)> {
@@ -211,6 +225,14 @@ fn process(row: &Row<'_>) -> rusqlite::Result<(Process, Option<Ended>)> {
         None => None,
     };
     Ok((process, ended))
+}
+
+fn stacks(tables: &Tables<'_>) -> rusqlite::Result<Vec<Stack>> {
+    tables.all(
+        "SELECT id, process_id, frames, left_out, walk_end, kind, context_id FROM stack
+         ORDER BY id",
+        stack,
+    )
 }
 
 fn stack(row: &Row<'_>) -> rusqlite::Result<Stack> {

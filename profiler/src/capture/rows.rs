@@ -153,14 +153,11 @@ pub(super) fn insert_stacks(
         context,
     } in stacks
     {
-        let blob: Vec<u8> = frames
-            .iter()
-            .flat_map(|frame| frame.to_le_bytes())
-            .collect();
+        let frames = frames.iter().flat_map(|frame| frame.to_le_bytes());
         insert.execute(params![
             id.0,
             process.0,
-            blob,
+            frames.collect::<Vec<u8>>(),
             left_out,
             end.name(),
             kind.name(),

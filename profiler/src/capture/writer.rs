@@ -18,6 +18,7 @@ use crate::capture::{CaptureError, Figures, Interval, MappingOwner, MappingTotal
 use crate::ids::{ProcessNumber, StackId};
 use crate::private_file::Given;
 use crate::requests::record::{ProcessUnbound, Unbound};
+use crate::requests::route::Route;
 
 /// How long the writer waits for somebody who reads the capture. What it cannot write by then it keeps, and
 /// writes later: a recorder has other things to do.
@@ -31,14 +32,33 @@ const LAST_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Writer {
     path: PathBuf,
     db: Database,
+    written: Written,
+    kept: Kept,
+    given: Given,
+}
+
+/// What the file has. Figures that did not change since are not written again.
+#[derive(Debug, Default)]
+struct Written {
+    /// The last snapshot.
     snapshot: i64,
     totals: HashMap<StackId, StackTotals>,
     mappings: HashMap<(MappingOwner, StackId), Figures>,
     counters: HashMap<Counter, u64>,
     routes: RouteIds,
     unbound: HashMap<ProcessNumber, (Unbound, Unbound)>,
-    kept: Kept,
-    given: Given,
+}
+
+/// What an interval changes in the file, beside the rows that it only adds.
+struct Changes {
+    snapshot: i64,
+    totals: Vec<(StackId, StackTotals)>,
+    mappings: Vec<((MappingOwner, StackId), Figures)>,
+    counters: Vec<(Counter, u64)>,
+    new_routes: Vec<(i64, Route)>,
+    /// All routes, with the new ones.
+    routes: RouteIds,
+    unbound: Vec<(ProcessNumber, (Unbound, Unbound))>,
 }
 
 impl Writer {
@@ -61,12 +81,7 @@ impl Writer {
         let mut writer = Self {
             path: path.to_owned(),
             db,
-            snapshot: 0,
-            totals: HashMap::new(),
-            mappings: HashMap::new(),
-            counters: HashMap::new(),
-            routes: RouteIds::default(),
-            unbound: HashMap::new(),
+            written: Written::default(),
             kept: Kept::default(),
             given,
         };
@@ -164,61 +179,17 @@ impl Writer {
     /// Writes all that the writer keeps, or nothing.
     fn write_kept(&mut self) -> Result<(), CaptureError> {
         let Kept { rows, interval, .. } = &self.kept;
-        let Some(interval) = interval else {
-            in_transaction(&mut self.db, &self.path, |transaction| {
-                rows::insert_rows(transaction, rows)
-            })?;
-            self.kept = Kept::default();
-            return Ok(());
-        };
-        let Interval {
-            at_ns,
-            modules,
-            frames,
-            stacks,
-            totals,
-            mappings,
-            counters,
-            windows,
-            survivors,
-            left_behind,
-            unbound,
-            memory,
-        } = interval;
-        let totals = changed(totals.iter().copied(), &self.totals);
-        let mappings = changed(mappings.iter().map(mapping_entry), &self.mappings);
-        let counters = changed(counters.iter().copied(), &self.counters);
-        let unbound = changed(unbound.iter().map(unbound_entry), &self.unbound);
-        let mut routes = self.routes.clone();
-        let of_windows = windows.iter().map(|window| &window.route);
-        let new_routes = routes.add(of_windows.chain(left_behind.iter().map(|left| &left.route)));
-        let snapshot = self.snapshot + 1;
+        let interval = interval.as_ref();
+        let news = interval.map(|interval| (interval, self.written.changes(interval)));
         in_transaction(&mut self.db, &self.path, |transaction| {
             rows::insert_rows(transaction, rows)?;
-            transaction.execute(
-                "INSERT INTO snapshot (id, at_ns) VALUES (?, ?)",
-                params![snapshot, stored(*at_ns)],
-            )?;
-            rows::insert_modules(transaction, modules)?;
-            rows::insert_frames(transaction, frames)?;
-            rows::insert_stacks(transaction, stacks)?;
-            rows::insert_totals(transaction, snapshot, &totals)?;
-            rows::insert_mappings(transaction, snapshot, &mappings)?;
-            rows::insert_counters(transaction, snapshot, &counters)?;
-            rows::insert_routes(transaction, &new_routes)?;
-            rows::insert_windows(transaction, &routes, windows)?;
-            rows::insert_survivors(transaction, survivors)?;
-            rows::insert_left_behind(transaction, &routes, left_behind)?;
-            rows::insert_unbound(transaction, snapshot, &unbound)?;
-            rows::insert_memory(transaction, memory)
+            news.iter()
+                .try_for_each(|(interval, changes)| changes.write(transaction, interval))
         })?;
+        if let Some((_, changes)) = news {
+            self.written.add(changes);
+        }
         self.kept = Kept::default();
-        self.snapshot = snapshot;
-        self.totals.extend(totals);
-        self.mappings.extend(mappings);
-        self.counters.extend(counters);
-        self.routes = routes;
-        self.unbound.extend(unbound);
         Ok(())
     }
 
@@ -248,6 +219,72 @@ impl Writer {
                 rows::insert_meta(transaction, &format!("option.{key}"), value)
             })
         })
+    }
+}
+
+impl Written {
+    fn changes(&self, interval: &Interval) -> Changes {
+        let mut routes = self.routes.clone();
+        let of_windows = interval.windows.iter().map(|window| &window.route);
+        let left_behind = interval.left_behind.iter().map(|left| &left.route);
+        let mappings = interval.mappings.iter().map(mapping_entry);
+        let unbound = interval.unbound.iter().map(unbound_entry);
+        Changes {
+            snapshot: self.snapshot + 1,
+            totals: changed(interval.totals.iter().copied(), &self.totals),
+            mappings: changed(mappings, &self.mappings),
+            counters: changed(interval.counters.iter().copied(), &self.counters),
+            new_routes: routes.add(of_windows.chain(left_behind)),
+            routes,
+            unbound: changed(unbound, &self.unbound),
+        }
+    }
+
+    fn add(&mut self, changes: Changes) {
+        self.snapshot = changes.snapshot;
+        self.totals.extend(changes.totals);
+        self.mappings.extend(changes.mappings);
+        self.counters.extend(changes.counters);
+        self.routes = changes.routes;
+        self.unbound.extend(changes.unbound);
+    }
+}
+
+impl Changes {
+    /// Writes the changes, and the rows that `interval` adds.
+    fn write(&self, transaction: &Transaction<'_>, interval: &Interval) -> rusqlite::Result<()> {
+        let Interval {
+            at_ns,
+            modules,
+            frames,
+            stacks,
+            windows,
+            survivors,
+            left_behind,
+            memory,
+            // The changes of these are in `self`.
+            totals: _,
+            mappings: _,
+            counters: _,
+            unbound: _,
+        } = interval;
+        let (snapshot, routes) = (self.snapshot, &self.routes);
+        transaction.execute(
+            "INSERT INTO snapshot (id, at_ns) VALUES (?, ?)",
+            params![snapshot, stored(*at_ns)],
+        )?;
+        rows::insert_modules(transaction, modules)?;
+        rows::insert_frames(transaction, frames)?;
+        rows::insert_stacks(transaction, stacks)?;
+        rows::insert_totals(transaction, snapshot, &self.totals)?;
+        rows::insert_mappings(transaction, snapshot, &self.mappings)?;
+        rows::insert_counters(transaction, snapshot, &self.counters)?;
+        rows::insert_routes(transaction, &self.new_routes)?;
+        rows::insert_windows(transaction, routes, windows)?;
+        rows::insert_survivors(transaction, survivors)?;
+        rows::insert_left_behind(transaction, routes, left_behind)?;
+        rows::insert_unbound(transaction, snapshot, &self.unbound)?;
+        rows::insert_memory(transaction, memory)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Statement, Transaction, params};
 
 use super::{bounded, stored};
 use crate::ids::ProcessNumber;
@@ -65,7 +65,16 @@ pub(in crate::capture) fn insert_windows(
          alloc_objects, retained_bytes, retained_objects, confidence, candidates, ended)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
-    for WindowRecord {
+    let mut windows = windows.iter();
+    windows.try_for_each(|window| insert_window(&mut insert, routes, window))
+}
+
+fn insert_window(
+    insert: &mut Statement<'_>,
+    routes: &RouteIds,
+    record: &WindowRecord,
+) -> rusqlite::Result<()> {
+    let WindowRecord {
         window,
         process,
         pid,
@@ -81,34 +90,32 @@ pub(in crate::capture) fn insert_windows(
         retained,
         binding,
         end,
-    } in windows
-    {
-        let [open, close] = match *rss {
-            Some(RssPair { open, close }) => [open, close].map(|bytes| Some(stored(bytes))),
-            None => [None; 2],
-        };
-        insert.execute(params![
-            stored(window.0),
-            process.0,
-            pid,
-            tid,
-            routes.of(route),
-            status,
-            request_id.as_deref().map(bounded),
-            stored(*opened_ns),
-            stored(*closed_ns),
-            duration_ns.map(stored),
-            open,
-            close,
-            stored(allocated.bytes),
-            stored(allocated.objects),
-            stored(retained.bytes),
-            stored(retained.objects),
-            binding.name(),
-            binding.candidates(),
-            end.name(),
-        ])?;
-    }
+    } = record;
+    let [open, close] = match *rss {
+        Some(RssPair { open, close }) => [open, close].map(|bytes| Some(stored(bytes))),
+        None => [None; 2],
+    };
+    insert.execute(params![
+        stored(window.0),
+        process.0,
+        pid,
+        tid,
+        routes.of(route),
+        status,
+        request_id.as_deref().map(bounded),
+        stored(*opened_ns),
+        stored(*closed_ns),
+        duration_ns.map(stored),
+        open,
+        close,
+        stored(allocated.bytes),
+        stored(allocated.objects),
+        stored(retained.bytes),
+        stored(retained.objects),
+        binding.name(),
+        binding.candidates(),
+        end.name(),
+    ])?;
     Ok(())
 }
 
