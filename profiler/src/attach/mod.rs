@@ -297,24 +297,40 @@ impl Kernel {
             function: function.0,
         }
         .to_bits();
-        let names = programs::for_shape(self.programs, point.shape);
-        let before = self.probes.len();
-        // The return probe comes first: without the entry probe it does nothing.
-        for program in names.leave.into_iter().chain(names.enter) {
-            if let Err(error) = self.attach_uprobe(program, slot, pid, point, cookie) {
-                self.probes.truncate(before);
-                return Err(error);
-            }
-        }
-        match free {
-            Some(_) => drop(self.free_functions.pop()),
-            None => self.next_function += 1,
+        self.attach_uprobes(slot, pid, point, cookie)?;
+        self.keep_function(slot, function);
+        Ok(function)
+    }
+
+    /// Gives the next number to a function of the process in a slot.
+    fn keep_function(&mut self, slot: Slot, function: FunctionId) {
+        if self.free_functions.pop().is_none() {
+            self.next_function += 1;
         }
         self.functions_of.entry(slot).or_default().push(function);
         if let Some(late) = self.late_functions.get_mut(&slot) {
             *late += 1;
         }
-        Ok(function)
+    }
+
+    /// Attaches all programs for a function, or none.
+    fn attach_uprobes(
+        &mut self,
+        slot: Slot,
+        pid: NonZeroU32,
+        point: &ProbePoint<'_>,
+        cookie: u64,
+    ) -> Result<(), AttachError> {
+        let names = programs::for_shape(self.programs, point.shape);
+        let before = self.probes.len();
+        // The return probe comes first: without the entry probe it does nothing.
+        let mut programs = names.leave.into_iter().chain(names.enter);
+        let attached =
+            programs.try_for_each(|program| self.attach_uprobe(program, slot, pid, point, cookie));
+        if attached.is_err() {
+            self.probes.truncate(before);
+        }
+        attached
     }
 
     fn attach_uprobe(

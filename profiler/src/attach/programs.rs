@@ -126,7 +126,21 @@ const fn syscalls(program: &'static str, names: &'static [&'static str]) -> Trac
 
 /// The programs for functions of a call shape.
 pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
-    let (enter, leave) = match shape {
+    let (enter, leave) = counting(shape);
+    let (enter, leave) = match set {
+        ProgramSet::Counting => (enter, leave),
+        ProgramSet::Empty => (of(enter, "empty_entry"), of(leave, "empty_return")),
+    };
+    Names {
+        enter: some(enter),
+        leave: some(leave),
+    }
+}
+
+/// The programs that count what functions of a call shape do, at their entry and at their return; empty where there is
+/// none.
+const fn counting(shape: CallShape) -> (&'static str, &'static str) {
+    match shape {
         CallShape::Malloc => ("enter_malloc", "leave_malloc"),
         CallShape::Calloc => ("enter_calloc", "leave_calloc"),
         CallShape::Realloc => ("enter_realloc", "leave_realloc"),
@@ -158,14 +172,6 @@ pub(super) const fn for_shape(set: ProgramSet, shape: CallShape) -> Names {
         CallShape::WindowLeave => ("window_function_left", ""),
         CallShape::WindowOpen => ("open_window", ""),
         CallShape::WindowClose => ("close_window", ""),
-    };
-    let (enter, leave) = match set {
-        ProgramSet::Counting => (enter, leave),
-        ProgramSet::Empty => (of(enter, "empty_entry"), of(leave, "empty_return")),
-    };
-    Names {
-        enter: some(enter),
-        leave: some(leave),
     }
 }
 

@@ -194,26 +194,35 @@ impl Drain {
             )
             .is_ok()
         });
-        let was_under_way = state.source == 0 && state.stage() != WindowStage::Finished as u32;
-        if was_open && was_under_way {
-            let at = offset_of!(ProcessWindows, under_way) / size_of::<u64>();
-            if let Some(sum) = self.channels.process_windows.word(state.process, at) {
-                sum.fetch_sub(under_way(state.id()), Ordering::Relaxed);
-            }
-        }
-        // As it is now: its thread may have been taken from it since it was looked at.
-        let bound = offset_of!(WindowState, bound_and_flags) / size_of::<u64>();
-        let bound = self.channels.windows.word(state.id() % WINDOWS, bound);
-        if was_open
-            && let Some(word) = bound
-            && word.fetch_or(WINDOW_IS_OVER, Ordering::Relaxed) as u32 == 0
-        {
-            // The first word counts the open windows that no thread is bound to.
-            if let Some(unbound) = self.channels.process_windows.word(state.process, 0) {
-                unbound.fetch_sub(1, Ordering::Relaxed);
-            }
+        if was_open {
+            self.end_under_way(state);
+            self.end_unbound(state);
         }
         was_open
+    }
+
+    /// Takes a window that is over out of those that its process has under way.
+    fn end_under_way(&self, state: &WindowState) {
+        if state.source != 0 || state.stage() == WindowStage::Finished as u32 {
+            return;
+        }
+        let at = offset_of!(ProcessWindows, under_way) / size_of::<u64>();
+        if let Some(sum) = self.channels.process_windows.word(state.process, at) {
+            sum.fetch_sub(under_way(state.id()), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a window that is over out of those that no thread is bound to, if no thread is bound to the window now:
+    /// its thread may have been taken from it since somebody looked at `state`.
+    fn end_unbound(&self, state: &WindowState) {
+        let at = offset_of!(WindowState, bound_and_flags) / size_of::<u64>();
+        if let Some(word) = self.channels.windows.word(state.id() % WINDOWS, at)
+            && word.fetch_or(WINDOW_IS_OVER, Ordering::Relaxed) as u32 == 0
+            // The first word counts the open windows that no thread is bound to.
+            && let Some(unbound) = self.channels.process_windows.word(state.process, 0)
+        {
+            unbound.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Forgets everything that is kept of the processes in these slots, which are over: others may have the slots from
