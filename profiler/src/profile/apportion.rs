@@ -40,13 +40,7 @@ pub(super) fn apportion(
     };
     let all = totals.iter().map(|(id, totals)| (*id, exact(totals)));
     let (contexts, mut counted): (Vec<_>, Vec<_>) = all.partition(|(id, _)| is_context(id));
-    let mut members: HashMap<StackId, Vec<usize>> = HashMap::new();
-    for (index, (id, counted)) in counted.iter().enumerate() {
-        let context = stacks.get(id).and_then(|stack| stack.context);
-        if let Some(context) = context.filter(|_| counted.figures.alloc_objects > 0) {
-            members.entry(context).or_default().push(index);
-        }
-    }
+    let members = members(&counted, &stacks);
     for (id, own) in contexts {
         match members.get(&id) {
             Some(members) => share_out(own, members, &mut counted),
@@ -61,6 +55,21 @@ pub(super) fn apportion(
     }
     counted.sort_unstable_by_key(|(id, _)| *id);
     counted
+}
+
+/// Finds the walked stacks of each context, as indices into `counted`.
+fn members(
+    counted: &[(StackId, Counted)],
+    stacks: &HashMap<StackId, &Stack>,
+) -> HashMap<StackId, Vec<usize>> {
+    let mut members: HashMap<StackId, Vec<usize>> = HashMap::new();
+    for (index, (id, counted)) in counted.iter().enumerate() {
+        let context = stacks.get(id).and_then(|stack| stack.context);
+        if let Some(context) = context.filter(|_| counted.figures.alloc_objects > 0) {
+            members.entry(context).or_default().push(index);
+        }
+    }
+    members
 }
 
 /// Turns the kernel's totals into figures. The kernel updates its counters one after the other

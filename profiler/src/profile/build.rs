@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use residue_ebpf::abi::counters::{Counter, CounterKind};
 use residue_ebpf::abi::heap::StackKind;
 
-use crate::capture::{self, Capture, Figures, MappingOwner, Note, PYTHON_OBJECTS_OPTION};
+use crate::capture::{
+    self, Capture, Figures, MappingOwner, MappingTotals, Note, PYTHON_OBJECTS_OPTION,
+};
 use crate::ids::StackId;
 use crate::profile::apportion::{Counted, apportion};
 use crate::profile::clean;
@@ -125,13 +127,7 @@ fn mapped(capture: &Capture, stacks: &mut Stacks<'_>) -> Vec<MappingProfile> {
         let arenas = totals.owner == MappingOwner::Application
             && are_arenas(&totals.figures)
             && stacks.is_mapped_by_interpreter(totals.stack);
-        let owner = match totals.owner {
-            MappingOwner::Application if stacks.is_mapped_by_free(totals.stack) => {
-                MappingOwner::Allocator
-            }
-            owner => owner,
-        };
-        rows.entry((owner, arenas, row))
+        rows.entry((owner(totals, stacks), arenas, row))
             .or_default()
             .add(totals.figures);
     }
@@ -152,6 +148,16 @@ fn mapped(capture: &Capture, stacks: &mut Stacks<'_>) -> Vec<MappingProfile> {
         by_size(&a.figures, &b.figures).then_with(|| key(a).cmp(&key(b)))
     });
     rows
+}
+
+/// Who owns the ranges that a stack has mapped. A `free` that maps memory maps it for the allocator.
+fn owner(totals: &MappingTotals, stacks: &Stacks<'_>) -> MappingOwner {
+    match totals.owner {
+        MappingOwner::Application if stacks.is_mapped_by_free(totals.stack) => {
+            MappingOwner::Allocator
+        }
+        owner => owner,
+    }
 }
 
 /// Whether each of these ranges has the size of one of pymalloc's arenas.

@@ -5,20 +5,22 @@
 //! turned to nothing else yet: they are over when the response is whole.
 
 mod exchange;
+mod last;
 
 use std::collections::HashMap;
 
 use residue_ebpf::abi::window::{
-    Amounts, ProcessWindows, WINDOW_CHUNKS_ENDED, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS,
-    WINDOW_NEXT_RESPONSE, WINDOW_RESET, WINDOW_TASKS_INHERITED, WindowEvent, WindowEventKind,
-    WindowStage, WindowState,
+    Amounts, WINDOW_CHUNKS_ENDED, WINDOW_HANDED_OVER, WINDOW_HAS_TASKS, WINDOW_NEXT_RESPONSE,
+    WINDOW_RESET, WINDOW_TASKS_INHERITED, WindowEvent, WindowEventKind, WindowStage, WindowState,
 };
 
 use super::head::{IdHeader, ResponseEnd};
-use super::record::{Amount, Binding, RssPair, WindowEnd, WindowRecord};
+use super::record::{Amount, Binding, WindowEnd, WindowRecord};
 use super::route::{Route, Routes};
 use crate::ids::{FunctionId, ProcessNumber, Slot, WindowId, WindowNumber};
 use exchange::Exchange;
+
+pub use last::Last;
 
 /// How long a thread that is bound to a window may do nothing before the window of a whole response is
 /// taken to be over, nanoseconds. Cleaning up takes less, and whoever watches wants to see the line.
@@ -63,60 +65,6 @@ struct Open {
     /// When its memory last changed, as far as was seen.
     changed_ns: u64,
     amounts: Amounts,
-}
-
-/// What is known of a window at its end.
-#[derive(Clone, Copy, Debug)]
-pub struct Last {
-    /// The window.
-    pub state: WindowState,
-    /// When, nanoseconds of the monotonic clock.
-    pub at_ns: u64,
-    /// Resident set of the process, bytes.
-    pub rss: u64,
-    /// All windows so far of the process that no thread was bound to at some time.
-    pub unbound_opened: u64,
-    /// What the process has allocated that is ambiguous.
-    pub ambiguous: Amounts,
-    /// All windows of the process so far.
-    pub opened: u64,
-    /// Its allocations so far that some window's must be, and nobody knows which one's.
-    pub escaped: u64,
-}
-
-impl From<&WindowEvent> for Last {
-    fn from(event: &WindowEvent) -> Self {
-        Self {
-            state: event.state,
-            at_ns: event.at_ns,
-            rss: event.rss,
-            unbound_opened: event.unbound_opened,
-            ambiguous: event.ambiguous,
-            opened: event.opened,
-            escaped: event.escaped,
-        }
-    }
-}
-
-impl Last {
-    /// Of a window that the kernel side did not close.
-    #[must_use]
-    pub const fn looked_at(state: WindowState, process: &ProcessWindows, at_ns: u64) -> Self {
-        Self {
-            state,
-            at_ns,
-            // As it was when the response was sent; it says nothing of what was done before.
-            rss: if state.responded_ns == 0 {
-                0
-            } else {
-                state.rss_responded
-            },
-            unbound_opened: process.unbound_opened,
-            ambiguous: process.ambiguous,
-            opened: process.opened,
-            escaped: process.escaped,
-        }
-    }
 }
 
 impl Tracker {
@@ -263,6 +211,12 @@ impl Tracker {
         self.uncounted.insert(slot, since_ns);
     }
 
+    /// Whether anybody counted what the process in a slot had allocated by this moment of the monotonic clock.
+    fn is_counted(&self, slot: Slot, at_ns: u64) -> bool {
+        let until_ns = self.uncounted.get(&slot);
+        self.allocations && until_ns.is_none_or(|until_ns| at_ns < *until_ns)
+    }
+
     /// A window is over, for the given reason or for the one that it shows itself: its record, and those
     /// of requests that arrived together with it.
     pub fn finish(
@@ -280,19 +234,11 @@ impl Tracker {
             return Vec::new();
         };
         let unix = |ns: u64| ns.saturating_add_signed(self.clock_offset_ns);
-        let until_ns = self.uncounted.get(&slot);
-        let is_counted = until_ns.is_none_or(|until_ns| last.at_ns < *until_ns);
-        let binding = match self.allocations && is_counted {
+        let binding = match self.is_counted(slot, last.at_ns) {
             true => open.binding(last),
             false => Binding::None,
         };
         let (allocated, retained) = open.amounts(last);
-        let duration_ns = (last.state.responded_ns != 0)
-            .then(|| last.state.responded_ns.saturating_sub(last.state.opened_ns));
-        let rss = (last.state.rss_open != 0 && last.rss != 0).then_some(RssPair {
-            open: last.state.rss_open,
-            close: last.rss,
-        });
         let end = end.unwrap_or_else(|| how_it_ended(&last.state));
         let exchanges = (0..).zip(open.exchanges);
         exchanges
@@ -309,11 +255,11 @@ impl Tracker {
                     tid: last.state.tid,
                     opened_ns: unix(last.state.opened_ns),
                     closed_ns: unix(last.at_ns),
-                    duration_ns: duration_ns.filter(|_| was_answered),
+                    duration_ns: last.duration_ns().filter(|_| was_answered),
                     route,
                     status,
                     request_id,
-                    rss,
+                    rss: last.resident_sets(),
                     allocated,
                     retained,
                     binding,

@@ -49,13 +49,7 @@ pub(super) fn rows(windows: &Windows, stacks: &mut Stacks<'_>) -> Vec<LeftProfil
         rows.add(share, frames, stacks);
     }
     for (group, amount) in missed {
-        let share = Share {
-            group,
-            stack: StackId::UNKNOWN,
-            amount,
-            estimated: Amount::default(),
-            walk: Walk::Missed,
-        };
+        let share = Share::exact(group, StackId::UNKNOWN, amount, Walk::Missed);
         let frames = vec![stacks.marker(MISSED)];
         rows.add(share, frames, stacks);
     }

@@ -29,6 +29,19 @@ pub(super) struct Share {
     pub walk: Walk,
 }
 
+impl Share {
+    /// What was counted for the stack itself.
+    pub fn exact(group: Group, stack: StackId, amount: Amount, walk: Walk) -> Self {
+        Self {
+            group,
+            stack,
+            amount,
+            estimated: Amount::default(),
+            walk,
+        }
+    }
+}
+
 /// A context, with the stage and the route of the requests that the recorder saw it in.
 type Key = (Stage, Route, StackId);
 /// The walked stacks of each context, each with the requests in which the recorder walked it.
@@ -45,13 +58,7 @@ pub(super) fn share_out(found: Vec<(Group, StackId, Amount)>, stacks: &Stacks<'_
             members.entry(key).or_default().push(member.clone());
         }
     }
-    let exact = |(group, stack, amount)| Share {
-        group,
-        stack,
-        amount,
-        estimated: Amount::default(),
-        walk: Walk::Whole,
-    };
+    let exact = |(group, stack, amount)| Share::exact(group, stack, amount, Walk::Whole);
     let mut shares: Vec<_> = walked.into_iter().map(exact).collect();
     for (group, context, amount) in contexts {
         let of_context = members.get(&(group.stage, group.route.clone(), context));
@@ -80,13 +87,7 @@ fn parts(
 ) -> Vec<Share> {
     let objects: Vec<_> = weights.iter().map(|(_, weight)| weight.objects).collect();
     if objects.iter().all(|objects| *objects == 0) {
-        return vec![Share {
-            group,
-            stack: context,
-            amount,
-            estimated: Amount::default(),
-            walk: Walk::Shallow,
-        }];
+        return vec![Share::exact(group, context, amount, Walk::Shallow)];
     }
     let bytes: Vec<_> = weights.iter().map(|(_, weight)| weight.bytes).collect();
     // Blocks of zero bytes have a stack, too.

@@ -1,5 +1,7 @@
 //! Windows that tasks work for, and what escapes from windows.
 
+use residue_ebpf::abi::window::ProcessWindows;
+
 use super::*;
 
 /// A window whose response is whole, that tasks were bound to.
