@@ -24,6 +24,7 @@ mod redis;
 mod refusals;
 mod several;
 mod shared_maps;
+mod sinks;
 mod stack_walkers;
 mod stacks;
 mod targets;
