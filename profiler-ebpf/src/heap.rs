@@ -14,9 +14,9 @@ use residue_ebpf::abi::{
 use crate::{
     atomic, count, live,
     maps::{FUNCTIONS, PROCESSES},
+    requests,
     stack::{python, stack_of_allocation, totals},
     thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
-    window,
 };
 
 /// An allocator function was entered.
@@ -185,7 +185,7 @@ fn track(
 ) -> Option<()> {
     let size = call.size;
     let (stack, totals) = stack_of_allocation(thread, process, call.function, size, caller)?;
-    let window = window::of_allocation(thread, process, size, caller);
+    let window = requests::of_allocation(thread, process, size, caller);
     let allocation = LiveAllocation {
         size,
         stack,
@@ -198,7 +198,7 @@ fn track(
     }
     if inserted.placed {
         account_alloc(totals, size);
-        window::account_alloc(process, &allocation);
+        requests::account_alloc(process, &allocation);
     } else {
         account_lost(totals, size);
     }
@@ -239,7 +239,7 @@ fn account_lost(totals: &mut StackTotals, size: u64) {
 
 #[inline(always)]
 fn account_free(process: u16, allocation: &LiveAllocation) {
-    window::account_free(process, allocation);
+    requests::account_free(process, allocation);
     let Some(totals) = totals(allocation.stack) else {
         return;
     };

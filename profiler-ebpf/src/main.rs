@@ -1,5 +1,5 @@
 //! The eBPF programs: entry points only. What they do is in [`heap`], [`python_heap`],
-//! [`ranges`] and [`window`].
+//! [`ranges`] and [`requests`].
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -16,11 +16,11 @@ mod live;
 mod maps;
 mod python_heap;
 mod ranges;
+mod requests;
 mod stack;
 mod syscall;
 mod thread;
 mod verifier;
-mod window;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -107,32 +107,32 @@ pub fn leave_python_new_pool(ctx: RetProbeContext) -> u32 {
 #[uretprobe]
 pub fn python_context_made(ctx: RetProbeContext) -> u32 {
     measured(ctx.as_ptr(), Hit::OtherReturn, || {
-        window::context_made(&ctx)
+        requests::context_made(&ctx)
     })
 }
 
 #[uprobe]
 pub fn python_item_put(ctx: ProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::Entry, || window::item_put(&ctx))
+    measured(ctx.as_ptr(), Hit::Entry, || requests::item_put(&ctx))
 }
 
 #[uretprobe]
 pub fn python_item_taken(ctx: RetProbeContext) -> u32 {
     measured(ctx.as_ptr(), Hit::OtherReturn, || {
-        window::item_taken(ctx.as_ptr(), ctx.regs)
+        requests::item_taken(ctx.as_ptr(), ctx.regs)
     })
 }
 
 #[uprobe]
 pub fn python_item_returned(ctx: ProbeContext) -> u32 {
     measured(ctx.as_ptr(), Hit::Entry, || {
-        window::item_taken(ctx.as_ptr(), ctx.regs)
+        requests::item_taken(ctx.as_ptr(), ctx.regs)
     })
 }
 
 #[uprobe]
 pub fn python_context_freed(ctx: ProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::Entry, || window::context_freed(&ctx))
+    measured(ctx.as_ptr(), Hit::Entry, || requests::context_freed(&ctx))
 }
 
 macro_rules! window_programs {
@@ -145,30 +145,30 @@ macro_rules! window_programs {
 }
 
 window_programs! {
-    enter_window_function: window::entered(true);
-    enter_window_call: window::entered(false);
-    window_function_left: window::returns();
-    open_window: window::opened();
-    close_window: window::closed();
-    enter_ssl_call: window::tls::entered(None);
-    enter_ssl_call_ex: window::tls::entered(Some(3));
-    enter_ssl_free: window::tls::ended();
+    enter_window_function: requests::entered(true);
+    enter_window_call: requests::entered(false);
+    window_function_left: requests::returns();
+    open_window: requests::opened();
+    close_window: requests::closed();
+    enter_ssl_call: requests::tls::entered(None);
+    enter_ssl_call_ex: requests::tls::entered(Some(3));
+    enter_ssl_free: requests::tls::ended();
 }
 
 #[uretprobe]
 pub fn leave_window_function(ctx: RetProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::OtherReturn, || window::returned(&ctx))
+    measured(ctx.as_ptr(), Hit::OtherReturn, || requests::returned(&ctx))
 }
 
 #[uretprobe]
 pub fn leave_ssl_read(ctx: RetProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::OtherReturn, || window::tls::read(&ctx))
+    measured(ctx.as_ptr(), Hit::OtherReturn, || requests::tls::read(&ctx))
 }
 
 #[uretprobe]
 pub fn leave_ssl_write(ctx: RetProbeContext) -> u32 {
     measured(ctx.as_ptr(), Hit::OtherReturn, || {
-        window::tls::written(&ctx)
+        requests::tls::written(&ctx)
     })
 }
 
@@ -208,35 +208,35 @@ syscall_programs! {
 /// Behind read, readv, recvfrom and recvmsg.
 #[tracepoint]
 pub fn data_read(ctx: TracePointContext) -> u32 {
-    let _ = window::data_read(&ctx);
+    let _ = requests::data_read(&ctx);
     0
 }
 
 /// Behind write, writev, sendto, sendmsg and sendfile.
 #[tracepoint]
 pub fn data_written(ctx: TracePointContext) -> u32 {
-    let _ = window::data_written(&ctx);
+    let _ = requests::data_written(&ctx);
     0
 }
 
 /// Before close.
 #[tracepoint]
 pub fn descriptor_closes(ctx: TracePointContext) -> u32 {
-    let _ = window::descriptor_closes(&ctx);
+    let _ = requests::descriptor_closes(&ctx);
     0
 }
 
 /// Before accept, epoll_wait, poll, select and their variants.
 #[tracepoint]
 pub fn thread_waits(ctx: TracePointContext) -> u32 {
-    let _ = window::thread_waits(&ctx);
+    let _ = requests::thread_waits(&ctx);
     0
 }
 
 /// Behind accept, select, nanosleep and their variants.
 #[tracepoint]
 pub fn thread_waited(ctx: TracePointContext) -> u32 {
-    let _ = window::thread_waited(&ctx);
+    let _ = requests::thread_waited(&ctx);
     0
 }
 

@@ -22,8 +22,8 @@ use residue_ebpf::abi::{
 };
 
 use crate::{
+    requests::{Connection, Owner, Queued},
     thread::ThreadState,
-    window::{Connection, Owner, Queued},
 };
 
 /// Process slot to state. Written by user space; exec closes a slot from the kernel side.

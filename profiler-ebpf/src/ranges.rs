@@ -23,10 +23,10 @@ use residue_ebpf::abi::{
 use crate::{
     count,
     maps::{EVENTS, PROCESSES, THREADS},
+    requests,
     stack::{native, stack_at},
     syscall::{argument, field, open_target, result, saved_registers, target},
     thread::{self, OpenSyscall, Registers, ThreadState},
-    window,
 };
 
 /// Of the tracepoint `sched:sched_process_exec` (include/trace/events/sched.h): the id that the thread had before.
@@ -92,7 +92,7 @@ fn backing(flags: u64) -> u32 {
         true if is_shared => RANGE_IS_SHARED,
         true => 0,
         // The fifth argument of a system call is in r8.
-        false if is_shared && window::is_memory(saved_registers().r8 as u32) => RANGE_IS_SHARED,
+        false if is_shared && requests::is_memory(saved_registers().r8 as u32) => RANGE_IS_SHARED,
         false => RANGE_IS_FILE,
     }
 }
@@ -235,7 +235,7 @@ pub fn thread_exited() {
 fn forget_thread(tid: u32) {
     // Most threads of the host are not followed and have no entry.
     if let Some(thread) = thread::state_of(tid) {
-        window::thread_exited(thread);
+        requests::thread_exited(thread);
         let _ = THREADS.remove(tid);
     }
 }

@@ -17,9 +17,9 @@ use crate::{
     count,
     heap::restore,
     maps::{EMPTY_THREAD, FUNCTIONS, THREADS, TRAMPOLINES},
+    requests::{Item, Stay, TlsCall, WindowCall, waits},
     stack::native::Walk,
     verifier::element,
-    window::{Item, Stay, TlsCall, WindowCall, waits},
 };
 
 /// How many allocator calls may be open in a thread at once: an allocator function that calls

@@ -23,10 +23,10 @@ use crate::{
         LAST_PYTHON_CODE, PYTHON_CODE_KEYS, PYTHON_CODE_POINTERS, PYTHON_CODES, PYTHON_FREED,
         PYTHONS, TASK_OFFSETS,
     },
+    requests::Entry,
     stack::return_probe::read_kernel,
     thread::read_word,
     verifier::element,
-    window::Entry,
 };
 
 /// From this value of a frame's owner on, the frame is the interpreter's own (`FRAME_OWNED_BY_CSTACK`,
