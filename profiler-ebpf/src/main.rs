@@ -1,5 +1,4 @@
-//! The eBPF programs: entry points only. What they do is in [`heap`], [`python_heap`],
-//! [`ranges`] and [`requests`].
+//! The eBPF programs: entry points only. What they do is in [`heap`] and [`requests`].
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -14,8 +13,6 @@ mod descendants;
 mod heap;
 mod live;
 mod maps;
-mod python_heap;
-mod ranges;
 mod requests;
 mod stack;
 mod syscall;
@@ -76,12 +73,12 @@ macro_rules! python_call_programs {
     ($($shape:ident: $enter:ident, $leave:ident;)+) => {$(
         #[uprobe]
         pub fn $enter(ctx: ProbeContext) -> u32 {
-            measured(ctx.as_ptr(), Hit::Entry, || python_heap::enter(&ctx, CallShape::$shape))
+            measured(ctx.as_ptr(), Hit::Entry, || heap::python::enter(&ctx, CallShape::$shape))
         }
 
         #[uretprobe]
         pub fn $leave(ctx: RetProbeContext) -> u32 {
-            measured(ctx.as_ptr(), Hit::Return, || python_heap::leave(&ctx))
+            measured(ctx.as_ptr(), Hit::Return, || heap::python::leave(&ctx))
         }
     )+};
 }
@@ -94,13 +91,13 @@ python_call_programs! {
 
 #[uprobe]
 pub fn enter_python_free(ctx: ProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::Entry, || python_heap::free(&ctx))
+    measured(ctx.as_ptr(), Hit::Entry, || heap::python::free(&ctx))
 }
 
 #[uretprobe]
 pub fn leave_python_new_pool(ctx: RetProbeContext) -> u32 {
     measured(ctx.as_ptr(), Hit::OtherReturn, || {
-        python_heap::new_pool(&ctx)
+        heap::python::new_pool(&ctx)
     })
 }
 
@@ -187,7 +184,7 @@ macro_rules! syscall_programs {
     ($($name:ident;)+) => {$(
         #[tracepoint]
         pub fn $name(ctx: TracePointContext) -> u32 {
-            let _ = ranges::$name(&ctx);
+            let _ = heap::ranges::$name(&ctx);
             0
         }
     )+};
@@ -242,7 +239,7 @@ pub fn thread_waited(ctx: TracePointContext) -> u32 {
 
 #[tracepoint]
 pub fn process_executed(ctx: TracePointContext) -> u32 {
-    let _ = ranges::executed(&ctx);
+    let _ = heap::ranges::executed(&ctx);
     0
 }
 
@@ -255,7 +252,7 @@ pub fn task_created(ctx: TracePointContext) -> u32 {
 
 #[tracepoint]
 pub fn thread_exited(_: TracePointContext) -> u32 {
-    ranges::thread_exited();
+    heap::ranges::thread_exited();
     descendants::exited();
     0
 }

@@ -11,11 +11,14 @@ use residue_ebpf::abi::{
     heap::{LiveAllocation, PROCESS_OPEN, PROCESS_UNPROBED, StackTotals, live_key},
 };
 
+pub mod python;
+pub mod ranges;
+
 use crate::{
     atomic, count, live,
     maps::{FUNCTIONS, PROCESSES},
     requests,
-    stack::{python, stack_of_allocation, totals},
+    stack::{self, stack_of_allocation, totals},
     thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
 };
 
@@ -120,7 +123,7 @@ pub fn note_caller(ctx: &ProbeContext) -> Option<()> {
 pub fn python_code_freed(ctx: &ProbeContext) -> Option<()> {
     let code = ctx.arg(0)?;
     // Whether or not the process still counts: names are read after it was closed, too.
-    python::code_freed(cookie(ctx.as_ptr()).process, code);
+    stack::python::code_freed(cookie(ctx.as_ptr()).process, code);
     Some(())
 }
 
