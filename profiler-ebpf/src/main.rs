@@ -13,6 +13,7 @@ mod descendants;
 mod heap;
 mod live;
 mod maps;
+mod python;
 mod requests;
 mod stack;
 mod syscall;

@@ -18,7 +18,7 @@ use crate::{
     atomic, count, live,
     maps::{FUNCTIONS, PROCESSES},
     requests,
-    stack::{self, stack_of_allocation, totals},
+    stack::{stack_of_allocation, totals},
     thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
 };
 
@@ -123,7 +123,7 @@ pub fn note_caller(ctx: &ProbeContext) -> Option<()> {
 pub fn python_code_freed(ctx: &ProbeContext) -> Option<()> {
     let code = ctx.arg(0)?;
     // Whether or not the process still counts: names are read after it was closed, too.
-    stack::python::code_freed(cookie(ctx.as_ptr()).process, code);
+    crate::python::code_freed(cookie(ctx.as_ptr()).process, code);
     Some(())
 }
 

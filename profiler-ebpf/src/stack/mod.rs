@@ -3,7 +3,6 @@
 mod context;
 mod intern;
 pub mod native;
-pub mod python;
 mod read_ahead;
 mod return_probe;
 mod sample;

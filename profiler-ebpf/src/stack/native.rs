@@ -19,7 +19,6 @@ use residue_ebpf::abi::{
 };
 
 use super::{
-    python::PythonWalk,
     read_ahead::StackWindow,
     return_probe::original_return_address,
     table::{mapping_at, rule_at},
@@ -27,6 +26,7 @@ use super::{
 use crate::{
     count, count_number,
     maps::{CODE_LISTS, CODE_MAPPINGS, FRAME_POINTERS_ONLY, HAS_LOOP, OBJECTS, RULES},
+    python::PythonWalk,
     thread::{Registers, ThreadState, read_word},
     verifier::element,
 };

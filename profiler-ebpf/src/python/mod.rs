@@ -24,7 +24,7 @@ use crate::{
         PYTHONS, TASK_OFFSETS,
     },
     requests::Entry,
-    stack::return_probe::read_kernel,
+    stack::read_kernel,
     thread::read_word,
     verifier::element,
 };
