@@ -5,7 +5,7 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use residue_ebpf::abi::cost::{ProbeTime, TIMED_AT_MOST_NS, TIMED_EVERY};
 
-use crate::{atomic, heap::cookie, maps::PROBE_TIMES};
+use crate::{atomic, kernel::process::cookie, maps::PROBE_TIMES};
 
 /// Where a probe was hit.
 #[derive(Clone, Copy, PartialEq, Eq)]

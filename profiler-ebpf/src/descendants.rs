@@ -1,13 +1,14 @@
 //! Which processes descend from those that are recorded. A daemon's parent has ended by the time anybody asks, so
 //! each is noted as it is made.
 
-use aya_ebpf::{helpers::generated::bpf_get_current_task, programs::TracePointContext};
+use aya_ebpf::programs::TracePointContext;
 
 use crate::{
-    maps::{DESCENDANTS, TARGETS, TASK_OFFSETS},
-    stack::read_kernel,
-    syscall::{current_tgid, field},
-    thread::current_tid,
+    kernel::{
+        syscall::field,
+        task::{current_tgid, is_last_thread},
+    },
+    maps::{DESCENDANTS, TARGETS},
 };
 
 /// linux/sched.h
@@ -33,15 +34,7 @@ pub fn created(ctx: &TracePointContext) -> Option<()> {
 /// The current thread ends, and its process if it was the last: the first may end long before.
 #[inline(always)]
 pub fn exited() {
-    let offsets = TASK_OFFSETS.load();
-    // SAFETY: a plain helper call.
-    let task = unsafe { bpf_get_current_task() };
-    let is_last = match offsets.live {
-        // The kernel does not say.
-        0 => current_tid() == current_tgid(),
-        live => read_kernel(read_kernel(task, offsets.signal), live) as u32 == 0,
-    };
-    if is_last {
+    if is_last_thread() {
         let _ = DESCENDANTS.remove(current_tgid());
     }
 }

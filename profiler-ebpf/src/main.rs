@@ -11,12 +11,12 @@ mod atomic;
 mod cost;
 mod descendants;
 mod heap;
+mod kernel;
 mod live;
 mod maps;
 mod python;
 mod requests;
 mod stack;
-mod syscall;
 mod thread;
 mod verifier;
 

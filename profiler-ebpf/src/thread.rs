@@ -4,11 +4,6 @@
 //! skip them. So a call's stack pointer is kept, and an open call is dropped as soon as the thread
 //! is seen above it.
 
-use aya_ebpf::{
-    EbpfContext as _,
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
-    programs::ProbeContext,
-};
 use residue_ebpf::abi::{
     counters::Counter, event::StackEvent, heap::LiveAllocation, window::WindowRecord,
 };
@@ -16,8 +11,13 @@ use residue_ebpf::abi::{
 use crate::{
     count,
     heap::restore,
-    maps::{EMPTY_THREAD, FUNCTIONS, THREADS, TRAMPOLINES},
-    requests::{Item, Stay, TlsCall, WindowCall, waits},
+    kernel::{
+        memory::read_word,
+        process::trampoline,
+        task::{current_tid, waits},
+    },
+    maps::{EMPTY_THREAD, FUNCTIONS, THREADS},
+    requests::{Item, Stay, TlsCall, WindowCall},
     stack::native::Walk,
     verifier::element,
 };
@@ -157,12 +157,6 @@ pub struct ThreadState {
     pub walk: Walk,
     /// Where a stack is walked into, ready to be sent.
     pub stack: StackEvent,
-}
-
-/// The current thread's id.
-#[inline(always)]
-pub fn current_tid() -> u32 {
-    bpf_get_current_pid_tgid() as u32
 }
 
 /// The current thread's state, if it has one.
@@ -363,32 +357,4 @@ fn abandon(process_slot: u16, call: &OpenCall) {
 fn is_under_way(call: &OpenCall, trampoline: u64, sp: u64) -> bool {
     call.sp.wrapping_sub(sp) < MAX_ALLOCATOR_FRAME
         && (trampoline == 0 || read_word(call.sp) == trampoline)
-}
-
-/// AVMA of the kernel's return trampoline; zero while it is not known.
-#[inline(always)]
-pub fn trampoline(process_slot: u16) -> u64 {
-    TRAMPOLINES
-        .get(u32::from(process_slot))
-        .copied()
-        .unwrap_or(0)
-}
-
-/// Reads a word of the target; zero if it cannot be read.
-#[inline(always)]
-pub fn read_word(avma: u64) -> u64 {
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_user(avma as *const u64) }.unwrap_or(0)
-}
-
-/// A uprobe's registers.
-#[inline(always)]
-pub fn registers(ctx: &ProbeContext) -> Registers {
-    // SAFETY: a uprobe's context is the thread's pt_regs.
-    let regs = unsafe { &*ctx.as_ptr().cast::<aya_ebpf::bindings::pt_regs>() };
-    Registers {
-        ip: regs.rip,
-        sp: regs.rsp,
-        bp: regs.rbp,
-    }
 }

@@ -2,21 +2,26 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::bpf_get_attach_cookie,
     programs::{ProbeContext, RetProbeContext},
 };
 use residue_ebpf::abi::{
-    call_shape::{CallShape, Cookie},
+    call_shape::CallShape,
     counters::Counter,
-    heap::{LiveAllocation, PROCESS_OPEN, PROCESS_UNPROBED, StackTotals, live_key},
+    heap::{LiveAllocation, StackTotals, live_key},
 };
 
 pub mod python;
 pub mod ranges;
 
 use crate::{
-    atomic, count, live,
-    maps::{FUNCTIONS, PROCESSES},
+    atomic, count,
+    kernel::{
+        memory::read_word,
+        probe::{registers, returned, walk_start},
+        process::{cookie, open_process},
+    },
+    live,
+    maps::FUNCTIONS,
     requests,
     stack::{stack_of_allocation, totals},
     thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
@@ -27,7 +32,7 @@ use crate::{
 pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
     let thread = thread::current()?;
-    let sp = thread::registers(ctx).sp;
+    let sp = registers(ctx).sp;
     let nesting = thread.nesting(cookie.process, sp);
     let mut call = OpenCall {
         sp,
@@ -56,17 +61,12 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
 pub fn leave(ctx: &RetProbeContext, shape: CallShape) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
     let thread = thread::existing()?;
-    // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
-    let regs = unsafe { &*ctx.regs };
+    let regs = returned(ctx);
     let call = thread.close(cookie.process, regs.rsp.wrapping_sub(8), cookie.function)?;
     if call.flags & CALL_COUNTS == 0 {
         return None;
     }
-    let caller = Registers {
-        ip: regs.rip,
-        sp: regs.rsp,
-        bp: regs.rbp,
-    };
+    let caller = walk_start(regs);
     commit(thread, cookie.process, shape, &call, regs.rax, caller)
 }
 
@@ -80,7 +80,7 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
     if let Some(thread) = thread::existing()
         && thread.depth != 0
-        && thread.nesting(cookie.process, thread::registers(ctx).sp) == Nesting::Inner
+        && thread.nesting(cookie.process, registers(ctx).sp) == Nesting::Inner
     {
         return None;
     }
@@ -109,9 +109,9 @@ fn count_unmatched(function: u32) {
 #[inline(always)]
 pub fn note_caller(ctx: &ProbeContext) -> Option<()> {
     open_process(ctx.as_ptr())?;
-    let regs = thread::registers(ctx);
+    let regs = registers(ctx);
     thread::current()?.note_caller(Registers {
-        ip: thread::read_word(regs.sp),
+        ip: read_word(regs.sp),
         sp: regs.sp.wrapping_add(8),
         bp: regs.bp,
     });
@@ -169,7 +169,7 @@ fn memalign_result(call: &OpenCall, result: u64) -> Option<u64> {
     if result as u32 != 0 {
         return None;
     }
-    let block = thread::read_word(call.pointer);
+    let block = read_word(call.pointer);
     if block == 0 {
         count(Counter::ResultUnreadable, 1);
         return None;
@@ -251,20 +251,6 @@ fn account_free(process: u16, allocation: &LiveAllocation) {
         atomic::add(&raw mut totals.freed_bytes, allocation.size);
         atomic::add(&raw mut totals.freed_objects, 1);
     }
-}
-
-/// The probe's cookie, if events of its process count.
-#[inline(always)]
-pub fn open_process(ctx: *mut core::ffi::c_void) -> Option<Cookie> {
-    let cookie = cookie(ctx);
-    let process = PROCESSES.get(u32::from(cookie.process))?;
-    (process.flags & (PROCESS_OPEN | PROCESS_UNPROBED) == PROCESS_OPEN).then_some(cookie)
-}
-
-#[inline(always)]
-pub fn cookie(ctx: *mut core::ffi::c_void) -> Cookie {
-    // SAFETY: a plain helper call on the program's own context.
-    Cookie::from_bits(unsafe { bpf_get_attach_cookie(ctx) })
 }
 
 #[inline(always)]

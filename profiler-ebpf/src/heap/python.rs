@@ -24,7 +24,10 @@ use residue_ebpf::abi::{
 
 use crate::{
     atomic, count,
-    heap::open_process,
+    kernel::{
+        probe::{registers, returned, walk_start},
+        process::open_process,
+    },
     live,
     maps::{PYTHON_OBJECT_INTERVAL, PYTHON_POOLS},
     stack::{stack_of_kind, totals},
@@ -43,7 +46,7 @@ struct Weight {
 pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
     let thread = thread::current()?;
-    let sp = thread::registers(ctx).sp;
+    let sp = registers(ctx).sp;
     if thread.is_in_object_call(cookie.process, sp) {
         return None;
     }
@@ -57,8 +60,7 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
 pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
     let thread = thread::existing()?;
-    // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
-    let regs = unsafe { &*ctx.regs };
+    let regs = returned(ctx);
     let call = thread.object;
     // An inner call's frame lies below. One that lies above has left this one behind.
     if call.sp == 0 || regs.rsp.wrapping_sub(8) < call.sp {
@@ -75,11 +77,7 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
         return None;
     }
     count(Counter::PythonObjectCalls, 1);
-    let caller = Registers {
-        ip: regs.rip,
-        sp: regs.rsp,
-        bp: regs.rbp,
-    };
+    let caller = walk_start(regs);
     sample(thread, cookie.process, regs.rax, call.size, caller)
 }
 
@@ -92,7 +90,7 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
     }
     let cookie = open_process(ctx.as_ptr())?;
     if let Some(thread) = thread::existing()
-        && thread.is_in_object_call(cookie.process, thread::registers(ctx).sp)
+        && thread.is_in_object_call(cookie.process, registers(ctx).sp)
     {
         return None;
     }
@@ -104,19 +102,14 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
 #[inline(always)]
 pub fn new_pool(ctx: &RetProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
-    // SAFETY: as in `leave`.
-    let regs = unsafe { &*ctx.regs };
+    let regs = returned(ctx);
     if regs.rax == 0 {
         return None;
     }
     let bytes = *PYTHON_POOLS.get(u32::from(cookie.process))?;
     let pool = regs.rax & !bytes.wrapping_sub(1);
     let thread = thread::current()?;
-    let caller = Registers {
-        ip: regs.rip,
-        sp: regs.rsp,
-        bp: regs.rbp,
-    };
+    let caller = walk_start(regs);
     let (stack, totals) = known_stack(thread, cookie.process, caller, StackKind::PythonPools)?;
     let weight = Weight { bytes, objects: 1 };
     let allocation = unbound(bytes, stack);

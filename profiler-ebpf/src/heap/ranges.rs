@@ -22,11 +22,17 @@ use residue_ebpf::abi::{
 
 use crate::{
     count,
+    kernel::{
+        files::is_memory,
+        probe::walk_start,
+        process::{open_target, target},
+        syscall::{argument, field, result, saved_registers},
+        task::current_tid,
+    },
     maps::{EVENTS, PROCESSES, THREADS},
     requests,
     stack::{native, stack_at},
-    syscall::{argument, field, open_target, result, saved_registers, target},
-    thread::{self, OpenSyscall, Registers, ThreadState},
+    thread::{self, OpenSyscall, ThreadState},
 };
 
 /// Of the tracepoint `sched:sched_process_exec` (include/trace/events/sched.h): the id that the thread had before.
@@ -92,7 +98,7 @@ fn backing(flags: u64) -> u32 {
         true if is_shared => RANGE_IS_SHARED,
         true => 0,
         // The fifth argument of a system call is in r8.
-        false if is_shared && requests::is_memory(saved_registers().r8 as u32) => RANGE_IS_SHARED,
+        false if is_shared && is_memory(saved_registers().r8 as u32) => RANGE_IS_SHARED,
         false => RANGE_IS_FILE,
     }
 }
@@ -179,7 +185,7 @@ pub fn enter_shmdt(ctx: &TracePointContext) -> Option<()> {
     send(&Event {
         kind: EventKind::SegmentDetached as u32,
         process,
-        tid: thread::current_tid(),
+        tid: current_tid(),
         address: argument(ctx, 0),
         ..Event::default()
     });
@@ -228,7 +234,7 @@ pub fn executed(ctx: &TracePointContext) -> Option<()> {
 /// A thread ended: its state goes, so that its id can be used again.
 #[inline(always)]
 pub fn thread_exited() {
-    forget_thread(thread::current_tid());
+    forget_thread(current_tid());
 }
 
 #[inline(always)]
@@ -258,7 +264,7 @@ fn take_range(process: u32, address: u64, length: u64, flags: u32) {
     send(&Event {
         kind: EventKind::RangeTaken as u32,
         process,
-        tid: thread::current_tid(),
+        tid: current_tid(),
         address,
         length,
         flags,
@@ -271,7 +277,7 @@ fn restore_range(process: u32) {
     send(&Event {
         kind: EventKind::RangeRestored as u32,
         process,
-        tid: thread::current_tid(),
+        tid: current_tid(),
         ..Event::default()
     });
 }
@@ -279,12 +285,7 @@ fn restore_range(process: u32) {
 /// Sends `event` with the stack of whoever made the syscall, and whether an allocator made it.
 #[inline(always)]
 fn send_with_stack(thread: &mut ThreadState, mut event: Event) -> Option<()> {
-    let saved = saved_registers();
-    let user = Registers {
-        ip: saved.rip,
-        sp: saved.rsp,
-        bp: saved.rbp,
-    };
+    let user = walk_start(saved_registers());
     let slot = event.process as u16;
     if thread.depth != 0 && thread.is_in_allocator(slot, user.sp) {
         event.flags |= RANGE_BACKS_ALLOCATOR;

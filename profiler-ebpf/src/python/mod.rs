@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
-    helpers::{bpf_probe_read_user_buf, generated::bpf_get_current_task},
+    helpers::bpf_probe_read_user_buf,
 };
 use residue_ebpf::abi::{
     counters::Counter,
@@ -19,13 +19,12 @@ use residue_ebpf::abi::{
 
 use crate::{
     atomic, count,
+    kernel::{memory::read_word, task},
     maps::{
         LAST_PYTHON_CODE, PYTHON_CODE_KEYS, PYTHON_CODE_POINTERS, PYTHON_CODES, PYTHON_FREED,
-        PYTHONS, TASK_OFFSETS,
+        PYTHONS,
     },
     requests::Entry,
-    stack::read_kernel,
-    thread::read_word,
     verifier::element,
 };
 
@@ -84,11 +83,7 @@ impl PythonWalk {
         {
             self.enabled = 1;
             if *fsbase == 0 {
-                // SAFETY: a plain helper call.
-                *fsbase = read_kernel(
-                    unsafe { bpf_get_current_task() },
-                    TASK_OFFSETS.load().fsbase,
-                );
+                *fsbase = task::fsbase();
             }
             self.frame = self.current_frame(layout, *fsbase);
         }

@@ -19,8 +19,12 @@ use super::{
     send::{Fragment, send},
 };
 use crate::{
-    heap::open_process,
-    thread::{self, Registers, ThreadState, read_word},
+    kernel::{
+        memory::read_word,
+        probe::{self, registers},
+        process::{open_process, trampoline},
+    },
+    thread::{self, Registers, ThreadState},
 };
 
 /// Stands for the stack pointer where a window has nothing to do with the stack.
@@ -48,7 +52,7 @@ pub struct WindowCall {
 pub fn entered(ctx: &ProbeContext, has_return_probe: bool) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
     let thread = thread::current()?;
-    let sp = thread::registers(ctx).sp;
+    let sp = registers(ctx).sp;
     if thread.call.sp != 0 {
         if sp <= thread.call.sp && is_under_way(&thread.call, cookie.process, sp) {
             return None;
@@ -61,8 +65,7 @@ pub fn entered(ctx: &ProbeContext, has_return_probe: bool) -> Option<()> {
 /// It returned.
 #[inline(always)]
 pub fn returned(ctx: &RetProbeContext) -> Option<()> {
-    // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
-    let sp = unsafe { (*ctx.regs).rsp }.wrapping_sub(8);
+    let sp = probe::returned(ctx).rsp.wrapping_sub(8);
     open_process(ctx.as_ptr())?;
     left(thread::existing()?, sp)
 }
@@ -72,7 +75,7 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
 pub fn returns(ctx: &ProbeContext) -> Option<()> {
     open_process(ctx.as_ptr())?;
     let thread = thread::existing()?;
-    left(thread, thread::registers(ctx).sp)
+    left(thread, registers(ctx).sp)
 }
 
 /// A call returns whose return address lies at `sp`. It may be one within the window.
@@ -90,7 +93,7 @@ pub fn opened(ctx: &ProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
     let thread = thread::current()?;
     if thread.call.sp != 0 {
-        let sp = thread::registers(ctx).sp;
+        let sp = registers(ctx).sp;
         let is_call = thread.call.sp != ANYWHERE;
         if is_call && sp < thread.call.sp && is_under_way(&thread.call, cookie.process, sp) {
             return None;
@@ -167,7 +170,7 @@ fn is_under_way(call: &WindowCall, process: u16, sp: u64) -> bool {
         return sp != call.sp && word == call.caller;
     }
     // Such a jump leaves the trampoline where a call would have put its own return address.
-    match thread::trampoline(process) {
+    match trampoline(process) {
         0 => sp != call.sp,
         trampoline => word == trampoline,
     }

@@ -15,14 +15,18 @@ use super::{
     lifecycle::{Beginning, advance, begin, close, hand_over, set, unset},
     now, open,
     send::{Begun, Fragment, send},
-    socket::{self, Socket},
     tls,
     transfer::{self, Data, Transfer},
 };
 use crate::{
     atomic, count,
+    kernel::{
+        files::{self, Socket},
+        process::open_target,
+        syscall::argument,
+        task::current_tgid,
+    },
     maps::{CONNECTIONS, PROCESS_WINDOWS},
-    syscall::{argument, current_tgid, open_target},
     thread::{self, ThreadState},
 };
 
@@ -82,7 +86,7 @@ pub fn data_read(ctx: &TracePointContext) -> Option<()> {
         return note_reset(known?, WindowStage::Open);
     }
     let known_file = known.as_ref().map_or(0, |known| known.file);
-    let socket = socket::socket(transfer.descriptor, known_file)?;
+    let socket = files::socket(transfer.descriptor, known_file)?;
     let thread = thread::current()?;
     if tls::socket_read(thread, &socket, transfer.sp()) {
         return None;
@@ -258,7 +262,7 @@ pub fn data_written(ctx: &TracePointContext) -> Option<()> {
         return note_reset(connection, WindowStage::Responding);
     }
     let window = open(connection.window)?;
-    if socket::file(transfer.descriptor)? != connection.file {
+    if files::file(transfer.descriptor)? != connection.file {
         return None;
     }
     sent(connection, window, &transfer.data())

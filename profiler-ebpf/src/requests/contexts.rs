@@ -30,9 +30,13 @@ use super::{
 };
 use crate::{
     count,
-    heap::{cookie, open_process},
+    kernel::{
+        memory::read_word,
+        probe::returned,
+        process::{cookie, open_process},
+    },
     maps::{CONTEXTS, PYTHONS},
-    thread::{self, ThreadState, read_word},
+    thread::{self, ThreadState},
 };
 
 /// The key of a context: which process, which address.
@@ -211,8 +215,7 @@ pub fn answered(thread: &mut ThreadState, process: u16, window: u32) -> Option<(
 #[inline(always)]
 pub fn made(ctx: &RetProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
-    // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
-    let regs = unsafe { &*ctx.regs };
+    let regs = returned(ctx);
     if regs.rax == 0 {
         return None;
     }

@@ -19,9 +19,9 @@ use residue_ebpf::abi::{counters::Counter, window::AMBIGUOUS};
 use super::{nobody::INTERPRETERS_OWN, works_for};
 use crate::{
     atomic, count,
-    heap::open_process,
+    kernel::{memory::read_word, process::open_process},
     maps::{ITEMS, PROCESS_WINDOWS},
-    thread::{self, read_word},
+    thread,
 };
 
 /// The key of an item: which process, which address.

@@ -15,8 +15,11 @@ use super::{
 };
 use crate::{
     atomic, count,
+    kernel::{
+        process::open_target,
+        syscall::{argument, number, saved_registers},
+    },
     maps::{LAST_WINDOW, PROCESS_WINDOWS},
-    syscall::{argument, number, open_target, saved_registers},
     thread::{self, ThreadState},
 };
 

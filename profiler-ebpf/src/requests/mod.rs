@@ -17,7 +17,6 @@ mod items;
 mod lifecycle;
 mod nobody;
 mod send;
-mod socket;
 mod tasks;
 pub mod tls;
 mod transfer;
@@ -32,6 +31,7 @@ use residue_ebpf::abi::{
 
 use crate::{
     atomic,
+    kernel::task::resident_set,
     maps::{PROCESS_WINDOWS, WINDOWS},
     thread::{Registers, ThreadState},
 };
@@ -41,7 +41,6 @@ pub use connection::{Connection, data_read, data_written, descriptor_closes};
 pub use contexts::{Entry, Owner, Stay, freed as context_freed, made as context_made};
 pub use items::{Item, Queued, item_put, item_taken};
 pub use lifecycle::{thread_exited, thread_waited, thread_waits};
-pub use socket::{is_memory, waits};
 pub use tls::TlsCall;
 
 /// The window of what a thread has just allocated for `caller`, or the number of the task for which it was:
@@ -174,7 +173,7 @@ fn now() -> Moment {
     Moment {
         // SAFETY: a plain helper call.
         ns: unsafe { bpf_ktime_get_ns() },
-        rss: socket::resident_set(),
+        rss: resident_set(),
     }
 }
 

@@ -19,13 +19,13 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use residue_ebpf::abi::window::{AMBIGUOUS, BACKGROUND, alone_under_way, count_under_way};
 
-use super::{
-    lifecycle::waits_as_loop,
-    open,
-    socket::{started_ns, waits},
-    tasks,
+use super::{lifecycle::waits_as_loop, open, tasks};
+use crate::{
+    atomic,
+    kernel::task::{started_ns, waits},
+    maps::PROCESS_WINDOWS,
+    thread::ThreadState,
 };
-use crate::{atomic, maps::PROCESS_WINDOWS, thread::ThreadState};
 
 /// So long after it was started, nanoseconds, a thread is new. One of Python's waits meanwhile, for the interpreter's
 /// lock.

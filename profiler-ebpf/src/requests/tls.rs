@@ -11,12 +11,16 @@ use residue_ebpf::abi::window::tls_key;
 
 use super::{
     connection::{self, arrived, departed},
-    socket::Socket,
     transfer::{Data, Pieces},
 };
 use crate::{
-    heap::open_process,
-    thread::{self, ThreadState, read_word},
+    kernel::{
+        files::Socket,
+        memory::read_word,
+        probe::{self, registers},
+        process::open_process,
+    },
+    thread::{self, ThreadState},
 };
 
 /// A read or write under way in a thread.
@@ -47,7 +51,7 @@ pub fn entered(ctx: &ProbeContext, count: Option<usize>) -> Option<()> {
     open_process(ctx.as_ptr())?;
     let thread = thread::current()?;
     thread.tls = TlsCall {
-        sp: thread::registers(ctx).sp,
+        sp: registers(ctx).sp,
         ssl: ctx.arg(0)?,
         data: ctx.arg(1)?,
         count: match count {
@@ -106,8 +110,7 @@ fn returned(ctx: &RetProbeContext) -> Option<(&'static mut ThreadState, u16, Tls
     let thread = thread::existing()?;
     let call = thread.tls;
     thread.tls.sp = 0;
-    // SAFETY: a uretprobe's context is the thread's pt_regs as they are after the return.
-    let regs = unsafe { &*ctx.regs };
+    let regs = probe::returned(ctx);
     if call.sp != regs.rsp.wrapping_sub(8) {
         return None;
     }

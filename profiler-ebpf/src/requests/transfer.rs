@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user, programs::TracePointContext};
 
-use crate::syscall::{number, raw_result, saved_registers};
+use crate::kernel::syscall::{number, raw_result, saved_registers};
 
 /// Numbers of syscalls on x86-64 (asm/unistd_64.h).
 mod nr {

@@ -10,4 +10,3 @@ mod table;
 
 pub use context::stack_of_allocation;
 pub use intern::{stack_at, stack_of_kind, totals};
-pub use return_probe::read_kernel;

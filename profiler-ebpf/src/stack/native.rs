@@ -25,9 +25,10 @@ use super::{
 };
 use crate::{
     count, count_number,
+    kernel::memory::read_word,
     maps::{CODE_LISTS, CODE_MAPPINGS, FRAME_POINTERS_ONLY, HAS_LOOP, OBJECTS, RULES},
     python::PythonWalk,
-    thread::{Registers, ThreadState, read_word},
+    thread::{Registers, ThreadState},
     verifier::element,
 };
 

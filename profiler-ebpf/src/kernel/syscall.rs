@@ -3,40 +3,13 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::pt_regs,
-    helpers::{
-        bpf_get_current_pid_tgid,
-        generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
-    },
+    helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
     programs::TracePointContext,
 };
-use residue_ebpf::abi::heap::{PROCESS_OPEN, ProcessState};
-
-use crate::maps::{PROCESSES, TARGETS};
-
 /// Where a syscall's number is (events/syscalls/sys_enter_mmap/format).
 const NUMBER: usize = 8;
 /// Arguments of a syscall tracepoint begin here, and so does the result.
 const FIRST_FIELD: usize = 16;
-
-/// The current process.
-#[inline(always)]
-pub fn current_tgid() -> u32 {
-    (bpf_get_current_pid_tgid() >> 32) as u32
-}
-
-/// The current process's slot and state, if it is a target.
-#[inline(always)]
-pub fn target() -> Option<(u32, &'static ProcessState)> {
-    // SAFETY: copied at once.
-    let slot = *unsafe { TARGETS.get(current_tgid()) }?;
-    Some((slot, PROCESSES.get(slot)?))
-}
-
-#[inline(always)]
-pub fn open_target() -> Option<u32> {
-    let (slot, process) = target()?;
-    (process.flags & PROCESS_OPEN != 0).then_some(slot)
-}
 
 /// An argument of a syscall that has so many.
 #[inline(always)]
