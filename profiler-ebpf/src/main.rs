@@ -9,6 +9,7 @@
 
 mod atomic;
 mod cost;
+mod counters;
 mod descendants;
 mod heap;
 mod kernel;
@@ -26,7 +27,7 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext, TracePointContext},
 };
 use cost::{Hit, measured};
-use residue_ebpf::abi::{call_shape::CallShape, counters::Counter};
+use residue_ebpf::abi::call_shape::CallShape;
 
 /// One entry and one return program a call shape. `programs::names` in the `residue` crate knows
 /// them by these names.
@@ -256,22 +257,6 @@ pub fn thread_exited(_: TracePointContext) -> u32 {
     heap::ranges::thread_exited();
     descendants::exited();
     0
-}
-
-/// Adds to a counter.
-#[inline(always)]
-fn count(counter: Counter, amount: u64) {
-    count_number(counter as u32, amount);
-}
-
-/// As [`count`], for a counter that is known by its number.
-#[inline(always)]
-fn count_number(counter: u32, amount: u64) {
-    if let Some(value) = maps::COUNTERS.get_ptr_mut(counter) {
-        // SAFETY: this CPU's own value. A task that preempts this one may add in between, so the
-        // addition is atomic.
-        unsafe { atomic::add(value, amount) };
-    }
 }
 
 #[panic_handler]

@@ -9,7 +9,7 @@ use residue_ebpf::abi::{
 };
 
 use crate::{
-    count,
+    counters::count,
     heap::restore,
     kernel::{
         memory::read_word,

@@ -14,7 +14,8 @@ pub mod python;
 pub mod ranges;
 
 use crate::{
-    atomic, count,
+    atomic,
+    counters::count,
     kernel::{
         memory::read_word,
         probe::{registers, returned, walk_start},

@@ -23,7 +23,8 @@ use residue_ebpf::abi::{
 };
 
 use crate::{
-    atomic, count,
+    atomic,
+    counters::count,
     kernel::{
         probe::{registers, returned, walk_start},
         process::open_process,

@@ -21,7 +21,7 @@ use residue_ebpf::abi::{
 };
 
 use crate::{
-    count,
+    counters::count,
     kernel::{
         files::is_memory,
         probe::walk_start,

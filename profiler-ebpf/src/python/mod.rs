@@ -18,7 +18,8 @@ use residue_ebpf::abi::{
 };
 
 use crate::{
-    atomic, count,
+    atomic,
+    counters::count,
     kernel::{memory::read_word, task},
     maps::{
         LAST_PYTHON_CODE, PYTHON_CODE_KEYS, PYTHON_CODE_POINTERS, PYTHON_CODES, PYTHON_FREED,

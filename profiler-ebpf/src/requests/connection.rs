@@ -19,7 +19,8 @@ use super::{
     transfer::{self, Data, Transfer},
 };
 use crate::{
-    atomic, count,
+    atomic,
+    counters::count,
     kernel::{
         files::{self, Socket},
         process::open_target,

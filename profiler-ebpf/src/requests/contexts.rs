@@ -29,7 +29,7 @@ use super::{
     live, open, tasks,
 };
 use crate::{
-    count,
+    counters::count,
     kernel::{
         memory::read_word,
         probe::returned,

@@ -18,7 +18,8 @@ use residue_ebpf::abi::{counters::Counter, window::AMBIGUOUS};
 
 use super::{nobody::INTERPRETERS_OWN, works_for};
 use crate::{
-    atomic, count,
+    atomic,
+    counters::count,
     kernel::{memory::read_word, process::open_process},
     maps::{ITEMS, PROCESS_WINDOWS},
     thread,

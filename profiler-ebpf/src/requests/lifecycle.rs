@@ -14,7 +14,8 @@ use super::{
     send::{Fragment, send},
 };
 use crate::{
-    atomic, count,
+    atomic,
+    counters::count,
     kernel::{
         process::open_target,
         syscall::{argument, number, saved_registers},

@@ -11,7 +11,7 @@ use residue_ebpf::abi::{
 
 use super::{Moment, transfer::Data};
 use crate::{
-    count,
+    counters::count,
     maps::{PROCESS_WINDOWS, WINDOW_EVENTS},
     thread::ThreadState,
     verifier::{element, masked},

@@ -13,7 +13,8 @@ use super::{
     sample,
 };
 use crate::{
-    atomic, count,
+    atomic,
+    counters::count,
     maps::{NEXT_STACK, STACK_IDS, STACKS, TOTALS},
     thread::{RecentStack, Registers, ThreadState},
     verifier::element,

@@ -24,7 +24,7 @@ use super::{
     table::{mapping_at, rule_at},
 };
 use crate::{
-    count, count_number,
+    counters::{count, count_number},
     kernel::memory::read_word,
     maps::{CODE_LISTS, CODE_MAPPINGS, FRAME_POINTERS_ONLY, HAS_LOOP, OBJECTS, RULES},
     python::PythonWalk,
