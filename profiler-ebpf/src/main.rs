@@ -18,7 +18,7 @@ mod maps;
 mod python;
 mod requests;
 mod stack;
-mod thread;
+mod state;
 mod verifier;
 
 use aya_ebpf::{

@@ -23,7 +23,7 @@ use residue_ebpf::abi::{
 
 use crate::{
     requests::{Connection, Owner, Queued},
-    thread::ThreadState,
+    state::thread::ThreadState,
 };
 
 /// Process slot to state. Written by user space; exec closes a slot from the kernel side.

@@ -25,7 +25,7 @@ use crate::{
     maps::FUNCTIONS,
     requests,
     stack::{stack_of_allocation, totals},
-    thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
+    state::thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
 };
 
 /// An allocator function was entered.

@@ -32,7 +32,7 @@ use crate::{
     live,
     maps::{PYTHON_OBJECT_INTERVAL, PYTHON_POOLS},
     stack::{stack_of_kind, totals},
-    thread::{self, OpenObjectCall, Registers, ThreadState},
+    state::thread::{self, OpenObjectCall, Registers, ThreadState},
 };
 
 /// What an allocation or a free adds to the totals of its stack.

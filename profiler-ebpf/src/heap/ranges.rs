@@ -32,7 +32,7 @@ use crate::{
     maps::{EVENTS, PROCESSES, THREADS},
     requests,
     stack::{native, stack_at},
-    thread::{self, OpenSyscall, ThreadState},
+    state::thread::{self, OpenSyscall, ThreadState},
 };
 
 /// Of the tracepoint `sched:sched_process_exec` (include/trace/events/sched.h): the id that the thread had before.

@@ -24,7 +24,7 @@ use crate::{
         probe::{self, registers},
         process::{open_process, trampoline},
     },
-    thread::{self, Registers, ThreadState},
+    state::thread::{self, Registers, ThreadState},
 };
 
 /// Stands for the stack pointer where a window has nothing to do with the stack.

@@ -28,7 +28,7 @@ use crate::{
         task::current_tgid,
     },
     maps::{CONNECTIONS, PROCESS_WINDOWS},
-    thread::{self, ThreadState},
+    state::thread::{self, ThreadState},
 };
 
 /// How a chunked body ends (RFC 9112, section 7.1), without trailers, as a little-endian word.

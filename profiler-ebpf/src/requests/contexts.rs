@@ -36,7 +36,7 @@ use crate::{
         process::{cookie, open_process},
     },
     maps::{CONTEXTS, PYTHONS},
-    thread::{self, ThreadState},
+    state::thread::{self, ThreadState},
 };
 
 /// The key of a context: which process, which address.

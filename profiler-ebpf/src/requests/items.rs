@@ -22,7 +22,7 @@ use crate::{
     counters::count,
     kernel::{memory::read_word, process::open_process},
     maps::{ITEMS, PROCESS_WINDOWS},
-    thread,
+    state::thread,
 };
 
 /// The key of an item: which process, which address.

@@ -21,7 +21,7 @@ use crate::{
         syscall::{argument, number, saved_registers},
     },
     maps::{LAST_WINDOW, PROCESS_WINDOWS},
-    thread::{self, ThreadState},
+    state::thread::{self, ThreadState},
 };
 
 /// How many places are tried for a new window: nearly all are free. And how often a window is handed over, while

@@ -33,7 +33,7 @@ use crate::{
     atomic,
     kernel::task::resident_set,
     maps::{PROCESS_WINDOWS, WINDOWS},
-    thread::{Registers, ThreadState},
+    state::thread::{Registers, ThreadState},
 };
 
 pub use call::{WindowCall, closed, entered, opened, returned, returns};

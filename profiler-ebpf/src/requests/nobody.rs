@@ -24,7 +24,7 @@ use crate::{
     atomic,
     kernel::task::{started_ns, waits},
     maps::PROCESS_WINDOWS,
-    thread::ThreadState,
+    state::thread::ThreadState,
 };
 
 /// So long after it was started, nanoseconds, a thread is new. One of Python's waits meanwhile, for the interpreter's

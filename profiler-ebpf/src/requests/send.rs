@@ -13,7 +13,7 @@ use super::{Moment, transfer::Data};
 use crate::{
     counters::count,
     maps::{PROCESS_WINDOWS, WINDOW_EVENTS},
-    thread::ThreadState,
+    state::thread::ThreadState,
     verifier::{element, masked},
 };
 

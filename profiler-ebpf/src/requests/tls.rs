@@ -20,7 +20,7 @@ use crate::{
         probe::{self, registers},
         process::open_process,
     },
-    thread::{self, ThreadState},
+    state::thread::{self, ThreadState},
 };
 
 /// A read or write under way in a thread.

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     atomic,
     maps::{STACK_POLICY, SUSPECTS},
-    thread::{Registers, ThreadState},
+    state::thread::{Registers, ThreadState},
     verifier::element,
 };
 

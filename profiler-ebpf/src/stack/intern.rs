@@ -16,7 +16,7 @@ use crate::{
     atomic,
     counters::count,
     maps::{NEXT_STACK, STACK_IDS, STACKS, TOTALS},
-    thread::{RecentStack, Registers, ThreadState},
+    state::thread::{RecentStack, Registers, ThreadState},
     verifier::element,
 };
 

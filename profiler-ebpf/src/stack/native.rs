@@ -28,7 +28,7 @@ use crate::{
     kernel::memory::read_word,
     maps::{CODE_LISTS, CODE_MAPPINGS, FRAME_POINTERS_ONLY, HAS_LOOP, OBJECTS, RULES},
     python::PythonWalk,
-    thread::{Registers, ThreadState},
+    state::thread::{Registers, ThreadState},
     verifier::element,
 };
 

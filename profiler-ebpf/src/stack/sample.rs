@@ -7,7 +7,7 @@ use residue_ebpf::abi::event::{SAMPLE_BYTES, StackSample};
 
 use crate::{
     maps::{SAMPLE_STACKS, SAMPLES},
-    thread::{Registers, ThreadState},
+    state::thread::{Registers, ThreadState},
 };
 
 /// One walk in so many is sampled.

@@ -1,0 +1,3 @@
+//! Plain data that maps hold.
+
+pub mod thread;
