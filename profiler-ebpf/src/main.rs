@@ -19,6 +19,7 @@ mod python;
 mod requests;
 mod stack;
 mod state;
+mod threads;
 mod verifier;
 
 use aya_ebpf::{

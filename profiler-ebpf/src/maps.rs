@@ -21,9 +21,10 @@ use residue_ebpf::abi::{
     },
 };
 
-use crate::{
-    requests::{Connection, Owner, Queued},
-    state::thread::ThreadState,
+use crate::state::{
+    connection::Connection,
+    request::{Owner, Queued},
+    thread::ThreadState,
 };
 
 /// Process slot to state. Written by user space; exec closes a slot from the kernel side.

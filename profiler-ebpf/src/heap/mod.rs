@@ -10,6 +10,7 @@ use residue_ebpf::abi::{
     heap::{LiveAllocation, StackTotals, live_key},
 };
 
+mod open_calls;
 pub mod python;
 pub mod ranges;
 
@@ -25,14 +26,16 @@ use crate::{
     maps::FUNCTIONS,
     requests,
     stack::{stack_of_allocation, totals},
-    state::thread::{self, CALL_COUNTS, CALL_HOLDS, Nesting, OpenCall, Registers, ThreadState},
+    state::thread::{CALL_COUNTS, CALL_HOLDS, OpenCall, Registers, ThreadState},
+    threads,
 };
+use open_calls::Nesting;
 
 /// An allocator function was entered.
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
-    let thread = thread::current()?;
+    let thread = threads::current()?;
     let sp = registers(ctx).sp;
     let nesting = thread.nesting(cookie.process, sp);
     let mut call = OpenCall {
@@ -61,7 +64,7 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
 #[inline(always)]
 pub fn leave(ctx: &RetProbeContext, shape: CallShape) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
-    let thread = thread::existing()?;
+    let thread = threads::existing()?;
     let regs = returned(ctx);
     let call = thread.close(cookie.process, regs.rsp.wrapping_sub(8), cookie.function)?;
     if call.flags & CALL_COUNTS == 0 {
@@ -79,7 +82,7 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
         return None;
     }
     let cookie = open_process(ctx.as_ptr())?;
-    if let Some(thread) = thread::existing()
+    if let Some(thread) = threads::existing()
         && thread.depth != 0
         && thread.nesting(cookie.process, registers(ctx).sp) == Nesting::Inner
     {
@@ -111,7 +114,7 @@ fn count_unmatched(function: u32) {
 pub fn note_caller(ctx: &ProbeContext) -> Option<()> {
     open_process(ctx.as_ptr())?;
     let regs = registers(ctx);
-    thread::current()?.note_caller(Registers {
+    threads::current()?.note_caller(Registers {
         ip: read_word(regs.sp),
         sp: regs.sp.wrapping_add(8),
         bp: regs.bp,

@@ -32,7 +32,8 @@ use crate::{
     live,
     maps::{PYTHON_OBJECT_INTERVAL, PYTHON_POOLS},
     stack::{stack_of_kind, totals},
-    state::thread::{self, OpenObjectCall, Registers, ThreadState},
+    state::thread::{OpenObjectCall, Registers, ThreadState},
+    threads,
 };
 
 /// What an allocation or a free adds to the totals of its stack.
@@ -46,7 +47,7 @@ struct Weight {
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
-    let thread = thread::current()?;
+    let thread = threads::current()?;
     let sp = registers(ctx).sp;
     if thread.is_in_object_call(cookie.process, sp) {
         return None;
@@ -60,7 +61,7 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
 #[inline(always)]
 pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
-    let thread = thread::existing()?;
+    let thread = threads::existing()?;
     let regs = returned(ctx);
     let call = thread.object;
     // An inner call's frame lies below. One that lies above has left this one behind.
@@ -90,7 +91,7 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
         return None;
     }
     let cookie = open_process(ctx.as_ptr())?;
-    if let Some(thread) = thread::existing()
+    if let Some(thread) = threads::existing()
         && thread.is_in_object_call(cookie.process, registers(ctx).sp)
     {
         return None;
@@ -109,7 +110,7 @@ pub fn new_pool(ctx: &RetProbeContext) -> Option<()> {
     }
     let bytes = *PYTHON_POOLS.get(u32::from(cookie.process))?;
     let pool = regs.rax & !bytes.wrapping_sub(1);
-    let thread = thread::current()?;
+    let thread = threads::current()?;
     let caller = walk_start(regs);
     let (stack, totals) = known_stack(thread, cookie.process, caller, StackKind::PythonPools)?;
     let weight = Weight { bytes, objects: 1 };

@@ -32,7 +32,8 @@ use crate::{
     maps::{EVENTS, PROCESSES, THREADS},
     requests,
     stack::{native, stack_at},
-    state::thread::{self, OpenSyscall, ThreadState},
+    state::thread::{OpenSyscall, ThreadState},
+    threads,
 };
 
 /// Of the tracepoint `sched:sched_process_exec` (include/trace/events/sched.h): the id that the thread had before.
@@ -55,7 +56,7 @@ const SIGSTOP: u32 = 19;
 #[inline(always)]
 pub fn enter_mmap(ctx: &TracePointContext) -> Option<()> {
     target()?;
-    thread::current()?.syscall = OpenSyscall {
+    threads::current()?.syscall = OpenSyscall {
         address: argument(ctx, 0),
         length: argument(ctx, 1),
         flags: argument(ctx, 2) << 32 | argument(ctx, 3) & 0xffff_ffff,
@@ -67,7 +68,7 @@ pub fn enter_mmap(ctx: &TracePointContext) -> Option<()> {
 #[inline(always)]
 pub fn leave_mmap(ctx: &TracePointContext) -> Option<()> {
     let (slot, process) = target()?;
-    let thread = thread::existing()?;
+    let thread = threads::existing()?;
     let OpenSyscall { length, flags, .. } = thread.syscall;
     let address = result(ctx)?;
     let anonymous = flags & MAP_ANONYMOUS != 0;
@@ -125,7 +126,7 @@ pub fn leave_munmap(ctx: &TracePointContext) -> Option<()> {
 #[inline(always)]
 pub fn enter_mremap(ctx: &TracePointContext) -> Option<()> {
     let slot = open_target()?;
-    thread::current()?.syscall = OpenSyscall {
+    threads::current()?.syscall = OpenSyscall {
         address: argument(ctx, 0),
         length: argument(ctx, 2),
         flags: 0,
@@ -146,7 +147,7 @@ pub fn leave_mremap(ctx: &TracePointContext) -> Option<()> {
         restore_range(slot);
         return None;
     };
-    let thread = thread::existing()?;
+    let thread = threads::existing()?;
     let length = thread.syscall.length;
     send_with_stack(
         thread,
@@ -167,7 +168,7 @@ pub fn leave_shmat(ctx: &TracePointContext) -> Option<()> {
     let slot = open_target()?;
     let address = result(ctx)?;
     send_with_stack(
-        thread::current()?,
+        threads::current()?,
         Event {
             kind: EventKind::SegmentAttached as u32,
             process: slot,
@@ -198,7 +199,7 @@ pub fn leave_brk(ctx: &TracePointContext) -> Option<()> {
     let slot = open_target()?;
     let address = result(ctx)?;
     send_with_stack(
-        thread::current()?,
+        threads::current()?,
         Event {
             kind: EventKind::BreakMoved as u32,
             process: slot,
@@ -240,7 +241,7 @@ pub fn thread_exited() {
 #[inline(always)]
 fn forget_thread(tid: u32) {
     // Most threads of the host are not followed and have no entry.
-    if let Some(thread) = thread::state_of(tid) {
+    if let Some(thread) = threads::state_of(tid) {
         requests::thread_exited(thread);
         let _ = THREADS.remove(tid);
     }

@@ -25,49 +25,16 @@ use crate::{
         LAST_PYTHON_CODE, PYTHON_CODE_KEYS, PYTHON_CODE_POINTERS, PYTHON_CODES, PYTHON_FREED,
         PYTHONS,
     },
-    requests::Entry,
+    state::{
+        request::Entry,
+        walk::{Mode, PythonWalk},
+    },
     verifier::element,
 };
 
 /// From this value of a frame's owner on, the frame is the interpreter's own (`FRAME_OWNED_BY_CSTACK`,
 /// Include/internal/pycore_frame.h of 3.12).
 const OWNED_BY_C_STACK: u8 = 3;
-
-/// Words that hold [`STATE_BYTES`]. A power of two.
-const STATE_WORDS: usize = 32;
-
-/// What a step is about to do.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Mode {
-    /// Native frames.
-    Native,
-    /// The Python frames of one call of the evaluation function.
-    Run,
-    /// All Python frames that are left: the native walk is over.
-    Rest,
-}
-
-/// The Python side of a walk under way.
-#[repr(C)]
-pub struct PythonWalk {
-    /// The frame that is next, AVMA; zero when there is none.
-    frame: u64,
-    /// Its beginning.
-    words: [u64; FRAME_BYTES / 8],
-    /// The beginning of the thread's `PyThreadState`.
-    state: [u64; STATE_WORDS],
-    /// Where that is, AVMA; zero when the thread has none.
-    state_at: u64,
-    /// Process slot.
-    process: u32,
-    /// Whether the process runs Python.
-    enabled: u32,
-    /// A [`Mode`].
-    mode: u32,
-    /// Not zero once the interpreter was seen at work and no frame was found.
-    missing: u32,
-}
 
 impl PythonWalk {
     /// Begins at the current frame of the current thread.
@@ -139,12 +106,6 @@ impl PythonWalk {
         Some(())
     }
 
-    /// Whether the thread runs Python; `begin` first.
-    #[inline(always)]
-    pub const fn is_thread(&self) -> bool {
-        self.state_at != 0
-    }
-
     /// The context of `contextvars` that the thread is in, if it runs Python; `begin` first.
     #[inline(always)]
     pub fn context(&mut self) -> Option<Entry> {
@@ -162,12 +123,6 @@ impl PythonWalk {
     #[inline(always)]
     fn state_word(&mut self, offset: u32) -> u64 {
         *element(&mut self.state, offset as usize / 8)
-    }
-
-    /// Whether the next step is a Python frame's.
-    #[inline(always)]
-    pub fn is_next(&self) -> bool {
-        self.mode != Mode::Native as u32
     }
 
     /// The native walk is at `pc`, AVMA: if that runs Python's bytecode, its frames are next.
@@ -210,12 +165,6 @@ impl PythonWalk {
         Some(self.python_frame(layout))
     }
 
-    /// Whether the process runs Python; `begin` first.
-    #[inline(always)]
-    pub fn is_enabled(&self) -> bool {
-        self.enabled != 0
-    }
-
     /// Counts what the walk has missed.
     #[inline(always)]
     pub fn count_what_is_missing(&self) {
@@ -250,12 +199,6 @@ impl PythonWalk {
             self.mode = Mode::Native as u32;
         }
         frame
-    }
-
-    /// Whether any frame is left for the rest of the walk.
-    #[inline(always)]
-    pub fn is_over(&self) -> bool {
-        self.mode == Mode::Rest as u32 && self.frame == 0
     }
 
     #[inline(always)]

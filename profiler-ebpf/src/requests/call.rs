@@ -24,34 +24,18 @@ use crate::{
         probe::{self, registers},
         process::{open_process, trampoline},
     },
-    state::thread::{self, Registers, ThreadState},
+    state::{
+        request::{ANYWHERE, WindowCall},
+        thread::{Registers, ThreadState},
+    },
+    threads,
 };
-
-/// Stands for the stack pointer where a window has nothing to do with the stack.
-const ANYWHERE: u64 = u64::MAX;
-
-/// The window that a thread's own code has open.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct WindowCall {
-    /// Stack pointer at entry: where the return address lies, AVMA. [`ANYWHERE`] between static probes;
-    /// zero when no window is open.
-    sp: u64,
-    /// The return address as it was at entry, AVMA.
-    caller: u64,
-    /// The window.
-    window: u32,
-    /// The one that the thread was bound to before.
-    outer: u32,
-    /// Whether the kernel has put its trampoline in the place of the return address.
-    has_return_probe: u64,
-}
 
 /// A function was entered, each call of which is a window.
 #[inline(always)]
 pub fn entered(ctx: &ProbeContext, has_return_probe: bool) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
-    let thread = thread::current()?;
+    let thread = threads::current()?;
     let sp = registers(ctx).sp;
     if thread.call.sp != 0 {
         if sp <= thread.call.sp && is_under_way(&thread.call, cookie.process, sp) {
@@ -67,14 +51,14 @@ pub fn entered(ctx: &ProbeContext, has_return_probe: bool) -> Option<()> {
 pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     let sp = probe::returned(ctx).rsp.wrapping_sub(8);
     open_process(ctx.as_ptr())?;
-    left(thread::existing()?, sp)
+    left(threads::existing()?, sp)
 }
 
 /// It is about to, by this instruction.
 #[inline(always)]
 pub fn returns(ctx: &ProbeContext) -> Option<()> {
     open_process(ctx.as_ptr())?;
-    let thread = thread::existing()?;
+    let thread = threads::existing()?;
     left(thread, registers(ctx).sp)
 }
 
@@ -91,7 +75,7 @@ fn left(thread: &mut ThreadState, sp: u64) -> Option<()> {
 #[inline(always)]
 pub fn opened(ctx: &ProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
-    let thread = thread::current()?;
+    let thread = threads::current()?;
     if thread.call.sp != 0 {
         let sp = registers(ctx).sp;
         let is_call = thread.call.sp != ANYWHERE;
@@ -107,7 +91,7 @@ pub fn opened(ctx: &ProbeContext) -> Option<()> {
 #[inline(always)]
 pub fn closed(ctx: &ProbeContext) -> Option<()> {
     open_process(ctx.as_ptr())?;
-    let thread = thread::existing()?;
+    let thread = threads::existing()?;
     if thread.call.sp == ANYWHERE {
         end(thread);
     }

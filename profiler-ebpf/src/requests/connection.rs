@@ -5,13 +5,13 @@ use residue_ebpf::abi::{
     counters::Counter,
     http::{self, Status},
     window::{
-        CONNECTION_WORDS, HEAD_BYTES, SPEAKS_HTTP2, SPEAKS_TLS, WINDOW_CHUNKS_ENDED,
-        WINDOW_NEXT_RESPONSE, WINDOW_RESET, WindowEventKind, WindowStage, WindowState,
+        HEAD_BYTES, SPEAKS_HTTP2, SPEAKS_TLS, WINDOW_CHUNKS_ENDED, WINDOW_NEXT_RESPONSE,
+        WINDOW_RESET, WindowEventKind, WindowStage, WindowState,
     },
 };
 
 use super::{
-    Moment, contexts,
+    contexts,
     lifecycle::{Beginning, advance, begin, close, hand_over, set, unset},
     now, open,
     send::{Begun, Fragment, send},
@@ -28,7 +28,8 @@ use crate::{
         task::current_tgid,
     },
     maps::{CONNECTIONS, PROCESS_WINDOWS},
-    state::thread::{self, ThreadState},
+    state::{connection::Connection, thread::ThreadState},
+    threads,
 };
 
 /// How a chunked body ends (RFC 9112, section 7.1), without trailers, as a little-endian word.
@@ -39,32 +40,6 @@ const BLANK_LINE: u64 = u32::from_le_bytes(*b"\r\n\r\n") as u64;
 
 /// An interim response that is sent alone is not longer than this, but for early hints.
 const LONGEST_INTERIM: u64 = 64;
-
-/// A socket on which a request was read, or began to be.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-pub struct Connection {
-    /// Its `struct file`: another one's descriptor may be the same.
-    file: u64,
-    /// Bytes that may begin a head, as a little-endian word.
-    begun: u64,
-    /// When the first of them was read.
-    begun_at: Moment,
-    /// How many bytes `begun` has; fewer than eight.
-    begun_len: u32,
-    /// The last window.
-    window: u32,
-    /// Bytes of the request's head that may still be sent to user space.
-    request_room: u32,
-    /// The same for the response.
-    response_room: u32,
-    /// Whether reading it waits for data.
-    blocks: u32,
-    /// Not zero once it speaks another protocol: whatever is read then begins no request.
-    upgraded: u32,
-}
-
-const _: () = assert!(size_of::<Connection>() == CONNECTION_WORDS * size_of::<u64>());
 
 /// Of the current process.
 #[inline(always)]
@@ -88,7 +63,7 @@ pub fn data_read(ctx: &TracePointContext) -> Option<()> {
     }
     let known_file = known.as_ref().map_or(0, |known| known.file);
     let socket = files::socket(transfer.descriptor, known_file)?;
-    let thread = thread::current()?;
+    let thread = threads::current()?;
     if tls::socket_read(thread, &socket, transfer.sp()) {
         return None;
     }
@@ -279,7 +254,7 @@ pub fn departed(key: u64, data: &Data) -> Option<()> {
 
 #[inline(always)]
 fn sent(connection: &mut Connection, window: &mut WindowState, data: &Data) -> Option<()> {
-    let thread = thread::current()?;
+    let thread = threads::current()?;
     let mut room = connection.response_room;
     // Short data is read whole, with its end: each time costs more than all the bytes.
     let fragment = Fragment::read(thread, Begun::default(), data, HEAD_BYTES as u64);
@@ -365,7 +340,7 @@ fn over(window: u32) -> Option<()> {
     let window = open(window)?;
     // What the thread cleans up behind the connection is the request's as well.
     if !finish_later(window) {
-        close(thread::current()?, window, now());
+        close(threads::current()?, window, now());
     }
     Some(())
 }
@@ -393,29 +368,4 @@ fn new_connection(key: u64, file: u64) -> Option<&'static mut Connection> {
         return None;
     }
     connection(key)
-}
-
-impl Connection {
-    #[inline(always)]
-    fn on(file: u64) -> Self {
-        Self {
-            file,
-            ..Self::default()
-        }
-    }
-
-    /// What is known of this `struct file`: nothing, if it was another one's.
-    #[inline(always)]
-    fn now_on(&'static mut self, file: u64) -> &'static mut Self {
-        if self.file != file {
-            *self = Self::on(file);
-        }
-        self
-    }
-
-    /// Whether reading it has waited for data, when it was last told.
-    #[inline(always)]
-    pub const fn blocks(&self) -> bool {
-        self.blocks != 0
-    }
 }

@@ -36,51 +36,15 @@ use crate::{
         process::{cookie, open_process},
     },
     maps::{CONTEXTS, PYTHONS},
-    state::thread::{self, ThreadState},
+    state::{
+        request::{Entry, Owner, Stay},
+        thread::ThreadState,
+    },
+    threads,
 };
 
 /// The key of a context: which process, which address.
 use residue_ebpf::abi::heap::live_key as context_key;
-
-/// One stay of a thread in a context.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub struct Entry {
-    /// The thread's `PyThreadState`, AVMA.
-    pub state: u64,
-    /// The context, AVMA; zero where it is in none.
-    pub context: u64,
-    /// How often the thread has entered or left one.
-    pub switches: u64,
-}
-
-/// Whom a context belongs to.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Owner {
-    /// The window or the number of a task, which may be over; zero if there is none.
-    window: u32,
-    /// Not zero if it is a task's.
-    is_task: u32,
-}
-
-/// What is known of a stay.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Stay {
-    entry: Entry,
-    window: u32,
-    /// Not zero if the rest means anything.
-    known: u32,
-}
-
-impl Stay {
-    /// Whether there was one.
-    #[inline(always)]
-    pub const fn is_known(&self) -> bool {
-        self.known != 0
-    }
-}
 
 /// The open window that the current thread works on by its context, or the number of a task whose window
 /// is not known yet; zero if it is in no context that belongs to either. The thread's walk must have begun.
@@ -219,7 +183,7 @@ pub fn made(ctx: &RetProbeContext) -> Option<()> {
     if regs.rax == 0 {
         return None;
     }
-    let thread = thread::current()?;
+    let thread = threads::current()?;
     thread.walk.python.begin(cookie.process, &mut thread.fsbase);
     let mut window = match works_for(thread, cookie.process) {
         0 => live(thread.item.owner),

@@ -22,45 +22,12 @@ use crate::{
     counters::count,
     kernel::{memory::read_word, process::open_process},
     maps::{ITEMS, PROCESS_WINDOWS},
-    state::thread,
+    state::request::{CONTESTED, Item, NOBODYS, Queued},
+    threads,
 };
 
 /// The key of an item: which process, which address.
 use residue_ebpf::abi::heap::live_key as item_key;
-
-/// The owner of what was put in by several who do not work for the same window. No task has this number.
-const CONTESTED: u32 = AMBIGUOUS;
-
-/// The owner of what a thread has put in that has work of its own. No task has this number, either.
-const NOBODYS: u32 = AMBIGUOUS - 1;
-
-/// An object that is in queues.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Queued {
-    /// The window or task of whoever put it in, zero if that is not known; [`NOBODYS`] or [`CONTESTED`].
-    owner: u32,
-    /// How often it is in.
-    times: u32,
-}
-
-/// What a thread has taken out of a queue.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Item {
-    /// The window or task of whoever put it in; zero if that is not known; [`NOBODYS`] or [`CONTESTED`].
-    pub owner: u32,
-    /// Not zero if it is known who put it in.
-    pub is_known: u32,
-}
-
-impl Item {
-    /// Whether it may be of one of several windows.
-    #[inline(always)]
-    pub const fn is_contested(&self) -> bool {
-        self.owner == CONTESTED
-    }
-}
 
 /// A thread puts an item into a queue: `put(self, args, …)`, of which the first argument is the item however it
 /// is passed (`METH_FASTCALL`, Include/cpython/methodobject.h).
@@ -68,7 +35,7 @@ impl Item {
 pub fn item_put(ctx: &ProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
     let item = read_word(ctx.arg(1)?);
-    let thread = thread::current()?;
+    let thread = threads::current()?;
     thread.walk.python.begin(cookie.process, &mut thread.fsbase);
     let owner = match works_for(thread, cookie.process) {
         0 if thread.item.is_contested() => CONTESTED,
@@ -108,7 +75,7 @@ pub fn item_taken(ctx: *mut c_void, regs: *mut pt_regs) -> Option<()> {
     let cookie = open_process(ctx)?;
     // SAFETY: a probe's context is the thread's pt_regs.
     let item = unsafe { (*regs).rax };
-    let thread = thread::current()?;
+    let thread = threads::current()?;
     let key = item_key(cookie.process, item);
     let queued = queued(key);
     match queued {

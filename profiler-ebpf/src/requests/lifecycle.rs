@@ -10,7 +10,7 @@ use residue_ebpf::abi::{
 };
 
 use super::{
-    Moment, at, call, now,
+    at, call, now,
     send::{Fragment, send},
 };
 use crate::{
@@ -21,7 +21,8 @@ use crate::{
         syscall::{argument, number, saved_registers},
     },
     maps::{LAST_WINDOW, PROCESS_WINDOWS},
-    state::thread::{self, ThreadState},
+    state::{connection::Moment, thread::ThreadState},
+    threads,
 };
 
 /// How many places are tried for a new window: nearly all are free. And how often a window is handed over, while
@@ -273,7 +274,7 @@ pub fn task_ends(window: u32) {
         let before = unsafe { atomic::fetch_add(&raw mut state.tasks, u64::MAX) };
         if before == 1
             && state.stage() == WindowStage::Finished as u32
-            && let Some(thread) = thread::current()
+            && let Some(thread) = threads::current()
         {
             close(thread, state, now());
         }
@@ -302,7 +303,7 @@ pub fn thread_exited(thread: &mut ThreadState) {
 /// for anything else, such as a database, within one.
 #[inline(always)]
 pub fn thread_waits(ctx: &TracePointContext) -> Option<()> {
-    let thread = thread::existing()?;
+    let thread = threads::existing()?;
     let number = number(ctx);
     let wait = u64::from(number) << 32 | u64::from(waits_for(ctx, number));
     let accepts = number == nr::ACCEPT || number == nr::ACCEPT4;
@@ -328,7 +329,7 @@ pub fn thread_waited(ctx: &TracePointContext) -> Option<()> {
         return None;
     }
     open_target()?;
-    thread::current()?.has_own_work = 1;
+    threads::current()?.has_own_work = 1;
     Some(())
 }
 

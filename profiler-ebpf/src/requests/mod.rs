@@ -33,15 +33,17 @@ use crate::{
     atomic,
     kernel::task::resident_set,
     maps::{PROCESS_WINDOWS, WINDOWS},
-    state::thread::{Registers, ThreadState},
+    state::{
+        connection::Moment,
+        thread::{Registers, ThreadState},
+    },
 };
 
-pub use call::{WindowCall, closed, entered, opened, returned, returns};
-pub use connection::{Connection, data_read, data_written, descriptor_closes};
-pub use contexts::{Entry, Owner, Stay, freed as context_freed, made as context_made};
-pub use items::{Item, Queued, item_put, item_taken};
+pub use call::{closed, entered, opened, returned, returns};
+pub use connection::{data_read, data_written, descriptor_closes};
+pub use contexts::{freed as context_freed, made as context_made};
+pub use items::{item_put, item_taken};
 pub use lifecycle::{thread_exited, thread_waited, thread_waits};
-pub use tls::TlsCall;
 
 /// The window of what a thread has just allocated for `caller`, or the number of the task for which it was:
 /// `size` bytes.
@@ -156,16 +158,6 @@ fn unbound(process: u16, window: u32) -> Option<&'static mut Amounts> {
         BACKGROUND => &mut process.background,
         _ => &mut process.ambiguous,
     })
-}
-
-/// A point in a process's life.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-pub struct Moment {
-    /// Nanoseconds of the monotonic clock.
-    ns: u64,
-    /// The resident set, bytes; zero if it is not known.
-    rss: u64,
 }
 
 #[inline(always)]

@@ -9,11 +9,11 @@ use residue_ebpf::abi::{
     },
 };
 
-use super::{Moment, transfer::Data};
+use super::transfer::Data;
 use crate::{
     counters::count,
     maps::{PROCESS_WINDOWS, WINDOW_EVENTS},
-    state::thread::ThreadState,
+    state::{connection::Moment, thread::ThreadState},
     verifier::{element, masked},
 };
 

@@ -20,36 +20,19 @@ use crate::{
         probe::{self, registers},
         process::open_process,
     },
-    state::thread::{self, ThreadState},
+    state::{
+        request::{READ_AT_ONCE, READ_BLOCKING, TlsCall},
+        thread::ThreadState,
+    },
+    threads,
 };
-
-/// A read or write under way in a thread.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct TlsCall {
-    /// Stack pointer at entry, AVMA; zero when none is.
-    sp: u64,
-    /// The `SSL`, AVMA.
-    ssl: u64,
-    /// The data, AVMA.
-    data: u64,
-    /// Where the function writes how many bytes it were, AVMA; zero where it returns that.
-    count: u64,
-    /// Whether a socket was read meanwhile, and how: a `READ_…`.
-    read: u64,
-}
-
-/// A socket was read that does not block.
-const READ_AT_ONCE: u64 = 1;
-/// A socket was read that blocks.
-const READ_BLOCKING: u64 = 2;
 
 /// A function is entered that reads or writes; `count` is the number of the argument that says where it
 /// writes how much it was, if it does.
 #[inline(always)]
 pub fn entered(ctx: &ProbeContext, count: Option<usize>) -> Option<()> {
     open_process(ctx.as_ptr())?;
-    let thread = thread::current()?;
+    let thread = threads::current()?;
     thread.tls = TlsCall {
         sp: registers(ctx).sp,
         ssl: ctx.arg(0)?,
@@ -107,7 +90,7 @@ pub fn written(ctx: &RetProbeContext) -> Option<()> {
 #[inline(always)]
 fn returned(ctx: &RetProbeContext) -> Option<(&'static mut ThreadState, u16, TlsCall, Data)> {
     let cookie = open_process(ctx.as_ptr())?;
-    let thread = thread::existing()?;
+    let thread = threads::existing()?;
     let call = thread.tls;
     thread.tls.sp = 0;
     let regs = probe::returned(ctx);

@@ -19,7 +19,6 @@ use residue_ebpf::abi::{
 };
 
 use super::{
-    read_ahead::StackWindow,
     return_probe::original_return_address,
     table::{mapping_at, rule_at},
 };
@@ -27,8 +26,10 @@ use crate::{
     counters::{count, count_number},
     kernel::memory::read_word,
     maps::{CODE_LISTS, CODE_MAPPINGS, FRAME_POINTERS_ONLY, HAS_LOOP, OBJECTS, RULES},
-    python::PythonWalk,
-    state::thread::{Registers, ThreadState},
+    state::{
+        thread::{Registers, ThreadState},
+        walk::Walk,
+    },
     verifier::element,
 };
 
@@ -47,29 +48,6 @@ mod sigcontext {
     pub const RBP: u64 = 80;
     pub const RSP: u64 = 120;
     pub const RIP: u64 = 128;
-}
-
-/// A walk under way.
-#[repr(C)]
-pub struct Walk {
-    /// The frame that is next. The address is a return address, or one behind the instruction.
-    at: Registers,
-    /// The mapping of the last frame.
-    code: CodeMapping,
-    /// The object of the last frame.
-    object: ObjectState,
-    /// Of the frames so far.
-    hash: u64,
-    /// Frames so far.
-    walked: u32,
-    /// A [`WalkEnd`].
-    end: u32,
-    /// Not zero when the last step relied on a frame pointer that no table vouches for.
-    guessed: u32,
-    /// Not zero when any step did.
-    ever_guessed: u32,
-    window: StackWindow,
-    pub python: PythonWalk,
 }
 
 /// What a walk's steps share.
@@ -107,7 +85,7 @@ fn take_walk(start: Registers, process: u16, thread: &mut ThreadState, steps: u3
     walk.end = WalkEnd::TooDeep as u32;
     walk.guessed = 0;
     walk.ever_guessed = 0;
-    walk.window.clear();
+    walk.ahead.clear();
     walk.python.begin(process, &mut thread.fsbase);
     let list = code_list(process);
     let mut context = Context { thread, list };
@@ -395,7 +373,7 @@ impl Walk {
 
     #[inline(always)]
     fn word(&mut self, address: u64) -> Option<u64> {
-        match self.window.word(address) {
+        match self.ahead.word(address) {
             None => {
                 self.end = WalkEnd::Unreadable as u32;
                 None

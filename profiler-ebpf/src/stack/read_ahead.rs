@@ -4,32 +4,24 @@
 
 use aya_ebpf::helpers::bpf_probe_read_user_buf;
 
-use crate::verifier::element;
+use crate::{
+    state::walk::{AHEAD_WORDS, ReadAhead},
+    verifier::element,
+};
 
-/// Words in a window. A power of two.
-const WORDS: usize = 128;
-
-/// See the module documentation.
-#[repr(C)]
-pub struct StackWindow {
-    /// Where it was read, AVMA; zero when it holds nothing.
-    start: u64,
-    words: [u64; WORDS],
-}
-
-impl StackWindow {
+impl ReadAhead {
     /// Forgets what was read.
     #[inline(always)]
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.start = 0;
     }
 
     /// The word at `address`, AVMA, which must be a multiple of 8. Addresses that are asked for in
     /// ascending order are read once.
     #[inline(always)]
-    pub fn word(&mut self, address: u64) -> Option<u64> {
+    pub(super) fn word(&mut self, address: u64) -> Option<u64> {
         let mut index = (address.wrapping_sub(self.start) / 8) as usize;
-        if self.start == 0 || index >= WORDS {
+        if self.start == 0 || index >= AHEAD_WORDS {
             self.read(address)?;
             index = 0;
         }
@@ -40,7 +32,7 @@ impl StackWindow {
     fn read(&mut self, start: u64) -> Option<()> {
         // SAFETY: the words are plain bytes; the slice covers them.
         let bytes = unsafe {
-            core::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast::<u8>(), 8 * WORDS)
+            core::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast::<u8>(), 8 * AHEAD_WORDS)
         };
         // SAFETY: the helper checks the address.
         if unsafe { bpf_probe_read_user_buf(start as *const u8, bytes) }.is_ok() {
