@@ -36,6 +36,7 @@ use crate::{
         process::{cookie, open_process},
     },
     maps::{CONTEXTS, PYTHONS},
+    python,
     state::{
         request::{Entry, Owner, Stay},
         thread::ThreadState,
@@ -60,7 +61,7 @@ pub fn works_for(thread: &mut ThreadState, process: u16) -> u32 {
 /// Whom the current context belongs to, whether or not that is over.
 #[inline(always)]
 fn last_window(thread: &mut ThreadState, process: u16) -> u32 {
-    let Some(entry) = thread.walk.python.context() else {
+    let Some(entry) = python::context(thread) else {
         return 0;
     };
     let stay = &thread.stay;
@@ -118,8 +119,8 @@ pub fn data_arrived(thread: &mut ThreadState, process: u16, arrived_for: u32) ->
         // No event loop: a client in a thread of its own.
         return None;
     }
-    thread.walk.python.begin(process, &mut thread.fsbase);
-    let entry = thread.walk.python.context()?;
+    python::begin(thread, process);
+    let entry = python::context(thread)?;
     if let Some(owner) = owner(process, entry.context) {
         if owner.is_task != 0 {
             // It reads by itself, for its own purposes.
@@ -142,8 +143,8 @@ pub fn data_arrived(thread: &mut ThreadState, process: u16, arrived_for: u32) ->
 /// works for this one from here on.
 #[inline(always)]
 pub fn answered(thread: &mut ThreadState, process: u16, window: u32) -> Option<()> {
-    thread.walk.python.begin(process, &mut thread.fsbase);
-    let entry = thread.walk.python.context()?;
+    python::begin(thread, process);
+    let entry = python::context(thread)?;
     let owner = owner(process, entry.context)?;
     let works_for = works_for(thread, process);
     if owner.is_task == 0 || works_for == window {
@@ -184,7 +185,7 @@ pub fn made(ctx: &RetProbeContext) -> Option<()> {
         return None;
     }
     let thread = threads::current()?;
-    thread.walk.python.begin(cookie.process, &mut thread.fsbase);
+    python::begin(thread, cookie.process);
     let mut window = match works_for(thread, cookie.process) {
         0 => live(thread.item.owner),
         window => window,

@@ -22,6 +22,7 @@ use crate::{
     counters::count,
     kernel::{memory::read_word, process::open_process},
     maps::{ITEMS, PROCESS_WINDOWS},
+    python,
     state::request::{CONTESTED, Item, NOBODYS, Queued},
     threads,
 };
@@ -36,7 +37,7 @@ pub fn item_put(ctx: &ProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
     let item = read_word(ctx.arg(1)?);
     let thread = threads::current()?;
-    thread.walk.python.begin(cookie.process, &mut thread.fsbase);
+    python::begin(thread, cookie.process);
     let owner = match works_for(thread, cookie.process) {
         0 if thread.item.is_contested() => CONTESTED,
         // It hands on work of its own. Of other threads that work for no window, nobody knows.

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     atomic,
     maps::{STACK_POLICY, SUSPECTS},
+    python,
     state::thread::{Registers, ThreadState},
     verifier::element,
 };
@@ -86,7 +87,7 @@ fn context_at(
     function: u32,
     caller: Registers,
 ) -> Option<u32> {
-    thread.walk.python.begin(process, &mut thread.fsbase);
+    python::begin(thread, process);
     let is_python = thread.walk.python.is_enabled();
     let place = if is_python {
         python_place(thread, process, caller.ip)
@@ -116,7 +117,7 @@ fn python_place(thread: &mut ThreadState, process: u16, ip: u64) -> u64 {
     let ThreadState { walk, stack, .. } = thread;
     let mut frame = 0;
     stack.walked = 1;
-    if let Some(running) = walk.python.running() {
+    if let Some(running) = python::running(&mut walk.python) {
         frame = running.to_raw().to_bits();
         *element(&mut stack.frames, 1) = frame;
         stack.walked = 2;

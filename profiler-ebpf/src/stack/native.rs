@@ -26,6 +26,7 @@ use crate::{
     counters::{count, count_number},
     kernel::memory::read_word,
     maps::{CODE_LISTS, CODE_MAPPINGS, FRAME_POINTERS_ONLY, HAS_LOOP, OBJECTS, RULES},
+    python,
     state::{
         thread::{Registers, ThreadState},
         walk::Walk,
@@ -86,7 +87,7 @@ fn take_walk(start: Registers, process: u16, thread: &mut ThreadState, steps: u3
     walk.guessed = 0;
     walk.ever_guessed = 0;
     walk.ahead.clear();
-    walk.python.begin(process, &mut thread.fsbase);
+    python::begin(thread, process);
     let list = code_list(process);
     let mut context = Context { thread, list };
     take_steps(&mut context, steps);
@@ -173,7 +174,7 @@ fn count_what_is_missing(walk: &Walk) {
     if walk.ever_guessed != 0 {
         count(Counter::StacksByFramePointer, 1);
     }
-    walk.python.count_what_is_missing();
+    python::count_what_is_missing(&walk.python);
 }
 
 /// One counter an end, in the same order.
@@ -188,12 +189,12 @@ fn count_end(end: u32) {
 fn step(context: &mut Context<'_>) -> Option<()> {
     let ThreadState { walk, stack, .. } = &mut *context.thread;
     if walk.python.is_next() {
-        if let Some(frame) = walk.python.step() {
+        if let Some(frame) = python::step(&mut walk.python) {
             walk.enter_frame(frame.to_raw().to_bits(), &mut stack.frames);
         }
         return (!walk.python.is_over()).then_some(());
     }
-    if native_step(context).is_some() || context.thread.walk.python.take_rest() {
+    if native_step(context).is_some() || python::take_rest(&mut context.thread.walk.python) {
         return Some(());
     }
     None
@@ -214,7 +215,7 @@ fn native_step(context: &mut Context<'_>) -> Option<()> {
         offset: offset + 1,
     };
     walk.enter_frame(frame.to_bits(), &mut stack.frames);
-    walk.python.pass(pc);
+    python::pass(&mut walk.python, pc);
     let rule = walk.rule(offset)?;
     walk.follow(&rule, pc)
 }
