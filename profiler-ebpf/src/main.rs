@@ -10,11 +10,12 @@
 mod atomic;
 mod cost;
 mod counters;
-mod descendants;
+mod events;
 mod heap;
 mod kernel;
 mod live;
 mod maps;
+mod process;
 mod python;
 mod requests;
 mod stack;
@@ -36,12 +37,12 @@ macro_rules! call_programs {
     ($($shape:ident: $enter:ident, $leave:ident;)+) => {$(
         #[uprobe]
         pub fn $enter(ctx: ProbeContext) -> u32 {
-            measured(ctx.as_ptr(), Hit::Entry, || heap::enter(&ctx, CallShape::$shape))
+            measured(ctx.as_ptr(), Hit::Entry, || heap::calls::enter(&ctx, CallShape::$shape))
         }
 
         #[uretprobe]
         pub fn $leave(ctx: RetProbeContext) -> u32 {
-            measured(ctx.as_ptr(), Hit::Return, || heap::leave(&ctx, CallShape::$shape))
+            measured(ctx.as_ptr(), Hit::Return, || heap::calls::leave(&ctx, CallShape::$shape))
         }
     )+};
 }
@@ -59,7 +60,7 @@ call_programs! {
 
 #[uprobe]
 pub fn enter_free(ctx: ProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::Entry, || heap::free(&ctx))
+    measured(ctx.as_ptr(), Hit::Entry, || heap::calls::free(&ctx))
 }
 
 #[uprobe]
@@ -69,7 +70,7 @@ pub fn note_caller(ctx: ProbeContext) -> u32 {
 
 #[uprobe]
 pub fn python_code_freed(ctx: ProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::Entry, || heap::python_code_freed(&ctx))
+    measured(ctx.as_ptr(), Hit::Entry, || python::code_freed(&ctx))
 }
 
 macro_rules! python_call_programs {
@@ -242,21 +243,21 @@ pub fn thread_waited(ctx: TracePointContext) -> u32 {
 
 #[tracepoint]
 pub fn process_executed(ctx: TracePointContext) -> u32 {
-    let _ = heap::ranges::executed(&ctx);
+    let _ = process::executed(&ctx);
     0
 }
 
 /// Behind fork, vfork and clone.
 #[tracepoint]
 pub fn task_created(ctx: TracePointContext) -> u32 {
-    let _ = descendants::created(&ctx);
+    let _ = process::descendants::created(&ctx);
     0
 }
 
 #[tracepoint]
 pub fn thread_exited(_: TracePointContext) -> u32 {
-    heap::ranges::thread_exited();
-    descendants::exited();
+    process::thread_exited();
+    process::descendants::exited();
     0
 }
 

@@ -2,21 +2,18 @@
 
 use residue_ebpf::abi::counters::Counter;
 
-use super::restore;
+use super::blocks::restore;
 use crate::{
     counters::count,
     kernel::{memory::read_word, process::trampoline},
     maps::FUNCTIONS,
-    state::thread::{CALL_COUNTS, CALL_HOLDS, MAX_OPEN_CALLS, OpenCall, Registers, ThreadState},
+    state::thread::{CALL_COUNTS, CALL_HOLDS, MAX_OPEN_CALLS, OpenCall, ThreadState},
     verifier::element,
 };
 
 /// How far below an open call's frame an allocator's inner call is looked for, bytes. Allocators
 /// keep small frames; what lies deeper is not their own call.
 const MAX_ALLOCATOR_FRAME: u64 = 16 << 10;
-
-/// How far below its caller a function that wraps a syscall can make it, bytes.
-const MAX_WRAPPER_FRAME: u64 = 512;
 
 /// Where a new call stands to those that are open.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,26 +86,6 @@ impl ThreadState {
             self.object.sp = 0;
         }
         returns && inside
-    }
-
-    /// Notes who is about to map memory.
-    #[inline(always)]
-    pub(super) fn note_caller(&mut self, caller: Registers) {
-        self.noted_caller = caller;
-        self.noted = 1;
-    }
-
-    /// The noted caller, if code at the stack pointer `sp` runs just below it: its frame still
-    /// holds the return address. A note serves once.
-    #[inline(always)]
-    pub(super) fn take_noted_caller(&mut self, sp: u64) -> Option<Registers> {
-        if self.noted == 0 {
-            return None;
-        }
-        self.noted = 0;
-        let caller = self.noted_caller;
-        let is_near = caller.sp.wrapping_sub(sp) <= MAX_WRAPPER_FRAME;
-        (is_near && read_word(caller.sp.wrapping_sub(8)) == caller.ip).then_some(caller)
     }
 
     /// Opens a call. When too many are open, the outermost gives way: allocators nest two or three

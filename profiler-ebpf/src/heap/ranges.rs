@@ -4,40 +4,31 @@
 //! *taken* before the kernel gives it up and *mapped* after the kernel has handed it out, so that
 //! events about one address are in the order in which they happened, whichever thread made them.
 
-use aya_ebpf::{
-    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::generated::bpf_send_signal,
-    programs::TracePointContext,
-};
-use aya_log_ebpf::info;
+use aya_ebpf::programs::TracePointContext;
 use residue_ebpf::abi::{
     UNKNOWN_STACK,
-    counters::Counter,
     event::{
         Event, EventKind, RANGE_BACKS_ALLOCATOR, RANGE_IS_FILE, RANGE_IS_MOVED, RANGE_IS_SHARED,
         RANGE_STAYS,
     },
-    heap::{PROCESS_LAUNCHING, PROCESS_OPEN, ProcessState},
+    heap::PROCESS_OPEN,
 };
 
+use super::noted_caller;
 use crate::{
-    counters::count,
+    events::send,
     kernel::{
         files::is_memory,
         probe::walk_start,
         process::{open_target, target},
-        syscall::{argument, field, result, saved_registers},
+        syscall::{argument, result, saved_registers},
         task::current_tid,
     },
-    maps::{EVENTS, PROCESSES, THREADS},
-    requests,
+    process::code_appeared,
     stack::{native, stack_at},
     state::thread::{OpenSyscall, ThreadState},
     threads,
 };
-
-/// Of the tracepoint `sched:sched_process_exec` (include/trace/events/sched.h): the id that the thread had before.
-const OLD_PID: usize = 16;
 
 /// asm-generic/mman-common.h
 const PROT_EXEC: u64 = 4;
@@ -49,8 +40,6 @@ const MAP_TYPE: u64 = 0x0f;
 const MAP_PRIVATE: u64 = 2;
 /// uapi/linux/mman.h
 const MREMAP_DONTUNMAP: u64 = 4;
-/// asm/signal.h
-const SIGSTOP: u32 = 19;
 
 /// mmap(address, length, protection, flags, …) begins.
 #[inline(always)]
@@ -209,57 +198,6 @@ pub fn leave_brk(ctx: &TracePointContext) -> Option<()> {
     )
 }
 
-/// A process replaced its program: what it had is gone, and the probes may sit in the new one.
-#[inline(always)]
-pub fn executed(ctx: &TracePointContext) -> Option<()> {
-    // Its open calls went with the old program. Whichever thread it was, it has the first one's id now.
-    forget_thread(field(ctx, OLD_PID));
-    let (slot, process) = target()?;
-    if process.flags & PROCESS_LAUNCHING != 0 {
-        code_appeared(slot, process);
-        return Some(());
-    }
-    info!(ctx, "pid {} replaced its program", process.tgid);
-    if let Some(state) = PROCESSES.get_ptr_mut(slot) {
-        // SAFETY: a map value; user space writes it only while no event of the process counts.
-        unsafe { (*state).flags = 0 };
-    }
-    send(&Event {
-        kind: EventKind::Executed as u32,
-        process: slot,
-        ..Event::default()
-    });
-    Some(())
-}
-
-/// A thread ended: its state goes, so that its id can be used again.
-#[inline(always)]
-pub fn thread_exited() {
-    forget_thread(current_tid());
-}
-
-#[inline(always)]
-fn forget_thread(tid: u32) {
-    // Most threads of the host are not followed and have no entry.
-    if let Some(thread) = threads::state_of(tid) {
-        requests::thread_exited(thread);
-        let _ = THREADS.remove(tid);
-    }
-}
-
-#[inline(always)]
-fn code_appeared(slot: u32, process: &ProcessState) {
-    if process.flags & PROCESS_LAUNCHING != 0 {
-        // SAFETY: a plain helper call. The process is our own child.
-        unsafe { bpf_send_signal(SIGSTOP) };
-    }
-    send(&Event {
-        kind: EventKind::CodeMapped as u32,
-        process: slot,
-        ..Event::default()
-    });
-}
-
 #[inline(always)]
 fn take_range(process: u32, address: u64, length: u64, flags: u32) {
     send(&Event {
@@ -291,7 +229,7 @@ fn send_with_stack(thread: &mut ThreadState, mut event: Event) -> Option<()> {
     if thread.depth != 0 && thread.is_in_allocator(slot, user.sp) {
         event.flags |= RANGE_BACKS_ALLOCATOR;
     }
-    let noted = thread.take_noted_caller(user.sp);
+    let noted = noted_caller::take(thread, user.sp);
     let start = match noted {
         Some(caller) if !native::has_rule(slot, user.ip) => caller,
         _ => user,
@@ -300,16 +238,4 @@ fn send_with_stack(thread: &mut ThreadState, mut event: Event) -> Option<()> {
     event.stack = stack_at(thread, slot, start, UNKNOWN_STACK).map_or(UNKNOWN_STACK, |(id, _)| id);
     send(&event);
     Some(())
-}
-
-/// Waking user space costs more than all else here, so only new code, which it must know soon, does.
-#[inline(always)]
-fn send(event: &Event) {
-    let wakeup = match event.kind == EventKind::CodeMapped as u32 {
-        true => BPF_RB_FORCE_WAKEUP,
-        false => BPF_RB_NO_WAKEUP,
-    };
-    if EVENTS.output::<Event>(event, u64::from(wakeup)).is_err() {
-        count(Counter::EventBufferFull, 1);
-    }
 }

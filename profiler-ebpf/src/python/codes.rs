@@ -1,8 +1,10 @@
 //! The ids of Python's code objects, and what names a code object that the interpreter frees.
 
 use aya_ebpf::{
+    EbpfContext as _,
     bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
     helpers::bpf_probe_read_user_buf,
+    programs::ProbeContext,
 };
 use residue_ebpf::abi::{
     counters::Counter,
@@ -12,7 +14,7 @@ use residue_ebpf::abi::{
 use crate::{
     atomic,
     counters::count,
-    kernel::memory::read_word,
+    kernel::{memory::read_word, process::cookie},
     maps::{LAST_PYTHON_CODE, PYTHON_CODE_KEYS, PYTHON_CODE_POINTERS, PYTHON_CODES, PYTHON_FREED},
 };
 
@@ -67,19 +69,20 @@ fn next_id(key: u64) -> u32 {
 
 /// The interpreter frees a code object, whose address may be another code object's from now on.
 #[inline(always)]
-pub fn freed(process: u16, code: u64) {
+pub fn freed(ctx: &ProbeContext) -> Option<()> {
+    let code = ctx.arg(0)?;
+    // Whether or not events of the process still count: user space may read names after it has closed the process.
+    let process = cookie(ctx.as_ptr()).process;
     let key = code_key(process, code);
+    // Most code objects were never on a stack that was walked.
     // SAFETY: the value is copied at once.
-    let Some(&id) = (unsafe { PYTHON_CODES.get(key) }) else {
-        // Most code objects were never on a stack that was walked.
-        return;
-    };
+    let id = *unsafe { PYTHON_CODES.get(key) }?;
     // The record comes before the removal: whoever finds that the id was taken back also finds the code object among
     // those freed.
     if PYTHON_CODE_KEYS.get(id % CODE_KEYS) == Some(&key) {
         send_freed(id, process, code);
     }
-    let _ = PYTHON_CODES.remove(key);
+    PYTHON_CODES.remove(key).ok()
 }
 
 /// Sends what names a code object. If the ring is full, the code object has no name.
