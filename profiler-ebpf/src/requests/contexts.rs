@@ -1,16 +1,17 @@
 //! Which request window each context of Python's `contextvars` belongs to.
 //!
-//! An event loop runs each step of a task, and each callback, in a context, which it enters before and
-//! leaves behind it; a task has one of its own. So the window of an allocation is that of the context
-//! that its thread is in, which costs two words of the thread's state, read anyway.
+//! An event loop runs each step of a task, and each callback, in a context. The loop enters the context before the step
+//! and leaves the context behind the step; each task has a context of its own. So the window of an allocation is the
+//! window of the context that the thread is in. To find the context costs two words of the thread's state, which a walk
+//! reads anyway.
 //!
-//! A context belongs to the window that is worked on where it is made: a task to that of whoever made
-//! it, what it has run in another thread to its own. And what is worked on when data has arrived, until
-//! the thread leaves the context that it reads or is called in, is the connection's window, whatever
-//! the context belongs to: a callback's context is a copy too, of one that may be over.
+//! A context belongs to the window that is worked on where the context is made. So a task's context belongs to the window
+//! of the task's maker, and the context of a function that a task hands to another thread belongs to the task's window.
+//! When data has arrived, the thread works on the connection's window until the thread leaves the context in which it
+//! reads or is called, whatever window that context belongs to: a callback's context is a copy, too, and may be a copy of
+//! a context whose window is over.
 //!
-//! `context_ver`, which every entry and every exit increments, tells one entry of a context from all
-//! others.
+//! `context_ver`, which every entry and every exit increments, tells one entry of a context from all others.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -24,9 +25,9 @@ use residue_ebpf::abi::{
 };
 
 use super::{
-    is_any_unbound,
     lifecycle::{task_begins, task_ends},
-    live, open, tasks,
+    tasks::{self, live},
+    window::{is_any_unbound, open},
 };
 use crate::{
     counters::count,
@@ -44,11 +45,11 @@ use crate::{
     threads,
 };
 
-/// The key of a context: which process, which address.
+/// The key of a context has its process and its address.
 use residue_ebpf::abi::heap::live_key as context_key;
 
-/// The open window that the current thread works on by its context, or the number of a task whose window
-/// is not known yet; zero if it is in no context that belongs to either. The thread's walk must have begun.
+/// The open window that the current thread works for by its context, or the number of a task whose window is not known
+/// yet; zero if the thread is in no context that belongs to either. The thread's walk must have begun.
 #[inline(always)]
 pub fn works_for(thread: &mut ThreadState, process: u16) -> u32 {
     let window = live(last_window(thread, process));
@@ -58,7 +59,7 @@ pub fn works_for(thread: &mut ThreadState, process: u16) -> u32 {
     window
 }
 
-/// Whom the current context belongs to, whether or not that is over.
+/// The window or task that the current context belongs to, whether or not that window or task is over.
 #[inline(always)]
 fn last_window(thread: &mut ThreadState, process: u16) -> u32 {
     let Some(entry) = python::context(thread) else {
@@ -91,14 +92,14 @@ fn look_up(arrival: &Stay, process: u16, entry: &Entry) -> u32 {
     if owner.is_task == 0 || live(owner.window) != 0 || !is_any_unbound(process) {
         return owner.window;
     }
-    // It was there before, and what it does now may be for a request that it has yet to answer.
+    // The task was there before, and may work now for a request that the task has yet to answer.
     let window = tasks::begin(process, 0, true);
     own(process, entry.context, Owner { window, ..owner });
     window
 }
 
-/// Whether a thread is where it was when data arrived, or has entered a context from there, as a loop
-/// does that reads outside of any.
+/// Whether a thread is in the context in which it was when data arrived, or has entered another context from there, as a
+/// loop does that reads outside of any context.
 #[inline(always)]
 fn is_of_arrival(arrival: &Entry, entry: &Entry) -> bool {
     if arrival.state != entry.state {
@@ -111,23 +112,23 @@ fn is_of_arrival(arrival: &Entry, entry: &Entry) -> bool {
     }
 }
 
-/// Data has arrived on a socket that does not block. `arrived_for` is the window that is open on it;
-/// zero if it is none that requests are read on.
+/// Data has arrived on a socket that does not block. `arrived_for` is the window that is open on the socket; zero if the
+/// process reads no requests on the socket.
 #[inline(always)]
 pub fn data_arrived(thread: &mut ThreadState, process: u16, arrived_for: u32) -> Option<()> {
     if arrived_for == 0 && thread.arrival.known == 0 {
-        // No event loop: a client in a thread of its own.
+        // The thread runs no event loop. It is a client in a thread of its own.
         return None;
     }
     python::begin(thread, process);
     let entry = python::context(thread)?;
     if let Some(owner) = owner(process, entry.context) {
         if owner.is_task != 0 {
-            // It reads by itself, for its own purposes.
+            // The task reads by itself, for its own purposes.
             return None;
         }
-        // Between two arrivals it works for nobody: what it reads into is for a request that may not be
-        // there yet.
+        // Between two arrivals the context works for nobody: the memory into which it reads is for a request that may
+        // not be there yet.
         own(process, entry.context, Owner { window: 0, ..owner });
     }
     thread.stay.known = 0;
@@ -139,8 +140,8 @@ pub fn data_arrived(thread: &mut ThreadState, process: u16, arrived_for: u32) ->
     Some(())
 }
 
-/// The current thread answers the request of `window`: if it runs a task that works for no other, that
-/// works for this one from here on.
+/// The current thread answers the request of `window`. If the thread runs a task that works for no other window, the task
+/// works for this window from here on.
 #[inline(always)]
 pub fn answered(thread: &mut ThreadState, process: u16, window: u32) -> Option<()> {
     python::begin(thread, process);
@@ -213,8 +214,8 @@ pub fn made(ctx: &RetProbeContext) -> Option<()> {
     Some(())
 }
 
-/// The connection of a window has the next request: the task that has answered the first one, and was there before
-/// it, serves one after the other.
+/// The connection of a window has the next request. The task that has answered the first request, and was there before
+/// that request, serves one request after the other.
 #[inline(always)]
 pub fn answers_next(window: &mut WindowState) {
     let (context, process) = (window.answerer, window.process as u16);
@@ -237,11 +238,11 @@ const fn makes_tasks(layout: &PythonLayout, ip: u64) -> bool {
     ip > start && ip <= end
 }
 
-/// A context is about to be freed: its address may be another one's.
+/// The interpreter is about to free a context, whose address may be another context's from now on.
 #[inline(always)]
 pub fn freed(ctx: &ProbeContext) -> Option<()> {
     let context: u64 = ctx.arg(0)?;
-    // Whether or not the process still counts: the entry is there.
+    // Whether or not events of the process still count: the entry is there.
     forget(cookie(ctx.as_ptr()).process, context);
     Some(())
 }

@@ -1,11 +1,10 @@
-//! What Python's threads hand to each other through queues: whoever takes an item out of one works for the
-//! window of whoever put it in, until it comes back for the next.
+//! Objects that Python's threads hand to each other through queues. A thread that takes an object out of a queue works for
+//! the window of the thread that put the object in, until it comes back for the next object.
 //!
-//! `concurrent.futures` gives its threads their work through a `queue.SimpleQueue`, and so does
-//! `loop.run_in_executor`, which copies no context. An item is known by its address: from when it is put in
-//! until it is taken out, the queue holds it, so that the address is no other object's. One object may be in queues
-//! several times, though: while those who put it in do not work for the same window, nobody can tell whose is taken
-//! out.
+//! `concurrent.futures` gives its threads their work through a `queue.SimpleQueue`, and so does `loop.run_in_executor`,
+//! which copies no context. The address of an object names the object: the queue holds the object from the put to the
+//! take, so that no other object has the address meanwhile. One object may be in queues several times, though. While the
+//! threads that put the object in do not work for the same window, nobody can tell whose is taken out.
 
 use core::ffi::c_void;
 
@@ -16,7 +15,7 @@ use aya_ebpf::{
 };
 use residue_ebpf::abi::{counters::Counter, window::AMBIGUOUS};
 
-use super::{nobody::INTERPRETERS_OWN, works_for};
+use super::{nobody::INTERPRETERS_OWN, worker::works_for};
 use crate::{
     atomic,
     counters::count,
@@ -27,11 +26,11 @@ use crate::{
     threads,
 };
 
-/// The key of an item: which process, which address.
+/// The key of an item has its process and its address.
 use residue_ebpf::abi::heap::live_key as item_key;
 
-/// A thread puts an item into a queue: `put(self, args, …)`, of which the first argument is the item however it
-/// is passed (`METH_FASTCALL`, Include/cpython/methodobject.h).
+/// The current thread puts an item into a queue: `put(self, args, …)`. The item is the first argument, however the caller
+/// passes it (`METH_FASTCALL`, Include/cpython/methodobject.h).
 #[inline(always)]
 pub fn item_put(ctx: &ProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
@@ -40,13 +39,13 @@ pub fn item_put(ctx: &ProbeContext) -> Option<()> {
     python::begin(thread, cookie.process);
     let owner = match works_for(thread, cookie.process) {
         0 if thread.item.is_contested() => CONTESTED,
-        // It hands on work of its own. Of other threads that work for no window, nobody knows.
+        // The thread hands on work of its own. Nobody knows this of other threads that work for no window.
         0 if thread.has_own_work != 0 && !thread.arrival.is_known() => NOBODYS,
         owner => owner,
     };
     let key = item_key(cookie.process, item);
     let queued = match queued(key) {
-        // It may be the address of one that was never taken out; nobody can tell.
+        // The entry may be of another object at this address that no thread took out. Nobody can tell.
         Some(queued) => Queued {
             owner: if queued.owner == owner {
                 owner
@@ -69,8 +68,8 @@ fn queued(key: u64) -> Option<Queued> {
     unsafe { ITEMS.get(key) }.copied()
 }
 
-/// A thread has taken an item out of a queue, or has found none: a probe's context and registers where a function
-/// has returned or is about to.
+/// The current thread has taken an item out of a queue, or has found none. `ctx` and `regs` are a probe's context and
+/// registers, where the function has returned or is about to return.
 #[inline(always)]
 pub fn item_taken(ctx: *mut c_void, regs: *mut pt_regs) -> Option<()> {
     let cookie = open_process(ctx)?;
@@ -86,7 +85,7 @@ pub fn item_taken(ctx: *mut c_void, regs: *mut pt_regs) -> Option<()> {
         }
         Some(Queued { owner, times }) => {
             let times = times - 1;
-            // It replaces what is there, for which there is always room.
+            // The new value replaces the old one, for which there is always room.
             let _ = ITEMS.insert(key, Queued { owner, times }, u64::from(BPF_ANY));
         }
     }
@@ -98,13 +97,14 @@ pub fn item_taken(ctx: *mut c_void, regs: *mut pt_regs) -> Option<()> {
     Some(())
 }
 
-/// Whose an allocation of `size` bytes is of a thread that works on what is contested: it is missing somewhere.
+/// The window of an allocation of `size` bytes by a thread that works on a contested item. Some window lacks the
+/// allocation.
 #[inline(always)]
 pub fn of_contested(process: u16, size: u64) -> u32 {
     if size > INTERPRETERS_OWN
         && let Some(process) = PROCESS_WINDOWS.get_ptr_mut(u32::from(process))
     {
-        // SAFETY: a field of a map value.
+        // SAFETY: the pointer leads to a field of a map value.
         unsafe { atomic::add(&raw mut (*process).escaped, 1) };
     }
     AMBIGUOUS

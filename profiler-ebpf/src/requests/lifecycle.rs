@@ -1,6 +1,5 @@
 //! Opens and closes windows, and binds threads to them.
 
-use aya_ebpf::{helpers::bpf_probe_read_user, programs::TracePointContext};
 use residue_ebpf::abi::{
     counters::Counter,
     window::{
@@ -10,37 +9,20 @@ use residue_ebpf::abi::{
 };
 
 use super::{
-    at, call, now,
     send::{Fragment, send},
+    window::{self, at, now},
 };
 use crate::{
     atomic,
     counters::count,
-    kernel::{
-        process::open_target,
-        syscall::{argument, number, saved_registers},
-    },
     maps::{LAST_WINDOW, PROCESS_WINDOWS},
     state::{connection::Moment, thread::ThreadState},
     threads,
 };
 
-/// How many places are tried for a new window: nearly all are free. And how often a window is handed over, while
-/// others change its bits.
+/// How many places a new window tries, of which nearly all are free. Also how often a thread tries to hand over a
+/// window while other threads change the window's bits.
 const TRIES: usize = 4;
-
-/// Numbers of syscalls on x86-64 (asm/unistd_64.h).
-mod nr {
-    pub const POLL: u32 = 7;
-    pub const SELECT: u32 = 23;
-    pub const ACCEPT: u32 = 43;
-    pub const EPOLL_WAIT: u32 = 232;
-    pub const PSELECT6: u32 = 270;
-    pub const PPOLL: u32 = 271;
-    pub const EPOLL_PWAIT: u32 = 281;
-    pub const ACCEPT4: u32 = 288;
-    pub const EPOLL_PWAIT2: u32 = 441;
-}
 
 /// How a window begins.
 pub struct Beginning {
@@ -48,13 +30,13 @@ pub struct Beginning {
     pub process: u32,
     /// Whether the current thread serves one request at a time.
     pub binds: bool,
-    /// When the first byte was read.
+    /// When the process read the first byte.
     pub at: Moment,
-    /// As [`WindowState::source`].
+    /// What makes the window, as [`WindowState::source`] says it.
     pub source: u32,
 }
 
-/// Opens a window, with the current thread's previous one closed.
+/// Closes the current thread's previous window, and opens another one.
 #[inline(always)]
 pub fn begin(
     thread: &mut ThreadState,
@@ -65,7 +47,7 @@ pub fn begin(
     open(thread, beginning)
 }
 
-/// Opens a window, and binds the current thread to it if it is to be.
+/// Opens a window, and binds the current thread to the window if the beginning says so.
 #[inline(always)]
 pub fn open(thread: &mut ThreadState, beginning: &Beginning) -> Option<&'static mut WindowState> {
     let Some(window) = claim() else {
@@ -100,12 +82,12 @@ pub fn open(thread: &mut ThreadState, beginning: &Beginning) -> Option<&'static 
     Some(window)
 }
 
-/// The place of a window that is closed, with the next number.
+/// Gives the place of a closed window the next number.
 #[inline(always)]
 fn claim() -> Option<&'static mut WindowState> {
     let last = LAST_WINDOW.get_ptr_mut(0)?;
     for _ in 0..TRIES {
-        // SAFETY: a map value.
+        // SAFETY: the pointer leads to a map value.
         let id = unsafe { atomic::fetch_add(last, 1) } as u32;
         let id = id.wrapping_add(1) & !TASK;
         let window = at(id)?;
@@ -120,7 +102,7 @@ fn claim() -> Option<&'static mut WindowState> {
     None
 }
 
-/// Moves a window to another stage; fails if somebody else was faster.
+/// Moves a window to another stage. Returns whether this thread did so, and not a faster one.
 #[inline(always)]
 pub fn advance(window: &mut WindowState, stage: WindowStage) -> bool {
     let before = window.id_and_stage;
@@ -134,13 +116,13 @@ pub fn advance(window: &mut WindowState, stage: WindowStage) -> bool {
     true
 }
 
-/// A request has begun. A call of a function does not come under way: what other threads do meanwhile may be for
-/// anything.
+/// A request has begun, so its window is under way. The window of a function's call never is: what other threads do
+/// during the call may be for anything.
 #[inline(always)]
 fn comes_under_way(window: &mut WindowState) {
     add_under_way(window.process, under_way(window.id()));
     if let Some(process) = PROCESS_WINDOWS.get_ptr_mut(window.process) {
-        // SAFETY: a field of a map value.
+        // SAFETY: the pointer leads to a field of a map value.
         window.number = unsafe { atomic::fetch_add(&raw mut (*process).opened, 1) } as u32;
     }
 }
@@ -148,28 +130,28 @@ fn comes_under_way(window: &mut WindowState) {
 #[inline(always)]
 fn add_under_way(process: u32, word: u64) {
     if let Some(process) = PROCESS_WINDOWS.get_ptr_mut(process) {
-        // SAFETY: a field of a map value.
+        // SAFETY: the pointer leads to a field of a map value.
         unsafe { atomic::add(&raw mut (*process).under_way, word) };
     }
 }
 
 #[inline(always)]
 fn replace(window: &mut WindowState, before: u64, after: u64) -> bool {
-    // SAFETY: a field of a map value.
+    // SAFETY: the pointer leads to a field of a map value.
     unsafe { atomic::compare_exchange(&raw mut window.id_and_stage, before, after) == before }
 }
 
-/// Sets some `WINDOW_…` bits. Whoever else changes the word meanwhile, such as [`hand_over`], loses nothing.
+/// Sets some `WINDOW_…` bits. Other threads that change the word meanwhile, as [`hand_over`] does, lose nothing.
 #[inline(always)]
 pub fn set(window: &mut WindowState, flags: u64) {
-    // SAFETY: a field of a map value.
+    // SAFETY: the pointer leads to a field of a map value.
     unsafe { atomic::fetch_or(&raw mut window.bound_and_flags, flags) };
 }
 
-/// Takes some `WINDOW_…` bits away.
+/// Clears some `WINDOW_…` bits.
 #[inline(always)]
 pub fn unset(window: &mut WindowState, flags: u64) {
-    // SAFETY: a field of a map value.
+    // SAFETY: the pointer leads to a field of a map value.
     unsafe { atomic::and(&raw mut window.bound_and_flags, !flags) };
 }
 
@@ -179,13 +161,13 @@ pub fn close(thread: &mut ThreadState, window: &mut WindowState, now: Moment) {
     if !advance(window, WindowStage::Closed) {
         return;
     }
-    // From here on nobody hands it over: whether it counts as unbound is settled.
-    // SAFETY: a field of a map value.
+    // From here on no thread hands the window over, so it is settled whether the window counts as unbound.
+    // SAFETY: the pointer leads to a field of a map value.
     let before = unsafe { atomic::fetch_or(&raw mut window.bound_and_flags, WINDOW_IS_OVER) };
     if before as u32 == 0
         && let Some(process) = PROCESS_WINDOWS.get_ptr_mut(window.process)
     {
-        // SAFETY: a field of a map value.
+        // SAFETY: the pointer leads to a field of a map value.
         unsafe { atomic::add(&raw mut (*process).unbound_open, u64::MAX) };
     }
     send(
@@ -197,8 +179,8 @@ pub fn close(thread: &mut ThreadState, window: &mut WindowState, now: Moment) {
     );
 }
 
-/// The current thread turns to something else: its window is over, or another thread's. Not so one that
-/// its own code has opened, and will close.
+/// The current thread turns to something else. Its window is over if the response has begun; otherwise another thread
+/// works on the window. A window that the thread's own code has opened stays, because that code will close it.
 #[inline(always)]
 pub fn turn_away(thread: &mut ThreadState, now: Moment) {
     if let Some(window) = bound(thread) {
@@ -216,25 +198,25 @@ pub fn turn_away(thread: &mut ThreadState, now: Moment) {
 
 /// The window that the current thread is bound to.
 #[inline(always)]
-fn bound(thread: &ThreadState) -> Option<&'static mut WindowState> {
+pub fn bound(thread: &ThreadState) -> Option<&'static mut WindowState> {
     if thread.window == 0 {
         return None;
     }
-    super::open(thread.window).filter(|window| window.bound() == thread.tid)
+    window::open(thread.window).filter(|window| window.bound() == thread.tid)
 }
 
-/// No thread is bound to the window from here on.
+/// Unbinds the window from its thread. No thread is bound to the window from here on.
 #[inline(always)]
 pub fn hand_over(window: &mut WindowState) {
     for _ in 0..TRIES {
-        // SAFETY: a field of a map value.
+        // SAFETY: the pointer leads to a field of a map value.
         let before = unsafe { (&raw const window.bound_and_flags).read_volatile() };
         if before as u32 == 0 || before & WINDOW_IS_OVER != 0 {
             return;
         }
         let after = before >> 32 << 32 | WINDOW_HANDED_OVER;
         let word = &raw mut window.bound_and_flags;
-        // SAFETY: as above.
+        // SAFETY: the pointer leads to a field of a map value.
         if unsafe { atomic::compare_exchange(word, before, after) } == before {
             count_unbound(window.process);
             return;
@@ -242,11 +224,11 @@ pub fn hand_over(window: &mut WindowState) {
     }
 }
 
-/// A task begins to work for a window, because another one does that made it (`is_inherited`) or because
-/// it works on the window's connection.
+/// A task begins to work for a window, because the task's maker does so (`is_inherited`) or because the task works on the
+/// window's connection.
 #[inline(always)]
 pub fn task_begins(window: u32, is_inherited: bool) {
-    let Some(window) = super::open(window) else {
+    let Some(window) = window::open(window) else {
         return;
     };
     let flag = if is_inherited {
@@ -255,12 +237,12 @@ pub fn task_begins(window: u32, is_inherited: bool) {
         WINDOW_HAS_TASKS
     };
     set(window, flag);
-    // SAFETY: a field of a map value.
+    // SAFETY: the pointer leads to a field of a map value.
     unsafe { atomic::add(&raw mut window.tasks, 1) };
 }
 
-/// A task has ended that worked for a window. If it was the last, and the connection is done with it, that
-/// is over.
+/// A task has ended that worked for a window. If this was the window's last task, and the connection is done with the
+/// window, then the window is over.
 #[inline(always)]
 pub fn task_ends(window: u32) {
     if window == 0 || window & TASK != 0 {
@@ -270,7 +252,7 @@ pub fn task_ends(window: u32) {
         && state.id() == window
         && state.tasks != 0
     {
-        // SAFETY: a field of a map value.
+        // SAFETY: the pointer leads to a field of a map value.
         let before = unsafe { atomic::fetch_add(&raw mut state.tasks, u64::MAX) };
         if before == 1
             && state.stage() == WindowStage::Finished as u32
@@ -284,72 +266,10 @@ pub fn task_ends(window: u32) {
 #[inline(always)]
 fn count_unbound(process: u32) {
     if let Some(process) = PROCESS_WINDOWS.get_ptr_mut(process) {
-        // SAFETY: fields of a map value.
+        // SAFETY: the pointers lead to fields of a map value.
         unsafe {
             atomic::add(&raw mut (*process).unbound_open, 1);
             atomic::add(&raw mut (*process).unbound_opened, 1);
         }
     }
-}
-
-/// A thread ends.
-#[inline(always)]
-pub fn thread_exited(thread: &mut ThreadState) {
-    call::thread_exited(thread);
-    turn_away(thread, now());
-}
-
-/// A thread is about to wait. For what it waited before its request arrived, it waits between requests;
-/// for anything else, such as a database, within one.
-#[inline(always)]
-pub fn thread_waits(ctx: &TracePointContext) -> Option<()> {
-    let thread = threads::existing()?;
-    let number = number(ctx);
-    let wait = u64::from(number) << 32 | u64::from(waits_for(ctx, number));
-    let accepts = number == nr::ACCEPT || number == nr::ACCEPT4;
-    if let Some(window) = bound(thread) {
-        let responded = window.stage() != WindowStage::Open as u32;
-        let finished = window.stage() == WindowStage::Finished as u32;
-        if accepts || finished || responded && wait == thread.request_wait {
-            turn_away(thread, now());
-        }
-    }
-    thread.last_wait = wait;
-    Some(())
-}
-
-/// A thread has waited for a connection or for the clock: it has work of its own ([`nobody`](super::nobody)). That is
-/// seen when it is done with waiting, so that the wait counts in which a recording finds it.
-#[inline(always)]
-pub fn thread_waited(ctx: &TracePointContext) -> Option<()> {
-    let number = number(ctx);
-    let selects = number == nr::SELECT || number == nr::PSELECT6;
-    // Without descriptors it is for the clock, as Python sleeps until 3.10.
-    if selects && saved_registers().rdi as u32 != 0 {
-        return None;
-    }
-    open_target()?;
-    threads::current()?.has_own_work = 1;
-    Some(())
-}
-
-/// Whether a thread waits for several descriptors, as a loop does: whoever waits for the answer to what it has asked
-/// itself reads, or polls.
-#[inline(always)]
-pub const fn waits_as_loop(thread: &ThreadState) -> bool {
-    matches!(
-        (thread.last_wait >> 32) as u32,
-        nr::SELECT | nr::PSELECT6 | nr::EPOLL_WAIT | nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2
-    )
-}
-
-/// What tells one wait from another: the descriptor, of several the first; of select, their bound.
-#[inline(always)]
-fn waits_for(ctx: &TracePointContext, number: u32) -> u32 {
-    let first = argument(ctx, 0);
-    if number != nr::POLL && number != nr::PPOLL {
-        return first as u32;
-    }
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_user(first as *const u32) }.unwrap_or(0)
 }

@@ -1,25 +1,28 @@
-//! Whose an allocation is whose thread works for no window as far as is known.
+//! Whose an allocation is if its thread works for no window that is known.
 //!
-//! While a single request is under way, it is that one's: there is no other for which it could be. While several
-//! are, or others may be that nobody sees, it is *ambiguous*, and where the thread may have worked for one of them
-//! it has *escaped* from it: no
-//! window that was under way meanwhile is known to have all of its allocations.
+//! While a single request is under way, the allocation belongs to that request, because there is no other. While several
+//! requests are under way, or while there may be requests that nobody sees, the allocation is *ambiguous*. If the thread
+//! may have worked for one of these requests, the allocation has *escaped* from that request: no window that was under
+//! way at that time is known to have all of its allocations.
 //!
 //! Three kinds of threads are known to work for no request:
 //!
 //! - The thread of an event loop of asyncio, outside of the contexts of requests' tasks.
-//! - Where each request has a thread that is bound to it, a thread with work of its own: one that was bound to a
-//!   window itself, or has waited for connections or for the clock; of Python's also one that waits as a loop does.
-//!   Others wait for somebody who hands them work.
-//! - One that was just started: it may be for a connection whose request has yet to come.
+//! - Where each request has a thread that is bound to it, a thread with work of its own: a thread that was bound to a
+//!   window itself, or that has waited for connections or for the clock; of Python's threads, also one that waits as a
+//!   loop does. All other threads wait for somebody who hands them work.
+//! - A thread that was just started: the thread may be for a connection whose request has yet to come.
 //!
-//! A thread of Python's that writes something at times, and waits with a timeout in between, looks like one of a
-//! pool. So where each request has a thread, what other threads of Python's allocate is never a single window's.
+//! A thread of Python's that writes something at times, and waits with a timeout in between, looks like a thread of a
+//! pool. So where each request has a thread, an allocation of another thread of Python's never belongs to a single
+//! window.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use residue_ebpf::abi::window::{AMBIGUOUS, BACKGROUND, alone_under_way, count_under_way};
+use residue_ebpf::abi::window::{
+    AMBIGUOUS, BACKGROUND, ProcessWindows, WindowState, alone_under_way, count_under_way,
+};
 
-use super::{lifecycle::waits_as_loop, open, tasks};
+use super::{tasks, waits::waits_as_loop, window::open};
 use crate::{
     atomic,
     kernel::task::{started_ns, waits},
@@ -27,23 +30,22 @@ use crate::{
     state::thread::ThreadState,
 };
 
-/// So long after it was started, nanoseconds, a thread is new. One of Python's waits meanwhile, for the interpreter's
-/// lock.
+/// How long a thread is new after its start, nanoseconds. A new thread of Python's may have to wait for the
+/// interpreter's lock for some of that time.
 const NEW_NS: u64 = 1_000_000_000;
 
-/// What a thread of Python's allocates up to this size, bytes, may be the interpreter's own, such as the lock by
-/// which it waits: objects come from the allocator only if they are larger (`SMALL_REQUEST_THRESHOLD`,
+/// An allocation of a thread of Python's up to this size, bytes, may be the interpreter's own, such as the lock on which
+/// the thread waits. Objects come from the allocator only if they are larger (`SMALL_REQUEST_THRESHOLD`,
 /// Objects/obmalloc.c).
 pub const INTERPRETERS_OWN: u64 = 512;
 
-/// The window of an allocation of `size` bytes; [`AMBIGUOUS`] or [`BACKGROUND`] if it is no single one's.
+/// The window of an allocation of `size` bytes; [`AMBIGUOUS`] or [`BACKGROUND`] if the allocation belongs to no single
+/// window.
 #[inline(always)]
 pub fn of_allocation(thread: &ThreadState, process: u16, size: u64) -> u32 {
-    let Some(process) = PROCESS_WINDOWS.get_ptr_mut(u32::from(process)) else {
+    let Some(process) = windows_of(process) else {
         return BACKGROUND;
     };
-    // SAFETY: a map value; its fields are only changed atomically.
-    let process = unsafe { &mut *process };
     let any_unbound = process.unbound_open != 0;
     let at_worst = if any_unbound { AMBIGUOUS } else { BACKGROUND };
     let under_way = process.under_way;
@@ -56,27 +58,20 @@ pub fn of_allocation(thread: &ThreadState, process: u16, size: u64) -> u32 {
         .map_or(any_unbound, |window| window.bound() == 0);
     match (works_for(thread, any_unbound, size), alone) {
         (WorksFor::None, _) => at_worst,
-        (WorksFor::Request, Some(window)) => {
-            // SAFETY: a field of a map value.
-            unsafe { atomic::add(&raw mut window.others, 1) };
-            window.id()
-        }
+        (WorksFor::Request, Some(window)) => counted_among_others(window),
         _ => {
-            // SAFETY: a field of a map value.
-            unsafe { atomic::add(&raw mut process.escaped, 1) };
+            count_escaped(process);
             AMBIGUOUS
         }
     }
 }
 
-/// The same, of a thread that works for a task whose window is not known: it is the task's.
+/// The window of an allocation of a thread that works for a task whose window is not known, or the task itself.
 #[inline(always)]
 pub fn of_task(thread: &ThreadState, process: u16, task: u32) -> u32 {
-    let Some(process) = PROCESS_WINDOWS.get_ptr_mut(u32::from(process)) else {
+    let Some(process) = windows_of(process) else {
         return BACKGROUND;
     };
-    // SAFETY: as above.
-    let process = unsafe { &mut *process };
     if process.unbound_open == 0 {
         return BACKGROUND;
     }
@@ -84,35 +79,52 @@ pub fn of_task(thread: &ThreadState, process: u16, task: u32) -> u32 {
         return task;
     }
     match open(alone_under_way(process.under_way)) {
-        Some(window) if !process.may_miss_requests() => {
-            // SAFETY: as above.
-            unsafe { atomic::add(&raw mut window.others, 1) };
-            window.id()
-        }
+        Some(window) if !process.may_miss_requests() => counted_among_others(window),
         _ => {
-            // SAFETY: as above.
-            unsafe { atomic::add(&raw mut process.escaped, 1) };
+            count_escaped(process);
             task
         }
     }
 }
 
-/// What a thread does that is bound to no request.
+#[inline(always)]
+fn windows_of(process: u16) -> Option<&'static mut ProcessWindows> {
+    let process = PROCESS_WINDOWS.get_ptr_mut(u32::from(process))?;
+    // SAFETY: the pointer leads to a map value, whose fields change only atomically.
+    Some(unsafe { &mut *process })
+}
+
+/// Counts an allocation of a window that a thread has made which is bound to nothing, and returns the window.
+#[inline(always)]
+fn counted_among_others(window: &mut WindowState) -> u32 {
+    // SAFETY: the pointer leads to a field of a map value.
+    unsafe { atomic::add(&raw mut window.others, 1) };
+    window.id()
+}
+
+#[inline(always)]
+fn count_escaped(process: &mut ProcessWindows) {
+    // SAFETY: the pointer leads to a field of a map value.
+    unsafe { atomic::add(&raw mut process.escaped, 1) };
+}
+
+/// What a thread works for that is bound to no request.
 #[derive(Clone, Copy)]
 enum WorksFor {
-    /// It is for no request.
+    /// The thread works for no request.
     None,
-    /// It is for one of the requests under way, as far as can be known.
+    /// The thread works for one of the requests under way, as far as can be known.
     Request,
-    /// It may be for one of them or for none.
+    /// The thread may work for one of these requests, or for none.
     Either,
 }
 
-/// `any_unbound` says whether some of the requests under way are bound to no thread.
+/// What the current thread works for. `any_unbound` says whether any request under way has no thread that is bound to
+/// it.
 #[inline(always)]
 fn works_for(thread: &ThreadState, any_unbound: bool, size: u64) -> WorksFor {
     let is_python = thread.walk.python.is_thread();
-    // One that has got its work with a context, or from a queue, is done with it.
+    // A thread that has got its work with a context, or from a queue, is done with that work.
     let is_over = thread.has_worked != 0 || thread.item.is_known != 0;
     let is_loop = thread.arrival.is_known();
     if is_python && (is_loop || is_over || size <= INTERPRETERS_OWN || is_new()) {

@@ -1,4 +1,4 @@
-//! What is sent of a window.
+//! Sends events about windows to user space.
 
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::generated::bpf_probe_read_user};
 use residue_ebpf::abi::{
@@ -17,29 +17,29 @@ use crate::{
     verifier::{element, masked},
 };
 
-/// Most bytes that are read at once: begun bytes have room besides.
+/// The most bytes that are read at once. [`Begun`] bytes have room besides.
 const MOST_READ: u64 = HEAD_BYTES as u64 - 8;
 
 /// Bytes that were read before it was known that they begin a head.
 #[derive(Clone, Copy, Default)]
 pub struct Begun {
-    /// At most seven, as a little-endian word.
+    /// At most seven bytes, as a little-endian word.
     pub word: u64,
-    /// How many.
+    /// How many bytes there are.
     pub len: u64,
 }
 
 /// The first bytes of a message, in the thread's record, ready to be sent.
 #[derive(Clone, Copy, Default)]
 pub struct Fragment {
-    /// How many there are.
+    /// How many bytes the fragment has.
     pub len: u64,
-    /// How many of the message were transferred.
+    /// How many bytes of the message were transferred.
     pub transferred: u64,
 }
 
 impl Fragment {
-    /// Reads the first bytes, at most `room`, behind those that have `begun` it.
+    /// Reads the first bytes of a message, at most `room`, and puts them behind the bytes that have `begun` the message.
     #[inline(always)]
     pub fn read(thread: &mut ThreadState, begun: Begun, data: &Data, room: u64) -> Self {
         let start = masked::<7>(begun.len);
@@ -48,8 +48,8 @@ impl Fragment {
         let fragment = &mut thread.window_record.fragment;
         let (first, _) = fragment.as_chunks_mut::<8>();
         first[0] = begun.word.to_le_bytes();
-        // SAFETY: there is room for `len` bytes, at most 248, behind at most 7; the helper checks the
-        // address that it reads.
+        // SAFETY: there is room for `len` bytes, at most 248, behind at most 7 bytes; the helper checks the address that
+        // it reads.
         let is_read = unsafe {
             let rest = fragment.as_mut_ptr().add(start as usize);
             let len = masked::<0xff>(len) as u32;
@@ -61,7 +61,7 @@ impl Fragment {
         }
     }
 
-    /// Its first bytes, at most `room`.
+    /// The fragment's first bytes, at most `room`.
     #[inline(always)]
     pub fn within(self, room: u32) -> Self {
         let room = u64::from(room);
@@ -71,7 +71,16 @@ impl Fragment {
         }
     }
 
-    /// Up to eight bytes from `index`, a small one, as a little-endian word, and how many these are.
+    /// How much of `room` is left after the fragment was sent. There is no room behind a gap.
+    #[inline(always)]
+    pub const fn room_behind(self, room: u32) -> u32 {
+        if self.len < self.transferred {
+            return 0;
+        }
+        room.saturating_sub(self.len as u32)
+    }
+
+    /// Up to eight bytes from `index`, a small number, as a little-endian word, and how many bytes these are.
     #[inline(always)]
     pub fn word_at(self, thread: &ThreadState, index: usize) -> (u64, usize) {
         let [first, second] = first_words(thread);
@@ -83,15 +92,15 @@ impl Fragment {
         (word, if len < 8 { len } else { 8 })
     }
 
-    /// What it says of the response that it begins.
+    /// What the fragment says of the response that begins with it.
     #[inline(always)]
     pub fn status(self, thread: &ThreadState) -> http::Status {
         let [first, second] = first_words(thread);
         http::status(first, second, self.len as usize)
     }
 
-    /// The message's last five bytes, as a little-endian word; zero if they do not lie in one piece. `data` is
-    /// all of the message.
+    /// The message's last five bytes, as a little-endian word; zero if these bytes do not lie in one piece. `data` is the
+    /// whole message.
     #[inline(always)]
     pub fn last_five(self, thread: &mut ThreadState, data: &Data) -> u64 {
         let mut word = 0_u64;
@@ -103,7 +112,7 @@ impl Fragment {
             }
             return word;
         }
-        // To read at zero would cost a page fault.
+        // Without an address there is no read, because a read at zero costs a page fault.
         if let Some(last) = data.last(5) {
             // SAFETY: the helper checks the address.
             unsafe { bpf_probe_read_user((&raw mut word).cast(), 5, last as *const _) };
@@ -112,14 +121,14 @@ impl Fragment {
     }
 }
 
-/// The fragment's first 16 bytes as little-endian words. Behind its end, they mean nothing.
+/// The first 16 bytes of the thread's fragment as little-endian words. Bytes behind the fragment's end mean nothing.
 #[inline(always)]
 fn first_words(thread: &ThreadState) -> [u64; 2] {
     let (words, _) = thread.window_record.fragment.as_chunks::<8>();
     [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])]
 }
 
-/// Sends what a window is now, with a fragment of a head.
+/// Sends the present state of a window, with a fragment of a head.
 #[inline(always)]
 pub fn send(
     thread: &mut ThreadState,
@@ -133,7 +142,7 @@ pub fn send(
     event.window = window.id();
     event.state = *window;
     event.at_ns = now.ns;
-    // Before, nobody asks for it.
+    // Before the window closes, user space does not ask for the resident set.
     event.rss = match kind {
         WindowEventKind::Closed => now.rss,
         _ => 0,
@@ -151,6 +160,7 @@ pub fn send(
     output(&thread.window_record);
 }
 
+/// Sends a record, with as many bytes of the fragment as there are.
 #[inline(always)]
 fn output(record: &WindowRecord) {
     let len = record.event.fragment_len;

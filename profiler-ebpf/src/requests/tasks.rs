@@ -1,28 +1,29 @@
 //! Tasks that work on no request as far as is known yet.
 //!
-//! Where a server makes the task that answers a request outside of what runs when the request's data
-//! arrives, its window is known only when it answers. Until then the task has amounts of its own, which
-//! are ambiguous; with the answer they become the window's, and so do those of the tasks that it has made.
+//! A server may make the task that answers a request outside of the code that runs when the request's data arrives. Then
+//! the task's window is known only when the task answers. Until then the task has amounts of its own, which count as
+//! ambiguous. With the answer these amounts become the window's, and so do those of the tasks that the task has made.
 //!
-//! A task that makes others is not bound by what these answer if it was there before the request: it may serve
-//! one after the other.
+//! A task that was there before the request may serve one request after the other. So if such a task makes other tasks,
+//! it does not follow them to the window that they answer.
 
 use residue_ebpf::abi::window::{
     AMBIGUOUS, Amounts, ProcessWindows, TASK, TASKS as MAX_TASKS, TaskState, count_under_way,
 };
 
-use super::at;
+use super::window::{at, open};
 use crate::{
     atomic,
     maps::{LAST_TASK, PROCESS_WINDOWS, TASKS},
 };
 
-/// So many tasks that one has made, directly or not, follow it. Further ones remain ambiguous.
+/// How many of the tasks that a task has made, directly or not, follow the task to its window. Further ones remain
+/// ambiguous.
 const MAX_FOLLOWERS: usize = 48;
-/// And so many tasks that have led to it.
+/// How many of the tasks that have led to a task follow the task to its window.
 const MAX_PARENTS: usize = 4;
 
-/// The state of a task by its id, unless another one has taken its place.
+/// The state of the task with this number, unless another task has taken the place.
 #[inline(always)]
 pub fn task(id: u32) -> Option<&'static mut TaskState> {
     let state = TASKS.get_ptr_mut(id & (MAX_TASKS - 1))?;
@@ -31,8 +32,27 @@ pub fn task(id: u32) -> Option<&'static mut TaskState> {
     (id & TASK != 0 && state.id == id).then_some(state)
 }
 
-/// A task's new id; zero if there is none. `parent` is the id of the task that has made it, or zero; `is_older`
-/// says whether the task has been there for some time.
+/// The open window that a window or task is or works for, or the task itself while its window is not known; zero if the
+/// window or task is over.
+#[inline(always)]
+pub fn live(owner: u32) -> u32 {
+    let mut window = owner;
+    if owner & TASK != 0 {
+        match task(owner) {
+            None => return 0,
+            Some(task) if task.window == 0 => return owner,
+            Some(task) => window = task.window,
+        }
+    }
+    if window != 0 && open(window).is_some() {
+        window
+    } else {
+        0
+    }
+}
+
+/// Gives a task a number and returns the number; zero if there is no room. `parent` is the number of the task that has made
+/// the task, or zero. `is_older` says whether the task has been there for some time.
 #[inline(always)]
 pub fn begin(process: u16, parent: u32, is_older: bool) -> u32 {
     let Some(last) = LAST_TASK.get_ptr_mut(0) else {
@@ -81,8 +101,8 @@ pub fn is_older(id: u32, window: u32) -> bool {
     task.is_older != 0 || window.number.wrapping_sub(task.opened) as i32 >= 0
 }
 
-/// Whether a task that was there before it was told apart has let a window go by that opened after that: it
-/// answers no requests, though it may work for them.
+/// Whether a task that had been there for some time when it got its number has let a window go by that opened after that.
+/// Such a task answers no requests, though it may work for requests.
 #[inline(always)]
 pub fn serves_several(id: u32, process: &ProcessWindows) -> bool {
     task(id).is_some_and(|task| {
@@ -91,8 +111,8 @@ pub fn serves_several(id: u32, process: &ProcessWindows) -> bool {
     })
 }
 
-/// The first of the tasks that have made a task one after the other, of those that a window's request has brought
-/// about; the task itself if there is none.
+/// Of the tasks that have led to a task, the first one that a window's request has brought about; the task itself if there
+/// is no such task.
 #[inline(always)]
 pub fn first_of(id: u32, window: u32) -> u32 {
     let mut first = id;
@@ -107,7 +127,8 @@ pub fn first_of(id: u32, window: u32) -> u32 {
     first
 }
 
-/// The task, and those that it has made, work for a window, and always did.
+/// Notes that a task, and the tasks that it has made, work for a window, and always did. Returns how many tasks these are.
+/// A global function, so that the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn join_tasks(id: u64, window: u64) -> u64 {
@@ -118,7 +139,7 @@ pub extern "C" fn join_tasks(id: u64, window: u64) -> u64 {
     let mut next = first.next;
     join(first, window as u32);
     let mut joined = 1;
-    // Those that a task has made lie behind it, and deeper.
+    // The tasks that a task has made lie behind the task, and deeper.
     for _ in 0..MAX_FOLLOWERS {
         let Some(follower) = task(next) else {
             break;
@@ -137,7 +158,7 @@ pub extern "C" fn join_tasks(id: u64, window: u64) -> u64 {
 
 #[inline(always)]
 fn join(task: &mut TaskState, window: u32) {
-    // First, so that from here on nothing is counted for the task itself.
+    // This comes first, so that from here on nobody counts anything for the task itself.
     task.window = window;
     let (Some(window), Some(process)) = (at(window), PROCESS_WINDOWS.get_ptr_mut(task.process))
     else {
@@ -148,33 +169,27 @@ fn join(task: &mut TaskState, window: u32) {
     carry(&mut task.amounts, ambiguous, &mut window.amounts);
 }
 
-/// What was counted for the task and as ambiguous counts for the window.
+/// Takes the amounts that were counted for the task away from the task and from the ambiguous amounts, and counts them for
+/// the window.
 #[inline(always)]
 fn carry(task: &mut Amounts, ambiguous: &mut Amounts, window: &mut Amounts) {
+    macro_rules! field {
+        ($name:ident) => {
+            (
+                &raw mut task.$name,
+                &raw mut ambiguous.$name,
+                &raw mut window.$name,
+            )
+        };
+    }
     let fields = [
-        (
-            &raw mut task.alloc_bytes,
-            &raw mut ambiguous.alloc_bytes,
-            &raw mut window.alloc_bytes,
-        ),
-        (
-            &raw mut task.alloc_objects,
-            &raw mut ambiguous.alloc_objects,
-            &raw mut window.alloc_objects,
-        ),
-        (
-            &raw mut task.freed_bytes,
-            &raw mut ambiguous.freed_bytes,
-            &raw mut window.freed_bytes,
-        ),
-        (
-            &raw mut task.freed_objects,
-            &raw mut ambiguous.freed_objects,
-            &raw mut window.freed_objects,
-        ),
+        field!(alloc_bytes),
+        field!(alloc_objects),
+        field!(freed_bytes),
+        field!(freed_objects),
     ];
     for (task, ambiguous, window) in fields {
-        // SAFETY: fields of map values.
+        // SAFETY: the pointers lead to fields of map values.
         unsafe {
             let amount = *task;
             atomic::add(task, amount.wrapping_neg());

@@ -1,7 +1,7 @@
 //! What a process reads and sends through TLS, as the functions of OpenSSL hand it out and take it.
 //!
-//! It is the same as on a socket, with the connection named by its `SSL`. Whether the thread serves one
-//! request at a time is told by the socket that is read within the call.
+//! Requests on such a connection are found as on a socket; the address of the `SSL` names the connection. The socket that
+//! the thread reads within the call tells whether the thread serves one request at a time.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -10,7 +10,9 @@ use aya_ebpf::{
 use residue_ebpf::abi::window::tls_key;
 
 use super::{
-    connection::{self, arrived, departed},
+    arrivals::arrived,
+    connection,
+    responses::departed,
     transfer::{Data, Pieces},
 };
 use crate::{
@@ -27,8 +29,8 @@ use crate::{
     threads,
 };
 
-/// A function is entered that reads or writes; `count` is the number of the argument that says where it
-/// writes how much it was, if it does.
+/// The current thread has entered a function that reads or writes. `count` is the number of the argument that says where
+/// the function writes how many bytes it has transferred, if the function does so.
 #[inline(always)]
 pub fn entered(ctx: &ProbeContext, count: Option<usize>) -> Option<()> {
     open_process(ctx.as_ptr())?;
@@ -46,10 +48,10 @@ pub fn entered(ctx: &ProbeContext, count: Option<usize>) -> Option<()> {
     Some(())
 }
 
-/// A socket is read from code at the stack pointer `sp`; whether that is done for TLS.
+/// Code at the stack pointer `sp` reads a socket. Returns whether the code does so for TLS.
 #[inline(always)]
 pub fn socket_read(thread: &mut ThreadState, socket: &Socket, sp: u64) -> bool {
-    // Above it, the call was left by a longjmp. There is nothing above zero, where none is open.
+    // Code above the call shows that a longjmp has left the call. All code is above zero, which stands for no call.
     if sp >= thread.tls.sp {
         return false;
     }
@@ -61,7 +63,7 @@ pub fn socket_read(thread: &mut ThreadState, socket: &Socket, sp: u64) -> bool {
     true
 }
 
-/// A function has read.
+/// A function has read and returns.
 #[inline(always)]
 pub fn read(ctx: &RetProbeContext) -> Option<()> {
     let (thread, process, call, data) = returned(ctx)?;
@@ -79,14 +81,14 @@ pub fn read(ctx: &RetProbeContext) -> Option<()> {
     Some(())
 }
 
-/// A function has written.
+/// A function has written and returns.
 #[inline(always)]
 pub fn written(ctx: &RetProbeContext) -> Option<()> {
     let (_, process, call, data) = returned(ctx)?;
     departed(tls_key(process, call.ssl), &data)
 }
 
-/// The call that returns, and what it has transferred.
+/// The call that returns, and the data that the call has transferred.
 #[inline(always)]
 fn returned(ctx: &RetProbeContext) -> Option<(&'static mut ThreadState, u16, TlsCall, Data)> {
     let cookie = open_process(ctx.as_ptr())?;
@@ -97,7 +99,7 @@ fn returned(ctx: &RetProbeContext) -> Option<(&'static mut ThreadState, u16, Tls
     if call.sp != regs.rsp.wrapping_sub(8) {
         return None;
     }
-    // An int: the upper half of the register means nothing.
+    // The result is an int: the upper half of the register means nothing.
     let result = regs.rax as u32 as i32;
     let len = match (result, call.count) {
         (1.., 0) => result as u64,

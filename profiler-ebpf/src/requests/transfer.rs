@@ -1,4 +1,4 @@
-//! A syscall that has read or sent data.
+//! Syscalls that have read or sent data.
 
 use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user, programs::TracePointContext};
 
@@ -20,14 +20,14 @@ const EPIPE: i64 = -32;
 const ECONNRESET: i64 = -104;
 /// uapi/linux/socket.h
 const MSG_PEEK: u64 = 2;
-/// Pieces that are looked at for the last one: a response has few.
+/// How many pieces the kernel side looks at to find the last one. A response has few.
 const MAX_PIECES: u64 = 16;
 /// Bytes of a `struct iovec`.
 const IOVEC_BYTES: u64 = 16;
-/// Where `struct user_msghdr` keeps its `msg_iov`, with its count behind.
+/// The offset of `msg_iov` in `struct user_msghdr`. The number of pieces lies behind it.
 const MSG_IOV: u64 = 16;
 
-/// Such a syscall, as it ends.
+/// A syscall that has read or sent data, as it ends.
 pub struct Transfer {
     /// The descriptor.
     pub descriptor: u32,
@@ -36,22 +36,22 @@ pub struct Transfer {
     regs: &'static pt_regs,
 }
 
-/// How a transfer ended, unless nothing was transferred though the peer is not gone: most often, there was
-/// nothing yet.
+/// The result of a transfer; `None` if nothing was transferred though the peer is not gone. Most often, there was nothing
+/// to read yet.
 #[inline(always)]
 pub fn result(ctx: &TracePointContext) -> Option<i64> {
     let result = raw_result(ctx);
     (result > 0 || result == EPIPE || result == ECONNRESET).then_some(result)
 }
 
-/// Where the data is, as far as it lies in one piece.
+/// The data of a transfer, as far as the data lies in one piece.
 #[derive(Clone, Copy, Default)]
 pub struct Data {
-    /// AVMA.
+    /// Where the data lies, AVMA.
     pub address: u64,
-    /// Bytes.
+    /// How many bytes lie there.
     pub len: u64,
-    /// Bytes in all pieces.
+    /// How many bytes all pieces have.
     pub transferred: u64,
     /// The pieces, where there may be several.
     pub pieces: Pieces,
@@ -60,14 +60,14 @@ pub struct Data {
 /// An array of `struct iovec`.
 #[derive(Clone, Copy, Default)]
 pub struct Pieces {
-    /// AVMA.
+    /// Where the array lies, AVMA.
     address: u64,
-    /// How many there are.
+    /// How many elements the array has.
     count: u64,
 }
 
 impl Transfer {
-    /// Of the syscall that ends with a [`result`].
+    /// The transfer of the syscall that ends with a [`result`].
     #[inline(always)]
     pub fn of(ctx: &TracePointContext, result: i64) -> Self {
         let regs = saved_registers();
@@ -79,13 +79,13 @@ impl Transfer {
         }
     }
 
-    /// The stack pointer of whoever made the syscall, AVMA.
+    /// The stack pointer of the code that made the syscall, AVMA.
     #[inline(always)]
     pub const fn sp(&self) -> u64 {
         self.regs.rsp
     }
 
-    /// Whether the data is still there for the next one who reads.
+    /// Whether the data is still there for the next read.
     #[inline(always)]
     pub const fn is_peek(&self) -> bool {
         match self.number {
@@ -95,7 +95,7 @@ impl Transfer {
         }
     }
 
-    /// What was transferred, if something was; of what is sent from a file, nothing can be read.
+    /// The data that was transferred, if any was. The kernel side cannot read data that is sent from a file.
     #[inline(always)]
     pub fn data(&self) -> Data {
         let transferred = self.result as u64;
@@ -123,8 +123,8 @@ impl Transfer {
     }
 }
 
-/// Where the last `bytes` of `transferred` begin (AVMA); zero if they do not lie in one piece, or if there are
-/// too many pieces. A global function: the verifier looks at it once.
+/// Where the last `bytes` of `transferred` begin, AVMA; zero if these bytes do not lie in one piece, or if there are too
+/// many pieces. A global function, so that the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn last_in_pieces(iovec: u64, count: u64, transferred: u64, bytes: u64) -> u64 {
@@ -147,7 +147,7 @@ pub extern "C" fn last_in_pieces(iovec: u64, count: u64, transferred: u64, bytes
 }
 
 impl Data {
-    /// Where the last bytes begin (AVMA), so many, if they lie in one piece.
+    /// Where the last `bytes` of the data begin, AVMA, if these bytes lie in one piece.
     #[inline(always)]
     pub fn last(&self, bytes: u64) -> Option<u64> {
         if self.len == self.transferred {
@@ -162,7 +162,7 @@ impl Data {
     }
 }
 
-/// Two words: a `struct iovec`'s address and length, or where an array of these is, with its count.
+/// Reads two words: the address and the length of a `struct iovec`, or the address of an array of these and its count.
 #[inline(always)]
 fn read_pair(address: u64) -> (u64, u64) {
     // SAFETY: the helper checks the address.

@@ -1,8 +1,9 @@
 //! Windows that a program's own code makes: calls of a function, or the time between two static probes.
 //!
-//! They are bound to the thread that opens them, within whatever window it works on besides. A call is
-//! over when it returns; one that is left by a longjmp or an exception, when the thread is seen above it.
-//! What is called within a window, itself included, is part of it.
+//! Such a window is bound to the thread that opens it, within whatever window the thread works on besides. The window of
+//! a call is over when the call returns. If a longjmp or an exception leaves the call, the window is over when a probe
+//! finds the thread's stack above the call. Whatever the code calls within a window, the same function included, is part
+//! of the window.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -15,8 +16,8 @@ use residue_ebpf::abi::{
 
 use super::{
     lifecycle::{self, Beginning, advance},
-    now, open,
     send::{Fragment, send},
+    window::{now, open},
 };
 use crate::{
     kernel::{
@@ -31,7 +32,7 @@ use crate::{
     threads,
 };
 
-/// A function was entered, each call of which is a window.
+/// The current thread has entered a function each call of which is a window.
 #[inline(always)]
 pub fn entered(ctx: &ProbeContext, has_return_probe: bool) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
@@ -46,7 +47,7 @@ pub fn entered(ctx: &ProbeContext, has_return_probe: bool) -> Option<()> {
     begin(thread, cookie, sp, has_return_probe)
 }
 
-/// It returned.
+/// Such a function has returned.
 #[inline(always)]
 pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     let sp = probe::returned(ctx).rsp.wrapping_sub(8);
@@ -54,7 +55,7 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     left(threads::existing()?, sp)
 }
 
-/// It is about to, by this instruction.
+/// Such a function is about to return, by this instruction.
 #[inline(always)]
 pub fn returns(ctx: &ProbeContext) -> Option<()> {
     open_process(ctx.as_ptr())?;
@@ -62,7 +63,7 @@ pub fn returns(ctx: &ProbeContext) -> Option<()> {
     left(thread, registers(ctx).sp)
 }
 
-/// A call returns whose return address lies at `sp`. It may be one within the window.
+/// A call returns whose return address lies at `sp`. The call may be one within the window's call.
 #[inline(always)]
 fn left(thread: &mut ThreadState, sp: u64) -> Option<()> {
     if thread.call.sp != 0 && sp >= thread.call.sp {
@@ -71,7 +72,7 @@ fn left(thread: &mut ThreadState, sp: u64) -> Option<()> {
     Some(())
 }
 
-/// The static probe that opens a window was passed. A window that was not closed is over.
+/// The current thread has passed the static probe that opens a window. A window that is still open is over.
 #[inline(always)]
 pub fn opened(ctx: &ProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
@@ -87,7 +88,7 @@ pub fn opened(ctx: &ProbeContext) -> Option<()> {
     begin(thread, cookie, ANYWHERE, false)
 }
 
-/// The static probe that closes it was passed.
+/// The current thread has passed the static probe that closes a window.
 #[inline(always)]
 pub fn closed(ctx: &ProbeContext) -> Option<()> {
     open_process(ctx.as_ptr())?;
@@ -109,7 +110,7 @@ fn begin(thread: &mut ThreadState, cookie: Cookie, sp: u64, has_return_probe: bo
         source: cookie.function + 1,
     };
     let window = lifecycle::open(thread, &beginning)?;
-    // There is nothing to wait for: what it does is the answer.
+    // The window has no request to wait for: whatever the code does is the answer.
     advance(window, WindowStage::Responding);
     thread.call = WindowCall {
         sp,
@@ -141,8 +142,8 @@ fn end(thread: &mut ThreadState) {
     thread.window = outer;
 }
 
-/// Whether a call has not been left in another way than by returning, seen from code at `sp`, which is not
-/// above it: its return address is as it was, or is the kernel's trampoline.
+/// Whether the thread is still in a call, seen from code at `sp`, which is not above the call: the return address is as
+/// it was at entry, or is the kernel's trampoline. Otherwise something else than a return has left the call.
 #[inline(always)]
 fn is_under_way(call: &WindowCall, process: u16, sp: u64) -> bool {
     if call.sp == ANYWHERE {
@@ -150,17 +151,17 @@ fn is_under_way(call: &WindowCall, process: u16, sp: u64) -> bool {
     }
     let word = read_word(call.sp);
     if call.has_return_probe == 0 {
-        // Nothing is jumped to from the end of such a call: what is at its place was called after it.
+        // The end of such a call jumps nowhere. So a call in the same place was made after the window's call.
         return sp != call.sp && word == call.caller;
     }
-    // Such a jump leaves the trampoline where a call would have put its own return address.
+    // A jump from the end of a call leaves the trampoline where a call would have put its own return address.
     match trampoline(process) {
         0 => sp != call.sp,
         trampoline => word == trampoline,
     }
 }
 
-/// A function that the thread has called returns to `caller`: ends the window of a call that it has left.
+/// A function that the thread has called returns to `caller`. Ends the window if the thread has left the window's call.
 #[inline(always)]
 pub fn seen_at(thread: &mut ThreadState, process: u16, caller: Registers) {
     let call = &thread.call;
@@ -169,7 +170,7 @@ pub fn seen_at(thread: &mut ThreadState, process: u16, caller: Registers) {
     }
     let outside = call.sp + 8;
     let is_inside = if caller.sp == outside {
-        // It was jumped to from the end of the call; or it was called in the place of that.
+        // Either the end of the window's call has jumped to the function, or the function was called in that call's place.
         caller.ip == call.caller
     } else {
         caller.sp < outside && is_under_way(call, process, caller.sp)
