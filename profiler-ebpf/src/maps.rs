@@ -65,7 +65,7 @@ pub static THREADS: HashMap<u32, ThreadState> =
 #[map]
 pub static EMPTY_THREAD: Array<ThreadState> = Array::with_max_entries(1, 0);
 
-/// The live set: a hash table in an array (see [`crate::live`]). Full: the allocation is counted as
+/// The live set: a hash table in an array (`live.rs`). Full: the allocation is counted as
 /// lost under its stack. Mapped by user space, which reads it.
 #[map]
 pub static LIVE: Array<LiveBucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
