@@ -9,13 +9,13 @@ use crate::{
     state::thread::ThreadState,
 };
 
-/// The current thread's state, if it has one.
+/// The current thread's state, if the thread has one.
 #[inline(always)]
 pub fn existing() -> Option<&'static mut ThreadState> {
     state_of(current_tid())
 }
 
-/// The current thread's state, made if there is none; `None`, counted, when the table is full.
+/// The current thread's state, which is made if there is none; `None`, counted, if the table is full.
 #[inline(always)]
 pub fn current() -> Option<&'static mut ThreadState> {
     let tid = current_tid();
@@ -33,7 +33,7 @@ pub fn current() -> Option<&'static mut ThreadState> {
     Some(thread)
 }
 
-/// A thread's state by its id, if it has one.
+/// The state of the thread with this id, if the thread has one.
 #[inline(always)]
 pub fn state_of(tid: u32) -> Option<&'static mut ThreadState> {
     let thread = THREADS.get_ptr_mut(tid)?;

@@ -44,7 +44,7 @@ pub(super) fn track(
     Some(())
 }
 
-/// Puts a block back that was taken: its reallocation failed, or never returned.
+/// Puts a block back into the live set whose reallocation has failed, or has never returned.
 #[inline(always)]
 pub(super) fn restore(process: u16, block: u64, allocation: &LiveAllocation) {
     let inserted = live::insert(live_key(process, block), *allocation);
@@ -58,7 +58,7 @@ pub(super) fn restore(process: u16, block: u64, allocation: &LiveAllocation) {
 
 #[inline(always)]
 fn account_alloc(totals: &mut StackTotals, size: u64) {
-    // SAFETY: fields of a map value.
+    // SAFETY: the pointers lead to fields of a map value.
     unsafe {
         atomic::add(&raw mut totals.alloc_bytes, size);
         atomic::add(&raw mut totals.alloc_objects, 1);
@@ -69,7 +69,7 @@ fn account_alloc(totals: &mut StackTotals, size: u64) {
 fn account_lost(totals: &mut StackTotals, size: u64) {
     count(Counter::LiveSetFull, 1);
     count(Counter::LiveSetFullBytes, size);
-    // SAFETY: fields of a map value.
+    // SAFETY: the pointers lead to fields of a map value.
     unsafe {
         atomic::add(&raw mut totals.lost_bytes, size);
         atomic::add(&raw mut totals.lost_objects, 1);
@@ -82,7 +82,7 @@ pub(super) fn account_free(process: u16, allocation: &LiveAllocation) {
     let Some(totals) = totals(allocation.stack) else {
         return;
     };
-    // SAFETY: fields of a map value.
+    // SAFETY: the pointers lead to fields of a map value.
     unsafe {
         atomic::add(&raw mut totals.freed_bytes, allocation.size);
         atomic::add(&raw mut totals.freed_objects, 1);

@@ -1,4 +1,4 @@
-//! Allocator calls: entry, return and free, by call shape; and the live set they keep.
+//! Calls of allocators: what the probes do at entry, at return and at a free, by the shape of the call.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -27,7 +27,7 @@ use crate::{
     threads,
 };
 
-/// An allocator function was entered.
+/// The current thread has entered an allocator function.
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
@@ -56,7 +56,7 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
     Some(())
 }
 
-/// An allocator function returned.
+/// An allocator function has returned.
 #[inline(always)]
 pub fn leave(ctx: &RetProbeContext, shape: CallShape) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
@@ -70,7 +70,7 @@ pub fn leave(ctx: &RetProbeContext, shape: CallShape) -> Option<()> {
     commit(thread, cookie.process, shape, &call, regs.rax, caller)
 }
 
-/// A function that releases a block was entered.
+/// The current thread has entered a function that releases a block.
 #[inline(always)]
 pub fn free(ctx: &ProbeContext) -> Option<()> {
     let block: u64 = ctx.arg(0)?;
@@ -91,10 +91,12 @@ pub fn free(ctx: &ProbeContext) -> Option<()> {
     Some(())
 }
 
-/// `function` frees a block of which no allocation is known.
+/// Counts that `function` frees a block of which no allocation is known.
 #[inline(always)]
 fn count_unmatched(function: u32) {
-    let unpaired = FUNCTIONS.get(function).is_some_and(|it| it.unpaired != 0);
+    let unpaired = FUNCTIONS
+        .get(function)
+        .is_some_and(|function| function.unpaired != 0);
     count(
         match unpaired {
             true => Counter::FreeUnseen,
@@ -104,7 +106,7 @@ fn count_unmatched(function: u32) {
     );
 }
 
-/// What the call did to the live set, now that its result is known.
+/// Changes the live set as the call did the heap, now that the call's result is known.
 #[inline(always)]
 fn commit(
     thread: &mut ThreadState,
@@ -116,22 +118,13 @@ fn commit(
 ) -> Option<()> {
     let block = match shape {
         CallShape::PosixMemalign => memalign_result(call, result)?,
-        // The block stays where it is. A size below what was asked for means that it is as before.
+        // The block stays where it is. If the result is less than the requested size, the block is as before.
         CallShape::ResizeInPlace if result < call.size => 0,
         CallShape::ResizeInPlace => call.pointer,
         _ => result,
     };
     if takes_old_block(shape) {
-        let kept = block == 0 && (call.size != 0 || call.pointer == 0);
-        if call.flags & CALL_HOLDS == 0 {
-            if call.pointer != 0 && !kept {
-                count_unmatched(call.function);
-            }
-        } else if kept {
-            restore(process, call.pointer, &call.held);
-        } else {
-            account_free(process, &call.held);
-        }
+        settle_old_block(process, call, block);
     }
     if block != 0 {
         track(thread, process, block, call, caller)?;
@@ -139,8 +132,24 @@ fn commit(
     Some(())
 }
 
-/// posix_memalign gives its block through the out-pointer, and only when it returns zero (an int:
-/// the upper half of the register means nothing).
+/// Puts the old block of a reallocation back into the live set, or counts the block as freed. `block` is the new block;
+/// zero if there is none.
+#[inline(always)]
+fn settle_old_block(process: u16, call: &OpenCall, block: u64) {
+    let kept = block == 0 && (call.size != 0 || call.pointer == 0);
+    if call.flags & CALL_HOLDS == 0 {
+        if call.pointer != 0 && !kept {
+            count_unmatched(call.function);
+        }
+    } else if kept {
+        restore(process, call.pointer, &call.held);
+    } else {
+        account_free(process, &call.held);
+    }
+}
+
+/// The block that posix_memalign gives through its out-pointer. The function gives one only if it returns zero. The result
+/// is an int, so the upper half of the register means nothing.
 #[inline(always)]
 fn memalign_result(call: &OpenCall, result: u64) -> Option<u64> {
     if result as u32 != 0 {
@@ -165,7 +174,7 @@ const fn takes_old_block(shape: CallShape) -> bool {
     )
 }
 
-/// Requested bytes.
+/// The requested bytes of a call of this shape.
 #[inline(always)]
 fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
     let arg = |n| ctx.arg::<u64>(n).unwrap_or(0);
@@ -203,8 +212,8 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
     }
 }
 
-/// `a * b`. Where that wraps, the call fails and the product means nothing; but it must not be zero,
-/// the size by which a block is freed.
+/// `a * b`. If the product wraps, the call fails and the product means nothing. It must not be zero, though, because a
+/// reallocation to the size zero frees the block.
 #[inline(always)]
 const fn product(a: u64, b: u64) -> u64 {
     let product = a.wrapping_mul(b);

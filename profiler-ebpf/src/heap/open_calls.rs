@@ -1,4 +1,8 @@
-//! Which allocator calls a thread has open, and what code below them works for.
+//! The allocator calls that a thread has open, and the code that runs on behalf of them.
+//!
+//! A probe opens a call at entry and closes the call at return. Some calls never return, because `longjmp` and C++
+//! exceptions skip them. So an open call keeps its stack pointer, and is dropped as soon as a probe finds the thread's
+//! stack above the call.
 
 use residue_ebpf::abi::counters::Counter;
 
@@ -11,22 +15,22 @@ use crate::{
     verifier::element,
 };
 
-/// How far below an open call's frame an allocator's inner call is looked for, bytes. Allocators
-/// keep small frames; what lies deeper is not their own call.
+/// How far below an open call's frame an inner call of the allocator may lie, bytes. Allocators keep small frames, so a
+/// deeper call is not their own.
 const MAX_ALLOCATOR_FRAME: u64 = 16 << 10;
 
-/// Where a new call stands to those that are open.
+/// How a new call relates to the calls that are open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nesting {
-    /// No allocator call is under way: this one counts.
+    /// No allocator call is under way, so the new call counts.
     Outermost,
-    /// An allocator function made this call for its own purposes.
+    /// An allocator function has made the new call for its own purposes.
     Inner,
 }
 
 impl ThreadState {
-    /// Closes the calls that can no longer return, and says whether a call with the stack pointer
-    /// `sp` is made by one that is still open.
+    /// Drops the calls that can no longer return. Says whether one of the calls that are still open has made the call with
+    /// the stack pointer `sp`.
     #[inline(always)]
     pub(super) fn nesting(&mut self, process_slot: u16, sp: u64) -> Nesting {
         if self.depth == 0 {
@@ -88,8 +92,8 @@ impl ThreadState {
         returns && inside
     }
 
-    /// Opens a call. When too many are open, the outermost gives way: allocators nest two or three
-    /// calls deep, so it must be one that a longjmp left behind.
+    /// Opens a call. If too many calls are open, the outermost gives way: allocators nest two or three calls deep, so a
+    /// longjmp must have left the outermost call behind.
     #[inline(always)]
     pub(super) fn open(&mut self, process_slot: u16, call: OpenCall) {
         if self.depth as usize >= MAX_OPEN_CALLS {
@@ -103,7 +107,7 @@ impl ThreadState {
         self.depth += 1;
     }
 
-    /// Closes and returns the call of `function` whose return address lay at `sp`, if it was seen.
+    /// Closes and returns the call of `function` whose return address lay at `sp`, if a probe has seen the call.
     #[inline(always)]
     pub(super) fn close(&mut self, process_slot: u16, sp: u64, function: u32) -> Option<OpenCall> {
         if self.top()?.sp < sp {
@@ -123,7 +127,7 @@ impl ThreadState {
         (depth > 0).then(|| *element(&mut self.calls, depth - 1))
     }
 
-    /// Drops the open calls whose frames lie below `sp`: the thread has left them.
+    /// Drops the open calls whose frames lie below `sp`, because the thread has left them.
     #[inline(always)]
     fn abandon_below(&mut self, process_slot: u16, sp: u64) {
         for _ in 0..MAX_OPEN_CALLS {
@@ -143,7 +147,7 @@ impl ThreadState {
     }
 }
 
-/// A call will not return. A block that it held is as it was before, as far as can be known.
+/// Accounts for a call that will not return. A block that the call holds is as it was before, as far as can be known.
 #[inline(always)]
 fn abandon(process_slot: u16, call: &OpenCall) {
     if call.flags & CALL_COUNTS != 0 {
@@ -154,8 +158,8 @@ fn abandon(process_slot: u16, call: &OpenCall) {
     }
 }
 
-/// Whether an open call can still return, and code at `sp` is close enough below it to be its own:
-/// its return address must still be the kernel's trampoline.
+/// Whether an open call can still return, and code at `sp` is close enough below the call to run on its behalf. A call that
+/// can return still has the kernel's trampoline as its return address.
 #[inline(always)]
 fn is_under_way(call: &OpenCall, trampoline: u64, sp: u64) -> bool {
     call.sp.wrapping_sub(sp) < MAX_ALLOCATOR_FRAME

@@ -1,10 +1,9 @@
 //! Python's own allocator: objects, by samples, and the pools that it takes for them.
 //!
-//! pymalloc serves requests of up to 512 bytes from pools in arenas, which malloc never sees. An
-//! object of `size` bytes is sampled with the probability `size / interval`, and stands for
-//! `interval` bytes then: what is expected of any sum of samples is the sum itself. Larger requests
-//! go on to malloc, whose probes count them; here they are only noted, so that the calls which the
-//! allocator makes to itself are told from others.
+//! pymalloc serves requests of up to 512 bytes from pools in arenas, which malloc never sees. The kernel side samples an
+//! object of `size` bytes with the probability `size / interval`, and each sample stands for `interval` bytes. So the
+//! expected value of any sum of samples is the sum itself. pymalloc hands larger requests on to malloc, whose probes count
+//! them. Here such a call is only noted, to tell the calls that the allocator makes to itself from other calls.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -43,7 +42,7 @@ struct Weight {
     objects: u64,
 }
 
-/// A function of Python's allocator was entered that allocates.
+/// The current thread has entered a function of Python's allocator that allocates.
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
@@ -57,14 +56,14 @@ pub fn enter(ctx: &ProbeContext, shape: CallShape) -> Option<()> {
     Some(())
 }
 
-/// It returned.
+/// A function of Python's allocator that allocates has returned.
 #[inline(always)]
 pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;
     let thread = threads::existing()?;
     let regs = returned(ctx);
     let call = thread.object;
-    // An inner call's frame lies below. One that lies above has left this one behind.
+    // The frame of an inner call lies below the open call. A call that lies above has left the open call behind.
     if call.sp == 0 || regs.rsp.wrapping_sub(8) < call.sp {
         return None;
     }
@@ -83,7 +82,7 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     sample(thread, cookie.process, regs.rax, call.size, caller)
 }
 
-/// Python's allocator was asked to free a block.
+/// The current thread has asked Python's allocator to free a block.
 #[inline(always)]
 pub fn free(ctx: &ProbeContext) -> Option<()> {
     let block: u64 = ctx.arg(1)?;
@@ -116,7 +115,7 @@ pub fn new_pool(ctx: &RetProbeContext) -> Option<()> {
     let weight = Weight { bytes, objects: 1 };
     let allocation = unbound(bytes, stack);
     let inserted = live::insert(python_key(cookie.process, pool), allocation);
-    // A pool that all objects have left goes back to its arena unseen, to be taken again.
+    // When all objects have left a pool, the pool goes back to its arena unseen, and may be taken again.
     if let Some(previous) = inserted.previous {
         account_free(previous.stack, weight);
     }
@@ -124,7 +123,7 @@ pub fn new_pool(ctx: &RetProbeContext) -> Option<()> {
     Some(())
 }
 
-/// Requested bytes, and the old block.
+/// The requested bytes of a call, and the old block.
 #[inline(always)]
 fn arguments(ctx: &ProbeContext, shape: CallShape) -> (u64, u64) {
     let arg = |n| ctx.arg::<u64>(n).unwrap_or(0);
@@ -136,7 +135,7 @@ fn arguments(ctx: &ProbeContext, shape: CallShape) -> (u64, u64) {
     }
 }
 
-/// Enters a new object into the live set, if it is its turn.
+/// Enters a new object into the live set, if chance makes the object a sample.
 #[inline(always)]
 fn sample(
     thread: &mut ThreadState,
@@ -152,7 +151,7 @@ fn sample(
     if random * interval >= size << 32 {
         return None;
     }
-    // A block that malloc has handed out and realloc has made small is malloc's still.
+    // A block of malloc stays malloc's, even if a reallocation has made the block small.
     if live::holds(live_key(process, block)) {
         return None;
     }
@@ -167,7 +166,7 @@ fn sample(
     Some(())
 }
 
-/// What is in no window: these overlap with what is.
+/// An allocation that belongs to no window, because objects and pools overlap with blocks and ranges that do.
 #[inline(always)]
 const fn unbound(size: u64, stack: u32) -> LiveAllocation {
     LiveAllocation {
@@ -177,7 +176,7 @@ const fn unbound(size: u64, stack: u32) -> LiveAllocation {
     }
 }
 
-/// Takes a block's sample back, if it has one.
+/// Takes a block's sample back, if the block is a sample.
 #[inline(always)]
 fn release(process: u16, block: u64) {
     if let Some(object) = live::take(python_key(process, block)) {
@@ -195,7 +194,8 @@ fn weight(object: &LiveAllocation, block: u64) -> Weight {
     }
 }
 
-/// A stack of which user space knows the kind: without, its totals would count as malloc's.
+/// Walks the stack of a sample. `None`, counted, if user space does not know the stack's kind: the totals of such a stack
+/// would count as malloc's.
 #[inline(always)]
 fn known_stack(
     thread: &mut ThreadState,
@@ -220,7 +220,7 @@ fn account(totals: &mut StackTotals, weight: Weight, placed: bool) {
         count(Counter::LiveSetFullBytes, weight.bytes);
         (&raw mut totals.lost_bytes, &raw mut totals.lost_objects)
     };
-    // SAFETY: fields of a map value.
+    // SAFETY: the pointers lead to fields of a map value.
     unsafe {
         atomic::add(bytes, weight.bytes);
         atomic::add(objects, weight.objects);
@@ -232,7 +232,7 @@ fn account_free(stack: u32, weight: Weight) {
     let Some(totals) = totals(stack) else {
         return;
     };
-    // SAFETY: fields of a map value.
+    // SAFETY: the pointers lead to fields of a map value.
     unsafe {
         atomic::add(&raw mut totals.freed_bytes, weight.bytes);
         atomic::add(&raw mut totals.freed_objects, weight.objects);

@@ -1,8 +1,8 @@
-//! Memory mappings, from syscall tracepoints: they see direct syscalls and static programs too.
+//! Memory mappings, from syscall tracepoints, which see direct syscalls and static programs, too.
 //!
-//! Their rate is low, so each is sent as an event and user space keeps the ranges. A range is
-//! *taken* before the kernel gives it up and *mapped* after the kernel has handed it out, so that
-//! events about one address are in the order in which they happened, whichever thread made them.
+//! Mappings are rare, so each is sent as an event, and user space keeps the ranges. An event says that a range is *taken*
+//! before the kernel gives the range up, and that a range is *mapped* after the kernel has handed the range out. So the
+//! events about one address are in the order in which they happened, whichever threads caused them.
 
 use aya_ebpf::programs::TracePointContext;
 use residue_ebpf::abi::{
@@ -34,9 +34,9 @@ use crate::{
 const PROT_EXEC: u64 = 4;
 /// asm-generic/mman-common.h
 const MAP_ANONYMOUS: u64 = 0x20;
-/// uapi/linux/mman.h: the bits that say whether a mapping is shared, and the one way in which it is not.
+/// uapi/linux/mman.h: the bits that say whether a mapping is shared.
 const MAP_TYPE: u64 = 0x0f;
-/// uapi/linux/mman.h
+/// uapi/linux/mman.h: the only value of these bits for a mapping that is not shared.
 const MAP_PRIVATE: u64 = 2;
 /// uapi/linux/mman.h
 const MREMAP_DONTUNMAP: u64 = 4;
@@ -80,7 +80,7 @@ pub fn leave_mmap(ctx: &TracePointContext) -> Option<()> {
     )
 }
 
-/// What the mapping that mmap has just made is of, by its flags and, where they do not tell, its descriptor.
+/// What backs the mapping that mmap has just made. The flags tell so, or else the descriptor.
 #[inline(always)]
 fn backing(flags: u64) -> u32 {
     let is_shared = flags & MAP_TYPE != MAP_PRIVATE;
@@ -151,7 +151,7 @@ pub fn leave_mremap(ctx: &TracePointContext) -> Option<()> {
     )
 }
 
-/// shmat ends: a segment of shared memory is there.
+/// shmat ends: the process has attached a segment of shared memory.
 #[inline(always)]
 pub fn leave_shmat(ctx: &TracePointContext) -> Option<()> {
     let slot = open_target()?;
@@ -168,7 +168,7 @@ pub fn leave_shmat(ctx: &TracePointContext) -> Option<()> {
     )
 }
 
-/// shmdt(address) begins. It fails only where no segment is.
+/// shmdt(address) begins. The call fails only if there is no segment at the address.
 #[inline(always)]
 pub fn enter_shmdt(ctx: &TracePointContext) -> Option<()> {
     let process = open_target()?;
@@ -221,7 +221,7 @@ fn restore_range(process: u32) {
     });
 }
 
-/// Sends `event` with the stack of whoever made the syscall, and whether an allocator made it.
+/// Sends `event` with the stack of the code that made the syscall, and says whether an allocator made the syscall.
 #[inline(always)]
 fn send_with_stack(thread: &mut ThreadState, mut event: Event) -> Option<()> {
     let user = walk_start(saved_registers());

@@ -1,4 +1,4 @@
-//! What the kernel's structures say of a descriptor, and of the process's resident set.
+//! The files and sockets behind the descriptors of the current process.
 
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 
@@ -11,21 +11,22 @@ const S_IFMT: u64 = 0o170_000;
 const S_IFSOCK: u64 = 0o140_000;
 /// uapi/linux/stat.h
 const S_IFREG: u64 = 0o100_000;
-/// The file systems whose files are memory and nothing else: tmpfs (memfd and POSIX shared memory, too),
-/// hugetlbfs, secretmem (uapi/linux/magic.h).
+/// The file systems whose files are memory and nothing else (uapi/linux/magic.h): tmpfs, which also has memfd and POSIX
+/// shared memory, hugetlbfs and secretmem.
 const IN_MEMORY: [u64; 3] = [0x0102_1994, 0x9584_58f6, 0x5345_434d];
 /// uapi/asm-generic/fcntl.h
 const O_NONBLOCK: u64 = 0o4_000;
 
 /// A socket that the current process has open.
 pub struct Socket {
-    /// Its `struct file`, by which it is told from another one of the same descriptor.
+    /// The socket's `struct file`, which tells the socket from another one of the same descriptor.
     pub file: u64,
     /// Whether reading waits for data.
     pub blocks: bool,
 }
 
-/// The socket behind a descriptor of the current process; `known` is the `struct file` of one, if that is known.
+/// The socket behind a descriptor of the current process, if there is one. `known` is a `struct file` that is known to be
+/// a socket's, or zero.
 #[inline(always)]
 pub fn socket(descriptor: u32, known: u64) -> Option<Socket> {
     let offsets = SOCKET_OFFSETS.load();
@@ -43,8 +44,8 @@ pub fn socket(descriptor: u32, known: u64) -> Option<Socket> {
     })
 }
 
-/// Whether what a descriptor of the current process leads to is a file that is memory and nothing else: a
-/// memfd, POSIX shared memory, any file of a tmpfs. A device is none.
+/// Whether a descriptor of the current process leads to a file that is memory and nothing else: a memfd, POSIX shared
+/// memory, or any other file of a tmpfs. A device is no such file.
 #[inline(always)]
 pub fn is_memory(descriptor: u32) -> bool {
     let offsets = SOCKET_OFFSETS.load();
@@ -59,8 +60,8 @@ pub fn is_memory(descriptor: u32) -> bool {
     IN_MEMORY.contains(&magic)
 }
 
-/// The `struct file` behind a descriptor that the current process has just used: it is in the table, which
-/// never shrinks.
+/// The `struct file` behind a descriptor that the current process has just used. The descriptor is in the process's table,
+/// because the table never shrinks.
 #[inline(always)]
 pub fn file(descriptor: u32) -> Option<u64> {
     let offsets = SOCKET_OFFSETS.load();
@@ -71,7 +72,7 @@ pub fn file(descriptor: u32) -> Option<u64> {
     let task = unsafe { bpf_get_current_task_btf() };
     let table = load(load(task as u64, offsets.files), offsets.fdt);
     if table == 0 {
-        // Where the kernel marks such pointers, the verifier wants it checked.
+        // Where the kernel marks such pointers, the verifier wants the program to check them.
         return None;
     }
     let slots = load(table, offsets.fd);

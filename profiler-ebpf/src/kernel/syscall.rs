@@ -1,4 +1,4 @@
-//! What syscall tracepoints are given, and whether it is a target's.
+//! The fields of syscall tracepoints: the arguments and the result of the syscall.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -6,12 +6,12 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
     programs::TracePointContext,
 };
-/// Where a syscall's number is (events/syscalls/sys_enter_mmap/format).
+/// The offset of a syscall's number (events/syscalls/sys_enter_mmap/format).
 const NUMBER: usize = 8;
-/// Arguments of a syscall tracepoint begin here, and so does the result.
+/// The offset of the first argument, and of the result.
 const FIRST_FIELD: usize = 16;
 
-/// An argument of a syscall that has so many.
+/// An argument of a syscall, which must have as many arguments.
 #[inline(always)]
 pub fn argument(ctx: &TracePointContext, index: usize) -> u64 {
     field(ctx, FIRST_FIELD + 8 * index)
@@ -30,21 +30,21 @@ pub fn number(ctx: &TracePointContext) -> u32 {
     field(ctx, NUMBER)
 }
 
-/// The syscall's result, an error as the kernel returns it: -4095..=-1.
+/// The syscall's result. The kernel returns -4095..=-1 for errors.
 #[inline(always)]
 pub fn raw_result(ctx: &TracePointContext) -> i64 {
     field(ctx, FIRST_FIELD)
 }
 
-/// A plain load: a tenth of what the helper costs that reads any address.
+/// A field of the tracepoint, by a plain load. The load costs a tenth of the helper that reads any address.
 #[inline(always)]
 pub fn field<T: Copy>(ctx: &TracePointContext, offset: usize) -> T {
     // SAFETY: the kernel refuses to attach a program that reads beyond the tracepoint's fields.
     unsafe { ctx.as_ptr().byte_add(offset).cast::<T>().read_volatile() }
 }
 
-/// The registers with which the current thread entered the kernel. At a syscall's end they still hold
-/// its arguments. The verifier knows the structure: its fields are read by plain loads.
+/// The registers with which the current thread entered the kernel. At a syscall's end the registers still hold the
+/// syscall's arguments. The verifier knows the structure, so its fields are read by plain loads.
 #[inline(always)]
 pub fn saved_registers() -> &'static pt_regs {
     // SAFETY: plain helper calls; the kernel gives the current task's saved registers, which stay where

@@ -20,7 +20,7 @@ use aya_ebpf::{
 };
 use residue_ebpf::abi::{
     counters::Counter,
-    python::{CONTEXT_PREVIOUS, PythonLayout},
+    python::CONTEXT_PREVIOUS,
     window::{TASK, WindowState},
 };
 
@@ -191,9 +191,7 @@ pub fn made(ctx: &RetProbeContext) -> Option<()> {
         0 => live(thread.item.owner),
         window => window,
     };
-    let is_task = PYTHONS
-        .get(u32::from(cookie.process))
-        .is_some_and(|layout| makes_tasks(layout, regs.rip));
+    let is_task = makes_tasks(cookie.process, regs.rip);
     if is_task && (window == 0 || window & TASK != 0) {
         window = match is_any_unbound(cookie.process) {
             true => tasks::begin(cookie.process, window, false),
@@ -232,10 +230,14 @@ pub fn answers_next(window: &mut WindowState) {
     }
 }
 
+/// Whether code that makes asyncio's tasks calls from `ip`, a return address, AVMA.
 #[inline(always)]
-const fn makes_tasks(layout: &PythonLayout, ip: u64) -> bool {
-    let [start, end] = layout.task_code;
-    ip > start && ip <= end
+fn makes_tasks(process: u16, ip: u64) -> bool {
+    let layout = PYTHONS.get(u32::from(process));
+    layout.is_some_and(|layout| {
+        let [start, end] = layout.task_code;
+        ip > start && ip <= end
+    })
 }
 
 /// The interpreter is about to free a context, whose address may be another context's from now on.

@@ -27,7 +27,8 @@ const MAX_PARENTS: usize = 4;
 #[inline(always)]
 pub fn task(id: u32) -> Option<&'static mut TaskState> {
     let state = TASKS.get_ptr_mut(id & (MAX_TASKS - 1))?;
-    // SAFETY: a map value; its amounts are only changed atomically, the rest by the event loop's thread.
+    // SAFETY: the pointer leads to a map value. Its amounts change only atomically, and only the event loop's thread
+    // changes the rest.
     let state = unsafe { &mut *state };
     (id & TASK != 0 && state.id == id).then_some(state)
 }
@@ -58,7 +59,7 @@ pub fn begin(process: u16, parent: u32, is_older: bool) -> u32 {
     let Some(last) = LAST_TASK.get_ptr_mut(0) else {
         return 0;
     };
-    // SAFETY: a map value.
+    // SAFETY: the pointer leads to a map value.
     let number = unsafe { atomic::fetch_add(last, 1) } as u32;
     let id = TASK | number;
     if id == AMBIGUOUS {
@@ -80,7 +81,7 @@ pub fn begin(process: u16, parent: u32, is_older: bool) -> u32 {
         new.next = parent.next;
         parent.next = id;
     }
-    // SAFETY: a map value, of the oldest task.
+    // SAFETY: the pointer leads to a map value, which has held the oldest task.
     unsafe { *state = new };
     id
 }
@@ -164,7 +165,7 @@ fn join(task: &mut TaskState, window: u32) {
     else {
         return;
     };
-    // SAFETY: a map value; its fields are only changed atomically.
+    // SAFETY: the pointer leads to a map value, whose fields change only atomically.
     let ambiguous = unsafe { &mut (*process).ambiguous };
     carry(&mut task.amounts, ambiguous, &mut window.amounts);
 }

@@ -1,4 +1,4 @@
-//! From registers to a stack id: decide whether to walk, walk, intern.
+//! Walks stacks: from the registers of a thread to the id of its stack.
 
 mod context;
 mod intern;

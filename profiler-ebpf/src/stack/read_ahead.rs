@@ -16,8 +16,8 @@ impl ReadAhead {
         self.start = 0;
     }
 
-    /// The word at `address`, AVMA, which must be a multiple of 8. Addresses that are asked for in
-    /// ascending order are read once.
+    /// The word at `address`, AVMA, which must be a multiple of 8. If the addresses of several calls ascend, each piece is
+    /// read once.
     #[inline(always)]
     pub(super) fn word(&mut self, address: u64) -> Option<u64> {
         let mut index = (address.wrapping_sub(self.start) / 8) as usize;
@@ -30,7 +30,7 @@ impl ReadAhead {
 
     #[inline(always)]
     fn read(&mut self, start: u64) -> Option<()> {
-        // SAFETY: the words are plain bytes; the slice covers them.
+        // SAFETY: the words are plain bytes, and the slice covers them.
         let bytes = unsafe {
             core::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast::<u8>(), 8 * AHEAD_WORDS)
         };
@@ -39,9 +39,9 @@ impl ReadAhead {
             self.start = start;
             return Some(());
         }
-        // Near the end of the stack only the word itself may be there; nothing behind it counts.
+        // Near the end of the stack only the word itself may be there. Nothing behind the word counts then.
         self.start = 0;
-        // SAFETY: as above.
+        // SAFETY: the helper checks the address.
         unsafe { bpf_probe_read_user_buf(start as *const u8, &mut bytes[..8]) }.ok()
     }
 }

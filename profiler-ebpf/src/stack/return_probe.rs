@@ -1,18 +1,18 @@
 //! Return addresses that a return probe has replaced.
 //!
-//! A return probe, ours or another tool's, overwrites a return address on the stack by that of the
-//! kernel's trampoline. The kernel keeps the original in the task.
+//! A return probe, residue's or another tool's, overwrites a return address on the stack by the address of the kernel's
+//! trampoline. The kernel keeps the original address in the task.
 
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 
 use crate::{kernel::memory::read_kernel, maps::TASK_OFFSETS};
 
-/// How many return probes may be under way in a thread: the kernel's own limit
-/// (`MAX_URETPROBE_DEPTH`, kernel/events/uprobes.c).
+/// How many return probes may be under way in a thread. This is the kernel's own limit (`MAX_URETPROBE_DEPTH`,
+/// kernel/events/uprobes.c).
 const MAX_DEPTH: u32 = 64;
 
-/// The return address that belongs where `slot` (AVMA) points to; zero if no return probe has
-/// replaced it, or if the kernel's structures are not known.
+/// The original return address of the place `slot`, AVMA; zero if no return probe has replaced the address, or if the
+/// kernel's structures are not known.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn original_return_address(slot: u64) -> u64 {
