@@ -1,14 +1,15 @@
 //! The live set: which blocks of which process are allocated, how large each is, and which stack allocated it.
 //!
-//! The live set is a hash table with open addressing in an array map. The kernel's own hash map touches three places in
-//! memory for an access, takes a lock, and needs 99 bytes an allocation. This table touches one place, which is what
-//! counts with millions of live allocations, takes no lock, and needs 43 bytes. User space maps the table, too, to see
-//! what windows left behind.
+//! The live set is a hash table with open addressing in an array map. The kernel's own hash map touches three
+//! places in memory for an access, takes a lock, and needs 99 bytes an allocation. This table touches one
+//! place, which is what counts with millions of live allocations, takes no lock, and needs 43 bytes. User
+//! space maps the table, too, to see what windows left behind.
 //!
-//! A look-up searches the home bucket of its key, and the buckets behind that only if the home bucket has spilled. A
-//! program claims a slot by a compare-and-swap of the slot's key, and releases the slot by writing the key. Two calls never
-//! race for one key, because an allocator hands an address out once until the address is freed. If a target breaks this
-//! rule, by a double free in two threads, only one of the threads finds the key.
+//! A look-up searches the home bucket of its key, and the buckets behind that only if the home bucket has
+//! spilled. A program claims a slot by a compare-and-swap of the slot's key, and releases the slot by writing
+//! the key. Two calls never race for one key, because an allocator hands an address out once until the
+//! address is freed. If a target breaks this rule, by a double free in two threads, only one of the threads
+//! finds the key.
 
 use residue_ebpf::abi::heap::{
     BUCKET_SLOTS, BUSY_KEY, LiveAllocation, LiveBucket, PROCESS_OPEN, process_of,
@@ -19,8 +20,8 @@ use crate::{
     maps::{LIVE, LIVE_BUCKETS, PROCESSES},
 };
 
-/// How many buckets a look-up searches for one key. At half load the chance that this many neighbours are full is below
-/// one in a billion.
+/// How many buckets a look-up searches for one key. At half load the chance that this many neighbours are
+/// full is below one in a billion.
 const REACH: u32 = 8;
 
 /// Stands for no place: the indices of buckets end far below.
@@ -110,8 +111,8 @@ pub extern "C" fn live_holds(key: u64) -> u64 {
     0
 }
 
-/// Claims the slot that holds a key, and returns the slot's place. A global function, so that the verifier looks at it once
-/// instead of at every call.
+/// Claims the slot that holds a key, and returns the slot's place. A global function, so that the verifier
+/// looks at it once instead of at every call.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn live_claim(key: u64) -> u64 {
@@ -203,8 +204,8 @@ fn claim(bucket: &mut LiveBucket, slot: usize, key: u64) -> bool {
     unsafe { atomic::compare_exchange(&raw mut bucket.keys[slot], key, BUSY_KEY) == key }
 }
 
-/// The index of a key's home bucket, by Fibonacci hashing. The upper half of the product depends on every bit of the key,
-/// and is scaled to the number of buckets.
+/// The index of a key's home bucket, by Fibonacci hashing. The upper half of the product depends on every bit
+/// of the key, and is scaled to the number of buckets.
 #[inline(always)]
 fn home(key: u64) -> u32 {
     let product = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);

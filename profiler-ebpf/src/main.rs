@@ -1,4 +1,4 @@
-//! The eBPF programs: entry points only. What they do is in [`heap`] and [`requests`].
+//! The eBPF programs: entry points only. Their work is in [`heap`], [`process`], [`python`] and [`requests`].
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -31,8 +31,8 @@ use aya_ebpf::{
 use cost::{Hit, measured};
 use residue_ebpf::abi::call_shape::CallShape;
 
-/// One entry and one return program a call shape. `programs::names` in the `residue` crate knows
-/// them by these names.
+/// Makes an entry program and a return program for each call shape. The `residue` crate knows the programs by
+/// these names.
 macro_rules! call_programs {
     ($($shape:ident: $enter:ident, $leave:ident;)+) => {$(
         #[uprobe]
@@ -173,7 +173,7 @@ pub fn leave_ssl_write(ctx: RetProbeContext) -> u32 {
     })
 }
 
-/// Does nothing: with [`empty_return`], the floor that the benchmarks measure against.
+/// Does nothing. The benchmarks measure against this program and [`empty_return`].
 #[uprobe]
 pub fn empty_entry(_: ProbeContext) -> u32 {
     0
@@ -206,35 +206,35 @@ syscall_programs! {
     enter_shmdt;
 }
 
-/// Behind read, readv, recvfrom and recvmsg.
+/// Runs behind read, readv, recvfrom and recvmsg.
 #[tracepoint]
 pub fn data_read(ctx: TracePointContext) -> u32 {
     let _ = requests::data_read(&ctx);
     0
 }
 
-/// Behind write, writev, sendto, sendmsg and sendfile.
+/// Runs behind write, writev, sendto, sendmsg and sendfile.
 #[tracepoint]
 pub fn data_written(ctx: TracePointContext) -> u32 {
     let _ = requests::data_written(&ctx);
     0
 }
 
-/// Before close.
+/// Runs before close.
 #[tracepoint]
 pub fn descriptor_closes(ctx: TracePointContext) -> u32 {
     let _ = requests::descriptor_closes(&ctx);
     0
 }
 
-/// Before accept, epoll_wait, poll, select and their variants.
+/// Runs before accept, epoll_wait, poll, select and their variants.
 #[tracepoint]
 pub fn thread_waits(ctx: TracePointContext) -> u32 {
     let _ = requests::thread_waits(&ctx);
     0
 }
 
-/// Behind accept, select, nanosleep and their variants.
+/// Runs behind accept, select, nanosleep and their variants.
 #[tracepoint]
 pub fn thread_waited(ctx: TracePointContext) -> u32 {
     let _ = requests::thread_waited(&ctx);
@@ -247,7 +247,7 @@ pub fn process_executed(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// Behind fork, vfork and clone.
+/// Runs behind fork, vfork and clone.
 #[tracepoint]
 pub fn task_created(ctx: TracePointContext) -> u32 {
     let _ = process::descendants::created(&ctx);

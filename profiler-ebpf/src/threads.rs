@@ -37,7 +37,7 @@ pub fn current() -> Option<&'static mut ThreadState> {
 #[inline(always)]
 pub fn state_of(tid: u32) -> Option<&'static mut ThreadState> {
     let thread = THREADS.get_ptr_mut(tid)?;
-    // SAFETY: the entry belongs to the current thread, by the id that it has or had before its exec. It alone uses the
-    // entry, which is deleted only when that thread has exited or has another id.
+    // SAFETY: the entry belongs to the current thread, by the id that it has or had before its exec. It alone
+    // uses the entry, which is deleted only when that thread has exited or has another id.
     Some(unsafe { &mut *thread })
 }

@@ -124,7 +124,16 @@ fn commit(
         _ => result,
     };
     if takes_old_block(shape) {
-        settle_old_block(process, call, block);
+        let kept = block == 0 && (call.size != 0 || call.pointer == 0);
+        if call.flags & CALL_HOLDS == 0 {
+            if call.pointer != 0 && !kept {
+                count_unmatched(call.function);
+            }
+        } else if kept {
+            restore(process, call.pointer, &call.held);
+        } else {
+            account_free(process, &call.held);
+        }
     }
     if block != 0 {
         track(thread, process, block, call, caller)?;
@@ -132,24 +141,8 @@ fn commit(
     Some(())
 }
 
-/// Puts the old block of a reallocation back into the live set, or counts the block as freed. `block` is the new block;
-/// zero if there is none.
-#[inline(always)]
-fn settle_old_block(process: u16, call: &OpenCall, block: u64) {
-    let kept = block == 0 && (call.size != 0 || call.pointer == 0);
-    if call.flags & CALL_HOLDS == 0 {
-        if call.pointer != 0 && !kept {
-            count_unmatched(call.function);
-        }
-    } else if kept {
-        restore(process, call.pointer, &call.held);
-    } else {
-        account_free(process, &call.held);
-    }
-}
-
-/// The block that posix_memalign gives through its out-pointer. The function gives one only if it returns zero. The result
-/// is an int, so the upper half of the register means nothing.
+/// The block that posix_memalign gives through its out-pointer. The function gives one only if it returns
+/// zero. The result is an int, so the upper half of the register means nothing.
 #[inline(always)]
 fn memalign_result(call: &OpenCall, result: u64) -> Option<u64> {
     if result as u32 != 0 {
@@ -212,8 +205,8 @@ fn size_argument(ctx: &ProbeContext, shape: CallShape) -> u64 {
     }
 }
 
-/// `a * b`. If the product wraps, the call fails and the product means nothing. It must not be zero, though, because a
-/// reallocation to the size zero frees the block.
+/// `a * b`. If the product wraps, the call fails and the product means nothing. It must not be zero, though,
+/// because a reallocation to the size zero frees the block.
 #[inline(always)]
 const fn product(a: u64, b: u64) -> u64 {
     let product = a.wrapping_mul(b);

@@ -1,8 +1,8 @@
 //! The allocator calls that a thread has open, and the code that runs on behalf of them.
 //!
-//! A probe opens a call at entry and closes the call at return. Some calls never return, because `longjmp` and C++
-//! exceptions skip them. So an open call keeps its stack pointer, and is dropped as soon as a probe finds the thread's
-//! stack above the call.
+//! A probe opens a call at entry and closes the call at return. Some calls never return, because `longjmp`
+//! and C++ exceptions skip them. So an open call keeps its stack pointer, and is dropped as soon as a probe
+//! finds the thread's stack above the call.
 
 use residue_ebpf::abi::counters::Counter;
 
@@ -15,8 +15,8 @@ use crate::{
     verifier::element,
 };
 
-/// How far below an open call's frame an inner call of the allocator may lie, bytes. Allocators keep small frames, so a
-/// deeper call is not their own.
+/// How far below an open call's frame an inner call of the allocator may lie, bytes. Allocators keep small
+/// frames, so a deeper call is not their own.
 const MAX_ALLOCATOR_FRAME: u64 = 16 << 10;
 
 /// How a new call relates to the calls that are open.
@@ -29,8 +29,8 @@ pub(super) enum Nesting {
 }
 
 impl ThreadState {
-    /// Drops the calls that can no longer return. Says whether one of the calls that are still open has made the call with
-    /// the stack pointer `sp`.
+    /// Drops the calls that can no longer return. Says whether one of the calls that are still open has made
+    /// the call with the stack pointer `sp`.
     #[inline(always)]
     pub(super) fn nesting(&mut self, process_slot: u16, sp: u64) -> Nesting {
         if self.depth == 0 {
@@ -92,8 +92,8 @@ impl ThreadState {
         returns && inside
     }
 
-    /// Opens a call. If too many calls are open, the outermost gives way: allocators nest two or three calls deep, so a
-    /// longjmp must have left the outermost call behind.
+    /// Opens a call. If too many calls are open, the outermost gives way: allocators nest two or three calls
+    /// deep, so a longjmp must have left the outermost call behind.
     #[inline(always)]
     pub(super) fn open(&mut self, process_slot: u16, call: OpenCall) {
         if self.depth as usize >= MAX_OPEN_CALLS {
@@ -158,8 +158,8 @@ fn abandon(process_slot: u16, call: &OpenCall) {
     }
 }
 
-/// Whether an open call can still return, and code at `sp` is close enough below the call to run on its behalf. A call that
-/// can return still has the kernel's trampoline as its return address.
+/// Whether an open call can still return, and code at `sp` is close enough below the call to run on its
+/// behalf. A call that can return still has the kernel's trampoline as its return address.
 #[inline(always)]
 fn is_under_way(call: &OpenCall, trampoline: u64, sp: u64) -> bool {
     call.sp.wrapping_sub(sp) < MAX_ALLOCATOR_FRAME

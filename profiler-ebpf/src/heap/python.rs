@@ -1,9 +1,10 @@
 //! Python's own allocator: objects, by samples, and the pools that it takes for them.
 //!
-//! pymalloc serves requests of up to 512 bytes from pools in arenas, which malloc never sees. The kernel side samples an
-//! object of `size` bytes with the probability `size / interval`, and each sample stands for `interval` bytes. So the
-//! expected value of any sum of samples is the sum itself. pymalloc hands larger requests on to malloc, whose probes count
-//! them. Here such a call is only noted, to tell the calls that the allocator makes to itself from other calls.
+//! pymalloc serves requests of up to 512 bytes from pools in arenas, which malloc never sees. The kernel side
+//! samples an object of `size` bytes with the probability `size / interval`, and each sample stands for
+//! `interval` bytes. So the expected value of any sum of samples is the sum itself. pymalloc hands larger
+//! requests on to malloc, whose probes count them. Here such a call is only noted, to tell the calls that the
+//! allocator makes to itself from other calls.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -194,8 +195,8 @@ fn weight(object: &LiveAllocation, block: u64) -> Weight {
     }
 }
 
-/// Walks the stack of a sample. `None`, counted, if user space does not know the stack's kind: the totals of such a stack
-/// would count as malloc's.
+/// Walks the stack of a sample. `None`, counted, if user space does not know the stack's kind: the totals of
+/// such a stack would count as malloc's.
 #[inline(always)]
 fn known_stack(
     thread: &mut ThreadState,

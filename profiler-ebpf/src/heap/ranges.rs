@@ -1,8 +1,9 @@
 //! Memory mappings, from syscall tracepoints, which see direct syscalls and static programs, too.
 //!
-//! Mappings are rare, so each is sent as an event, and user space keeps the ranges. An event says that a range is *taken*
-//! before the kernel gives the range up, and that a range is *mapped* after the kernel has handed the range out. So the
-//! events about one address are in the order in which they happened, whichever threads caused them.
+//! Mappings are rare, so each is sent as an event, and user space keeps the ranges. An event says that a
+//! range is *taken* before the kernel gives the range up, and that a range is *mapped* after the kernel has
+//! handed the range out. So the events about one address are in the order in which they happened, whichever
+//! threads caused them.
 
 use aya_ebpf::programs::TracePointContext;
 use residue_ebpf::abi::{

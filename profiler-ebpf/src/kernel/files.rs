@@ -11,8 +11,8 @@ const S_IFMT: u64 = 0o170_000;
 const S_IFSOCK: u64 = 0o140_000;
 /// uapi/linux/stat.h
 const S_IFREG: u64 = 0o100_000;
-/// The file systems whose files are memory and nothing else (uapi/linux/magic.h): tmpfs, which also has memfd and POSIX
-/// shared memory, hugetlbfs and secretmem.
+/// The file systems whose files are memory and nothing else (uapi/linux/magic.h): tmpfs, which also has memfd
+/// and POSIX shared memory, hugetlbfs and secretmem.
 const IN_MEMORY: [u64; 3] = [0x0102_1994, 0x9584_58f6, 0x5345_434d];
 /// uapi/asm-generic/fcntl.h
 const O_NONBLOCK: u64 = 0o4_000;
@@ -25,8 +25,8 @@ pub struct Socket {
     pub blocks: bool,
 }
 
-/// The socket behind a descriptor of the current process, if there is one. `known` is a `struct file` that is known to be
-/// a socket's, or zero.
+/// The socket behind a descriptor of the current process, if there is one. `known` is a `struct file` that is
+/// known to be a socket's, or zero.
 #[inline(always)]
 pub fn socket(descriptor: u32, known: u64) -> Option<Socket> {
     let offsets = SOCKET_OFFSETS.load();
@@ -60,8 +60,8 @@ pub fn is_memory(descriptor: u32) -> bool {
     IN_MEMORY.contains(&magic)
 }
 
-/// The `struct file` behind a descriptor that the current process has just used. The descriptor is in the process's table,
-/// because the table never shrinks.
+/// The `struct file` behind a descriptor that the current process has just used. The descriptor is in the
+/// process's table, because the table never shrinks.
 #[inline(always)]
 pub fn file(descriptor: u32) -> Option<u64> {
     let offsets = SOCKET_OFFSETS.load();

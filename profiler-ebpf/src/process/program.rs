@@ -33,7 +33,8 @@ pub fn executed(ctx: &TracePointContext) -> Option<()> {
     }
     info!(ctx, "pid {} replaced its program", process.tgid);
     if let Some(state) = PROCESSES.get_ptr_mut(slot) {
-        // SAFETY: the pointer leads to a map value, which user space writes only while no event of the process counts.
+        // SAFETY: the pointer leads to a map value, which user space writes only while no event of the
+        // process counts.
         unsafe { (*state).flags = 0 };
     }
     send(&Event {

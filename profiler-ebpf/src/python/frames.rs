@@ -48,7 +48,8 @@ pub fn begin(thread: &mut ThreadState, process: u16) {
     }
 }
 
-/// The native walk is at `pc`, AVMA. If the code there runs Python's bytecode, the Python frames of the call are next.
+/// The native walk is at `pc`, AVMA. If the code there runs Python's bytecode, the Python frames of the call
+/// are next.
 #[inline(always)]
 pub fn pass(walk: &mut PythonWalk, pc: u64) {
     if walk.enabled == 0 {
@@ -96,8 +97,8 @@ pub fn count_what_is_missing(walk: &PythonWalk) {
     }
 }
 
-/// Takes the next frame. Returns `None` if the step has no frame to show, which may be only the interpreter's own mark
-/// between two runs.
+/// Takes the next frame. Returns `None` if the step has no frame to show, which may be only the interpreter's
+/// own mark between two runs.
 #[inline(always)]
 pub fn step(walk: &mut PythonWalk) -> Option<PythonFrame> {
     let layout = PYTHONS.get(walk.process)?;

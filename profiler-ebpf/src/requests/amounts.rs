@@ -21,8 +21,8 @@ pub fn account_alloc(process: u16, allocation: &LiveAllocation) {
     }
 }
 
-/// Counts the end of an allocation for the window or task in which it was made, unless another window or task has taken
-/// that place.
+/// Counts the end of an allocation for the window or task in which it was made, unless another window or task
+/// has taken that place.
 #[inline(always)]
 pub fn account_free(process: u16, allocation: &LiveAllocation) {
     let [first, second] = amounts(process, allocation.window);

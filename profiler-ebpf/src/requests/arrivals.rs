@@ -97,8 +97,8 @@ fn send_more(
     }
 }
 
-/// Looks for the head of a request in data that was read between requests. Returns the connection, if there is an entry
-/// of the connection now.
+/// Looks for the head of a request in data that was read between requests. Returns the connection, if there
+/// is an entry of the connection now.
 #[inline(always)]
 fn look_for_head(
     thread: &mut ThreadState,

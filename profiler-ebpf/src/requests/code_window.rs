@@ -1,9 +1,9 @@
 //! Windows that a program's own code makes: calls of a function, or the time between two static probes.
 //!
-//! Such a window is bound to the thread that opens it, within whatever window the thread works on besides. The window of
-//! a call is over when the call returns. If a longjmp or an exception leaves the call, the window is over when a probe
-//! finds the thread's stack above the call. Whatever the code calls within a window, the same function included, is part
-//! of the window.
+//! Such a window is bound to the thread that opens it, within whatever window the thread works on besides.
+//! The window of a call is over when the call returns. If a longjmp or an exception leaves the call, the
+//! window is over when a probe finds the thread's stack above the call. Whatever the code calls within a
+//! window, the same function included, is part of the window.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -142,8 +142,9 @@ fn end(thread: &mut ThreadState) {
     thread.window = outer;
 }
 
-/// Whether the thread is still in a call, seen from code at `sp`, which is not above the call: the return address is as
-/// it was at entry, or is the kernel's trampoline. Otherwise something else than a return has left the call.
+/// Whether the thread is still in a call, seen from code at `sp`, which is not above the call: the return
+/// address is as it was at entry, or is the kernel's trampoline. Otherwise something else than a return has
+/// left the call.
 #[inline(always)]
 fn is_under_way(call: &WindowCall, process: u16, sp: u64) -> bool {
     if call.sp == ANYWHERE {
@@ -161,7 +162,8 @@ fn is_under_way(call: &WindowCall, process: u16, sp: u64) -> bool {
     }
 }
 
-/// A function that the thread has called returns to `caller`. Ends the window if the thread has left the window's call.
+/// A function that the thread has called returns to `caller`. Ends the window if the thread has left the
+/// window's call.
 #[inline(always)]
 pub fn seen_at(thread: &mut ThreadState, process: u16, caller: Registers) {
     let call = &thread.call;
@@ -170,7 +172,8 @@ pub fn seen_at(thread: &mut ThreadState, process: u16, caller: Registers) {
     }
     let outside = call.sp + 8;
     let is_inside = if caller.sp == outside {
-        // Either the end of the window's call has jumped to the function, or the function was called in that call's place.
+        // Either the end of the window's call has jumped to the function, or the function was called in that
+        // call's place.
         caller.ip == call.caller
     } else {
         caller.sp < outside && is_under_way(call, process, caller.sp)

@@ -28,8 +28,8 @@ pub fn socket_key(descriptor: u32) -> u64 {
 #[inline(always)]
 pub fn connection(key: u64) -> Option<&'static mut Connection> {
     let connection = CONNECTIONS.get_ptr_mut(key)?;
-    // SAFETY: the pointer leads to a map value. One thread at a time uses a connection; otherwise the target itself is
-    // confused.
+    // SAFETY: the pointer leads to a map value. One thread at a time uses a connection; otherwise the target
+    // itself is confused.
     Some(unsafe { &mut *connection })
 }
 

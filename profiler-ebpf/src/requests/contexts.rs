@@ -1,15 +1,15 @@
 //! Which request window each context of Python's `contextvars` belongs to.
 //!
-//! An event loop runs each step of a task, and each callback, in a context. The loop enters the context before the step
-//! and leaves the context behind the step; each task has a context of its own. So the window of an allocation is the
-//! window of the context that the thread is in. To find the context costs two words of the thread's state, which a walk
-//! reads anyway.
+//! An event loop runs each step of a task, and each callback, in a context. The loop enters the context
+//! before the step and leaves the context behind the step; each task has a context of its own. So the window
+//! of an allocation is the window of the context that the thread is in. To find the context costs two words
+//! of the thread's state, which a walk reads anyway.
 //!
-//! A context belongs to the window that is worked on where the context is made. So a task's context belongs to the window
-//! of the task's maker, and the context of a function that a task hands to another thread belongs to the task's window.
-//! When data has arrived, the thread works on the connection's window until the thread leaves the context in which it
-//! reads or is called, whatever window that context belongs to: a callback's context is a copy, too, and may be a copy of
-//! a context whose window is over.
+//! A context belongs to the window that is worked on where the context is made. So a task's context belongs
+//! to the window of the task's maker, and the context of a function that a task hands to another thread
+//! belongs to the task's window. When data has arrived, the thread works on the connection's window until the
+//! thread leaves the context in which it reads or is called, whatever window that context belongs to: a
+//! callback's context is a copy, too, and may be a copy of a context whose window is over.
 //!
 //! `context_ver`, which every entry and every exit increments, tells one entry of a context from all others.
 
@@ -48,8 +48,9 @@ use crate::{
 /// The key of a context has its process and its address.
 use residue_ebpf::abi::heap::live_key as context_key;
 
-/// The open window that the current thread works for by its context, or the number of a task whose window is not known
-/// yet; zero if the thread is in no context that belongs to either. The thread's walk must have begun.
+/// The open window that the current thread works for by its context, or the number of a task whose window is
+/// not known yet; zero if the thread is in no context that belongs to either. The thread's walk must have
+/// begun.
 #[inline(always)]
 pub fn works_for(thread: &mut ThreadState, process: u16) -> u32 {
     let window = live(last_window(thread, process));
@@ -98,8 +99,8 @@ fn look_up(arrival: &Stay, process: u16, entry: &Entry) -> u32 {
     window
 }
 
-/// Whether a thread is in the context in which it was when data arrived, or has entered another context from there, as a
-/// loop does that reads outside of any context.
+/// Whether a thread is in the context in which it was when data arrived, or has entered another context from
+/// there, as a loop does that reads outside of any context.
 #[inline(always)]
 fn is_of_arrival(arrival: &Entry, entry: &Entry) -> bool {
     if arrival.state != entry.state {
@@ -112,8 +113,8 @@ fn is_of_arrival(arrival: &Entry, entry: &Entry) -> bool {
     }
 }
 
-/// Data has arrived on a socket that does not block. `arrived_for` is the window that is open on the socket; zero if the
-/// process reads no requests on the socket.
+/// Data has arrived on a socket that does not block. `arrived_for` is the window that is open on the socket;
+/// zero if the process reads no requests on the socket.
 #[inline(always)]
 pub fn data_arrived(thread: &mut ThreadState, process: u16, arrived_for: u32) -> Option<()> {
     if arrived_for == 0 && thread.arrival.known == 0 {
@@ -140,8 +141,8 @@ pub fn data_arrived(thread: &mut ThreadState, process: u16, arrived_for: u32) ->
     Some(())
 }
 
-/// The current thread answers the request of `window`. If the thread runs a task that works for no other window, the task
-/// works for this window from here on.
+/// The current thread answers the request of `window`. If the thread runs a task that works for no other
+/// window, the task works for this window from here on.
 #[inline(always)]
 pub fn answered(thread: &mut ThreadState, process: u16, window: u32) -> Option<()> {
     python::begin(thread, process);
@@ -212,8 +213,8 @@ pub fn made(ctx: &RetProbeContext) -> Option<()> {
     Some(())
 }
 
-/// The connection of a window has the next request. The task that has answered the first request, and was there before
-/// that request, serves one request after the other.
+/// The connection of a window has the next request. The task that has answered the first request, and was
+/// there before that request, serves one request after the other.
 #[inline(always)]
 pub fn answers_next(window: &mut WindowState) {
     let (context, process) = (window.answerer, window.process as u16);

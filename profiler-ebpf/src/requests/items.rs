@@ -1,10 +1,11 @@
-//! Objects that Python's threads hand to each other through queues. A thread that takes an object out of a queue works for
-//! the window of the thread that put the object in, until it comes back for the next object.
+//! Objects that Python's threads hand to each other through queues. A thread that takes an object out of a
+//! queue works for the window of the thread that put the object in, until it comes back for the next object.
 //!
-//! `concurrent.futures` gives its threads their work through a `queue.SimpleQueue`, and so does `loop.run_in_executor`,
-//! which copies no context. The address of an object names the object: the queue holds the object from the put to the
-//! take, so that no other object has the address meanwhile. One object may be in queues several times, though. While the
-//! threads that put the object in do not work for the same window, nobody can tell whose is taken out.
+//! `concurrent.futures` gives its threads their work through a `queue.SimpleQueue`, and so does
+//! `loop.run_in_executor`, which copies no context. The address of an object names the object: the queue
+//! holds the object from the put to the take, so that no other object has the address meanwhile. One object
+//! may be in queues several times, though. While the threads that put the object in do not work for the same
+//! window, nobody can tell whose is taken out.
 
 use core::ffi::c_void;
 
@@ -29,8 +30,8 @@ use crate::{
 /// The key of an item has its process and its address.
 use residue_ebpf::abi::heap::live_key as item_key;
 
-/// The current thread puts an item into a queue: `put(self, args, …)`. The item is the first argument, however the caller
-/// passes it (`METH_FASTCALL`, Include/cpython/methodobject.h).
+/// The current thread puts an item into a queue: `put(self, args, …)`. The item is the first argument,
+/// however the caller passes it (`METH_FASTCALL`, Include/cpython/methodobject.h).
 #[inline(always)]
 pub fn item_put(ctx: &ProbeContext) -> Option<()> {
     let cookie = open_process(ctx.as_ptr())?;

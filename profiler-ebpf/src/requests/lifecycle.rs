@@ -224,8 +224,8 @@ pub fn hand_over(window: &mut WindowState) {
     }
 }
 
-/// A task begins to work for a window, because the task's maker does so (`is_inherited`) or because the task works on the
-/// window's connection.
+/// A task begins to work for a window, because the task's maker does so (`is_inherited`) or because the task
+/// works on the window's connection.
 #[inline(always)]
 pub fn task_begins(window: u32, is_inherited: bool) {
     let Some(window) = window::open(window) else {

@@ -1,14 +1,14 @@
 //! Request windows: which request a thread works on. The kernel side decides that where it happens, because
 //! allocations run at the same time.
 //!
-//! A window opens when a thread reads the head of a request, and closes when the worker turns to something else. It
-//! does not close with the first byte of the response, because streams allocate later, nor with the last byte, because
-//! what the worker cleans up afterwards belongs to the request.
+//! A window opens when a thread reads the head of a request, and closes when the worker turns to something
+//! else. It does not close with the first byte of the response, because streams allocate later, nor with the
+//! last byte, because what the worker cleans up afterwards belongs to the request.
 //!
-//! A thread that reads from a blocking socket serves one request at a time and is *bound* to the request's window. A
-//! thread whose sockets do not block is an event loop's; no thread is bound to the loop's windows. Where the loop runs
-//! tasks of asyncio, the tasks are bound to the windows instead ([`contexts`]). Anything else that the process allocates
-//! while such a window is open is ambiguous.
+//! A thread that reads from a blocking socket serves one request at a time and is *bound* to the request's
+//! window. A thread whose sockets do not block is an event loop's; no thread is bound to the loop's windows.
+//! Where the loop runs tasks of asyncio, the tasks are bound to the windows instead ([`contexts`]). Anything
+//! else that the process allocates while such a window is open is ambiguous.
 
 mod amounts;
 mod arrivals;

@@ -1,9 +1,9 @@
 //! Whose an allocation is if its thread works for no window that is known.
 //!
-//! While a single request is under way, the allocation belongs to that request, because there is no other. While several
-//! requests are under way, or while there may be requests that nobody sees, the allocation is *ambiguous*. If the thread
-//! may have worked for one of these requests, the allocation has *escaped* from that request: no window that was under
-//! way at that time is known to have all of its allocations.
+//! While a single request is under way, the allocation belongs to that request, because there is no other.
+//! While several requests are under way, or while there may be requests that nobody sees, the allocation is
+//! *ambiguous*. If the thread may have worked for one of these requests, the allocation has *escaped* from
+//! that request: no window that was under way at that time is known to have all of its allocations.
 //!
 //! Three kinds of threads are known to work for no request:
 //!
@@ -34,13 +34,13 @@ use crate::{
 /// interpreter's lock for some of that time.
 const NEW_NS: u64 = 1_000_000_000;
 
-/// An allocation of a thread of Python's up to this size, bytes, may be the interpreter's own, such as the lock on which
-/// the thread waits. Objects come from the allocator only if they are larger (`SMALL_REQUEST_THRESHOLD`,
-/// Objects/obmalloc.c).
+/// An allocation of a thread of Python's up to this size, bytes, may be the interpreter's own, such as the
+/// lock on which the thread waits. Objects come from the allocator only if they are larger
+/// (`SMALL_REQUEST_THRESHOLD`, Objects/obmalloc.c).
 pub const INTERPRETERS_OWN: u64 = 512;
 
-/// The window of an allocation of `size` bytes; [`AMBIGUOUS`] or [`BACKGROUND`] if the allocation belongs to no single
-/// window.
+/// The window of an allocation of `size` bytes; [`AMBIGUOUS`] or [`BACKGROUND`] if the allocation belongs to
+/// no single window.
 #[inline(always)]
 pub fn of_allocation(thread: &ThreadState, process: u16, size: u64) -> u32 {
     let Some(process) = windows_of(process) else {

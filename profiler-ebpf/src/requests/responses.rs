@@ -93,8 +93,8 @@ fn sent(connection: &mut Connection, window: &mut WindowState, data: &Data) -> O
     Some(())
 }
 
-/// How many bytes of the data may be sent to user space: the response's head may begin or go on here. Moves the window
-/// to the stage of its response.
+/// How many bytes of the data may be sent to user space: the response's head may begin or go on here. Moves
+/// the window to the stage of its response.
 #[inline(always)]
 fn room_for(connection: &Connection, window: &mut WindowState, status: Status) -> u32 {
     if window.stage() == WindowStage::Open as u32 {
@@ -109,8 +109,8 @@ fn room_for(connection: &Connection, window: &mut WindowState, status: Status) -
     connection.response_room
 }
 
-/// The current thread sends on a window's connection. If the window is bound to another thread, that one has handed the
-/// request on; and if a response begins, the current task works for the window.
+/// The current thread sends on a window's connection. If the window is bound to another thread, that one has
+/// handed the request on; and if a response begins, the current task works for the window.
 #[inline(always)]
 fn note_who_answers(thread: &mut ThreadState, window: &mut WindowState, status: Status) {
     let bound = window.bound();

@@ -39,7 +39,8 @@ pub struct Fragment {
 }
 
 impl Fragment {
-    /// Reads the first bytes of a message, at most `room`, and puts them behind the bytes that have `begun` the message.
+    /// Reads the first bytes of a message, at most `room`, and puts them behind the bytes that have `begun`
+    /// the message.
     #[inline(always)]
     pub fn read(thread: &mut ThreadState, begun: Begun, data: &Data, room: u64) -> Self {
         let start = masked::<7>(begun.len);
@@ -48,8 +49,8 @@ impl Fragment {
         let fragment = &mut thread.window_record.fragment;
         let (first, _) = fragment.as_chunks_mut::<8>();
         first[0] = begun.word.to_le_bytes();
-        // SAFETY: there is room for `len` bytes, at most 248, behind at most 7 bytes; the helper checks the address that
-        // it reads.
+        // SAFETY: there is room for `len` bytes, at most 248, behind at most 7 bytes; the helper checks the
+        // address that it reads.
         let is_read = unsafe {
             let rest = fragment.as_mut_ptr().add(start as usize);
             let len = masked::<0xff>(len) as u32;
@@ -99,8 +100,8 @@ impl Fragment {
         http::status(first, second, self.len as usize)
     }
 
-    /// The message's last five bytes, as a little-endian word; zero if these bytes do not lie in one piece. `data` is the
-    /// whole message.
+    /// The message's last five bytes, as a little-endian word; zero if these bytes do not lie in one piece.
+    /// `data` is the whole message.
     #[inline(always)]
     pub fn last_five(self, thread: &mut ThreadState, data: &Data) -> u64 {
         let mut word = 0_u64;

@@ -1,11 +1,12 @@
 //! Tasks that work on no request as far as is known yet.
 //!
-//! A server may make the task that answers a request outside of the code that runs when the request's data arrives. Then
-//! the task's window is known only when the task answers. Until then the task has amounts of its own, which count as
-//! ambiguous. With the answer these amounts become the window's, and so do those of the tasks that the task has made.
+//! A server may make the task that answers a request outside of the code that runs when the request's data
+//! arrives. Then the task's window is known only when the task answers. Until then the task has amounts of
+//! its own, which count as ambiguous. With the answer these amounts become the window's, and so do those of
+//! the tasks that the task has made.
 //!
-//! A task that was there before the request may serve one request after the other. So if such a task makes other tasks,
-//! it does not follow them to the window that they answer.
+//! A task that was there before the request may serve one request after the other. So if such a task makes
+//! other tasks, it does not follow them to the window that they answer.
 
 use residue_ebpf::abi::window::{
     AMBIGUOUS, Amounts, ProcessWindows, TASK, TASKS as MAX_TASKS, TaskState, count_under_way,
@@ -33,8 +34,8 @@ pub fn task(id: u32) -> Option<&'static mut TaskState> {
     (id & TASK != 0 && state.id == id).then_some(state)
 }
 
-/// The open window that a window or task is or works for, or the task itself while its window is not known; zero if the
-/// window or task is over.
+/// The open window that a window or task is or works for, or the task itself while its window is not known;
+/// zero if the window or task is over.
 #[inline(always)]
 pub fn live(owner: u32) -> u32 {
     let mut window = owner;
@@ -52,8 +53,8 @@ pub fn live(owner: u32) -> u32 {
     }
 }
 
-/// Gives a task a number and returns the number; zero if there is no room. `parent` is the number of the task that has made
-/// the task, or zero. `is_older` says whether the task has been there for some time.
+/// Gives a task a number and returns the number; zero if there is no room. `parent` is the number of the task
+/// that has made the task, or zero. `is_older` says whether the task has been there for some time.
 #[inline(always)]
 pub fn begin(process: u16, parent: u32, is_older: bool) -> u32 {
     let Some(last) = LAST_TASK.get_ptr_mut(0) else {
@@ -102,8 +103,8 @@ pub fn is_older(id: u32, window: u32) -> bool {
     task.is_older != 0 || window.number.wrapping_sub(task.opened) as i32 >= 0
 }
 
-/// Whether a task that had been there for some time when it got its number has let a window go by that opened after that.
-/// Such a task answers no requests, though it may work for requests.
+/// Whether a task that had been there for some time when it got its number has let a window go by that opened
+/// after that. Such a task answers no requests, though it may work for requests.
 #[inline(always)]
 pub fn serves_several(id: u32, process: &ProcessWindows) -> bool {
     task(id).is_some_and(|task| {
@@ -112,8 +113,8 @@ pub fn serves_several(id: u32, process: &ProcessWindows) -> bool {
     })
 }
 
-/// Of the tasks that have led to a task, the first one that a window's request has brought about; the task itself if there
-/// is no such task.
+/// Of the tasks that have led to a task, the first one that a window's request has brought about; the task
+/// itself if there is no such task.
 #[inline(always)]
 pub fn first_of(id: u32, window: u32) -> u32 {
     let mut first = id;
@@ -128,8 +129,8 @@ pub fn first_of(id: u32, window: u32) -> u32 {
     first
 }
 
-/// Notes that a task, and the tasks that it has made, work for a window, and always did. Returns how many tasks these are.
-/// A global function, so that the verifier looks at it once.
+/// Notes that a task, and the tasks that it has made, work for a window, and always did. Returns how many
+/// tasks these are. A global function, so that the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn join_tasks(id: u64, window: u64) -> u64 {
@@ -170,8 +171,8 @@ fn join(task: &mut TaskState, window: u32) {
     carry(&mut task.amounts, ambiguous, &mut window.amounts);
 }
 
-/// Takes the amounts that were counted for the task away from the task and from the ambiguous amounts, and counts them for
-/// the window.
+/// Takes the amounts that were counted for the task away from the task and from the ambiguous amounts, and
+/// counts them for the window.
 #[inline(always)]
 fn carry(task: &mut Amounts, ambiguous: &mut Amounts, window: &mut Amounts) {
     macro_rules! field {

@@ -1,7 +1,7 @@
 //! What a process reads and sends through TLS, as the functions of OpenSSL hand it out and take it.
 //!
-//! Requests on such a connection are found as on a socket; the address of the `SSL` names the connection. The socket that
-//! the thread reads within the call tells whether the thread serves one request at a time.
+//! Requests on such a connection are found as on a socket; the address of the `SSL` names the connection. The
+//! socket that the thread reads within the call tells whether the thread serves one request at a time.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -29,8 +29,8 @@ use crate::{
     threads,
 };
 
-/// The current thread has entered a function that reads or writes. `count` is the number of the argument that says where
-/// the function writes how many bytes it has transferred, if the function does so.
+/// The current thread has entered a function that reads or writes. `count` is the number of the argument that
+/// says where the function writes how many bytes it has transferred, if the function does so.
 #[inline(always)]
 pub fn entered(ctx: &ProbeContext, count: Option<usize>) -> Option<()> {
     open_process(ctx.as_ptr())?;

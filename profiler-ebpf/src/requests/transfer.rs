@@ -36,8 +36,8 @@ pub struct Transfer {
     regs: &'static pt_regs,
 }
 
-/// The result of a transfer; `None` if nothing was transferred though the peer is not gone. Most often, there was nothing
-/// to read yet.
+/// The result of a transfer; `None` if nothing was transferred though the peer is not gone. Most often, there
+/// was nothing to read yet.
 #[inline(always)]
 pub fn result(ctx: &TracePointContext) -> Option<i64> {
     let result = raw_result(ctx);
@@ -123,8 +123,8 @@ impl Transfer {
     }
 }
 
-/// Where the last `bytes` of `transferred` begin, AVMA; zero if these bytes do not lie in one piece, or if there are too
-/// many pieces. A global function, so that the verifier looks at it once.
+/// Where the last `bytes` of `transferred` begin, AVMA; zero if these bytes do not lie in one piece, or if
+/// there are too many pieces. A global function, so that the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn last_in_pieces(iovec: u64, count: u64, transferred: u64, bytes: u64) -> u64 {
@@ -162,7 +162,8 @@ impl Data {
     }
 }
 
-/// Reads two words: the address and the length of a `struct iovec`, or the address of an array of these and its count.
+/// Reads two words: the address and the length of a `struct iovec`, or the address of an array of these and
+/// its count.
 #[inline(always)]
 fn read_pair(address: u64) -> (u64, u64) {
     // SAFETY: the helper checks the address.

@@ -48,8 +48,9 @@ pub fn thread_waits(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// A thread has waited for a connection or for the clock, so the thread has work of its own ([`nobody`](super::nobody)).
-/// The kernel side looks when the wait is over, so that a wait counts which was under way when the recording began.
+/// A thread has waited for a connection or for the clock, so the thread has work of its own
+/// ([`nobody`](super::nobody)). The kernel side looks when the wait is over, so that a wait counts which was
+/// under way when the recording began.
 #[inline(always)]
 pub fn thread_waited(ctx: &TracePointContext) -> Option<()> {
     let number = number(ctx);

@@ -1,15 +1,16 @@
-//! Decides which allocations have their stacks walked: counts all allocations, and walks the stacks that tell something
-//! new.
+//! Decides which allocations have their stacks walked: counts all allocations, and walks the stacks that tell
+//! something new.
 //!
-//! A walk costs several times what counting costs, and a server frees nearly all of its allocations within the request. So
-//! each allocation first finds its *shallow context*: which function was called from where, and which Python frame was
-//! running. Contexts tell well enough which memory grows. The kernel side walks the stack of the first allocations of a
-//! context, of a random sample of the others, and of all of them while user space suspects the context of growing. An
-//! allocation whose stack is not walked counts for the context itself. So the totals of a context and of the stacks that
-//! belong to the context are exact together.
+//! A walk costs several times what counting costs, and a server frees nearly all of its allocations within
+//! the request. So each allocation first finds its *shallow context*: which function was called from where,
+//! and which Python frame was running. Contexts tell well enough which memory grows. The kernel side walks
+//! the stack of the first allocations of a context, of a random sample of the others, and of all of them
+//! while user space suspects the context of growing. An allocation whose stack is not walked counts for the
+//! context itself. So the totals of a context and of the stacks that belong to the context are exact
+//! together.
 //!
-//! Large allocations are always walked, and belong to no context. So allocations that are not walked never mix with large
-//! ones, and the sample of a context is a plain one, whatever sizes the context has.
+//! Large allocations are always walked, and belong to no context. So allocations that are not walked never
+//! mix with large ones, and the sample of a context is a plain one, whatever sizes the context has.
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use residue_ebpf::abi::{
@@ -110,8 +111,8 @@ fn context_at(
     Some(id)
 }
 
-/// Hashes the caller of the allocator, `ip`, and the Python frame that runs, and enters the Python frame as the second
-/// frame of the thread's stack event.
+/// Hashes the caller of the allocator, `ip`, and the Python frame that runs, and enters the Python frame as
+/// the second frame of the thread's stack event.
 #[inline(always)]
 fn python_place(thread: &mut ThreadState, process: u16, ip: u64) -> u64 {
     let ThreadState { walk, stack, .. } = thread;

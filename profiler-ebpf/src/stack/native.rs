@@ -1,11 +1,11 @@
 //! Walks a native stack by unwind tables.
 //!
-//! For each frame, a walk finds the mapping that holds the frame's address, the rule that holds at the address in the
-//! mapping's object, and by the rule the caller's registers. If something stops a walk early, the [`WalkEnd`] is counted
-//! and goes with the stack.
+//! For each frame, a walk finds the mapping that holds the frame's address, the rule that holds at the
+//! address in the mapping's object, and by the rule the caller's registers. If something stops a walk early,
+//! the [`WalkEnd`] is counted and goes with the stack.
 //!
-//! The state of a walk lies in the thread's state and not on the BPF stack. So the verifier takes all of it for unknown,
-//! and has little to follow.
+//! The state of a walk lies in the thread's state and not on the BPF stack. So the verifier takes all of it
+//! for unknown, and has little to follow.
 
 use core::ffi::c_void;
 
@@ -39,8 +39,8 @@ const MAX_WALKED: u32 = 1024;
 /// The most frames of a walk if the kernel has no `bpf_loop` (before 5.17), so that the verifier follows each step by
 /// itself.
 const MAX_WALKED_UNROLLED: u32 = 24;
-/// How many frames tell one place in native code from another well enough. One frame does not, because many places often
-/// share the caller of the allocator, such as `operator new` or a language's own allocator.
+/// How many frames tell one place in native code from another well enough. One frame does not, because many
+/// places often share the caller of the allocator, such as `operator new` or a language's own allocator.
 const PLACE_FRAMES: u32 = 4;
 /// How far above the stack pointer a frame pointer may point that no table confirms, bytes.
 const MAX_GUESSED_FRAME: u64 = 8 << 20;
@@ -364,7 +364,8 @@ impl Walk {
         self.enter_caller(bp + 16)
     }
 
-    /// Moves to the code that a signal has interrupted. The code's registers are in the sigcontext at `context`, AVMA.
+    /// Moves to the code that a signal has interrupted. The code's registers are in the sigcontext at
+    /// `context`, AVMA.
     #[inline(always)]
     fn follow_signal(&mut self, context: u64) -> Option<()> {
         let ip = read_word(context.wrapping_add(sigcontext::RIP));

@@ -16,8 +16,8 @@ impl ReadAhead {
         self.start = 0;
     }
 
-    /// The word at `address`, AVMA, which must be a multiple of 8. If the addresses of several calls ascend, each piece is
-    /// read once.
+    /// The word at `address`, AVMA, which must be a multiple of 8. If the addresses of several calls ascend,
+    /// each piece is read once.
     #[inline(always)]
     pub(super) fn word(&mut self, address: u64) -> Option<u64> {
         let mut index = (address.wrapping_sub(self.start) / 8) as usize;

@@ -1,7 +1,7 @@
 //! Return addresses that a return probe has replaced.
 //!
-//! A return probe, residue's or another tool's, overwrites a return address on the stack by the address of the kernel's
-//! trampoline. The kernel keeps the original address in the task.
+//! A return probe, residue's or another tool's, overwrites a return address on the stack by the address of
+//! the kernel's trampoline. The kernel keeps the original address in the task.
 
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 

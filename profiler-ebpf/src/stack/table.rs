@@ -1,7 +1,7 @@
 //! Looks up the mapping that holds an address, and the rule that holds at a place.
 //!
-//! Both look-ups are global functions. The verifier looks at each once, and knows nothing of what the functions return,
-//! which keeps the walk's loop cheap to verify.
+//! Both look-ups are global functions. The verifier looks at each once, and knows nothing of what the
+//! functions return, which keeps the walk's loop cheap to verify.
 
 use residue_ebpf::abi::unwind::{CHUNK_PAGES, CHUNK_ROWS, Page};
 

@@ -102,13 +102,15 @@ pub struct ThreadState {
     pub syscall: OpenSyscall,
     /// The call of Python's own allocator under way.
     pub object: OpenObjectCall,
-    /// Where the thread keeps its thread-local storage, AVMA; zero before anybody has looked. The address never changes.
+    /// Where the thread keeps its thread-local storage, AVMA; zero before anybody has looked. The address
+    /// never changes.
     pub fsbase: u64,
     /// The context that the thread was in when the kernel side last looked.
     pub stay: Stay,
     /// The context that the thread was in when data last arrived on a socket.
     pub arrival: Stay,
-    /// The window that the thread is bound to, unless somebody has closed the window meanwhile; zero if there is none.
+    /// The window that the thread is bound to, unless somebody has closed the window meanwhile; zero if there
+    /// is none.
     pub window: u32,
     /// The thread's id.
     pub tid: u32,
@@ -116,8 +118,8 @@ pub struct ThreadState {
     pub last_wait: u64,
     /// The last such syscall before the request of `window` arrived.
     pub request_wait: u64,
-    /// Not zero once the thread has shown that the thread has work of its own: the thread was bound to a window, or has
-    /// waited for connections or for the clock.
+    /// Not zero once the thread has shown that the thread has work of its own: the thread was bound to a
+    /// window, or has waited for connections or for the clock.
     pub has_own_work: u32,
     /// Not zero once the thread has worked in a context that belonged to a window.
     pub has_worked: u32,
