@@ -10,7 +10,10 @@ use crate::{
     counters::count,
     live, requests,
     stack::{stack_of_allocation, totals},
-    state::thread::{OpenCall, Registers, ThreadState},
+    state::{
+        thread::{OpenCall, ThreadState},
+        walk::Registers,
+    },
 };
 
 /// Enters a new block into the live set and counts it under the stack of `caller`.

@@ -23,7 +23,10 @@ use crate::{
     },
     live,
     maps::FUNCTIONS,
-    state::thread::{CALL_COUNTS, CALL_HOLDS, OpenCall, Registers, ThreadState},
+    state::{
+        thread::{CALL_COUNTS, CALL_HOLDS, OpenCall, ThreadState},
+        walk::Registers,
+    },
     threads,
 };
 

@@ -7,7 +7,7 @@ use aya_ebpf::{EbpfContext as _, programs::ProbeContext};
 
 use crate::{
     kernel::{memory::read_word, probe::registers, process::open_process},
-    state::thread::{Registers, ThreadState},
+    state::{thread::ThreadState, walk::Registers},
     threads,
 };
 

@@ -32,7 +32,10 @@ use crate::{
     live,
     maps::{PYTHON_OBJECT_INTERVAL, PYTHON_POOLS},
     stack::{stack_of_kind, totals},
-    state::thread::{OpenObjectCall, Registers, ThreadState},
+    state::{
+        thread::{OpenObjectCall, ThreadState},
+        walk::Registers,
+    },
     threads,
 };
 

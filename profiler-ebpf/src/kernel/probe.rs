@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 
-use crate::state::thread::Registers;
+use crate::state::walk::Registers;
 
 /// What a stack walk needs of the registers.
 #[inline(always)]

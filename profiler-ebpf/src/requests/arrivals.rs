@@ -11,7 +11,6 @@ use super::{
     contexts,
     lifecycle::{Beginning, begin, close},
     send::{Begun, Fragment, send},
-    tls,
     transfer::{self, Data, Transfer},
     window::{now, open},
 };
@@ -24,6 +23,7 @@ use crate::{
     maps::PROCESS_WINDOWS,
     state::{
         connection::{Connection, Moment},
+        request::{READ_AT_ONCE, READ_BLOCKING},
         thread::ThreadState,
     },
     threads,
@@ -46,11 +46,26 @@ pub fn data_read(ctx: &TracePointContext) -> Option<()> {
     let known_file = known.as_ref().map_or(0, |known| known.file);
     let socket = files::socket(transfer.descriptor, known_file)?;
     let thread = threads::current()?;
-    if tls::socket_read(thread, &socket, transfer.sp()) {
+    if is_for_tls(thread, &socket, transfer.sp()) {
         return None;
     }
     arrived(thread, process, key, known, &socket, &transfer.data());
     Some(())
+}
+
+/// Code at the stack pointer `sp` reads a socket. Returns whether the code does so for TLS.
+#[inline(always)]
+fn is_for_tls(thread: &mut ThreadState, socket: &Socket, sp: u64) -> bool {
+    // Code above the call shows that a longjmp has left the call. All code is above zero, which stands for no call.
+    if sp >= thread.tls.sp {
+        return false;
+    }
+    thread.tls.read = if socket.blocks {
+        READ_BLOCKING
+    } else {
+        READ_AT_ONCE
+    };
+    true
 }
 
 /// Data was read on a connection. `known` is what the connection's key leads to.

@@ -27,7 +27,8 @@ use crate::{
     },
     state::{
         request::{ANYWHERE, WindowCall},
-        thread::{Registers, ThreadState},
+        thread::ThreadState,
+        walk::Registers,
     },
     threads,
 };

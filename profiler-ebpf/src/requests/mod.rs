@@ -29,7 +29,7 @@ mod worker;
 
 use residue_ebpf::abi::window::{BACKGROUND, TASK};
 
-use crate::state::thread::{Registers, ThreadState};
+use crate::state::{thread::ThreadState, walk::Registers};
 
 pub use amounts::{account_alloc, account_free};
 pub use arrivals::data_read;

@@ -23,7 +23,7 @@ use crate::{
         process::open_process,
     },
     state::{
-        request::{READ_AT_ONCE, READ_BLOCKING, TlsCall},
+        request::{READ_BLOCKING, TlsCall},
         thread::ThreadState,
     },
     threads,
@@ -46,21 +46,6 @@ pub fn entered(ctx: &ProbeContext, count: Option<usize>) -> Option<()> {
         read: 0,
     };
     Some(())
-}
-
-/// Code at the stack pointer `sp` reads a socket. Returns whether the code does so for TLS.
-#[inline(always)]
-pub fn socket_read(thread: &mut ThreadState, socket: &Socket, sp: u64) -> bool {
-    // Code above the call shows that a longjmp has left the call. All code is above zero, which stands for no call.
-    if sp >= thread.tls.sp {
-        return false;
-    }
-    thread.tls.read = if socket.blocks {
-        READ_BLOCKING
-    } else {
-        READ_AT_ONCE
-    };
-    true
 }
 
 /// A function has read and returns.

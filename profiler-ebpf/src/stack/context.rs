@@ -26,7 +26,7 @@ use crate::{
     atomic,
     maps::{STACK_POLICY, SUSPECTS},
     python,
-    state::thread::{Registers, ThreadState},
+    state::{thread::ThreadState, walk::Registers},
     verifier::element,
 };
 

@@ -16,7 +16,10 @@ use crate::{
     atomic,
     counters::count,
     maps::{NEXT_STACK, STACK_IDS, STACKS, TOTALS},
-    state::thread::{RecentStack, Registers, ThreadState},
+    state::{
+        thread::{RecentStack, ThreadState},
+        walk::Registers,
+    },
     verifier::element,
 };
 

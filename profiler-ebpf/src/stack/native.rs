@@ -28,8 +28,8 @@ use crate::{
     maps::{CODE_LISTS, CODE_MAPPINGS, FRAME_POINTERS_ONLY, HAS_LOOP, OBJECTS, RULES},
     python,
     state::{
-        thread::{Registers, ThreadState},
-        walk::Walk,
+        thread::ThreadState,
+        walk::{Registers, Walk},
     },
     verifier::element,
 };

@@ -7,7 +7,7 @@ use residue_ebpf::abi::event::{SAMPLE_BYTES, StackSample};
 
 use crate::{
     maps::{SAMPLE_STACKS, SAMPLES},
-    state::thread::{Registers, ThreadState},
+    state::{thread::ThreadState, walk::Registers},
 };
 
 /// One walk in this many is sampled.

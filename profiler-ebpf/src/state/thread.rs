@@ -6,7 +6,7 @@ use residue_ebpf::abi::{event::StackEvent, heap::LiveAllocation, window::WindowR
 
 use super::{
     request::{Item, Stay, TlsCall, WindowCall},
-    walk::Walk,
+    walk::{Registers, Walk},
 };
 
 /// How many allocator calls may be open in a thread at once. Allocator functions call each other two or three deep,
@@ -36,18 +36,6 @@ pub struct OpenCall {
 pub const CALL_COUNTS: u32 = 1;
 /// `held` is in use.
 pub const CALL_HOLDS: u32 = 2;
-
-/// The registers that a stack walk starts from. AVMAs.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-pub struct Registers {
-    /// The address of the leaf-most frame: a return address, or the address to which a syscall returns.
-    pub ip: u64,
-    /// Stack pointer.
-    pub sp: u64,
-    /// Frame pointer.
-    pub bp: u64,
-}
 
 /// A memory-mapping syscall between its entry and its exit.
 #[derive(Clone, Copy)]

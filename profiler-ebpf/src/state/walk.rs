@@ -5,7 +5,17 @@ use residue_ebpf::abi::{
     unwind::{CodeMapping, ObjectState},
 };
 
-use super::thread::Registers;
+/// The registers that a stack walk starts from. AVMAs.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Registers {
+    /// The address of the leaf-most frame: a return address, or the address to which a syscall returns.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer.
+    pub bp: u64,
+}
 
 /// A walk under way.
 #[repr(C)]
