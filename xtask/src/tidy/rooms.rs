@@ -17,17 +17,21 @@ use super::{
 struct House {
     /// The directory of the crate's sources.
     sources: &'static str,
+    /// The name by which the files name the library that is made of the same sources; empty if there
+    /// is none.
+    library: &'static str,
     /// The rooms from top to bottom, each with the rooms that it may look into.
     rooms: &'static [Room],
 }
 
 type Room = (&'static str, &'static [&'static str]);
 
-const HOUSES: &[House] = &[PROFILER];
+const HOUSES: &[House] = &[PROFILER, PROGRAMS];
 
 /// The program and its library.
 const PROFILER: House = House {
     sources: "profiler/src/",
+    library: "",
     rooms: &[
         (
             "cli",
@@ -114,11 +118,53 @@ const PROFILER: House = House {
     ],
 };
 
-/// The kernel side, which has no table yet. `abi` is the library that both sides share.
-#[cfg(test)]
+/// The kernel side. `abi` is the library that both sides share.
 const PROGRAMS: House = House {
     sources: "profiler-ebpf/src/",
-    rooms: &[],
+    library: "residue_ebpf",
+    rooms: &[
+        (
+            "heap",
+            &[
+                "abi", "atomic", "counters", "events", "kernel", "live", "maps", "process",
+                "requests", "stack", "state", "threads", "verifier",
+            ],
+        ),
+        (
+            "process",
+            &["abi", "events", "kernel", "maps", "requests", "threads"],
+        ),
+        (
+            "requests",
+            &[
+                "abi", "atomic", "counters", "kernel", "maps", "python", "state", "threads",
+                "verifier",
+            ],
+        ),
+        (
+            "stack",
+            &[
+                "abi", "atomic", "counters", "kernel", "maps", "python", "state", "verifier",
+            ],
+        ),
+        (
+            "python",
+            &[
+                "abi", "atomic", "counters", "kernel", "maps", "state", "verifier",
+            ],
+        ),
+        ("threads", &["abi", "counters", "kernel", "maps", "state"]),
+        ("events", &["abi", "counters", "maps"]),
+        ("live", &["abi", "atomic", "maps"]),
+        ("cost", &["abi", "atomic", "kernel", "maps"]),
+        ("kernel", &["abi", "maps", "state"]),
+        ("counters", &["abi", "atomic", "maps"]),
+        ("maps", &["abi", "state"]),
+        ("state", &["abi"]),
+        ("atomic", &[]),
+        ("verifier", &[]),
+        ("abi", &[]),
+    ],
 };
 
 /// A finding, and the path of the file that has it.
@@ -227,6 +273,7 @@ impl House {
                 findings.push(Finding::new(named.line, message));
             }
         }
+        findings.extend(methods_for_all(room, &file.imports));
         findings
     }
 
@@ -237,7 +284,7 @@ impl House {
                 continue;
             };
             let module = imports::module_of(file);
-            match imports::read(source, &module) {
+            match imports::read(source, &module, self.library) {
                 Ok(imports) => files.push(File {
                     path: &source.path,
                     module,
@@ -291,6 +338,21 @@ impl House {
     }
 }
 
+/// Finds methods that a room gives to a type of a lower room and that every room sees: whoever calls
+/// such a method looks into the upper room without a path that would show so.
+fn methods_for_all<'a>(room: &'a str, imports: &'a Imports) -> impl Iterator<Item = Finding> + 'a {
+    imports.methods.iter().filter_map(move |methods| {
+        let is_type = |path: &&Vec<String>| path.last() == Some(&methods.of) && path[0] != *room;
+        let path = imports.named.iter().map(|named| &named.path).find(is_type)?;
+        let message = format!(
+            "`{room}` gives `{}` of `{}` a method that every room sees: restrict the method to this room by \
+             `pub(super)`, or make a function of it, which callers have to name",
+            methods.of, path[0]
+        );
+        Some(Finding::new(methods.line, message))
+    })
+}
+
 const TABLE: &str = "xtask/src/tidy/rooms.rs";
 
 struct File<'a> {
@@ -323,6 +385,44 @@ mod tests {
             let found = found(&PROFILER, &format!("profiler/src/{file}"), import);
             assert_eq!(found.len(), 1, "{file}: {import}");
         }
+    }
+
+    #[test]
+    fn each_import_that_made_the_circle_of_the_programs_is_found_when_it_is_put_back() {
+        let old = [
+            ("state/thread.rs", "use crate::heap::restore;"),
+            ("state/thread.rs", "use crate::stack::native::Walk;"),
+            ("maps.rs", "use crate::{requests::Owner, state};"),
+            ("cost.rs", "use crate::{atomic, heap::cookie};"),
+            ("stack/sample.rs", "use crate::requests::Entry;"),
+            ("python/frames.rs", "use crate::stack::read_kernel;"),
+            (
+                "requests/call.rs",
+                "fn a() { crate::heap::open_process(b) }",
+            ),
+            ("kernel/task.rs", "use super::super::threads::current;"),
+            ("abi/heap.rs", "use crate::maps::LIVE;"),
+            ("atomic.rs", "use residue_ebpf::abi::heap::LiveBucket;"),
+            ("live.rs", "use crate::count;"),
+        ];
+        for (file, import) in old {
+            let found = found(&PROGRAMS, &format!("profiler-ebpf/src/{file}"), import);
+            assert_eq!(found.len(), 1, "{file}: {import}");
+        }
+        let allowed =
+            "use residue_ebpf::abi::heap::A;\nuse crate::{maps::B, python, state::walk::C};";
+        let stack = "profiler-ebpf/src/stack/native.rs";
+        assert_eq!(found(&PROGRAMS, stack, allowed), [""; 0]);
+    }
+
+    #[test]
+    fn a_method_for_every_room_on_a_type_of_a_lower_room_is_found() {
+        let text = "use crate::state::walk::Walk;\nimpl Walk { pub fn step(&mut self) {} }";
+        let open = found(&PROGRAMS, "profiler-ebpf/src/stack/native.rs", text);
+        assert!(open[0].contains("`Walk` of `state`"));
+        let text = text.replace("pub fn", "pub(super) fn");
+        let closed = found(&PROGRAMS, "profiler-ebpf/src/stack/native.rs", &text);
+        assert_eq!(closed, [""; 0]);
     }
 
     #[test]
@@ -385,6 +485,7 @@ mod tests {
     fn a_table_with_a_circle_or_an_edge_that_nothing_needs_is_found() {
         let house = House {
             sources: "a/src/",
+            library: "",
             rooms: &[("top", &["down"]), ("down", &["top"]), ("gone", &[])],
         };
         let sources = [
