@@ -12,7 +12,7 @@ use aya_ebpf::{
 use residue_ebpf::abi::{
     cost::ProbeTime,
     counters::Counter,
-    heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals},
+    heap::{FunctionInfo, LiveBucket, MAX_PROCESSES, ProcessState, StackTotals},
     python::{CODE_KEYS, CodePointers, PythonLayout},
     unwind::{CodeMapping, MAX_RULES, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
     window::{
@@ -29,17 +29,17 @@ use crate::state::{
 
 /// Process slot to state. Written by user space; exec closes a slot from the kernel side.
 #[map]
-pub static PROCESSES: Array<ProcessState> = Array::with_max_entries(1024, 0);
+pub static PROCESSES: Array<ProcessState> = Array::with_max_entries(MAX_PROCESSES, 0);
 
 /// Process slot to the AVMA of the kernel's return trampoline in that process; zero while the address is not
 /// known. Written by user space. The map stands apart from [`PROCESSES`], so that a write can never open a
 /// slot again that an exec has closed.
 #[map]
-pub static TRAMPOLINES: Array<u64> = Array::with_max_entries(1024, 0);
+pub static TRAMPOLINES: Array<u64> = Array::with_max_entries(MAX_PROCESSES, 0);
 
 /// Process slot to the time that the probes have cost the process.
 #[map]
-pub static PROBE_TIMES: PerCpuArray<ProbeTime> = PerCpuArray::with_max_entries(1024, 0);
+pub static PROBE_TIMES: PerCpuArray<ProbeTime> = PerCpuArray::with_max_entries(MAX_PROCESSES, 0);
 
 /// Process id of a live descendant that was forked while recording, to the process slot of its ancestor.
 /// Full: no report says that the descendant was not recorded.
@@ -48,7 +48,7 @@ pub static DESCENDANTS: HashMap<u32, u32> = HashMap::with_max_entries(16_384, BP
 
 /// Process id to process slot, for tracepoints, which have no cookie. Written by user space.
 #[map]
-pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCESSES, 0);
 
 /// Function index to the function's details. Written by user space.
 #[map]
@@ -74,9 +74,14 @@ pub static LIVE: Array<LiveBucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[unsafe(no_mangle)]
 pub static LIVE_BUCKETS: Global<u32> = Global::new(1);
 
+/// Process slot to what the hashes of the stacks of its process begin with: the process that has the slot later has
+/// stacks of its own. Written by user space before the process is opened.
+#[map]
+pub static STACK_SEEDS: Array<u64> = Array::with_max_entries(MAX_PROCESSES, 0);
+
 /// Process slot to its part of [`CODE_MAPPINGS`], as `mapping_list` packs it. Written by user space.
 #[map]
-pub static CODE_LISTS: Array<u64> = Array::with_max_entries(1024, 0);
+pub static CODE_LISTS: Array<u64> = Array::with_max_entries(MAX_PROCESSES, 0);
 
 /// Executable mappings, those of each process in ascending order. Written by user space, and only in places
 /// to which no list leads. Full: the process keeps its last list.
@@ -101,7 +106,7 @@ pub static RULES: Array<Rule> = Array::with_max_entries(MAX_RULES as u32, 0);
 
 /// Process slot to the places where the process's Python keeps frames. Written by user space.
 #[map]
-pub static PYTHONS: Array<PythonLayout> = Array::with_max_entries(1024, 0);
+pub static PYTHONS: Array<PythonLayout> = Array::with_max_entries(MAX_PROCESSES, 0);
 
 /// Mean distance of samples of Python objects, bytes; at least `MAX_PYTHON_OBJECT`. Set by user space
 /// before loading.
@@ -110,7 +115,7 @@ pub static PYTHON_OBJECT_INTERVAL: Global<u32> = Global::new(8192);
 
 /// Process slot to the size of its Python's pools, bytes, a power of two. Written by user space.
 #[map]
-pub static PYTHON_POOLS: Array<u64> = Array::with_max_entries(1024, 0);
+pub static PYTHON_POOLS: Array<u64> = Array::with_max_entries(MAX_PROCESSES, 0);
 
 /// `code_key` of a Python code object to its id. Full: its frames have no name.
 #[map]
@@ -124,7 +129,7 @@ pub static PYTHON_CODE_KEYS: Array<u64> = Array::with_max_entries(CODE_KEYS, 0);
 /// Process slot to the places where the process's code objects keep pointers to what names them. Written by
 /// user space.
 #[map]
-pub static PYTHON_CODE_POINTERS: Array<CodePointers> = Array::with_max_entries(1024, 0);
+pub static PYTHON_CODE_POINTERS: Array<CodePointers> = Array::with_max_entries(MAX_PROCESSES, 0);
 
 /// Code objects that are freed before user space has read them. Full: they have no name.
 #[map]
@@ -226,7 +231,8 @@ pub static LAST_TASK: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Process slot to the counts that the process's windows have in common. Mapped by user space.
 #[map]
-pub static PROCESS_WINDOWS: Array<ProcessWindows> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+pub static PROCESS_WINDOWS: Array<ProcessWindows> =
+    Array::with_max_entries(MAX_PROCESSES, BPF_F_MMAPABLE);
 
 /// `socket_key` or `tls_key` to the connection, of connections on which a request was read. A socket's entry
 /// stays when the descriptor is closed, for the next socket of that number. User space removes the entries of

@@ -235,7 +235,7 @@ impl StackPolicy {
 }
 
 /// How many processes the kernel side tells apart at a time: each has a slot below this number.
-pub const PROCESSES: u32 = 1024;
+pub const MAX_PROCESSES: u32 = 1024;
 
 /// Events of the process count.
 pub const PROCESS_OPEN: u32 = 1;

@@ -124,5 +124,5 @@ fn python_place(thread: &mut ThreadState, process: u16, ip: u64) -> u64 {
         stack.walked = 2;
     }
     stack.end = 0;
-    mix(mix(u64::from(process) + 1, ip), frame)
+    mix(mix(native::seed(process), ip), frame)
 }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     counters::{count, count_number},
     kernel::memory::read_word,
-    maps::{CODE_LISTS, CODE_MAPPINGS, FRAME_POINTERS_ONLY, HAS_LOOP, OBJECTS, RULES},
+    maps::{CODE_LISTS, CODE_MAPPINGS, FRAME_POINTERS_ONLY, HAS_LOOP, OBJECTS, RULES, STACK_SEEDS},
     python,
     state::{
         thread::ThreadState,
@@ -82,7 +82,7 @@ fn take_walk(start: Registers, process: u16, thread: &mut ThreadState, steps: u3
     walk.at = start;
     walk.code.start = 0;
     walk.code.end = 0;
-    walk.hash = u64::from(process) + 1;
+    walk.hash = seed(process);
     walk.walked = 0;
     walk.end = WalkEnd::TooDeep as u32;
     walk.guessed = 0;
@@ -95,6 +95,12 @@ fn take_walk(start: Registers, process: u16, thread: &mut ThreadState, steps: u3
     let ThreadState { walk, stack, .. } = context.thread;
     stack.walked = walk.walked;
     stack.end = walk.end;
+}
+
+/// What the hashes of a process's stacks begin with.
+#[inline(always)]
+pub fn seed(process: u16) -> u64 {
+    STACK_SEEDS.get(u32::from(process)).copied().unwrap_or(0)
 }
 
 /// The frame of a return address, AVMA.

@@ -98,6 +98,7 @@ pub struct Kernel {
     tracepoints: Vec<TracePointLink>,
     processes: Array<MapData, ProcessState>,
     trampolines: Array<MapData, u64>,
+    stack_seeds: Array<MapData, u64>,
     targets: HashMap<MapData, u32, u32>,
     descendants: HashMap<MapData, u32, u32>,
     contexts: HashMap<MapData, u64, [u32; 2]>,
@@ -208,6 +209,7 @@ impl Kernel {
         Self {
             processes: take(&mut ebpf, "PROCESSES"),
             trampolines: take(&mut ebpf, "TRAMPOLINES"),
+            stack_seeds: take(&mut ebpf, "STACK_SEEDS"),
             targets: take(&mut ebpf, "TARGETS"),
             descendants: take(&mut ebpf, "DESCENDANTS"),
             contexts: take(&mut ebpf, "CONTEXTS"),
@@ -354,6 +356,16 @@ impl Kernel {
             .insert(state.tgid, u32::from(process), 0)
             .and_then(|()| self.processes.set(u32::from(process), state, 0))
             .map_err(|_| AttachError::TooManyProcesses)
+    }
+
+    /// Has the stacks of the process in a slot told apart from those of the processes that have had the slot before:
+    /// no other process of the recording may have the same `seed`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn set_stack_seed(&mut self, process: u16, seed: u64) -> Result<(), AttachError> {
+        Ok(self.stack_seeds.set(u32::from(process), seed, 0)?)
     }
 
     /// Tells the kernel side where a process has the trampoline of return probes, AVMA.

@@ -25,6 +25,7 @@ mod refusals;
 mod several;
 mod shared_maps;
 mod sinks;
+mod slots;
 mod stack_walkers;
 mod stacks;
 mod targets;

@@ -5,6 +5,8 @@
 //! from top to bottom. A room looks only into rooms that stand below it, so no table holds a
 //! circle.
 
+mod houses;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
@@ -12,160 +14,7 @@ use super::{
     imports::{self, Imports},
     source::Source,
 };
-
-/// The rooms of one crate.
-struct House {
-    /// The directory of the crate's sources.
-    sources: &'static str,
-    /// The name by which the files name the library that is made of the same sources; empty if there
-    /// is none.
-    library: &'static str,
-    /// The rooms from top to bottom, each with the rooms that it may look into.
-    rooms: &'static [Room],
-}
-
-type Room = (&'static str, &'static [&'static str]);
-
-const HOUSES: &[House] = &[PROFILER, PROGRAMS];
-
-/// The program and its library.
-const PROFILER: House = House {
-    sources: "profiler/src/",
-    library: "",
-    rooms: &[
-        (
-            "cli",
-            &[
-                "attach",
-                "capture",
-                "messages",
-                "printable",
-                "private_file",
-                "probes",
-                "process",
-                "profile",
-                "python",
-                "remark",
-                "report",
-                "requests",
-                "session",
-                "signal_mask",
-                "sink",
-                "symbolize",
-                "unwind",
-            ],
-        ),
-        (
-            "session",
-            &[
-                "attach",
-                "capture",
-                "drain",
-                "error_text",
-                "heap",
-                "private_file",
-                "probes",
-                "process",
-                "python",
-                "remark",
-                "requests",
-                "signal_mask",
-                "sink",
-                "symbolize",
-                "unwind",
-            ],
-        ),
-        (
-            "sink",
-            &[
-                "capture",
-                "error_text",
-                "messages",
-                "printable",
-                "private_file",
-                "remark",
-                "report",
-                "requests",
-                "wording",
-            ],
-        ),
-        ("remark", &["private_file", "wording"]),
-        ("messages", &["printable"]),
-        ("drain", &["attach"]),
-        ("attach", &["process", "unwind"]),
-        (
-            "report",
-            &["estimate", "printable", "profile", "requests", "wording"],
-        ),
-        ("profile", &["capture", "estimate", "printable", "requests"]),
-        (
-            "capture",
-            &["heap", "printable", "private_file", "requests", "symbolize"],
-        ),
-        ("heap", &[]),
-        ("requests", &["estimate", "printable"]),
-        ("estimate", &[]),
-        ("wording", &["printable"]),
-        ("printable", &[]),
-        ("python", &["probes", "process", "unwind"]),
-        ("unwind", &["process"]),
-        ("symbolize", &["process"]),
-        ("probes", &["process"]),
-        ("process", &[]),
-        ("signal_mask", &[]),
-        ("private_file", &[]),
-        ("error_text", &[]),
-    ],
-};
-
-/// The kernel side. `abi` is the library that both sides share.
-const PROGRAMS: House = House {
-    sources: "profiler-ebpf/src/",
-    library: "residue_ebpf",
-    rooms: &[
-        (
-            "heap",
-            &[
-                "abi", "atomic", "counters", "events", "kernel", "live", "maps", "process",
-                "requests", "stack", "state", "threads", "verifier",
-            ],
-        ),
-        (
-            "process",
-            &["abi", "events", "kernel", "maps", "requests", "threads"],
-        ),
-        (
-            "requests",
-            &[
-                "abi", "atomic", "counters", "kernel", "maps", "python", "state", "threads",
-                "verifier",
-            ],
-        ),
-        (
-            "stack",
-            &[
-                "abi", "atomic", "counters", "kernel", "maps", "python", "state", "verifier",
-            ],
-        ),
-        (
-            "python",
-            &[
-                "abi", "atomic", "counters", "kernel", "maps", "state", "verifier",
-            ],
-        ),
-        ("threads", &["abi", "counters", "kernel", "maps", "state"]),
-        ("events", &["abi", "counters", "maps"]),
-        ("live", &["abi", "atomic", "maps"]),
-        ("cost", &["abi", "atomic", "kernel", "maps"]),
-        ("kernel", &["abi", "maps", "state"]),
-        ("counters", &["abi", "atomic", "maps"]),
-        ("maps", &["abi", "state"]),
-        ("state", &["abi"]),
-        ("atomic", &[]),
-        ("verifier", &[]),
-        ("abi", &[]),
-    ],
-};
+use houses::{HOUSES, House};
 
 /// A finding, and the path of the file that has it.
 pub type Located<'a> = (&'a str, Finding);
@@ -363,6 +212,7 @@ struct File<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::houses::{PROFILER, PROGRAMS};
     use super::*;
 
     /// Finds what the table of a house says of one file.

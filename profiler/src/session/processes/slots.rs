@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use residue_ebpf::abi::heap::PROCESSES;
+use residue_ebpf::abi::heap::MAX_PROCESSES;
 
 /// How long a slot stays empty when its process is over: programs that have begun for the process are over by then,
 /// and what they have sent was read.
@@ -33,7 +33,7 @@ impl Slots {
             return Some(slot);
         }
         let next = self.taken;
-        (u32::from(next) < PROCESSES).then(|| {
+        (u32::from(next) < MAX_PROCESSES).then(|| {
             self.taken += 1;
             next
         })
@@ -83,7 +83,7 @@ mod tests {
     fn a_slot_is_taken_again_once_it_has_rested_and_is_clean() {
         let mut slots = Slots::default();
         let all: Vec<u16> = std::iter::from_fn(|| slots.take()).collect();
-        assert_eq!(all.len() as u32, PROCESSES);
+        assert_eq!(all.len() as u32, MAX_PROCESSES);
         assert_eq!(slots.next_number(7), 0);
         let now = Instant::now();
         slots.give_back(7, now);
