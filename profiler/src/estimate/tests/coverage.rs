@@ -444,7 +444,7 @@ fn on_a_busy_machine() -> Vec<Situation> {
     let may_be_harmed =
         |it: &Situation| it.background.0 != 0.0 || matches!(it.load, Load::Paced(_));
     let situations = situations().into_iter().enumerate();
-    let some = situations.filter(|(index, it)| index % 3 == 0 || may_be_harmed(it));
+    let some = situations.filter(|(index, it)| index % 6 == 0 || may_be_harmed(it));
     let late = some.map(|(_, it)| Situation { jitter: BUSY, ..it });
     late.collect()
 }
