@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use residue::{
-    attach::{Limits, ProgramSet, StackConfig, Tracing},
+    attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
     probes::SitePolicy,
     session::{Config, Session, WindowRules},
     sink::{CaptureFile, Sinks},
@@ -78,6 +78,7 @@ fn recorded(capture: &Path) -> Result<Vec<u64>> {
 #[test]
 fn places_are_used_again_five_thousand_times() -> Result<()> {
     let _turn = machine::alone();
+    ensure_tracefs();
     let target = Target::start(&Fixture::Churn.build()?, &["1", "100", "3"])?;
     let directory = tempfile::tempdir()?;
     let capture = directory.path().join("many.residue");
@@ -98,6 +99,7 @@ fn places_are_used_again_five_thousand_times() -> Result<()> {
 #[test]
 fn a_process_in_a_place_that_others_had_is_recorded_exactly() -> Result<()> {
     let _turn = machine::alone();
+    ensure_tracefs();
     let mut first = Target::start(&Fixture::Churn.build()?, &["1", "100", "3"])?;
     let directory = tempfile::tempdir()?;
     let capture = directory.path().join("again.residue");
