@@ -20,7 +20,7 @@ pub unsafe fn add(target: *mut u64, value: u64) {
 ///
 /// # Safety
 ///
-/// As for [`add`].
+/// `target` must point to an aligned `u64` in a map value.
 #[inline(always)]
 pub unsafe fn fetch_or(target: *mut u64, bits: u64) -> u64 {
     let mut previous = bits;
@@ -39,7 +39,7 @@ pub unsafe fn fetch_or(target: *mut u64, bits: u64) -> u64 {
 ///
 /// # Safety
 ///
-/// As for [`add`].
+/// `target` must point to an aligned `u64` in a map value.
 #[inline(always)]
 pub unsafe fn and(target: *mut u64, bits: u64) {
     // SAFETY: the caller vouches for the pointer.
@@ -50,7 +50,7 @@ pub unsafe fn and(target: *mut u64, bits: u64) {
 ///
 /// # Safety
 ///
-/// As for [`add`].
+/// `target` must point to an aligned `u64` in a map value.
 #[inline(always)]
 pub unsafe fn compare_exchange(target: *mut u64, expected: u64, new: u64) -> u64 {
     let found;
@@ -71,7 +71,7 @@ pub unsafe fn compare_exchange(target: *mut u64, expected: u64, new: u64) -> u64
 ///
 /// # Safety
 ///
-/// As for [`add`].
+/// `target` must point to an aligned `u64` in a map value.
 #[inline(always)]
 pub unsafe fn fetch_add(target: *mut u64, value: u64) -> u64 {
     let mut previous = value;

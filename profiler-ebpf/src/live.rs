@@ -1,14 +1,15 @@
-//! The live set: which block of which process is allocated, how large it is, and by which stack.
+//! The live set: which blocks of which process are allocated, how large each is, and which stack allocated it.
 //!
-//! An open-addressing hash table in an array map. Against the kernel's own hash map it touches one
-//! place in memory instead of three, which is what counts with millions of live allocations, takes
-//! no lock, and needs 43 bytes an allocation instead of 99. User space maps it too, to see what
-//! windows left behind.
+//! The live set is a hash table with open addressing in an array map. The kernel's own hash map touches three
+//! places in memory for an access, takes a lock, and needs 99 bytes an allocation. This table touches one
+//! place, which is what counts with millions of live allocations, takes no lock, and needs 43 bytes. User
+//! space maps the table, too, to see what windows left behind.
 //!
-//! A key is looked for in its home bucket, and behind it only if the home bucket has spilled. A
-//! slot is claimed and released by compare-and-swap of its key. Two calls never race for one key:
-//! an allocator hands an address out once until it is freed. A target that breaks this (a double
-//! free in two threads) finds the key once.
+//! A look-up searches the home bucket of its key, and the buckets behind that only if the home bucket has
+//! spilled. A program claims a slot by a compare-and-swap of the slot's key, and releases the slot by writing
+//! the key. Two calls never race for one key, because an allocator hands an address out once until the
+//! address is freed. If a target breaks this rule, by a double free in two threads, only one of the threads
+//! finds the key.
 
 use residue_ebpf::abi::heap::{
     BUCKET_SLOTS, BUSY_KEY, LiveAllocation, LiveBucket, PROCESS_OPEN, process_of,
@@ -19,18 +20,18 @@ use crate::{
     maps::{LIVE, LIVE_BUCKETS, PROCESSES},
 };
 
-/// How many buckets are looked at for one key. At half load the chance that this many neighbours
-/// are full is below one in a billion.
+/// How many buckets a look-up searches for one key. At half load the chance that this many neighbours are
+/// full is below one in a billion.
 const REACH: u32 = 8;
 
-/// No place: bucket indices end far below.
+/// Stands for no place: the indices of buckets end far below.
 const NOWHERE: u64 = u64::MAX;
-/// A place is a bucket's index, and the slot in so many bits.
+/// How many of the lower bits of a place hold the slot. The bits above hold the bucket's index.
 const SLOT_BITS: u32 = 3;
 
 /// What [`insert`] did.
 pub struct Inserted {
-    /// What was there under the same key, and no longer is.
+    /// The allocation that the table held under the same key, and no longer holds.
     pub previous: Option<LiveAllocation>,
     /// Whether there was room.
     pub placed: bool,
@@ -68,24 +69,24 @@ fn at(place: u64) -> Option<(&'static mut LiveBucket, usize)> {
         return None;
     }
     let bucket = LIVE.get_ptr_mut((place >> SLOT_BITS) as u32)?;
-    // SAFETY: a map value; its fields are only changed as the module documentation says.
+    // SAFETY: the pointer leads to a map value, whose fields change only as the module documentation says.
     Some((
         unsafe { &mut *bucket },
         place as usize & ((1 << SLOT_BITS) - 1),
     ))
 }
 
-/// Ends the claim of a slot: from here on it holds `key`.
+/// Ends the claim of a slot. From here on the slot holds `key`.
 #[inline(always)]
 fn release(bucket: &mut LiveBucket, slot: usize, key: u64) -> Option<()> {
     let place = bucket.keys.get_mut(slot)?;
-    // Others must not see it before the value.
-    // SAFETY: a reference's own place.
+    // Other threads must not see the key before the value.
+    // SAFETY: the place is a reference's own.
     unsafe { core::ptr::write_volatile(place, key) };
     Some(())
 }
 
-/// Whether an allocation is there. What holds it may let go of it at any moment.
+/// Whether the table holds an allocation. Another thread may free the allocation at any moment.
 #[inline(always)]
 pub fn holds(key: u64) -> bool {
     live_holds(key) != 0
@@ -110,8 +111,8 @@ pub extern "C" fn live_holds(key: u64) -> u64 {
     0
 }
 
-/// Claims the slot that holds a key, and returns its place; a global function: the verifier looks at
-/// it once instead of at every call.
+/// Claims the slot that holds a key, and returns the slot's place. A global function, so that the verifier
+/// looks at it once instead of at every call.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn live_claim(key: u64) -> u64 {
@@ -129,7 +130,7 @@ pub extern "C" fn live_claim(key: u64) -> u64 {
         if let Some((index, behind)) = self::bucket(home, distance)
             && let Some(slot) = claim_key(behind, key)
         {
-            // SAFETY: a field of a map value.
+            // SAFETY: the pointer leads to a field of a map value.
             unsafe { atomic::add(&raw mut bucket.spilled, u64::MAX) };
             return place(index, slot);
         }
@@ -137,7 +138,7 @@ pub extern "C" fn live_claim(key: u64) -> u64 {
     NOWHERE
 }
 
-/// Claims a free slot for a key that is not there, and returns its place; a global function as well.
+/// Claims a free slot for a key that the table does not hold, and returns the slot's place. A global function, too.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn live_claim_free(key: u64) -> u64 {
@@ -148,8 +149,8 @@ pub extern "C" fn live_claim_free(key: u64) -> u64 {
     if let Some(slot) = claim_free(bucket) {
         return place(index, slot);
     }
-    // Before it lies anywhere else, so that nobody misses it there.
-    // SAFETY: a field of a map value.
+    // The home bucket counts as spilled before the key lies anywhere else, so that nobody misses the key there.
+    // SAFETY: the pointer leads to a field of a map value.
     unsafe { atomic::add(&raw mut bucket.spilled, 1) };
     for distance in 1..REACH {
         if let Some((index, behind)) = self::bucket(home, distance)
@@ -158,7 +159,7 @@ pub extern "C" fn live_claim_free(key: u64) -> u64 {
             return place(index, slot);
         }
     }
-    // SAFETY: as above.
+    // SAFETY: the pointer leads to a field of a map value.
     unsafe { atomic::add(&raw mut bucket.spilled, u64::MAX) };
     NOWHERE
 }
@@ -199,12 +200,12 @@ fn is_left_behind(key: u64) -> bool {
 
 #[inline(always)]
 fn claim(bucket: &mut LiveBucket, slot: usize, key: u64) -> bool {
-    // SAFETY: a field of a map value.
+    // SAFETY: the pointer leads to a field of a map value.
     unsafe { atomic::compare_exchange(&raw mut bucket.keys[slot], key, BUSY_KEY) == key }
 }
 
-/// The bucket where a key belongs. Fibonacci hashing; the upper half of the product depends on
-/// every bit of the key, and is scaled to the number of buckets.
+/// The index of a key's home bucket, by Fibonacci hashing. The upper half of the product depends on every bit
+/// of the key, and is scaled to the number of buckets.
 #[inline(always)]
 fn home(key: u64) -> u32 {
     let product = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -212,7 +213,7 @@ fn home(key: u64) -> u32 {
     ((mixed * u64::from(LIVE_BUCKETS.load())) >> 32) as u32
 }
 
-/// The bucket `distance` behind `home`, around the end, and its index.
+/// The bucket `distance` places behind `home`, and its index. The first bucket follows the last.
 #[inline(always)]
 fn bucket(home: u32, distance: u32) -> Option<(u32, &'static mut LiveBucket)> {
     let buckets = LIVE_BUCKETS.load();
@@ -221,6 +222,6 @@ fn bucket(home: u32, distance: u32) -> Option<(u32, &'static mut LiveBucket)> {
         index -= buckets;
     }
     let bucket = LIVE.get_ptr_mut(index)?;
-    // SAFETY: a map value; its fields are only changed as the module documentation says.
+    // SAFETY: the pointer leads to a map value, whose fields change only as the module documentation says.
     Some((index, unsafe { &mut *bucket }))
 }

@@ -1,5 +1,4 @@
-//! The eBPF programs: entry points only. What they do is in [`heap`], [`python_heap`],
-//! [`ranges`] and [`window`].
+//! The eBPF programs: entry points only. Their work is in [`heap`], [`process`], [`python`] and [`requests`].
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -10,17 +9,19 @@
 
 mod atomic;
 mod cost;
-mod descendants;
+mod counters;
+mod events;
 mod heap;
+mod kernel;
 mod live;
 mod maps;
-mod python_heap;
-mod ranges;
+mod process;
+mod python;
+mod requests;
 mod stack;
-mod syscall;
-mod thread;
+mod state;
+mod threads;
 mod verifier;
-mod window;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -28,20 +29,20 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext, TracePointContext},
 };
 use cost::{Hit, measured};
-use residue_ebpf::abi::{call_shape::CallShape, counters::Counter};
+use residue_ebpf::abi::call_shape::CallShape;
 
-/// One entry and one return program a call shape. `programs::names` in the `residue` crate knows
-/// them by these names.
+/// Makes an entry program and a return program for each call shape. The `residue` crate knows the programs by
+/// these names.
 macro_rules! call_programs {
     ($($shape:ident: $enter:ident, $leave:ident;)+) => {$(
         #[uprobe]
         pub fn $enter(ctx: ProbeContext) -> u32 {
-            measured(ctx.as_ptr(), Hit::Entry, || heap::enter(&ctx, CallShape::$shape))
+            measured(ctx.as_ptr(), Hit::Entry, || heap::calls::enter(&ctx, CallShape::$shape))
         }
 
         #[uretprobe]
         pub fn $leave(ctx: RetProbeContext) -> u32 {
-            measured(ctx.as_ptr(), Hit::Return, || heap::leave(&ctx, CallShape::$shape))
+            measured(ctx.as_ptr(), Hit::Return, || heap::calls::leave(&ctx, CallShape::$shape))
         }
     )+};
 }
@@ -59,7 +60,7 @@ call_programs! {
 
 #[uprobe]
 pub fn enter_free(ctx: ProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::Entry, || heap::free(&ctx))
+    measured(ctx.as_ptr(), Hit::Entry, || heap::calls::free(&ctx))
 }
 
 #[uprobe]
@@ -69,19 +70,19 @@ pub fn note_caller(ctx: ProbeContext) -> u32 {
 
 #[uprobe]
 pub fn python_code_freed(ctx: ProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::Entry, || heap::python_code_freed(&ctx))
+    measured(ctx.as_ptr(), Hit::Entry, || python::code_freed(&ctx))
 }
 
 macro_rules! python_call_programs {
     ($($shape:ident: $enter:ident, $leave:ident;)+) => {$(
         #[uprobe]
         pub fn $enter(ctx: ProbeContext) -> u32 {
-            measured(ctx.as_ptr(), Hit::Entry, || python_heap::enter(&ctx, CallShape::$shape))
+            measured(ctx.as_ptr(), Hit::Entry, || heap::python::enter(&ctx, CallShape::$shape))
         }
 
         #[uretprobe]
         pub fn $leave(ctx: RetProbeContext) -> u32 {
-            measured(ctx.as_ptr(), Hit::Return, || python_heap::leave(&ctx))
+            measured(ctx.as_ptr(), Hit::Return, || heap::python::leave(&ctx))
         }
     )+};
 }
@@ -94,45 +95,45 @@ python_call_programs! {
 
 #[uprobe]
 pub fn enter_python_free(ctx: ProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::Entry, || python_heap::free(&ctx))
+    measured(ctx.as_ptr(), Hit::Entry, || heap::python::free(&ctx))
 }
 
 #[uretprobe]
 pub fn leave_python_new_pool(ctx: RetProbeContext) -> u32 {
     measured(ctx.as_ptr(), Hit::OtherReturn, || {
-        python_heap::new_pool(&ctx)
+        heap::python::new_pool(&ctx)
     })
 }
 
 #[uretprobe]
 pub fn python_context_made(ctx: RetProbeContext) -> u32 {
     measured(ctx.as_ptr(), Hit::OtherReturn, || {
-        window::context_made(&ctx)
+        requests::context_made(&ctx)
     })
 }
 
 #[uprobe]
 pub fn python_item_put(ctx: ProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::Entry, || window::item_put(&ctx))
+    measured(ctx.as_ptr(), Hit::Entry, || requests::item_put(&ctx))
 }
 
 #[uretprobe]
 pub fn python_item_taken(ctx: RetProbeContext) -> u32 {
     measured(ctx.as_ptr(), Hit::OtherReturn, || {
-        window::item_taken(ctx.as_ptr(), ctx.regs)
+        requests::item_taken(ctx.as_ptr(), ctx.regs)
     })
 }
 
 #[uprobe]
 pub fn python_item_returned(ctx: ProbeContext) -> u32 {
     measured(ctx.as_ptr(), Hit::Entry, || {
-        window::item_taken(ctx.as_ptr(), ctx.regs)
+        requests::item_taken(ctx.as_ptr(), ctx.regs)
     })
 }
 
 #[uprobe]
 pub fn python_context_freed(ctx: ProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::Entry, || window::context_freed(&ctx))
+    measured(ctx.as_ptr(), Hit::Entry, || requests::context_freed(&ctx))
 }
 
 macro_rules! window_programs {
@@ -145,34 +146,34 @@ macro_rules! window_programs {
 }
 
 window_programs! {
-    enter_window_function: window::entered(true);
-    enter_window_call: window::entered(false);
-    window_function_left: window::returns();
-    open_window: window::opened();
-    close_window: window::closed();
-    enter_ssl_call: window::tls::entered(None);
-    enter_ssl_call_ex: window::tls::entered(Some(3));
-    enter_ssl_free: window::tls::ended();
+    enter_window_function: requests::entered(true);
+    enter_window_call: requests::entered(false);
+    window_function_left: requests::returns();
+    open_window: requests::opened();
+    close_window: requests::closed();
+    enter_ssl_call: requests::tls::entered(None);
+    enter_ssl_call_ex: requests::tls::entered(Some(3));
+    enter_ssl_free: requests::tls::ended();
 }
 
 #[uretprobe]
 pub fn leave_window_function(ctx: RetProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::OtherReturn, || window::returned(&ctx))
+    measured(ctx.as_ptr(), Hit::OtherReturn, || requests::returned(&ctx))
 }
 
 #[uretprobe]
 pub fn leave_ssl_read(ctx: RetProbeContext) -> u32 {
-    measured(ctx.as_ptr(), Hit::OtherReturn, || window::tls::read(&ctx))
+    measured(ctx.as_ptr(), Hit::OtherReturn, || requests::tls::read(&ctx))
 }
 
 #[uretprobe]
 pub fn leave_ssl_write(ctx: RetProbeContext) -> u32 {
     measured(ctx.as_ptr(), Hit::OtherReturn, || {
-        window::tls::written(&ctx)
+        requests::tls::written(&ctx)
     })
 }
 
-/// Does nothing: with [`empty_return`], the floor that the benchmarks measure against.
+/// Does nothing. The benchmarks measure against this program and [`empty_return`].
 #[uprobe]
 pub fn empty_entry(_: ProbeContext) -> u32 {
     0
@@ -187,7 +188,7 @@ macro_rules! syscall_programs {
     ($($name:ident;)+) => {$(
         #[tracepoint]
         pub fn $name(ctx: TracePointContext) -> u32 {
-            let _ = ranges::$name(&ctx);
+            let _ = heap::ranges::$name(&ctx);
             0
         }
     )+};
@@ -205,75 +206,59 @@ syscall_programs! {
     enter_shmdt;
 }
 
-/// Behind read, readv, recvfrom and recvmsg.
+/// Runs behind read, readv, recvfrom and recvmsg.
 #[tracepoint]
 pub fn data_read(ctx: TracePointContext) -> u32 {
-    let _ = window::data_read(&ctx);
+    let _ = requests::data_read(&ctx);
     0
 }
 
-/// Behind write, writev, sendto, sendmsg and sendfile.
+/// Runs behind write, writev, sendto, sendmsg and sendfile.
 #[tracepoint]
 pub fn data_written(ctx: TracePointContext) -> u32 {
-    let _ = window::data_written(&ctx);
+    let _ = requests::data_written(&ctx);
     0
 }
 
-/// Before close.
+/// Runs before close.
 #[tracepoint]
 pub fn descriptor_closes(ctx: TracePointContext) -> u32 {
-    let _ = window::descriptor_closes(&ctx);
+    let _ = requests::descriptor_closes(&ctx);
     0
 }
 
-/// Before accept, epoll_wait, poll, select and their variants.
+/// Runs before accept, epoll_wait, poll, select and their variants.
 #[tracepoint]
 pub fn thread_waits(ctx: TracePointContext) -> u32 {
-    let _ = window::thread_waits(&ctx);
+    let _ = requests::thread_waits(&ctx);
     0
 }
 
-/// Behind accept, select, nanosleep and their variants.
+/// Runs behind accept, select, nanosleep and their variants.
 #[tracepoint]
 pub fn thread_waited(ctx: TracePointContext) -> u32 {
-    let _ = window::thread_waited(&ctx);
+    let _ = requests::thread_waited(&ctx);
     0
 }
 
 #[tracepoint]
 pub fn process_executed(ctx: TracePointContext) -> u32 {
-    let _ = ranges::executed(&ctx);
+    let _ = process::executed(&ctx);
     0
 }
 
-/// Behind fork, vfork and clone.
+/// Runs behind fork, vfork and clone.
 #[tracepoint]
 pub fn task_created(ctx: TracePointContext) -> u32 {
-    let _ = descendants::created(&ctx);
+    let _ = process::descendants::created(&ctx);
     0
 }
 
 #[tracepoint]
 pub fn thread_exited(_: TracePointContext) -> u32 {
-    ranges::thread_exited();
-    descendants::exited();
+    process::thread_exited();
+    process::descendants::exited();
     0
-}
-
-/// Adds to a counter.
-#[inline(always)]
-fn count(counter: Counter, amount: u64) {
-    count_number(counter as u32, amount);
-}
-
-/// As [`count`], for a counter that is known by its number.
-#[inline(always)]
-fn count_number(counter: u32, amount: u64) {
-    if let Some(value) = maps::COUNTERS.get_ptr_mut(counter) {
-        // SAFETY: this CPU's own value. A task that preempts this one may add in between, so the
-        // addition is atomic.
-        unsafe { atomic::add(value, amount) };
-    }
 }
 
 #[panic_handler]

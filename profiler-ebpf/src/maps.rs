@@ -1,4 +1,4 @@
-//! Every map: what it is keyed by, what it holds, how many, and who writes it.
+//! Every map: its keys, its values, its capacity, and who writes it.
 //!
 //! Capacities given here are defaults; user space sets those of [`LIVE`], [`STACK_IDS`], [`TOTALS`],
 //! [`SUSPECTS`], [`PAGES`] and [`ROWS`] before loading.
@@ -12,7 +12,7 @@ use aya_ebpf::{
 use residue_ebpf::abi::{
     cost::ProbeTime,
     counters::Counter,
-    heap::{FunctionInfo, LiveBucket, ProcessState, StackTotals},
+    heap::{FunctionInfo, LiveBucket, MAX_PROCESSES, ProcessState, StackTotals},
     python::{CODE_KEYS, CodePointers, PythonLayout},
     unwind::{CodeMapping, MAX_RULES, ObjectState, PageChunk, RowChunk, Rule, TaskOffsets},
     window::{
@@ -21,64 +21,70 @@ use residue_ebpf::abi::{
     },
 };
 
-use crate::{
+use crate::state::{
+    connection::Connection,
+    request::{Owner, Queued},
     thread::ThreadState,
-    window::{Connection, Owner, Queued},
 };
 
 /// Process slot to state. Written by user space; exec closes a slot from the kernel side.
 #[map]
-pub static PROCESSES: Array<ProcessState> = Array::with_max_entries(1024, 0);
+pub static PROCESSES: Array<ProcessState> = Array::with_max_entries(MAX_PROCESSES, 0);
 
-/// Process slot to the AVMA of the kernel's return trampoline in that process; zero while it is not
-/// known. Written by user space. Apart from [`PROCESSES`], so that writing it can never undo an
-/// exec's closing of the slot.
+/// Process slot to the AVMA of the kernel's return trampoline in that process; zero while the address is not
+/// known. Written by user space. The map stands apart from [`PROCESSES`], so that a write can never open a
+/// slot again that an exec has closed.
 #[map]
-pub static TRAMPOLINES: Array<u64> = Array::with_max_entries(1024, 0);
+pub static TRAMPOLINES: Array<u64> = Array::with_max_entries(MAX_PROCESSES, 0);
 
-/// Process slot to what its probes have cost it.
+/// Process slot to the time that the probes have cost the process.
 #[map]
-pub static PROBE_TIMES: PerCpuArray<ProbeTime> = PerCpuArray::with_max_entries(1024, 0);
+pub static PROBE_TIMES: PerCpuArray<ProbeTime> = PerCpuArray::with_max_entries(MAX_PROCESSES, 0);
 
-/// Process id of a live descendant that was forked while recording, to the process slot of its ancestor. Full:
-/// nobody says that it was not recorded.
+/// Process id of a live descendant that was forked while recording, to the process slot of its ancestor.
+/// Full: no report says that the descendant was not recorded.
 #[map]
 pub static DESCENDANTS: HashMap<u32, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
-/// tgid to process slot, for tracepoints, which have no cookie. Written by user space.
+/// Process id to process slot, for tracepoints, which have no cookie. Written by user space.
 #[map]
-pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCESSES, 0);
 
-/// Function index to what is known of it. Written by user space.
+/// Function index to the function's details. Written by user space.
 #[map]
 pub static FUNCTIONS: Array<FunctionInfo> = Array::with_max_entries(16_384, 0);
 
-/// tid to the thread's open calls and scratch space. Uprobe programs can be preempted, so scratch
-/// belongs to a thread, never to a CPU. Full: the call is not followed, and counted.
+/// Thread id to the thread's open calls and scratch space. Uprobe programs can be preempted, so scratch space
+/// belongs to a thread, and never to a CPU. Full: the call is not followed, and counted.
 #[map]
 pub static THREADS: HashMap<u32, ThreadState> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// One empty thread state, which new entries of [`THREADS`] are copied from: it is too large for
-/// the BPF stack.
+/// One empty thread state, from which new entries of [`THREADS`] are copied, because a thread state is too
+/// large for the BPF stack.
 #[map]
 pub static EMPTY_THREAD: Array<ThreadState> = Array::with_max_entries(1, 0);
 
-/// The live set: a hash table in an array (see [`crate::live`]). Full: the allocation is counted as
+/// The live set: a hash table in an array (`live.rs`). Full: the allocation is counted as
 /// lost under its stack. Mapped by user space, which reads it.
 #[map]
 pub static LIVE: Array<LiveBucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// How many buckets [`LIVE`] has. Set by user space before loading.
+/// The number of buckets of [`LIVE`]. Set by user space before loading.
 #[unsafe(no_mangle)]
 pub static LIVE_BUCKETS: Global<u32> = Global::new(1);
 
+/// Process slot to what the hashes of the stacks of its process begin with: the process that has the slot later has
+/// stacks of its own. Written by user space before the process is opened.
+#[map]
+pub static STACK_SEEDS: Array<u64> = Array::with_max_entries(MAX_PROCESSES, 0);
+
 /// Process slot to its part of [`CODE_MAPPINGS`], as `mapping_list` packs it. Written by user space.
 #[map]
-pub static CODE_LISTS: Array<u64> = Array::with_max_entries(1024, 0);
+pub static CODE_LISTS: Array<u64> = Array::with_max_entries(MAX_PROCESSES, 0);
 
-/// Executable mappings, each process's in ascending order. Written by user space, and only where no
-/// list leads to. Full: the process keeps its last list.
+/// Executable mappings, those of each process in ascending order. Written by user space, and only in places
+/// to which no list leads. Full: the process keeps its last list.
 #[map]
 pub static CODE_MAPPINGS: Array<CodeMapping> = Array::with_max_entries(131_072, 0);
 
@@ -98,9 +104,9 @@ pub static ROWS: Array<RowChunk> = Array::with_max_entries(1, 0);
 #[map]
 pub static RULES: Array<Rule> = Array::with_max_entries(MAX_RULES as u32, 0);
 
-/// Process slot to where its Python keeps frames. Written by user space.
+/// Process slot to the places where the process's Python keeps frames. Written by user space.
 #[map]
-pub static PYTHONS: Array<PythonLayout> = Array::with_max_entries(1024, 0);
+pub static PYTHONS: Array<PythonLayout> = Array::with_max_entries(MAX_PROCESSES, 0);
 
 /// Mean distance of samples of Python objects, bytes; at least `MAX_PYTHON_OBJECT`. Set by user space
 /// before loading.
@@ -109,40 +115,41 @@ pub static PYTHON_OBJECT_INTERVAL: Global<u32> = Global::new(8192);
 
 /// Process slot to the size of its Python's pools, bytes, a power of two. Written by user space.
 #[map]
-pub static PYTHON_POOLS: Array<u64> = Array::with_max_entries(1024, 0);
+pub static PYTHON_POOLS: Array<u64> = Array::with_max_entries(MAX_PROCESSES, 0);
 
 /// `code_key` of a Python code object to its id. Full: its frames have no name.
 #[map]
 pub static PYTHON_CODES: HashMap<u64, u32> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
-/// Id of a Python code object, modulo the capacity, to its key, for user space to read it by. An id
-/// whose place was taken before that has no name.
+/// Id of a Python code object, modulo the capacity, to the object's key, by which user space reads the
+/// object. An object whose place another one takes before that has no name.
 #[map]
 pub static PYTHON_CODE_KEYS: Array<u64> = Array::with_max_entries(CODE_KEYS, 0);
 
-/// Process slot to where its code objects keep what names them. Written by user space.
+/// Process slot to the places where the process's code objects keep pointers to what names them. Written by
+/// user space.
 #[map]
-pub static PYTHON_CODE_POINTERS: Array<CodePointers> = Array::with_max_entries(1024, 0);
+pub static PYTHON_CODE_POINTERS: Array<CodePointers> = Array::with_max_entries(MAX_PROCESSES, 0);
 
 /// Code objects that are freed before user space has read them. Full: they have no name.
 #[map]
 pub static PYTHON_FREED: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
-/// `context_key` of a context of `contextvars` to whom it belongs. User space removes what processes leave
-/// that are over. Full: to nobody, and counted.
+/// `context_key` of a context of `contextvars` to the owner of the context. User space removes the entries of
+/// processes that are over. Full: the context has no owner, and is counted.
 #[map]
 pub static CONTEXTS: HashMap<u64, Owner> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// `item_key` of what was put into a queue of Python's and not taken out yet to whom it belongs, a window or a
-/// task. User space removes what processes leave that are over. Full: to nobody, and counted.
+/// `item_key` of an object in a queue of Python's to the owner of the object, a window or a task. User space
+/// removes the entries of processes that are over. Full: the object has no owner, and is counted.
 #[map]
 pub static ITEMS: HashMap<u64, Queued> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// The last id that a Python code object was given.
+/// The last id that a Python code object has got.
 #[map]
 pub static LAST_PYTHON_CODE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// What is needed of the kernel's structures of tasks. Set by user space before loading.
+/// Offsets in the kernel's structures of tasks. Set by user space before loading.
 #[unsafe(no_mangle)]
 pub static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets {
     utask: 0,
@@ -175,7 +182,7 @@ pub static STACK_POLICY: Global<u32> = Global::new(0);
 #[map]
 pub static SUSPECTS: Array<u32> = Array::with_max_entries(65_536, 0);
 
-/// Samples of stacks. As small as can be unless user space wants any. Full: not sampled.
+/// Samples of stacks. As small as possible unless user space wants samples. Full: the stack is not sampled.
 #[map]
 pub static SAMPLES: RingBuf = RingBuf::with_byte_size(4096, 0);
 
@@ -192,7 +199,7 @@ pub static NEXT_STACK: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static TOTALS: Array<StackTotals> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
 
-/// What was lost or is worth knowing, by [`Counter`].
+/// The values of the counters, by [`Counter`].
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT as u32, 0);
 
@@ -204,36 +211,37 @@ pub static STACKS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
-/// Window number, modulo the capacity, to the window. Mapped by user space, which may close one. Full of
-/// open windows: the request has none, and is counted.
+/// Window number, modulo the capacity, to the window. Mapped by user space, which may close a window. Full of
+/// open windows: the request has no window, and is counted.
 #[map]
 pub static WINDOWS: Array<WindowState> = Array::with_max_entries(MAX_WINDOWS, BPF_F_MMAPABLE);
 
-/// The last number that a window was given.
+/// The last number that a window has got.
 #[map]
 pub static LAST_WINDOW: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Task number, modulo the capacity, to the task. Mapped by user space. Full: the oldest one's place is
-/// taken, and what it has allocated stays ambiguous.
+/// Task number, modulo the capacity, to the task. Mapped by user space. Full: the new task takes the place of
+/// the oldest one, whose allocations stay ambiguous.
 #[map]
 pub static TASKS: Array<TaskState> = Array::with_max_entries(MAX_TASKS, BPF_F_MMAPABLE);
 
-/// The last number that a task was given.
+/// The last number that a task has got.
 #[map]
 pub static LAST_TASK: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Process slot to what its windows have in common. Mapped by user space.
+/// Process slot to the counts that the process's windows have in common. Mapped by user space.
 #[map]
-pub static PROCESS_WINDOWS: Array<ProcessWindows> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+pub static PROCESS_WINDOWS: Array<ProcessWindows> =
+    Array::with_max_entries(MAX_PROCESSES, BPF_F_MMAPABLE);
 
-/// `connection_key` to the connection, of those on which a request was read. A socket's entry stays when its
-/// descriptor is closed, for the next one of that number. User space removes what processes leave that are over. Full: requests on further ones have no window,
-/// and are counted.
+/// `socket_key` or `tls_key` to the connection, of connections on which a request was read. A socket's entry
+/// stays when the descriptor is closed, for the next socket of that number. User space removes the entries of
+/// processes that are over. Full: requests on further connections have no window, and are counted.
 #[map]
 pub static CONNECTIONS: HashMap<u64, Connection> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// What windows and shared mappings need of the kernel's structures. Set by user space before loading.
+/// Offsets in the kernel's structures that windows and shared mappings need. Set by user space before loading.
 #[unsafe(no_mangle)]
 pub static SOCKET_OFFSETS: Global<SocketOffsets> = Global::new(SocketOffsets {
     files: 0,
@@ -251,6 +259,6 @@ pub static SOCKET_OFFSETS: Global<SocketOffsets> = Global::new(SocketOffsets {
     start_time: 0,
 });
 
-/// What happens to windows, in order. Full: counted.
+/// Events of windows, in order. Full: counted.
 #[map]
 pub static WINDOW_EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);

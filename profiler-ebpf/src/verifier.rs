@@ -1,10 +1,10 @@
-//! What the verifier must be shown because the compiler knows it already.
+//! Bounds that the compiler knows already and that the verifier has to be shown.
 
 use core::arch::asm;
 
-/// `array[index % N]`, for `N` a power of two, with the mask as an instruction that the compiler
-/// cannot optimize away. It may have proven the index to be in bounds, and so drop the very mask
-/// by which the verifier, which reasons about less, would see it.
+/// `array[index % N]`, for `N` a power of two, with the mask as an instruction that the compiler cannot
+/// optimize away. The compiler may have proven that the index is in bounds, and would drop the mask then. The
+/// verifier reasons about less and needs the mask.
 #[inline(always)]
 pub fn element<T, const N: usize>(array: &mut [T; N], index: usize) -> &mut T {
     const { assert!(N.is_power_of_two()) };
@@ -15,8 +15,8 @@ pub fn element<T, const N: usize>(array: &mut [T; N], index: usize) -> &mut T {
     unsafe { array.get_unchecked_mut(index) }
 }
 
-/// `value & MASK`, as an instruction that the compiler cannot optimize away either. The kernel forgets what
-/// it knew of a number that was put on the stack meanwhile (6.1).
+/// `value & MASK`, as an instruction that the compiler cannot optimize away either. The verifier of Linux 6.1
+/// forgets what it knew of a number that the program has put on the stack meanwhile.
 #[inline(always)]
 pub fn masked<const MASK: u64>(value: u64) -> u64 {
     let mut value = value;

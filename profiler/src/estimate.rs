@@ -1,10 +1,13 @@
 //! What the requests of each route leave behind, where no allocation could be bound to one.
 //!
-//! Growth by interval is regressed on the requests by route in the interval:
+//! Growth by interval is regressed on the requests by route in the interval, and on its length:
 //!
 //! ```text
-//! growth = background + sum of bytes(route) * requests(route) + noise,  bytes(route) >= 0
+//! growth = background * length + sum of bytes(route) * requests(route) + noise,  bytes(route) >= 0
 //! ```
+//!
+//! Intervals are not of one length. In a longer one there is more of everything, and without its length, requests would
+//! be blamed for what comes with time.
 //!
 //! It is an estimate, and says how far it may be off: an interval of two standard errors on both sides holds the
 //! truth 19 times of 20, in every situation that `tests/coverage.rs` simulates, or nothing is told. It is of what
@@ -25,8 +28,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use jackknife::Jackknife;
-use linear::{Design, picked};
-use model::Model;
+use model::{Model, Series};
 
 /// The memory whose growth an estimate is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -47,9 +49,11 @@ pub const MIN_REQUESTS: u64 = 20;
 /// Moves of memory that tell how large its steps are, at least.
 const MIN_MOVES: usize = 4;
 
-/// One interval. All of a series have the same length.
+/// One interval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interval {
+    /// How long it was, nanoseconds.
+    pub length_ns: u64,
     /// Growth of what is outstanding (or of RSS, which is noisier), bytes.
     pub growth: i64,
     /// Requests that ended in it, by route: the same routes in the same order for all intervals.
@@ -61,7 +65,7 @@ pub struct Interval {
 pub struct Estimate {
     /// In the order of the requests' counts.
     pub routes: Vec<RouteEstimate>,
-    /// Growth an interval without any request, bytes; it may be negative.
+    /// Growth in an interval of the mean length without any request, bytes; it may be negative.
     pub background: f64,
     /// Growth over all intervals that neither requests nor the background explain, bytes: single jumps.
     pub unexplained: f64,
@@ -157,56 +161,65 @@ pub fn by_route(series: &[Interval], from: EstimatedFrom) -> Result<Estimate, Es
         });
     }
     let recorded = Recorded {
-        columns: seen.iter().map(|it| columns[*it].clone()).collect(),
-        growth: series.iter().map(|it| it.growth as f64).collect(),
+        series: Series {
+            columns: seen.iter().map(|it| columns[*it].clone()).collect(),
+            growth: series.iter().map(|it| it.growth as f64).collect(),
+            lengths: lengths(series),
+        },
         seen,
         from,
     };
     Ok(recorded.estimate(routes))
 }
 
+/// In mean lengths.
+fn lengths(series: &[Interval]) -> Vec<f64> {
+    let all: f64 = series.iter().map(|it| it.length_ns.max(1) as f64).sum();
+    let mean = all / series.len() as f64;
+    let lengths = series.iter().map(|it| it.length_ns.max(1) as f64 / mean);
+    lengths.collect()
+}
+
 /// What was counted of the routes that were requested.
 struct Recorded {
     /// Which routes those are.
     seen: Vec<usize>,
-    /// Requests by interval, one column a route.
-    columns: Vec<Vec<f64>>,
-    /// Bytes by interval.
-    growth: Vec<f64>,
+    series: Series,
     from: EstimatedFrom,
 }
 
 impl Recorded {
     fn estimate(&self, routes: usize) -> Estimate {
         let regular = self.without_jumps();
-        let ties = collinear::ties(&regular.columns);
-        let are_told_by_load = ties.iter().flatten().any(|others| !others.is_empty());
-        let least = are_told_by_load.then(|| load::least(&regular.columns, &regular.growth));
-        let least = least.flatten();
-        let model = match least {
-            Some(_) => Model::Load,
-            None if levels::stay(&regular.columns, &regular.growth) => Model::Levels,
-            None => Model::Growth,
+        let ties = collinear::ties(&Model::GROWTH.of(&regular).0);
+        let model = match levels::stay(&regular) {
+            true => Model::LEVELS,
+            false => Model::GROWTH,
         };
         // What is tied takes part in the fit, or its growth would be blamed on the others.
-        let solution = model.fit(&regular.columns, &regular.growth);
+        let solution = model.fit(&regular);
         let jackknife = Jackknife {
             model,
-            columns: &regular.columns,
-            growth: &regular.growth,
+            series: &regular,
             solution: &solution,
         };
         let errors = jackknife.standard_errors();
+        let found = (solution, errors);
+        let confounded = load::confounded_with_time(&regular);
+        let by_load = load::steady(model, &regular, &found, &confounded);
+        let is_told_by_load = by_load.is_some();
+        let (solution, errors) = by_load.unwrap_or(found);
         let mut estimates = vec![RouteEstimate::NotSeen; routes];
         for (column, tie) in ties.iter().enumerate() {
             let named = |others: &Vec<usize>| others.iter().map(|it| self.seen[*it]).collect();
-            let tied_to = tie.as_ref().filter(|_| least.is_none()).map(named);
-            let error = errors[column].map(|it| it.hypot(least.unwrap_or_default()));
-            estimates[self.seen[column]] = match (tied_to, error) {
+            let tied_to = tie.as_ref().filter(|_| !is_told_by_load).map(named);
+            estimates[self.seen[column]] = match (tied_to, errors[column]) {
                 _ if self.requests(column) < MIN_REQUESTS => {
                     RouteEstimate::TooFew(self.requests(column))
                 }
                 (Some(others), _) => RouteEstimate::TiedTo(others),
+                // As evenly as time, but for a few moments.
+                (None, None) if confounded[column] => RouteEstimate::TiedTo(Vec::new()),
                 (None, None) => RouteEstimate::AtOnce,
                 (None, Some(error)) => RouteEstimate::Told {
                     bytes: solution.coefficients[column],
@@ -214,49 +227,33 @@ impl Recorded {
                 },
             };
         }
-        let explained: Vec<f64> = (0..self.growth.len())
-            .map(|interval| {
-                let requests = self.columns.iter().map(|it| it[interval]);
-                let left = requests.zip(&solution.coefficients);
-                solution.intercept + left.map(|(it, bytes)| it * bytes).sum::<f64>()
-            })
-            .collect();
+        let (design, growth) = Model::GROWTH.of(&self.series);
         Estimate {
             routes: estimates,
-            background: solution.intercept,
-            unexplained: self.growth.iter().sum::<f64>() - explained.iter().sum::<f64>(),
+            background: solution.background,
+            unexplained: design.residuals(&growth, &solution).iter().sum(),
         }
     }
 
     /// As if the intervals with single jumps had not been.
-    fn without_jumps(&self) -> Self {
-        let jumps = jumps::single(
-            &Design::new(self.columns.clone()),
-            &self.growth,
-            largest_step(self.from),
-        );
-        let kept: Vec<usize> = (0..self.growth.len())
-            .filter(|it| !jumps.contains(it))
-            .collect();
-        Self {
-            seen: self.seen.clone(),
-            columns: self.columns.iter().map(|it| picked(it, &kept)).collect(),
-            growth: picked(&self.growth, &kept),
-            from: self.from,
-        }
+    fn without_jumps(&self) -> Series {
+        let (design, growth) = Model::GROWTH.of(&self.series);
+        let jumps = jumps::single(&design, &growth, largest_step(self.from));
+        let kept = (0..growth.len()).filter(|it| !jumps.contains(it));
+        self.series.only(&kept.collect::<Vec<_>>())
     }
 
     fn requests(&self, column: usize) -> u64 {
-        self.columns[column].iter().sum::<f64>() as u64
+        self.series.columns[column].iter().sum::<f64>() as u64
     }
 
     /// Memory that hardly moved while a route was requested does not say in which steps it does: as much as half a
     /// step may be left behind and not be seen yet, or have been left before. Else a byte is the least, since that
     /// is what is counted.
     fn least_error(&self, column: usize) -> f64 {
-        let requests = self.columns[column]
+        let requests = self.series.columns[column]
             .iter()
-            .zip(&self.growth)
+            .zip(&self.series.growth)
             .filter(|(it, _)| **it > 0.0);
         let moves = requests
             .filter(|(_, growth)| growth.abs() > jitter(self.from))

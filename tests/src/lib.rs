@@ -23,6 +23,7 @@
 
 pub mod chains;
 pub mod code_bytes;
+pub mod disk;
 pub mod exact;
 pub mod fixtures;
 pub mod hanging;

@@ -1,7 +1,7 @@
-//! How a probed function takes its arguments and gives its result.
+//! How a probed function takes its arguments and returns its result.
 
-/// What a probed function does, told from its signature alone. One pair of programs serves each
-/// shape, whatever the function is called.
+/// What a probed function does, as far as its signature says so. One pair of programs serves each shape,
+/// whatever name the function has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum CallShape {
@@ -16,8 +16,8 @@ pub enum CallShape {
     ReallocArray,
     /// `void *f(size_t alignment, size_t size)`: aligned_alloc, memalign.
     AlignedAlloc,
-    /// `int f(void **out, size_t alignment, size_t size)`: posix_memalign. The block is in `*out`,
-    /// and only when the result is zero.
+    /// `int f(void **out, size_t alignment, size_t size)`: posix_memalign. The function writes the block to
+    /// `*out`, and only if the result is zero.
     PosixMemalign,
     /// `size_t f(void *block, size_t size, size_t extra, int flags)`: jemalloc's xallocx, which
     /// resizes in place and returns the new usable size.
@@ -26,39 +26,40 @@ pub enum CallShape {
     RustRealloc,
     /// `void f(void *block, …)`: free, sized or not, operator delete, dallocx, sdallocx.
     Free,
-    /// Any signature: a function around a memory-mapping syscall. The probe only notes who called,
-    /// for where no unwind table covers the function.
+    /// Any signature: a function around a memory-mapping syscall. The probe only notes the caller, in case no
+    /// unwind table covers the function.
     NoteCaller,
-    /// `void f(PyCodeObject *code)`: what frees a code object.
+    /// `void f(PyCodeObject *code)`: frees a code object.
     PythonCodeFreed,
     /// `void *f(void *ctx, size_t size)`: `malloc` of a `PyMemAllocatorEx` (Include/cpython/pymem.h).
     PythonMalloc,
-    /// `void *f(void *ctx, size_t count, size_t size)`: its `calloc`.
+    /// `void *f(void *ctx, size_t count, size_t size)`: `calloc` of a `PyMemAllocatorEx`.
     PythonCalloc,
-    /// `void *f(void *ctx, void *old, size_t size)`: its `realloc`. The old block stays if the result
-    /// is NULL.
+    /// `void *f(void *ctx, void *old, size_t size)`: `realloc` of a `PyMemAllocatorEx`. The old block
+    /// stays if the result is NULL.
     PythonRealloc,
-    /// `void f(void *ctx, void *block)`: its `free`.
+    /// `void f(void *ctx, void *block)`: `free` of a `PyMemAllocatorEx`.
     PythonFree,
     /// `PyContext *f(…)`: makes a context of `contextvars`.
     PythonContextMade,
-    /// `void f(PyContext *context)`: frees one.
+    /// `void f(PyContext *context)`: frees a context of `contextvars`.
     PythonContextFreed,
     /// `PyObject *f(PyObject *self, PyObject *const *args, …)`: puts the first of `args` into a queue.
     PythonItemPut,
-    /// `PyObject *f(…)`: takes an item out of one; NULL if there is none.
+    /// `PyObject *f(…)`: takes an item out of a queue; NULL if there is none.
     PythonItemTaken,
-    /// No function: an instruction by which such a function returns.
+    /// No function: an instruction by which a function of the shape [`Self::PythonItemTaken`] returns.
     PythonItemReturned,
     /// `void *f(…)`: takes a pool for pymalloc, and returns the first block in it.
     PythonNewPool,
-    /// `int f(SSL *ssl, void *buf, int num)`: `SSL_read` (openssl/ssl.h). Returns how many bytes were
-    /// read, or zero or less.
+    /// `int f(SSL *ssl, void *buf, int num)`: `SSL_read` (openssl/ssl.h). Returns how many bytes the function
+    /// has read, or zero or less.
     SslRead,
-    /// `int f(SSL *ssl, void *buf, size_t num, size_t *readbytes)`: `SSL_read_ex`. How many is in
-    /// `*readbytes`, and only when the result is 1.
+    /// `int f(SSL *ssl, void *buf, size_t num, size_t *readbytes)`: `SSL_read_ex`. Writes the number
+    /// of bytes to `*readbytes`, and only if the result is 1.
     SslReadEx,
-    /// `int f(SSL *ssl, const void *buf, int num)`: `SSL_write`. Returns how many bytes were taken.
+    /// `int f(SSL *ssl, const void *buf, int num)`: `SSL_write`. Returns how many bytes the
+    /// function has taken.
     SslWrite,
     /// `int f(SSL *ssl, const void *buf, size_t num, size_t *written)`: `SSL_write_ex`.
     SslWriteEx,
@@ -68,28 +69,28 @@ pub enum CallShape {
     WindowFunction,
     /// Any signature: each call is a window, which a probe of the shape [`Self::WindowLeave`] closes.
     WindowEnter,
-    /// No function: an instruction by which a call leaves, its frame already gone. The stack pointer is
-    /// where it was at entry.
+    /// No function: an instruction by which a call returns. The call's frame is gone by then, so the stack
+    /// pointer is where it was at entry.
     WindowLeave,
     /// No function: an instruction at which a window opens.
     WindowOpen,
-    /// No function: an instruction at which it closes.
+    /// No function: an instruction at which a window closes.
     WindowClose,
 }
 
-/// When a function must be attached relative to others, lowest first. Detaching needs no order: the
+/// When a function must be attached relative to other functions, lowest first. Detaching needs no order, because the
 /// process is closed by then.
 ///
-/// A free that is not seen would leave an allocation outstanding for ever, so whatever can release
-/// memory is watched before anything that can take it. So it is with windows: one whose end is not
-/// seen would stay open.
+/// An allocation whose free no probe sees would be outstanding for ever. So functions that can release memory
+/// are attached before functions that can take memory. A window whose end no probe sees would stay open, so
+/// the same holds for windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AttachRank {
-    /// Only releases.
+    /// The function only releases.
     Releases,
-    /// Releases and takes.
+    /// The function releases and takes.
     Moves,
-    /// Only takes.
+    /// The function only takes.
     Takes,
 }
 
@@ -167,7 +168,7 @@ impl CallShape {
         }
     }
 
-    /// Whether the function's return must be seen too.
+    /// Whether a probe must see the function's return, too.
     #[must_use]
     pub const fn has_return(self) -> bool {
         !matches!(
@@ -224,7 +225,7 @@ impl CallShape {
     }
 }
 
-/// The attach cookie: which function of which process a probe sits on.
+/// The attach cookie: the function and the process of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cookie {
     /// The process slot, an index into the `PROCESSES` map.
@@ -234,13 +235,13 @@ pub struct Cookie {
 }
 
 impl Cookie {
-    /// As the kernel carries it.
+    /// The cookie as the kernel carries it.
     #[must_use]
     pub const fn to_bits(self) -> u64 {
         ((self.function as u64) << 16) | self.process as u64
     }
 
-    /// From what the kernel carried.
+    /// Reads a cookie that the kernel has carried.
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
         Self {

@@ -1,18 +1,17 @@
-//! Everything that can go uncounted or unexplained, as one enum that both sides share.
+//! Counters of everything that can be lost or stay unexplained, as one enum that both sides share.
 
 /// Whether a counter above zero makes a report incomplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CounterKind {
     /// The report misses something, or may misplace it.
     Lost,
-    /// Worth knowing; every byte is still where it belongs.
+    /// The value is worth knowing; every byte is still where it belongs.
     Note,
 }
 
 macro_rules! counters {
     ($($(#[doc = $meaning:literal])+ $variant:ident = $name:literal, $kind:ident;)+) => {
-        /// One reason why something was not, or could not be, recorded. The unit is events unless
-        /// the name says bytes.
+        /// One reason why something was not recorded, or could not be. The unit is events unless the name says bytes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u32)]
         pub enum Counter { $($(#[doc = $meaning])+ $variant,)+ }
@@ -29,7 +28,7 @@ macro_rules! counters {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// What it means, for a person.
+            /// The meaning of the counter, for a person.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($meaning,)+).trim_ascii(),)+ }
@@ -119,8 +118,8 @@ counters! {
     ItemsFull = "items_full", Note;
     /// places in Python code without name because the code was freed, or unreadable, when its name was read
     PythonCodeStale = "python_code_stale", Note;
-    /// places in native code that lack names because the symbols of their file cannot be read, or take too long or too
-    /// much memory
+    /// places in native code that lack names because the symbols of their file cannot be read, or take too
+    /// long or too much memory
     FramesNameless = "frames_nameless", Note;
 }
 

@@ -1,8 +1,8 @@
-//! What the kernel side sends through its two ring buffers.
+//! The records of two ring buffers, by which the kernel side sends stacks and events.
 //!
-//! `STACKS` carries the frames of stacks seen for the first time; a stack that does not fit is sent
-//! again at its next use, so nothing is lost there. `EVENTS` carries what happens to address ranges
-//! and processes, in the order in which it happened; what does not fit is counted.
+//! `STACKS` carries the frames of each stack that the kernel side sees for the first time. A stack that does
+//! not fit is sent again at its next use, so nothing is lost there. `EVENTS` carries the events of address
+//! ranges and processes, in the order in which they happened. Events that do not fit are counted.
 
 use crate::abi::MAX_FRAMES;
 
@@ -23,7 +23,7 @@ macro_rules! walk_ends {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// What it means, for a person.
+            /// The meaning of the end, for a person.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($meaning,)+).trim_ascii(),)+ }
@@ -32,7 +32,7 @@ macro_rules! walk_ends {
     };
 }
 
-// Each but the first has a counter, in the same order.
+// Each end but the first has a counter, in the same order.
 walk_ends! {
     /// outermost frame
     Bottom = "bottom";
@@ -61,24 +61,25 @@ impl WalkEnd {
         Self::ALL.get(bits as usize).copied()
     }
 
-    /// Whether every frame down to the outermost is there.
+    /// Whether the stack has every frame down to the outermost one.
     #[must_use]
     pub const fn is_whole(self) -> bool {
         matches!(self, Self::Bottom)
     }
 }
 
-/// A stack's frames, leaf first. Of a stack of more than [`MAX_FRAMES`], the first
-/// [`LEAF_FRAMES`](crate::abi::LEAF_FRAMES) are the leaf-most ones, and the others a ring: the frame
-/// with the number `n` is where `(n - LEAF_FRAMES) % ROOT_FRAMES` leads, as long as no later one is.
+/// The frames of a stack, leaf first. If a stack has more than [`MAX_FRAMES`], the first
+/// [`LEAF_FRAMES`](crate::abi::LEAF_FRAMES) places hold the leaf-most frames, and the other places are a
+/// ring: the frame with the number `n` lies at `(n - LEAF_FRAMES) % ROOT_FRAMES` in the ring, unless a later
+/// frame does.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct StackEvent {
     /// The id in live allocations and totals.
     pub stack: u32,
-    /// The process slot it was taken in.
+    /// The slot of the process whose stack this is.
     pub process: u32,
-    /// Number of frames walked; at most [`MAX_FRAMES`] of them are here.
+    /// How many frames the walk has entered; at most [`MAX_FRAMES`] of them are here.
     pub walked: u32,
     /// A [`WalkEnd`].
     pub end: u32,
@@ -86,7 +87,7 @@ pub struct StackEvent {
     pub kind: u32,
     /// The id of the shallow context that the stack belongs to; zero if it has none.
     pub context: u32,
-    /// [`RawFrame`](crate::abi::frame::RawFrame)s. Only those that were written are sent.
+    /// [`RawFrame`](crate::abi::frame::RawFrame)s. Only the frames that the walk has written are sent.
     pub frames: [u64; MAX_FRAMES],
 }
 
@@ -98,7 +99,7 @@ impl StackEvent {
 /// Bytes of the stack in a sample.
 pub const SAMPLE_BYTES: usize = 64 << 10;
 
-/// A walk, with what it was made from: for tests that walk it again by other means.
+/// A walk, with the registers and the memory from which it was made, for tests that walk the stack by other means.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct StackSample {
@@ -108,9 +109,9 @@ pub struct StackSample {
     pub tid: u32,
     /// Where the walk began: a return address, AVMA.
     pub ip: u64,
-    /// The stack pointer there, AVMA.
+    /// The stack pointer where the walk began, AVMA.
     pub sp: u64,
-    /// rbp there.
+    /// rbp where the walk began.
     pub bp: u64,
     /// The process slot.
     pub process: u32,
@@ -130,7 +131,7 @@ pub struct StackSample {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum EventKind {
-    /// `[address, address + length)` was mapped; whatever was mapped there is gone.
+    /// `[address, address + length)` was mapped; any earlier mapping there is gone.
     RangeMapped,
     /// The range is about to be unmapped, or moved away by mremap.
     RangeTaken,
@@ -140,10 +141,10 @@ pub enum EventKind {
     BreakMoved,
     /// An executable file mapping appeared: a library was loaded.
     CodeMapped,
-    /// The process replaced its program. Nothing of the old address space is left.
+    /// The process has replaced its program. Nothing of the old address space is left.
     Executed,
-    /// A System V segment of shared memory was attached at `address`; how long it is, only the process's
-    /// mappings say.
+    /// A System V segment of shared memory was attached at `address`. Only the process's mappings say how
+    /// long the segment is.
     SegmentAttached,
     /// The segment that was attached at `address` is about to be detached.
     SegmentDetached,
@@ -167,18 +168,18 @@ impl EventKind {
     }
 }
 
-/// The range backs a file, and is no memory of its own.
+/// A file backs the range, which is no memory of its own.
 pub const RANGE_IS_FILE: u32 = 1;
-/// The range was mapped by an allocator for its own use.
+/// An allocator has mapped the range for its own use.
 pub const RANGE_BACKS_ALLOCATOR: u32 = 2;
 /// The range is memory that other processes may map as well.
 pub const RANGE_IS_SHARED: u32 = 4;
-/// The range was mapped by mremap: what it is, the last `RangeTaken` of the thread says.
+/// The range was mapped by mremap. The last `RangeTaken` of the thread says what the range is.
 pub const RANGE_IS_MOVED: u32 = 8;
-/// Of a `RangeTaken`: the range stays mapped where it is (`MREMAP_DONTUNMAP`).
+/// In a `RangeTaken`: the range stays mapped where it is (`MREMAP_DONTUNMAP`).
 pub const RANGE_STAYS: u32 = 16;
 
-/// See [`EventKind`] for what the fields mean.
+/// An event of an address range or a process. The [`EventKind`] says what the fields mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Event {
@@ -186,13 +187,13 @@ pub struct Event {
     pub kind: u32,
     /// The process slot.
     pub process: u32,
-    /// The thread that did it.
+    /// The thread that caused the event.
     pub tid: u32,
-    /// The stack that did it, for `RangeMapped`, `BreakMoved` and `SegmentAttached`.
+    /// The stack that caused the event, for `RangeMapped`, `BreakMoved` and `SegmentAttached`.
     pub stack: u32,
-    /// AVMA.
+    /// The address, AVMA.
     pub address: u64,
-    /// Bytes.
+    /// The length of the range, bytes.
     pub length: u64,
     /// `RANGE_…` bits.
     pub flags: u32,

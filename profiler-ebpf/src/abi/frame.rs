@@ -1,16 +1,16 @@
 //! A frame: a place in an object, which stays valid when the object is unmapped.
 
-/// The object of frames that lie in none: such a frame's offset is its address, AVMA.
+/// The object of frames that lie in no object. The offset of such a frame is the frame's address, AVMA.
 pub const NO_OBJECT: u16 = 0;
-/// The object of Python's frames: such a frame's offset is a [`PythonFrame`].
+/// The object of Python's frames. The offset of such a frame is a [`PythonFrame`].
 pub const PYTHON: u16 = u16::MAX;
-/// Bits of a frame that hold its offset; user space addresses have fewer.
+/// How many bits of a frame hold its offset. Addresses in user space have fewer.
 const OFFSET_BITS: u32 = 48;
 
-/// A return address, as an object and a file offset in it. The call lies before it, so whatever
-/// looks for the call's function or line looks one byte earlier. Where execution stands at an
-/// instruction, and not behind a call (below a signal frame), the offset is one higher, so that
-/// the same holds.
+/// A return address, as an object and a file offset in the object. The call lies before the return address,
+/// so a search for the call's function or line looks one byte earlier. Below a signal frame, execution stands
+/// at an instruction and not behind a call. The offset is one higher there, so that the same search finds the
+/// instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RawFrame {
     /// Which object; [`NO_OBJECT`] for none.
@@ -20,13 +20,13 @@ pub struct RawFrame {
 }
 
 impl RawFrame {
-    /// In one word.
+    /// The frame in one word.
     #[must_use]
     pub const fn to_bits(self) -> u64 {
         ((self.object as u64) << OFFSET_BITS) | (self.offset & ((1 << OFFSET_BITS) - 1))
     }
 
-    /// From one word.
+    /// Reads a frame from one word.
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
         Self {
@@ -36,7 +36,7 @@ impl RawFrame {
     }
 }
 
-/// Bits of a Python frame's offset that hold the instruction.
+/// How many bits of a Python frame's offset hold the instruction.
 const INSTRUCTION_BITS: u32 = 24;
 
 /// The instruction of a function that has not begun to run.
@@ -45,16 +45,16 @@ pub const NOT_STARTED: u32 = (1 << INSTRUCTION_BITS) - 1;
 /// A place in Python code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PythonFrame {
-    /// The code object's id, which no other gets, even where its memory is used again; zero if
-    /// there was no room for one. 24 bits.
+    /// The code object's id; zero if there was no room for an id. No other code object gets the same id, even
+    /// if it gets the same memory. 24 bits.
     pub code: u32,
     /// The instruction that runs, in code units of two bytes from the beginning of the code;
-    /// [`NOT_STARTED`] before the first. 24 bits.
+    /// [`NOT_STARTED`] before the first instruction. 24 bits.
     pub instruction: u32,
 }
 
 impl PythonFrame {
-    /// As a frame.
+    /// The place as a frame.
     #[must_use]
     pub const fn to_raw(self) -> RawFrame {
         let instruction = self.instruction & NOT_STARTED;
@@ -64,7 +64,7 @@ impl PythonFrame {
         }
     }
 
-    /// From a frame, if it is Python's.
+    /// The place of a frame, if the frame is Python's.
     #[must_use]
     pub const fn from_raw(frame: RawFrame) -> Option<Self> {
         if frame.object != PYTHON {

@@ -1,20 +1,19 @@
-//! The live set, its keys, and the totals kept by stack.
+//! The live set, its keys, and the totals of stacks.
 
-/// Address bits that a live-set key keeps: user space ends at 2^47 on x86-64 with four-level page
-/// tables (Documentation/arch/x86/x86_64/mm.rst), and five-level addresses are only handed out on
-/// request.
+/// How many bits of an address a key keeps. On x86-64 with four-level page tables, user space ends at 2^47
+/// (Documentation/arch/x86/x86_64/mm.rst), and the kernel hands out five-level addresses only on request.
 pub const ADDRESS_BITS: u32 = 48;
 
-/// The key of a live allocation: which process, which address. The process slot stands for the
-/// tgid and takes 16 bits instead of 32, so that the whole key fits into 8 bytes: at ten million
-/// live allocations every byte counts.
+/// The key of a live allocation, which has the process and the address. The process slot stands for the tgid
+/// and takes 16 bits instead of 32, so that the whole key fits into 8 bytes. With ten million live
+/// allocations every byte counts.
 #[must_use]
 pub const fn live_key(process: u16, address: u64) -> u64 {
     ((process as u64) << ADDRESS_BITS) | (address & ((1 << ADDRESS_BITS) - 1))
 }
 
-/// Set in the process slot of a key that is not a block of an allocator's, but Python's. An arena is
-/// no block, but a hook may hand on a block that is one.
+/// Set in the process slot of a key of a block of Python's own allocator. Such a block may have the same
+/// address as a block of malloc, because a hook may hand on a block of malloc.
 const PYTHON_SLOT: u16 = 1 << 15;
 
 /// The key of a block or pool of Python's own allocator in the live set.
@@ -26,7 +25,7 @@ pub const fn python_key(process: u16, address: u64) -> u64 {
 /// Stands for the key of a slot that is being written.
 pub const BUSY_KEY: u64 = u64::MAX;
 
-/// Whether a key is a block's of an allocator, and no object or pool of Python's own.
+/// Whether a key belongs to a block of an allocator, and not to an object or a pool of Python's own allocator.
 #[must_use]
 pub const fn is_block(key: u64) -> bool {
     key != 0 && key != BUSY_KEY && (key >> ADDRESS_BITS) as u16 & PYTHON_SLOT == 0
@@ -39,15 +38,15 @@ pub const fn process_of(key: u64) -> u16 {
 }
 
 /// The largest request that Python's own allocator serves, bytes (`SMALL_REQUEST_THRESHOLD` in
-/// Objects/obmalloc.c). Larger ones go to malloc.
+/// Objects/obmalloc.c). Larger requests go to malloc.
 pub const MAX_PYTHON_OBJECT: u64 = 512;
 
-/// How many objects a sampled object of `size` bytes stands for, if samples are `interval` bytes
-/// apart: `interval / size` on average. What does not divide is rounded up for as large a part of
-/// all addresses, so that an object's figure is the same when it is freed.
+/// How many objects a sampled object of `size` bytes stands for, if samples are `interval` bytes apart:
+/// `interval / size` on average. The remainder says for how large a part of all addresses the figure is
+/// rounded up. So an object has the same figure when it is freed.
 #[must_use]
 pub const fn objects_of_sample(interval: u64, size: u64, address: u64) -> u64 {
-    // Fibonacci hashing: neighbours land far apart. Blocks are multiples of 8.
+    // Fibonacci hashing makes neighbours land far apart. The addresses of blocks are multiples of 8.
     let mixed = (address >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let size = if size == 0 { 1 } else { size };
     (interval + ((mixed * size) >> 32)) / size
@@ -58,19 +57,19 @@ pub const fn objects_of_sample(interval: u64, size: u64, address: u64) -> u64 {
 pub struct LiveAllocation {
     /// Requested bytes.
     pub size: u64,
-    /// The stack that allocated it.
+    /// The stack that made the allocation.
     pub stack: u32,
-    /// The [window](super::window) in which it was allocated.
+    /// The [window](super::window) in which the allocation was made.
     pub window: u32,
 }
 
-/// Bits of a stack id in a packed allocation.
+/// How many bits the stack id has in a packed allocation.
 const STACK_BITS: u32 = 24;
-/// The most stacks that can be told apart.
+/// The largest stack id.
 pub const MAX_STACKS: u32 = (1 << STACK_BITS) - 1;
 
 impl LiveAllocation {
-    /// Size and stack in one word; `None` for one of half a tebibyte and more.
+    /// Packs the size and the stack into one word; `None` if the size is half a tebibyte or more.
     #[must_use]
     pub const fn pack(self) -> Option<u64> {
         if self.size >> (u64::BITS - STACK_BITS - 1) != 0 {
@@ -79,7 +78,7 @@ impl LiveAllocation {
         Some((self.size << STACK_BITS) | (self.stack & MAX_STACKS) as u64)
     }
 
-    /// From [`Self::pack`], and the window.
+    /// Unpacks what [`Self::pack`] has packed, and adds the window.
     #[must_use]
     pub const fn unpack(packed: u64, window: u32) -> Self {
         Self {
@@ -90,32 +89,32 @@ impl LiveAllocation {
     }
 }
 
-/// Allocations in a bucket of the live set.
+/// How many allocations a bucket of the live set holds.
 pub const BUCKET_SLOTS: usize = 6;
 
-/// Two cache lines of the live set, which is an open-addressing hash table: one cold access finds
-/// or places nearly every allocation.
+/// A bucket of the live set, which is a hash table with open addressing. A bucket fills two cache lines, so
+/// one cold access finds or places nearly every allocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct LiveBucket {
-    /// [`live_key`]s; zero where a slot is free.
+    /// A [`live_key`] for each slot; zero if the slot is free.
     pub keys: [u64; BUCKET_SLOTS],
-    /// How many allocations belong here but lie in a bucket behind, because this one was full.
+    /// How many allocations belong here but lie in a bucket behind, because this bucket was full.
     pub spilled: u64,
-    /// [`LiveAllocation::pack`]ed.
+    /// The allocations, as [`LiveAllocation::pack`] packs them.
     pub values: [u64; BUCKET_SLOTS],
-    /// [`LiveAllocation::window`]s.
+    /// The [`LiveAllocation::window`]s of the allocations.
     pub windows: [u32; BUCKET_SLOTS],
 }
 
-/// How many buckets hold `max_live` allocations for sure: they are then half full on average, and
-/// what spills finds room close by.
+/// How many buckets hold `max_live` allocations for sure. The buckets are half full on average then, and an
+/// allocation that spills finds room close by.
 #[must_use]
 pub const fn live_buckets(max_live: u32) -> u32 {
     max_live.div_ceil(BUCKET_SLOTS as u32).saturating_mul(2)
 }
 
-/// What one stack has allocated and released since the recording began.
+/// The allocations of one stack since the recording began, and how many of them were released.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct StackTotals {
@@ -123,17 +122,17 @@ pub struct StackTotals {
     pub alloc_bytes: u64,
     /// Allocations tracked.
     pub alloc_objects: u64,
-    /// Bytes of tracked allocations since released, by anyone.
+    /// Bytes of tracked allocations that were released since, by any code.
     pub freed_bytes: u64,
-    /// Tracked allocations since released, by anyone.
+    /// Tracked allocations that were released since, by any code.
     pub freed_objects: u64,
     /// Bytes allocated but not tracked, because the live set was full.
     pub lost_bytes: u64,
     /// Allocations not tracked, because the live set was full.
     pub lost_objects: u64,
-    /// Not zero once the stack's frames were handed to user space.
+    /// Not zero once the kernel side has handed the stack's frames to user space.
     pub delivered: u64,
-    /// Of a shallow context: how many of its first allocations had their stack walked. Fills the
+    /// How many of the first allocations of a shallow context had their stack walked. The field fills the
     /// cache line, so that two stacks never share one.
     pub walked: u64,
 }
@@ -159,13 +158,13 @@ pub enum StackKind {
     /// The stack of allocations and mappings, walked to its end.
     #[default]
     Full,
-    /// A shallow context: who called the allocator, and the Python frame that runs. Its totals are
-    /// those of allocations whose stack was not walked.
+    /// A shallow context: the caller of the allocator, and the Python frame that runs. The totals are those
+    /// of allocations whose stack was not walked.
     Context,
-    /// The stack of Python objects. Totals are estimates, from samples.
+    /// The stack of Python objects. The totals are estimates from samples.
     PythonObjects,
-    /// The stack of allocations of Python objects for which a new pool was needed. Totals are
-    /// pools; the bytes overlap with mappings.
+    /// The stack of allocations of Python objects that needed a new pool. The totals are those of the pools,
+    /// whose bytes overlap with mappings.
     PythonPools,
 }
 
@@ -184,8 +183,8 @@ impl StackKind {
         Self::ALL.get(bits as usize).copied()
     }
 
-    /// Whether its totals are of Python's own allocator. They overlap with mappings, and are never
-    /// to be added to those of other kinds.
+    /// Whether the totals are those of Python's own allocator. Such totals overlap with mappings, so nobody
+    /// may add them to the totals of other kinds.
     #[must_use]
     pub const fn is_python(self) -> bool {
         matches!(self, Self::PythonObjects | Self::PythonPools)
@@ -202,25 +201,24 @@ impl StackKind {
         }
     }
 
-    /// The kind that is spelled so, if there is one.
+    /// The kind of this name, if there is one.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
-/// Which allocations have their stack walked. Every allocation is counted exactly, whatever the
-/// policy.
+/// Which allocations have their stacks walked. The kernel side counts every allocation exactly, whatever the policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
 pub enum StackPolicy {
-    /// Those that tell something new: large ones, the first of each shallow context, some of all
-    /// others, and every one of a context that user space suspects of growing.
+    /// Allocations that tell something new: large ones, the first ones of each shallow context, a sample of
+    /// all others, and all allocations of a context that user space suspects of growing.
     #[default]
     Auto,
-    /// Every one.
+    /// All allocations.
     All,
-    /// None: allocations are counted by shallow context alone.
+    /// No allocations: they are counted by shallow context alone.
     None,
 }
 
@@ -237,14 +235,14 @@ impl StackPolicy {
 }
 
 /// How many processes the kernel side tells apart at a time: each has a slot below this number.
-pub const PROCESSES: u32 = 1024;
+pub const MAX_PROCESSES: u32 = 1024;
 
 /// Events of the process count.
 pub const PROCESS_OPEN: u32 = 1;
-/// The process is being started by Residue: stop it (SIGSTOP) at exec and whenever it maps code, so
-/// that its allocator is probed before its first call.
+/// Residue is starting the process. The kernel side stops the process (SIGSTOP) at exec and whenever it maps
+/// code, so that its allocator is probed before the first call.
 pub const PROCESS_LAUNCHING: u32 = 2;
-/// What probes see of the process does not count any more: they are being taken out.
+/// Residue is taking out the probes of the process, so their hits do not count any more.
 pub const PROCESS_UNPROBED: u32 = 4;
 
 /// A process slot, as the kernel side sees it.
@@ -261,11 +259,11 @@ pub struct ProcessState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FunctionInfo {
-    /// AVMA where the executable mapping that holds the function begins.
+    /// Where the executable mapping begins that holds the function, AVMA.
     pub text_start: u64,
-    /// AVMA just behind that mapping.
+    /// Where that mapping ends, AVMA.
     pub text_end: u64,
-    /// Of a function that frees or resizes: not zero if the function that allocates such blocks is not probed.
+    /// Not zero if the function frees or resizes blocks, and the function that allocates such blocks is not probed.
     pub unpaired: u64,
 }
 

@@ -1,25 +1,24 @@
 //! How messages of HTTP/1.x begin. Pure, and without loops: it runs in the kernel.
 
-/// What a connection's next bytes are.
+/// What the next bytes of a connection begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
     /// A request's head.
     Request,
-    /// Too few bytes to tell: they begin a method's name.
+    /// The beginning of a method's name: too few bytes to tell.
     Partial,
     /// The preface of HTTP/2 (RFC 9113, section 3.4).
     Http2,
     /// A TLS handshake record (RFC 8446, section 5.1).
     Tls,
-    /// Nothing of these.
+    /// Anything else.
     Other,
 }
 
-/// Bytes that are looked at, at most.
+/// How many bytes tell what they begin, at most.
 pub const TOKEN_BYTES: usize = 8;
 
-/// The methods of RFC 9110 and RFC 5789, with the blank behind them. Of the preface of HTTP/2, as much
-/// as fits.
+/// The methods of RFC 9110 and RFC 5789, each with the blank behind it.
 const METHODS: [&[u8]; 9] = [
     b"GET ",
     b"PUT ",
@@ -31,9 +30,10 @@ const METHODS: [&[u8]; 9] = [
     b"OPTIONS ",
     b"CONNECT ",
 ];
+/// As much of the preface of HTTP/2 as fits.
 const HTTP2: &[u8] = b"PRI * HT";
 
-/// What the first `len` bytes are, at most [`TOKEN_BYTES`], given as a little-endian word.
+/// What the first `len` bytes begin, at most [`TOKEN_BYTES`], given as a little-endian word.
 #[inline(always)]
 #[must_use]
 pub const fn beginning(word: u64, len: usize) -> Beginning {
@@ -60,7 +60,7 @@ pub const fn beginning(word: u64, len: usize) -> Beginning {
     Beginning::Other
 }
 
-/// Whether the bytes agree with `token` as far as both go, and whether all of it is there.
+/// Whether the bytes agree with `token` as far as both go, and whether the bytes have all of `token`.
 #[inline(always)]
 const fn compare(word: u64, len: usize, token: &[u8]) -> (bool, bool) {
     let common = if len < token.len() { len } else { token.len() };
@@ -78,7 +78,7 @@ const fn little_endian(token: &[u8]) -> u64 {
     word
 }
 
-/// A mask of so many bytes, at most eight.
+/// A mask of `count` bytes, at most eight.
 #[inline(always)]
 #[must_use]
 pub const fn low_bytes(count: usize) -> u64 {
@@ -109,20 +109,21 @@ pub const fn leading_line_ends(word: u64, len: usize) -> usize {
 /// What a message's first bytes say of the response that they begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// They begin none.
+    /// The bytes begin no response.
     None,
-    /// It announces another one for the same request: 1xx, but for 101.
+    /// The response announces another one for the same request: 1xx, except for 101.
     Interim,
     /// 101: the connection speaks another protocol from here on.
     Upgrade,
-    /// Any other, or one whose digits are not there yet.
+    /// Any other response, or one whose digits have not arrived yet.
     Final,
 }
 
-/// Bytes that tell a [`Status`].
+/// How many bytes tell a [`Status`].
 const STATUS_BYTES: usize = 12;
 
-/// What the first `len` bytes say, of which the first and the second eight are given as little-endian words.
+/// What the first `len` bytes of a message say. `first` and `second` are the first and the second eight bytes, as
+/// little-endian words.
 #[inline(always)]
 #[must_use]
 pub const fn status(first: u64, second: u64, len: usize) -> Status {

@@ -1,4 +1,4 @@
-//! One module a concern; see the crate documentation.
+//! The types that cross the kernel boundary, in one module a concern.
 
 pub mod call_shape;
 pub mod cost;
@@ -13,14 +13,14 @@ pub mod python;
 pub mod unwind;
 pub mod window;
 
-/// The leaf-most frames of a stack, which are always kept.
+/// How many of a stack's leaf-most frames are kept.
 pub const LEAF_FRAMES: usize = 384;
-/// The outermost frames of a stack, which are kept as well: what lies between is left out of stacks
-/// that have more than [`MAX_FRAMES`]. A power of two.
+/// How many of a stack's outermost frames are kept. A stack of more than [`MAX_FRAMES`] lacks the frames
+/// between these and the leaf-most ones. A power of two.
 pub const ROOT_FRAMES: usize = 128;
 /// The longest stack that is recorded whole, in frames.
 pub const MAX_FRAMES: usize = LEAF_FRAMES + ROOT_FRAMES;
 
-/// Stack id of the allocations whose stack did not fit into the stack table. Their bytes are
-/// counted; only the place is unknown.
+/// The stack id of allocations whose stack did not fit into the stack table. The bytes of these allocations
+/// are counted; only their place is unknown.
 pub const UNKNOWN_STACK: u32 = 0;

@@ -1,24 +1,24 @@
-//! Where CPython keeps its frames, and which of its code objects is which.
+//! Where CPython keeps its frames, and the ids of its code objects.
 //!
-//! A frame of Python names its code object by an id. Ids are given out when a code object is first
-//! seen on a stack, and taken back when the interpreter frees it, which is probed: so an id never
-//! stands for two functions, though an address does.
+//! A frame of Python names its code object by an id. The kernel side gives a code object an id when a stack
+//! first shows the object, and a probe takes the id back when the interpreter frees the object. So an id
+//! never stands for two functions, though an address does.
 
-/// Ranges of native code that may run Python's bytecode: the evaluation function, and the parts
-/// that a compiler has moved away from it.
+/// How many ranges of native code may run Python's bytecode: the evaluation function, and the parts that a
+/// compiler has moved away from the function.
 pub const EVAL_RANGES: usize = 4;
 
-/// Bytes of an interpreter frame that are read: all that is wanted of it lies before.
+/// How many bytes of an interpreter's frame a walk reads. All fields that the walk needs lie in them.
 pub const FRAME_BYTES: usize = 128;
 
-/// Bytes of a `PyThreadState` that are read at once: in every version it is larger, and all that is
-/// wanted of it lies before.
+/// How many bytes of a `PyThreadState` a walk reads at once. The structure is larger in every version, and
+/// all fields that the walk needs lie in these bytes.
 pub const STATE_BYTES: usize = 256;
 
-/// Where a version keeps the current context is not known.
+/// Stands for the place of the current context if that is not known for a version.
 pub const NO_CONTEXT: u32 = u32::MAX;
 
-/// Where a `PyContext` has the one that was current when it was entered: `ctx_prev`
+/// The offset in a `PyContext` of the context that was current when the thread entered this one: `ctx_prev`
 /// (Include/internal/pycore_context.h), bytes.
 pub const CONTEXT_PREVIOUS: u64 = 16;
 
@@ -34,7 +34,7 @@ pub enum InstructionKind {
     Pointer,
 }
 
-/// How a run of frames ends that one call of the evaluation function stands for.
+/// How a run of frames ends. One call of the evaluation function stands for each run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum EntryKind {
@@ -42,7 +42,7 @@ pub enum EntryKind {
     Every,
     /// The frame whose byte at `entry` is not zero is the last of the run (3.11).
     Flag,
-    /// The frame whose byte at `entry` is 3 or more lies behind the last of the run and is none
+    /// The frame whose byte at `entry` is 3 or more lies behind the last frame of the run and is no frame of Python
     /// itself (from 3.12).
     Owner,
 }
@@ -51,23 +51,23 @@ pub enum EntryKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct PythonLayout {
-    /// Zero where there is no Python to walk.
+    /// Zero if there is no Python to walk.
     pub enabled: u32,
-    /// Where the current thread's state is kept: from the thread's fsbase, or from the block below.
+    /// The offset of the current thread's state from the thread's fsbase, or from the block below.
     pub tss: u32,
-    /// Where, from the thread's fsbase, the pointer to the block lies that holds `tss`; zero if it
-    /// lies in the thread's own.
+    /// The offset from the thread's fsbase of the pointer to the block that holds `tss`; zero if the thread's
+    /// own block does.
     pub tss_block: u32,
-    /// `PyThreadState.thread_id`: what pthread_self() returns there, which is the fsbase.
+    /// `PyThreadState.thread_id`: the result of pthread_self() in the thread, which is the fsbase.
     pub thread_id: u32,
-    /// AVMA of the pointer to the state of the thread that holds the GIL; zero from 3.12 on. In a
-    /// subinterpreter the state that is kept with the thread is another one.
+    /// The AVMA of the pointer to the state of the thread that holds the GIL; zero from 3.12 on. In a subinterpreter,
+    /// thread-local storage leads to another state.
     pub gil_holder: u64,
     /// The pointer in `PyThreadState` to the current frame, or to the `_PyCFrame` that has it.
     pub frame: u32,
     /// The pointer to the current frame in `_PyCFrame`; `u32::MAX` where there is none.
     pub frame_in_cframe: u32,
-    /// How much of a frame can be read for sure; at most [`FRAME_BYTES`], and a multiple of 8.
+    /// How many bytes of a frame can be read for sure; at most [`FRAME_BYTES`], and a multiple of 8.
     pub frame_bytes: u32,
     /// The caller's frame, in a frame.
     pub previous: u32,
@@ -85,29 +85,30 @@ pub struct PythonLayout {
     pub entry_kind: u32,
     /// Native code that may run Python's bytecode, AVMAs: `[start, end)`; empty ones are zero.
     pub eval: [[u64; 2]; EVAL_RANGES],
-    /// The pointer in `PyThreadState` to the context of `contextvars` that the thread is in, behind
-    /// which is how often the thread has entered or left one; [`NO_CONTEXT`] if that is not known.
+    /// The pointer in `PyThreadState` to the context of `contextvars` that the thread is in. Behind the
+    /// pointer lies how often the thread has entered or left a context. [`NO_CONTEXT`] if the place is not
+    /// known.
     pub context: u32,
     /// Zero.
     pub reserved: u32,
-    /// Native code that makes asyncio's tasks, AVMAs: `[start, end)`; zero while it is not known.
+    /// Native code that makes asyncio's tasks, AVMAs: `[start, end)`; zero while the code is not known.
     pub task_code: [u64; 2],
 }
 
-/// Ids that code objects can have; the last of them is never given.
+/// How many ids code objects can have. The last id is never given.
 pub const CODE_IDS: u64 = 1 << 24;
 
-/// How many ids wait for user space to look at their code objects, the latest ones.
+/// How many ids, the latest ones, wait for user space to look at their code objects.
 pub const CODE_KEYS: u32 = 262_144;
 
 /// Set in a code object's key once user space has read the object. No address in user space has
 /// this bit.
 pub const CODE_IS_READ: u64 = 1 << (super::heap::ADDRESS_BITS - 1);
 
-/// Pointers in a code object to what names it.
+/// How many pointers in a code object lead to the objects that name it.
 pub const CODE_POINTERS: usize = 3;
 
-/// Bytes that are kept of a code object, and of each of the objects that name it.
+/// How many bytes are kept of a code object, and of each of the objects that name it.
 pub const PART_BYTES: usize = 512;
 
 /// Where in a code object the pointers are, bytes. Unused ones are zero.
@@ -119,7 +120,7 @@ pub struct CodePointers(pub [u32; CODE_POINTERS]);
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct CodePart {
-    /// Where it began, AVMA.
+    /// Where the memory began, AVMA.
     pub address: u64,
     /// How many bytes could be read.
     pub len: u64,
@@ -131,15 +132,15 @@ pub struct CodePart {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct FreedCode {
-    /// Its id.
+    /// The code object's id.
     pub id: u32,
     /// Process slot.
     pub process: u32,
-    /// The code object, and what the pointers lead to.
+    /// The code object, and the objects to which the pointers lead.
     pub parts: [CodePart; 1 + CODE_POINTERS],
 }
 
-/// The key of a code object: which process, which address.
+/// The key of a code object has its process and its address.
 pub use super::heap::live_key as code_key;
 
 const _: () = {

@@ -1,23 +1,22 @@
-//! Unwind tables: for every instruction of an object, how to get from a frame to its caller's.
+//! Unwind tables, which say for every instruction of an object how to get from a frame to the caller's frame.
 //!
-//! What `.eh_frame` says in a byte code is laid out for a walk in the kernel: one lookup finds the
-//! page, a short binary search the row, one more lookup the rule. Rules repeat a lot and are
-//! interned over all objects; a row is four bytes.
+//! A table lays out for a walk in the kernel what `.eh_frame` says in a byte code. One look-up finds the
+//! page, a short binary search the row, and one more look-up the rule. Rules repeat a lot, so all objects
+//! share one table of rules. A row has four bytes.
 //!
-//! Places in an object are file offsets, so that neither the load bias nor a `PT_LOAD` header
-//! matters to the walk.
+//! Places in an object are file offsets, so that neither the load bias nor a `PT_LOAD` header matters to the walk.
 
-/// Bytes of an object's file in a page, as a power of two. Smaller pages mean fewer steps of the
-/// binary search and more page entries; with 1 KiB a page has about 17 rows, found in 5 steps.
+/// How many bytes of an object's file a page has, as a power of two. Smaller pages mean fewer steps of the
+/// binary search and more page entries. With 1 KiB, a page has about 17 rows, and the search takes 5 steps.
 pub const PAGE_BITS: u32 = 10;
-/// Rows that are handed to the kernel, and read by it, as one map value.
+/// How many rows make one map value.
 pub const CHUNK_ROWS: usize = 1024;
-/// Pages that are handed to the kernel, and read by it, as one map value.
+/// How many pages make one map value.
 pub const CHUNK_PAGES: usize = 512;
-/// How many rules can be told apart: a row names one in 16 bits.
+/// How many rules there can be: a row names a rule in 16 bits.
 pub const MAX_RULES: usize = 1 << 16;
 
-/// From here to the next row, the rule holds.
+/// A row of an unwind table. The row's rule holds from the row's offset to that of the next row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Row {
@@ -27,36 +26,36 @@ pub struct Row {
     pub rule: u16,
 }
 
-/// Where the rows of a page are. They never lie in two chunks.
+/// A page: where the page's rows are. The rows of a page never lie in two chunks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Page {
     /// Which chunk of rows.
     pub chunk: u32,
-    /// The first row, in the chunk. It holds from the page's first byte on.
+    /// The first row, counted in the chunk. The row's rule holds from the page's first byte on.
     pub first: u16,
-    /// How many rows, at least one in a page of an object that has a table.
+    /// How many rows the page has: at least one if the object has a table.
     pub count: u16,
 }
 
-/// See [`CHUNK_ROWS`].
+/// Rows that make one map value.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct RowChunk {
-    /// In the order of their offsets, page by page.
+    /// The rows in the order of their offsets, page by page.
     pub rows: [Row; CHUNK_ROWS],
 }
 
-/// See [`CHUNK_PAGES`].
+/// Pages that make one map value.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct PageChunk {
-    /// In the order of file offsets, object by object.
+    /// The pages in the order of file offsets, object by object.
     pub pages: [Page; CHUNK_PAGES],
 }
 
-/// How the canonical frame address (CFA: the stack pointer before the call) is found, and what else
-/// is special about a rule. Unless said otherwise the return address is at CFA - 8, and the
+/// How a walk finds the canonical frame address (CFA), which is the stack pointer before the call, and what
+/// else is special about a rule. Unless a kind says otherwise, the return address is at CFA - 8, and the
 /// caller's stack pointer is the CFA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -75,22 +74,22 @@ pub enum RuleKind {
     /// A signal frame: the interrupted registers lie on the stack, at `sp + cfa_offset` in the
     /// order of `struct sigcontext` (arch/x86/include/uapi/asm/sigcontext.h).
     Signal,
-    /// Nothing covers this code, but it keeps frame pointers:
+    /// No table covers this code, but the code keeps frame pointers:
     /// `(sp, bp, ip) = (bp + 16, *bp, *(bp + 8))`
     FramePointer,
-    /// Nothing covers this code.
+    /// No table covers this code.
     NoTable,
-    /// The outermost frame of a stack: it has no return address.
+    /// The outermost frame of a stack, which has no return address.
     Bottom,
-    /// It is known how, but not by rules like these.
+    /// The object says how to find the CFA, but not by a rule of these kinds.
     Unsupported,
 }
 
-/// How the caller's frame pointer is found.
+/// How a walk finds the caller's frame pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum BpRule {
-    /// `bp` is the caller's still, or nobody knows.
+    /// `bp` still is the caller's, or nobody knows.
     Same,
     /// `bp = *(cfa + bp_offset)`
     AtCfa,
@@ -100,7 +99,7 @@ pub enum BpRule {
     AtSp,
 }
 
-/// How to get from a frame to its caller's.
+/// How to get from a frame to the caller's frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct Rule {
@@ -110,16 +109,16 @@ pub struct Rule {
     pub bp: u8,
     /// Zero.
     pub reserved: u16,
-    /// Bytes. Stack frames of 64 KiB and more exist, so 16 bits are too few.
+    /// The offset of the CFA, bytes. Stack frames of 64 KiB and more exist, so 16 bits are too few.
     pub cfa_offset: i32,
-    /// Bytes.
+    /// The offset of the caller's frame pointer, bytes.
     pub bp_offset: i32,
-    /// See [`RuleKind`].
+    /// The addend of those [`RuleKind`]s that have one.
     pub addend: i32,
 }
 
 impl Rule {
-    /// A rule that says how the CFA is found.
+    /// Makes a rule that says how to find the CFA.
     #[must_use]
     pub const fn new(kind: RuleKind, cfa_offset: i32) -> Self {
         Self {
@@ -132,7 +131,7 @@ impl Rule {
         }
     }
 
-    /// The same rule, with where the caller's frame pointer is.
+    /// The same rule, which says where the caller's frame pointer is as well.
     #[must_use]
     pub const fn with_bp(self, bp: BpRule, bp_offset: i32) -> Self {
         Self {
@@ -149,19 +148,19 @@ impl Rule {
     }
 }
 
-/// What is known of an object's table.
+/// The state of an object's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum TableState {
-    /// It is being made.
+    /// User space is making the table.
     Loading,
-    /// The object has none: it is no ELF file, or has neither `.eh_frame` nor `.debug_frame`.
+    /// The object has no table, because it is no ELF file or has neither `.eh_frame` nor `.debug_frame`.
     Missing,
-    /// The object has none, but its code keeps frame pointers.
+    /// The object has no table, but its code keeps frame pointers.
     FramePointers,
-    /// There was no room for it.
+    /// There was no room for the table.
     NoRoom,
-    /// Its pages can be read.
+    /// The pages of the table can be read.
     Ready,
 }
 
@@ -169,9 +168,9 @@ pub enum TableState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ObjectState {
-    /// Its first page, counted over all chunks: the one that holds `first_offset`.
+    /// The object's first page, counted over all chunks. The page holds `first_offset`.
     pub first_page: u32,
-    /// How many pages.
+    /// How many pages the object has.
     pub pages: u32,
     /// File offset of the first page, in pages.
     pub first_offset: u32,
@@ -195,19 +194,19 @@ pub struct CodeMapping {
     pub reserved: u32,
 }
 
-/// Which of all mappings are a process's: `count << 32 | first`, in one word, so that a walk sees
-/// either the old list or the new one.
+/// Which of all mappings belong to a process: `count << 32 | first`, in one word, so that a walk sees either
+/// the old list or the new one.
 #[must_use]
 pub const fn mapping_list(first: u32, count: u32) -> u64 {
     (count as u64) << 32 | first as u64
 }
 
-/// Where the kernel keeps what is needed of a task: offsets of fields, bytes, from the kernel's
-/// BTF; zero where it is not known.
+/// The offsets of the fields that the kernel side reads of a task, bytes, from the kernel's BTF; zero if an
+/// offset is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct TaskOffsets {
-    /// `task_struct.utask`: from here on, the return addresses that return probes have replaced.
+    /// `task_struct.utask`, which leads to the return addresses that return probes have replaced.
     pub utask: u32,
     /// `uprobe_task.return_instances`
     pub return_instances: u32,
@@ -217,11 +216,11 @@ pub struct TaskOffsets {
     pub orig_ret_vaddr: u32,
     /// `return_instance.next`
     pub next: u32,
-    /// `task_struct.thread.fsbase`: what thread-local storage is found by.
+    /// `task_struct.thread.fsbase`: where the thread keeps its thread-local storage.
     pub fsbase: u32,
     /// `task_struct.signal`: what the threads of a process have in common.
     pub signal: u32,
-    /// `signal_struct.live`: how many of them have not exited.
+    /// `signal_struct.live`: how many of the threads have not exited.
     pub live: u32,
 }
 

@@ -1,34 +1,33 @@
-//! Request windows: what the kernel side keeps of them, and what it sends.
+//! Request windows: the data that the kernel side keeps of a window, and the records that it sends.
 
 use super::heap::{ADDRESS_BITS, live_key};
 
-/// How many windows are kept at a time, a power of two: those of a second or more at any rate that a
-/// server reaches. An older one's place is taken when it is closed.
+/// How many windows are kept at a time, a power of two. At any rate that a server reaches, these are the
+/// windows of a second or more. A new window takes the place of an older one that is closed.
 pub const WINDOWS: u32 = 65_536;
 
-/// The window of an allocation that was made while no request was worked on.
+/// The window of an allocation that was made while nobody worked on a request.
 pub const BACKGROUND: u32 = 0;
 /// The window of an allocation that may belong to one of several windows, or to none.
 pub const AMBIGUOUS: u32 = u32::MAX;
 
-/// Set in the number that stands for a task instead of a window, while it is not known which one the task
-/// works for.
+/// Set in the number of a task, which stands for a window while it is not known which window the task works for.
 pub const TASK: u32 = 1 << 31;
-/// How many such tasks are kept at a time, a power of two: the latest.
+/// How many such tasks, the latest ones, are kept at a time. A power of two.
 pub const TASKS: u32 = 65_536;
 
-/// Most bytes of one head that are sent.
+/// How many bytes of one head are sent, at most.
 pub const HEAD_BYTES: usize = 256;
 
-/// Where a window is in its life.
+/// The stages of a window's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum WindowStage {
-    /// It is over.
+    /// The window is over.
     Closed,
     /// The request's head has begun to arrive.
     Open,
-    /// The response has begun to be sent.
+    /// The process has begun to send the response.
     Responding,
     /// The connection is closed, or has the next request; the thread or the tasks that are bound to it have
     /// not turned to something else yet.
@@ -49,7 +48,7 @@ impl WindowStage {
     }
 }
 
-/// Allocations and what of them was released since, by anyone.
+/// Allocations, and how many of them were released since, by any code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Amounts {
@@ -57,65 +56,65 @@ pub struct Amounts {
     pub alloc_bytes: u64,
     /// Allocations.
     pub alloc_objects: u64,
-    /// Bytes of those that were released.
+    /// Bytes of the allocations that were released.
     pub freed_bytes: u64,
-    /// How many were released.
+    /// How many of the allocations were released.
     pub freed_objects: u64,
 }
 
-/// A thread was bound to the window at first, but another one works on it: its allocations are not the
+/// A thread was bound to the window at first, but another thread works on the window, whose allocations are not the
 /// window's alone.
 pub const WINDOW_HANDED_OVER: u64 = 1 << 32;
-/// The peer was gone.
+/// The peer was gone when the process read or sent on the connection.
 pub const WINDOW_RESET: u64 = 2 << 32;
 /// The last bytes sent may be the end of a chunked body.
 pub const WINDOW_CHUNKS_ENDED: u64 = 8 << 32;
-/// The last fragment of a response began with a status line though a response was under way: it answers
-/// a request that arrived together with the one before.
+/// The last fragment of a response began with a status line though a response was under way. The fragment
+/// answers a request that arrived together with the one before.
 pub const WINDOW_NEXT_RESPONSE: u64 = 4 << 32;
 
 /// Tasks of an event loop were bound to the window.
 pub const WINDOW_HAS_TASKS: u64 = 16 << 32;
-/// So were tasks that those have made.
+/// Tasks that those tasks have made were bound to the window as well.
 pub const WINDOW_TASKS_INHERITED: u64 = 32 << 32;
 
-/// The window is closed: no thread is bound to it or taken from it any more, and whether it counts in
-/// [`ProcessWindows::unbound_open`] is settled by who has set this.
+/// The window is closed. No thread is bound to the window or taken from it any more. The thread that has set
+/// this bit settles whether the window counts in [`ProcessWindows::unbound_open`].
 pub const WINDOW_IS_OVER: u64 = 64 << 32;
 
 /// A window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct WindowState {
-    /// Its number, which is never zero, and its [`WindowStage`] in the upper half: in one word, so that
-    /// whoever closes it is the only one.
+    /// The window's number, which is never zero, and in the upper half its [`WindowStage`]. Both are in one
+    /// word, so that only one thread closes the window.
     pub id_and_stage: u64,
     /// The process slot.
     pub process: u32,
-    /// The thread that opened it.
+    /// The thread that opened the window.
     pub tid: u32,
-    /// The thread that is bound to it, zero if there is none, and `WINDOW_…` bits in the upper half.
+    /// The thread that is bound to the window, zero if there is none, and in the upper half `WINDOW_…` bits.
     pub bound_and_flags: u64,
-    /// When the first byte of the head was read, nanoseconds of the monotonic clock.
+    /// When the process read the first byte of the head, nanoseconds of the monotonic clock.
     pub opened_ns: u64,
-    /// When the last bytes of the response were sent; zero before the first.
+    /// When the process last sent bytes of the response; zero before the first ones.
     pub responded_ns: u64,
-    /// Bytes sent on its connection.
+    /// Bytes sent on the window's connection.
     pub sent_bytes: u64,
-    /// Resident set of the process when it opened, bytes.
+    /// The resident set of the process when the window opened, bytes.
     pub rss_open: u64,
-    /// The same when the last bytes were sent.
+    /// The resident set of the process when it last sent bytes of the response, bytes.
     pub rss_responded: u64,
-    /// Its allocations.
+    /// The window's allocations.
     pub amounts: Amounts,
-    /// Tasks that work for it and have not ended.
+    /// How many tasks work for the window and have not ended.
     pub tasks: u64,
-    /// One more than the index of the function that makes such windows; zero for a request on a socket.
+    /// One more than the index of the function that makes such windows; zero for a request on a connection.
     pub source: u32,
     /// How many requests of the process had opened before, modulo 2^32; zero for any other window.
     pub number: u32,
-    /// How many of its allocations were made by threads that are bound to nothing, while no other window was
-    /// under way.
+    /// How many of the window's allocations come from threads that were bound to nothing, while no other
+    /// window was under way.
     pub others: u64,
     /// The context of the task that has answered the request and was there before the request, AVMA; zero if
     /// there is none.
@@ -123,19 +122,19 @@ pub struct WindowState {
 }
 
 impl WindowState {
-    /// Its number.
+    /// The window's number.
     #[must_use]
     pub const fn id(&self) -> u32 {
         self.id_and_stage as u32
     }
 
-    /// A [`WindowStage`].
+    /// The window's [`WindowStage`].
     #[must_use]
     pub const fn stage(&self) -> u32 {
         (self.id_and_stage >> 32) as u32
     }
 
-    /// The thread that is bound to it; zero if there is none.
+    /// The thread that is bound to the window; zero if there is none.
     #[must_use]
     pub const fn bound(&self) -> u32 {
         self.bound_and_flags as u32
@@ -154,28 +153,28 @@ pub const fn id_and_stage(id: u32, stage: WindowStage) -> u64 {
     (stage as u64) << 32 | id as u64
 }
 
-/// A task that was bound to no window when it began.
+/// A task whose window was not known when the task began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct TaskState {
-    /// Its number, which has [`TASK`].
+    /// The task's number, which has [`TASK`].
     pub id: u32,
-    /// The window that it works for; zero while that is not known.
+    /// The window that the task works for; zero while that is not known.
     pub window: u32,
-    /// The number of the task that follows: behind each task are those that it has made, the last first,
-    /// each with its own behind it.
+    /// The number of the task that follows. Behind each task are the tasks that it has made, the last one
+    /// first, and each of them has its own tasks behind it.
     pub next: u32,
     /// How many tasks led to this one.
     pub depth: u32,
     /// The process slot.
     pub process: u32,
-    /// How many windows of the process had opened when it was told apart, modulo 2^32.
+    /// How many windows of the process had opened when the task got its number, modulo 2^32.
     pub opened: u32,
-    /// Not zero if the task had been there before it was told apart.
+    /// Not zero if the task had been there before it got its number.
     pub is_older: u32,
-    /// The number of the task that has made it; zero if there is none.
+    /// The number of the task that has made this task; zero if there is none.
     pub parent: u32,
-    /// Its allocations, while its window is not known.
+    /// The task's allocations, while its window is not known.
     pub amounts: Amounts,
 }
 
@@ -184,14 +183,14 @@ pub const SPEAKS_HTTP2: u64 = 1;
 /// The process reads TLS.
 pub const SPEAKS_TLS: u64 = 2;
 
-/// What the windows of a process have in common.
+/// The counts that the windows of a process have in common.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ProcessWindows {
-    /// Windows that are open and that no thread is bound to. While there is one, what an unbound
-    /// thread allocates is ambiguous.
+    /// How many open windows have no thread that is bound to them. While there is such a window, an
+    /// allocation of an unbound thread is ambiguous.
     pub unbound_open: u64,
-    /// All windows so far that no thread was bound to at some time.
+    /// How many windows so far had no thread that was bound to them, at some time.
     pub unbound_opened: u64,
     /// Allocations of [`BACKGROUND`].
     pub background: Amounts,
@@ -203,29 +202,32 @@ pub struct ProcessWindows {
     pub under_way: u64,
     /// All requests so far.
     pub opened: u64,
-    /// Allocations so far of threads that worked for some window, and nobody knows for which.
+    /// How many allocations so far come from threads that worked for a window of which nobody knows which one it is.
     pub escaped: u64,
-    /// Not zero if the process has an io_uring: the requests that it reads through it are not seen.
+    /// Not zero if the process has an io_uring, through which it may read requests that no program sees.
     pub has_ring: u64,
     /// Zero. Fills two cache lines.
     pub reserved: u64,
 }
 
 impl ProcessWindows {
-    /// Whether the process may have read requests that have no windows. That a window is alone under way then
-    /// does not tell whose an allocation is. (TLS tells nothing: whoever asks a server by TLS reads it as well.)
+    /// Whether the process may have read requests that have no windows. If so, an allocation need not belong
+    /// to the only window under way. (TLS says nothing about this, because every client of a server that
+    /// speaks TLS reads TLS, too.)
     #[must_use]
     pub const fn may_miss_requests(&self) -> bool {
         self.has_ring != 0 || self.speaks & SPEAKS_HTTP2 != 0
     }
 }
 
-/// From this bit on, a sum of [`under_way`] words has how many they are; below, the sum of their numbers: at most
-/// 2^16 windows are open, and each number is below 2^31.
+/// The bits of a sum of [`under_way`] words from this one on are the count of the words; the bits below are
+/// the sum of their windows' numbers. There is room for both, because at most 2^16 windows are open, and each
+/// number is below 2^31.
 const COUNT_BIT: u32 = 47;
 
-/// A request's window that is under way, that is, from the head's first byte until its connection is closed or has the
-/// next request, in [`ProcessWindows::under_way`]. One word, so that both parts change at once.
+/// The word that a request's window adds to [`ProcessWindows::under_way`] while the window is under way: from
+/// the head's first byte until its connection is closed or has the next request. One word has both parts, so
+/// that both change at once.
 #[must_use]
 pub const fn under_way(window: u32) -> u64 {
     1 << COUNT_BIT | window as u64
@@ -237,7 +239,7 @@ pub const fn count_under_way(sum: u64) -> u64 {
     sum >> COUNT_BIT
 }
 
-/// The number of the window that alone is under way; zero if there is none, or another one.
+/// The number of the only window under way; zero if none is under way, or several are.
 #[must_use]
 pub const fn alone_under_way(sum: u64) -> u32 {
     match count_under_way(sum) {
@@ -246,7 +248,7 @@ pub const fn alone_under_way(sum: u64) -> u32 {
     }
 }
 
-/// Marks the key of a connection of TLS: process ids end far below, and so do slots.
+/// Marks the key of a connection of TLS. Process ids end far below this bit, and so do slots.
 const TLS: u64 = 1 << 63;
 
 /// The key of a connection of TLS by the process slot and the address of its `SSL`.
@@ -255,7 +257,7 @@ pub const fn tls_key(process: u16, ssl: u64) -> u64 {
     TLS | live_key(process, ssl)
 }
 
-/// The process slot of a connection's key; none if it is that of a socket, which begins with the process's id.
+/// The process slot of a connection's key; none if the key is a socket's, which begins with the process's id.
 #[must_use]
 pub const fn tls_slot(key: u64) -> Option<u16> {
     if key & TLS == 0 {
@@ -264,20 +266,20 @@ pub const fn tls_slot(key: u64) -> Option<u16> {
     Some(((key & !TLS) >> ADDRESS_BITS) as u16)
 }
 
-/// Words of what the kernel side keeps of a connection.
+/// How many words the kernel side keeps of a connection.
 pub const CONNECTION_WORDS: usize = 7;
 
-/// What happened to a window.
+/// The kinds of events that a window has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum WindowEventKind {
-    /// It opened; a fragment of the request's head.
+    /// The window opened. The fragment begins the request's head.
     Opened,
-    /// A further fragment of it.
+    /// The fragment goes on with the request's head.
     Request,
-    /// A fragment of the response's head.
+    /// The fragment is one of the response's head.
     Response,
-    /// It closed.
+    /// The window closed.
     Closed,
 }
 
@@ -295,7 +297,7 @@ impl WindowEventKind {
     }
 }
 
-/// See [`WindowEventKind`].
+/// An event of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct WindowEvent {
@@ -303,42 +305,42 @@ pub struct WindowEvent {
     pub kind: u32,
     /// The window.
     pub window: u32,
-    /// The window as it is now.
+    /// The state of the window now.
     pub state: WindowState,
-    /// When, nanoseconds of the monotonic clock.
+    /// When the event happened, nanoseconds of the monotonic clock.
     pub at_ns: u64,
     /// Resident set of the process when the window closed, bytes; zero before, and if it is not known.
     pub rss: u64,
-    /// [`ProcessWindows::unbound_open`] now, itself included.
+    /// [`ProcessWindows::unbound_open`] now, with this window.
     pub unbound_open: u64,
     /// [`ProcessWindows::unbound_opened`] now.
     pub unbound_opened: u64,
     /// [`ProcessWindows::ambiguous`] now.
     pub ambiguous: Amounts,
-    /// How many requests are under way now, itself included.
+    /// How many requests are under way now, with this one.
     pub under_way: u64,
     /// [`ProcessWindows::opened`] now.
     pub opened: u64,
     /// [`ProcessWindows::escaped`] now.
     pub escaped: u64,
-    /// Bytes that were read or sent, of which the fragment has the first.
+    /// How many bytes were read or sent. The fragment has the first of them.
     pub transferred: u64,
-    /// Bytes of the fragment; at most [`HEAD_BYTES`].
+    /// How many bytes the fragment has; at most [`HEAD_BYTES`].
     pub fragment_len: u64,
 }
 
-/// An event with its fragment, of which no more is sent than there is.
+/// An event with its fragment. Only the bytes that the fragment has are sent.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct WindowRecord {
-    /// What happened.
+    /// The event.
     pub event: WindowEvent,
     /// The fragment.
     pub fragment: [u8; HEAD_BYTES],
 }
 
-/// Where the kernel keeps what windows need: offsets of fields, bytes, from the kernel's BTF. All zero
-/// where it does not say; there are no windows then.
+/// The offsets of the fields that windows need of the kernel's structures, bytes, from the kernel's BTF. All
+/// are zero if the kernel does not say; there are no windows then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SocketOffsets {
@@ -360,9 +362,9 @@ pub struct SocketOffsets {
     pub s_magic: u32,
     /// `task_struct.mm`
     pub mm: u32,
-    /// The first of the counters of resident pages in `mm_struct.rss_stat`; zero if not known.
+    /// The first of the counters of resident pages in `mm_struct.rss_stat`; zero if the place is not known.
     pub rss: u32,
-    /// From one counter to the next.
+    /// The distance from one counter to the next.
     pub rss_stride: u32,
     /// `task_struct.nvcsw`
     pub nvcsw: u32,

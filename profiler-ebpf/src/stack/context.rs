@@ -1,14 +1,16 @@
-//! Which allocations have their stack walked: count everything, walk what tells something new.
+//! Decides which allocations have their stacks walked: counts all allocations, and walks the stacks that tell
+//! something new.
 //!
-//! A walk costs several times what counting costs, and nearly all allocations of a server are freed
-//! within their request. So each allocation first finds its *shallow context*: which function was
-//! called from where, and which Python frame was running. That tells apart well enough what grows. The
-//! stack is walked for the first allocations of a context, for a random sample of the others, and for
-//! all of them while user space suspects the context of growing. What is not walked counts for the
-//! context itself, so that a context and the stacks that belong to it together are exact.
+//! A walk costs several times what counting costs, and a server frees nearly all of its allocations within
+//! the request. So each allocation first finds its *shallow context*: which function was called from where,
+//! and which Python frame was running. Contexts tell well enough which memory grows. The kernel side walks
+//! the stack of the first allocations of a context, of a random sample of the others, and of all of them
+//! while user space suspects the context of growing. An allocation whose stack is not walked counts for the
+//! context itself. So the totals of a context and of the stacks that belong to the context are exact
+//! together.
 //!
-//! Large allocations are walked always, and belong to no context: what is not walked then never
-//! mixes with them, and the sample of a context is a plain one, whatever the sizes in it.
+//! Large allocations are always walked, and belong to no context. So allocations that are not walked never
+//! mix with large ones, and the sample of a context is a plain one, whatever sizes the context has.
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use residue_ebpf::abi::{
@@ -23,20 +25,20 @@ use super::{
 use crate::{
     atomic,
     maps::{STACK_POLICY, SUSPECTS},
-    thread::{Registers, ThreadState},
+    python,
+    state::{thread::ThreadState, walk::Registers},
     verifier::element,
 };
 
-/// So many allocations of a context are walked at first: its common stacks are known then.
+/// How many of the first allocations of a context are walked. The common stacks of the context are known then.
 const FIRST_WALKS: u64 = 32;
-/// Of those after that, one in so many is walked at random.
+/// Of the allocations after the first ones, one in this many is walked, at random.
 const SAMPLED: u32 = 128;
-/// From this size on, bytes, an allocation is walked always: touching its memory costs more than the
-/// walk.
+/// The size from which on an allocation is always walked, bytes: to touch so much memory costs more than the walk.
 const LARGE: u64 = 16 << 10;
 
-/// The id and totals under which an allocation of `size` bytes by `function` counts, whose `caller`
-/// is given.
+/// The id and the totals of the stack or context that an allocation of `size` bytes counts for. `caller` has called
+/// `function`.
 #[inline(always)]
 pub fn stack_of_allocation(
     thread: &mut ThreadState,
@@ -67,7 +69,7 @@ fn is_worth_a_walk(context: u32) -> bool {
         return false;
     };
     if totals.walked < FIRST_WALKS {
-        // SAFETY: a field of a map value.
+        // SAFETY: the pointer leads to a field of a map value.
         unsafe { atomic::add(&raw mut totals.walked, 1) };
         return true;
     }
@@ -86,7 +88,7 @@ fn context_at(
     function: u32,
     caller: Registers,
 ) -> Option<u32> {
-    thread.walk.python.begin(process, &mut thread.fsbase);
+    python::begin(thread, process);
     let is_python = thread.walk.python.is_enabled();
     let place = if is_python {
         python_place(thread, process, caller.ip)
@@ -109,18 +111,18 @@ fn context_at(
     Some(id)
 }
 
-/// Hashes who called the allocator, `ip`, and which Python frame runs, and enters the latter as the
-/// second frame of the thread's stack event.
+/// Hashes the caller of the allocator, `ip`, and the Python frame that runs, and enters the Python frame as
+/// the second frame of the thread's stack event.
 #[inline(always)]
 fn python_place(thread: &mut ThreadState, process: u16, ip: u64) -> u64 {
     let ThreadState { walk, stack, .. } = thread;
     let mut frame = 0;
     stack.walked = 1;
-    if let Some(running) = walk.python.running() {
+    if let Some(running) = python::running(&mut walk.python) {
         frame = running.to_raw().to_bits();
         *element(&mut stack.frames, 1) = frame;
         stack.walked = 2;
     }
     stack.end = 0;
-    mix(mix(u64::from(process) + 1, ip), frame)
+    mix(mix(native::seed(process), ip), frame)
 }

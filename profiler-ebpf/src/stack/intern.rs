@@ -13,17 +13,21 @@ use super::{
     sample,
 };
 use crate::{
-    atomic, count,
+    atomic,
+    counters::count,
     maps::{NEXT_STACK, STACK_IDS, STACKS, TOTALS},
-    thread::{RecentStack, Registers, ThreadState},
+    state::{
+        thread::{RecentStack, ThreadState},
+        walk::Registers,
+    },
     verifier::element,
 };
 
-/// Keeps stacks of different kinds apart: an odd number whose multiples differ in all bits.
+/// Keeps the hashes of stacks of different kinds apart. An odd number whose multiples differ in all bits.
 const KIND_SALT: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Walks the stack at `start` and returns its id and totals. `context` is the shallow context that it
-/// belongs to, if any: a stack of two contexts has two ids.
+/// Walks the stack at `start` and returns the stack's id and totals. `context` is the shallow context that the stack
+/// belongs to, or `UNKNOWN_STACK`. A stack that belongs to two contexts has two ids.
 #[inline(always)]
 pub fn stack_at(
     thread: &mut ThreadState,
@@ -76,8 +80,8 @@ pub fn deliver(thread: &mut ThreadState, id: u32, totals: &mut StackTotals) {
 #[inline(always)]
 pub fn totals(id: u32) -> Option<&'static mut StackTotals> {
     let totals = TOTALS.get_ptr_mut(id)?;
-    // SAFETY: a map value; its figures are only touched by atomic additions, and `delivered` may
-    // be set twice without harm.
+    // SAFETY: the pointer leads to a map value. Its figures change only by atomic additions, and two threads may set
+    // `delivered` without harm.
     Some(unsafe { &mut *totals })
 }
 
@@ -106,10 +110,10 @@ fn known(hash: u64) -> Option<u32> {
 #[inline(always)]
 fn assign(hash: u64) -> Option<u32> {
     let next = NEXT_STACK.get_ptr_mut(0)?;
-    // Where there is no room, nothing is added, or the ids would begin anew in the end.
-    // SAFETY: a map value.
+    // If there is no room, the next id stays, or the ids would begin anew in the end.
+    // SAFETY: the pointer leads to a map value.
     totals(u32::try_from(unsafe { next.read_volatile() }).ok()?)?;
-    // SAFETY: as above.
+    // SAFETY: the pointer leads to a map value.
     let id = unsafe { atomic::fetch_add(next, 1) } as u32;
     totals(id)?;
     if STACK_IDS.insert(hash, id, u64::from(BPF_NOEXIST)).is_ok() {
@@ -122,8 +126,7 @@ fn assign(hash: u64) -> Option<u32> {
 fn send(stack: &StackEvent) -> bool {
     let len = (stack.walked as usize).min(MAX_FRAMES);
     let bytes = StackEvent::HEADER_BYTES + 8 * len;
-    // SAFETY: `bytes` is at most the size of a StackEvent, and every frame below `len` was
-    // written.
+    // SAFETY: `bytes` is at most the size of a StackEvent, and the walk has written every frame below `len`.
     let event = unsafe { core::slice::from_raw_parts((&raw const *stack).cast::<u8>(), bytes) };
     STACKS
         .output::<[u8]>(event, u64::from(BPF_RB_NO_WAKEUP))

@@ -1,9 +1,8 @@
-//! From registers to a stack id: decide whether to walk, walk, intern.
+//! Walks stacks: from the registers of a thread to the id of its stack.
 
 mod context;
 mod intern;
 pub mod native;
-pub mod python;
 mod read_ahead;
 mod return_probe;
 mod sample;
@@ -11,4 +10,3 @@ mod table;
 
 pub use context::stack_of_allocation;
 pub use intern::{stack_at, stack_of_kind, totals};
-pub use return_probe::read_kernel;

@@ -1,11 +1,11 @@
 //! Walks a native stack by unwind tables.
 //!
-//! For each frame: find the mapping that its address lies in, in the mapping's object the rule that
-//! holds there, and by the rule the caller's registers. Whatever stops a walk early is a
-//! [`WalkEnd`], counted, and goes with the stack.
+//! For each frame, a walk finds the mapping that holds the frame's address, the rule that holds at the
+//! address in the mapping's object, and by the rule the caller's registers. If something stops a walk early,
+//! the [`WalkEnd`] is counted and goes with the stack.
 //!
-//! A walk's state lies in the thread's state and not on the BPF stack: the verifier then takes all
-//! of it for unknown, and has little to follow.
+//! The state of a walk lies in the thread's state and not on the BPF stack. So the verifier takes all of it
+//! for unknown, and has little to follow.
 
 use core::ffi::c_void;
 
@@ -19,59 +19,40 @@ use residue_ebpf::abi::{
 };
 
 use super::{
-    python::PythonWalk,
-    read_ahead::StackWindow,
     return_probe::original_return_address,
     table::{mapping_at, rule_at},
 };
 use crate::{
-    count, count_number,
-    maps::{CODE_LISTS, CODE_MAPPINGS, FRAME_POINTERS_ONLY, HAS_LOOP, OBJECTS, RULES},
-    thread::{Registers, ThreadState, read_word},
+    counters::{count, count_number},
+    kernel::memory::read_word,
+    maps::{CODE_LISTS, CODE_MAPPINGS, FRAME_POINTERS_ONLY, HAS_LOOP, OBJECTS, RULES, STACK_SEEDS},
+    python,
+    state::{
+        thread::ThreadState,
+        walk::{Registers, Walk},
+    },
     verifier::element,
 };
 
-/// How many frames are followed.
+/// The most frames of a walk.
 const MAX_WALKED: u32 = 1024;
-/// How many where the kernel has no `bpf_loop` (before 5.17), and each step is verified by itself.
+/// The most frames of a walk if the kernel has no `bpf_loop` (before 5.17), so that the verifier follows each step by
+/// itself.
 const MAX_WALKED_UNROLLED: u32 = 24;
-/// How many tell one place in native code from another well enough: the allocator's caller is often
-/// one for all, such as `operator new` or a language's own allocator.
+/// How many frames tell one place in native code from another well enough. One frame does not, because many
+/// places often share the caller of the allocator, such as `operator new` or a language's own allocator.
 const PLACE_FRAMES: u32 = 4;
-/// How far above the stack pointer a frame pointer may point, bytes, where no table confirms it.
+/// How far above the stack pointer a frame pointer may point that no table confirms, bytes.
 const MAX_GUESSED_FRAME: u64 = 8 << 20;
 
-/// Where in `struct sigcontext` (arch/x86/include/uapi/asm/sigcontext.h) the registers are, bytes.
+/// The offsets of the registers in `struct sigcontext` (arch/x86/include/uapi/asm/sigcontext.h), bytes.
 mod sigcontext {
     pub const RBP: u64 = 80;
     pub const RSP: u64 = 120;
     pub const RIP: u64 = 128;
 }
 
-/// A walk under way.
-#[repr(C)]
-pub struct Walk {
-    /// The frame that is next. The address is a return address, or one behind the instruction.
-    at: Registers,
-    /// The mapping of the last frame.
-    code: CodeMapping,
-    /// The object of the last frame.
-    object: ObjectState,
-    /// Of the frames so far.
-    hash: u64,
-    /// Frames so far.
-    walked: u32,
-    /// A [`WalkEnd`].
-    end: u32,
-    /// Not zero when the last step relied on a frame pointer that no table vouches for.
-    guessed: u32,
-    /// Not zero when any step did.
-    ever_guessed: u32,
-    window: StackWindow,
-    pub python: PythonWalk,
-}
-
-/// What a walk's steps share.
+/// The values that all steps of a walk share.
 struct Context<'a> {
     thread: &'a mut ThreadState,
     /// The process's code mappings, as `mapping_list` packs them.
@@ -87,7 +68,7 @@ pub fn walk(start: Registers, process: u16, thread: &mut ThreadState) -> u64 {
     thread.walk.hash
 }
 
-/// As [`walk`], but only a few frames.
+/// Walks only a few frames from `start`, and does the rest as [`walk`] does.
 #[inline(always)]
 pub fn walk_place(start: Registers, process: u16, thread: &mut ThreadState) -> u64 {
     take_walk(start, process, thread, PLACE_FRAMES);
@@ -101,19 +82,25 @@ fn take_walk(start: Registers, process: u16, thread: &mut ThreadState, steps: u3
     walk.at = start;
     walk.code.start = 0;
     walk.code.end = 0;
-    walk.hash = u64::from(process) + 1;
+    walk.hash = seed(process);
     walk.walked = 0;
     walk.end = WalkEnd::TooDeep as u32;
     walk.guessed = 0;
     walk.ever_guessed = 0;
-    walk.window.clear();
-    walk.python.begin(process, &mut thread.fsbase);
+    walk.ahead.clear();
+    python::begin(thread, process);
     let list = code_list(process);
     let mut context = Context { thread, list };
     take_steps(&mut context, steps);
     let ThreadState { walk, stack, .. } = context.thread;
     stack.walked = walk.walked;
     stack.end = walk.end;
+}
+
+/// What the hashes of a process's stacks begin with.
+#[inline(always)]
+pub fn seed(process: u16) -> u64 {
+    STACK_SEEDS.get(u32::from(process)).copied().unwrap_or(0)
 }
 
 /// The frame of a return address, AVMA.
@@ -152,7 +139,7 @@ fn code_list(process: u16) -> u64 {
     CODE_LISTS.get(u32::from(process)).copied().unwrap_or(0)
 }
 
-/// The mapping in `list` that holds `pc`, AVMA. No array has an element at what stands for none.
+/// The mapping in `list` that holds `pc`, AVMA. The index that stands for no mapping is beyond the end of the map.
 #[inline(always)]
 fn code_at(list: u64, pc: u64) -> Option<&'static CodeMapping> {
     CODE_MAPPINGS.get(mapping_at(list, pc) as u32)
@@ -194,33 +181,33 @@ fn count_what_is_missing(walk: &Walk) {
     if walk.ever_guessed != 0 {
         count(Counter::StacksByFramePointer, 1);
     }
-    walk.python.count_what_is_missing();
+    python::count_what_is_missing(&walk.python);
 }
 
-/// One counter an end, in the same order.
+/// Counts an end of a walk. There is one counter for each end, in the same order.
 #[inline(always)]
 fn count_end(end: u32) {
     let counter = Counter::StacksUnreadable as u32 + end - WalkEnd::Unreadable as u32;
     count_number(counter, 1);
 }
 
-/// Enters the next frame, native or Python's, and finds its caller; `None` at the end.
+/// Enters the next frame, a native or a Python frame, and finds the frame's caller; `None` at the end.
 #[inline(always)]
 fn step(context: &mut Context<'_>) -> Option<()> {
     let ThreadState { walk, stack, .. } = &mut *context.thread;
     if walk.python.is_next() {
-        if let Some(frame) = walk.python.step() {
+        if let Some(frame) = python::step(&mut walk.python) {
             walk.enter_frame(frame.to_raw().to_bits(), &mut stack.frames);
         }
         return (!walk.python.is_over()).then_some(());
     }
-    if native_step(context).is_some() || context.thread.walk.python.take_rest() {
+    if native_step(context).is_some() || python::take_rest(&mut context.thread.walk.python) {
         return Some(());
     }
     None
 }
 
-/// Enters the next native frame and finds its caller; `None` at the end.
+/// Enters the next native frame and finds the frame's caller; `None` at the end.
 #[inline(always)]
 fn native_step(context: &mut Context<'_>) -> Option<()> {
     let list = context.list;
@@ -235,7 +222,7 @@ fn native_step(context: &mut Context<'_>) -> Option<()> {
         offset: offset + 1,
     };
     walk.enter_frame(frame.to_bits(), &mut stack.frames);
-    walk.python.pass(pc);
+    python::pass(&mut walk.python, pc);
     let rule = walk.rule(offset)?;
     walk.follow(&rule, pc)
 }
@@ -249,7 +236,7 @@ impl Walk {
         };
         self.code = *code;
         if code.object == u32::from(NO_OBJECT) {
-            // Its frames are named by their address.
+            // The frames of such a mapping have their address as their name.
             self.code.offset = code.start;
         }
         if let Some(object) = OBJECTS.get(code.object) {
@@ -258,7 +245,7 @@ impl Walk {
         true
     }
 
-    /// The frame's address lies in no mapping that is known.
+    /// Goes on, or stops, where the frame's address lies in no known mapping.
     #[inline(always)]
     fn leave_mappings(&mut self, frames: &mut [u64; MAX_FRAMES]) -> Option<()> {
         let original = original_return_address(self.at.sp.wrapping_sub(8));
@@ -291,7 +278,7 @@ impl Walk {
         self.walked += 1;
     }
 
-    /// The rule at a file offset of the object that was entered.
+    /// The rule at a file offset of the last frame's object.
     #[inline(always)]
     fn rule(&mut self, offset: u64) -> Option<Rule> {
         match rule_in(&self.object, offset) {
@@ -335,20 +322,27 @@ impl Walk {
         if cfa <= sp || cfa % 8 != 0 {
             return self.stop(WalkEnd::NoProgress);
         }
+        self.restore_bp(rule, cfa)?;
+        self.guessed = 0;
+        self.enter_caller(cfa)
+    }
+
+    /// Finds the caller's frame pointer by the rule, if the frame has saved it.
+    #[inline(always)]
+    fn restore_bp(&mut self, rule: &Rule, cfa: u64) -> Option<()> {
         let saved_bp = match u32::from(rule.bp) {
             at if at == BpRule::AtCfa as u32 => cfa,
-            at if at == BpRule::AtBp as u32 => bp,
-            at if at == BpRule::AtSp as u32 => sp,
+            at if at == BpRule::AtBp as u32 => self.at.bp,
+            at if at == BpRule::AtSp as u32 => self.at.sp,
             _ => 0,
         };
         if saved_bp != 0 {
             self.at.bp = self.word(saved_bp.wrapping_add(i64::from(rule.bp_offset) as u64))?;
         }
-        self.guessed = 0;
-        self.enter_caller(cfa)
+        Some(())
     }
 
-    /// The caller's frame begins at `cfa`, and its address lies just below.
+    /// Moves to the caller, whose frame begins at `cfa`. The return address lies just below `cfa`.
     #[inline(always)]
     fn enter_caller(&mut self, cfa: u64) -> Option<()> {
         self.at.ip = self.word(cfa.wrapping_sub(8))?;
@@ -359,8 +353,8 @@ impl Walk {
         Some(())
     }
 
-    /// Code that has no table and mostly keeps frame pointers. Where it does not, rbp leads nowhere,
-    /// or to an address that is no code.
+    /// Moves to the caller of code that has no table and mostly keeps frame pointers. If the code does not, rbp leads
+    /// nowhere, or to an address that is no code.
     #[inline(always)]
     fn follow_frame_pointer(&mut self) -> Option<()> {
         let Registers { sp, bp, .. } = self.at;
@@ -376,7 +370,8 @@ impl Walk {
         self.enter_caller(bp + 16)
     }
 
-    /// A signal interrupted the caller: its registers are in the sigcontext at `context`, AVMA.
+    /// Moves to the code that a signal has interrupted. The code's registers are in the sigcontext at
+    /// `context`, AVMA.
     #[inline(always)]
     fn follow_signal(&mut self, context: u64) -> Option<()> {
         let ip = read_word(context.wrapping_add(sigcontext::RIP));
@@ -394,7 +389,7 @@ impl Walk {
 
     #[inline(always)]
     fn word(&mut self, address: u64) -> Option<u64> {
-        match self.window.word(address) {
+        match self.ahead.word(address) {
             None => {
                 self.end = WalkEnd::Unreadable as u32;
                 None
@@ -410,7 +405,7 @@ impl Walk {
     }
 }
 
-/// The rule at a file offset of an object; `None` if its table cannot be read.
+/// The rule at a file offset of an object; `None` if the object's table cannot be read.
 #[inline(always)]
 fn rule_in(object: &ObjectState, offset: u64) -> Option<Rule> {
     let no_table = Some(Rule::new(RuleKind::NoTable, 0));
@@ -432,8 +427,8 @@ fn rule_in(object: &ObjectState, offset: u64) -> Option<Rule> {
     RULES.get(rule as u32).copied().or(no_table)
 }
 
-/// One step of the stack hash: a multiplication by an odd constant (2^64 divided by the golden
-/// ratio, as in Knuth's multiplicative hashing) that is folded down, so that low bits depend on all.
+/// One step of the stack hash: a multiplication by an odd constant, 2^64 divided by the golden ratio, as in Knuth's
+/// multiplicative hashing. The product is folded down, so that the low bits depend on all bits.
 #[inline(always)]
 pub const fn mix(hash: u64, word: u64) -> u64 {
     let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);

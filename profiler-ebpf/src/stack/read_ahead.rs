@@ -4,32 +4,24 @@
 
 use aya_ebpf::helpers::bpf_probe_read_user_buf;
 
-use crate::verifier::element;
+use crate::{
+    state::walk::{AHEAD_WORDS, ReadAhead},
+    verifier::element,
+};
 
-/// Words in a window. A power of two.
-const WORDS: usize = 128;
-
-/// See the module documentation.
-#[repr(C)]
-pub struct StackWindow {
-    /// Where it was read, AVMA; zero when it holds nothing.
-    start: u64,
-    words: [u64; WORDS],
-}
-
-impl StackWindow {
+impl ReadAhead {
     /// Forgets what was read.
     #[inline(always)]
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.start = 0;
     }
 
-    /// The word at `address`, AVMA, which must be a multiple of 8. Addresses that are asked for in
-    /// ascending order are read once.
+    /// The word at `address`, AVMA, which must be a multiple of 8. If the addresses of several calls ascend,
+    /// each piece is read once.
     #[inline(always)]
-    pub fn word(&mut self, address: u64) -> Option<u64> {
+    pub(super) fn word(&mut self, address: u64) -> Option<u64> {
         let mut index = (address.wrapping_sub(self.start) / 8) as usize;
-        if self.start == 0 || index >= WORDS {
+        if self.start == 0 || index >= AHEAD_WORDS {
             self.read(address)?;
             index = 0;
         }
@@ -38,18 +30,18 @@ impl StackWindow {
 
     #[inline(always)]
     fn read(&mut self, start: u64) -> Option<()> {
-        // SAFETY: the words are plain bytes; the slice covers them.
+        // SAFETY: the words are plain bytes, and the slice covers them.
         let bytes = unsafe {
-            core::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast::<u8>(), 8 * WORDS)
+            core::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast::<u8>(), 8 * AHEAD_WORDS)
         };
         // SAFETY: the helper checks the address.
         if unsafe { bpf_probe_read_user_buf(start as *const u8, bytes) }.is_ok() {
             self.start = start;
             return Some(());
         }
-        // Near the end of the stack only the word itself may be there; nothing behind it counts.
+        // Near the end of the stack only the word itself may be there. Nothing behind the word counts then.
         self.start = 0;
-        // SAFETY: as above.
+        // SAFETY: the helper checks the address.
         unsafe { bpf_probe_read_user_buf(start as *const u8, &mut bytes[..8]) }.ok()
     }
 }

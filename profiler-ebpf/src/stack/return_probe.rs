@@ -1,20 +1,18 @@
 //! Return addresses that a return probe has replaced.
 //!
-//! A return probe, ours or another tool's, overwrites a return address on the stack by that of the
-//! kernel's trampoline. The kernel keeps the original in the task.
+//! A return probe, residue's or another tool's, overwrites a return address on the stack by the address of
+//! the kernel's trampoline. The kernel keeps the original address in the task.
 
-use core::ffi::c_void;
+use aya_ebpf::helpers::generated::bpf_get_current_task;
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+use crate::{kernel::memory::read_kernel, maps::TASK_OFFSETS};
 
-use crate::maps::TASK_OFFSETS;
-
-/// How many return probes may be under way in a thread: the kernel's own limit
-/// (`MAX_URETPROBE_DEPTH`, kernel/events/uprobes.c).
+/// How many return probes may be under way in a thread. This is the kernel's own limit (`MAX_URETPROBE_DEPTH`,
+/// kernel/events/uprobes.c).
 const MAX_DEPTH: u32 = 64;
 
-/// The return address that belongs where `slot` (AVMA) points to; zero if no return probe has
-/// replaced it, or if the kernel's structures are not known.
+/// The original return address of the place `slot`, AVMA; zero if no return probe has replaced the address, or if the
+/// kernel's structures are not known.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn original_return_address(slot: u64) -> u64 {
@@ -36,15 +34,4 @@ pub extern "C" fn original_return_address(slot: u64) -> u64 {
         instance = read_kernel(instance, offsets.next);
     }
     0
-}
-
-/// A word of the kernel; zero if it cannot be read. The helper itself clears what it cannot read, and
-/// a branch on its result would double the verifier's paths at each step of the loop.
-#[inline(always)]
-pub fn read_kernel(base: u64, offset: u32) -> u64 {
-    let mut word = 0_u64;
-    let address = base.wrapping_add(u64::from(offset)) as *const c_void;
-    // SAFETY: the helper checks the address, and writes as many bytes as there are.
-    unsafe { bpf_probe_read_kernel((&raw mut word).cast(), size_of::<u64>() as u32, address) };
-    word
 }

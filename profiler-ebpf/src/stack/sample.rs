@@ -1,4 +1,4 @@
-//! Copies stacks to user space, so that tests can unwind them by other means and compare.
+//! Copies stacks to user space, so that tests can unwind them by other means and compare the results.
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_probe_read_user_buf, generated::bpf_get_prandom_u32,
@@ -7,15 +7,15 @@ use residue_ebpf::abi::event::{SAMPLE_BYTES, StackSample};
 
 use crate::{
     maps::{SAMPLE_STACKS, SAMPLES},
-    thread::{Registers, ThreadState},
+    state::{thread::ThreadState, walk::Registers},
 };
 
-/// One walk in so many is sampled.
+/// One walk in this many is sampled.
 const INTERVAL: u32 = 8;
-/// Bytes that are copied at once. Only what lies in the last piece of a stack is missed.
+/// How many bytes are copied at once. A copy misses at most the last piece of a stack.
 const PIECE: usize = 512;
 
-/// Sends the walk that began at `start`, if it is its turn and there is room.
+/// Sends the walk that began at `start`, if chance makes the walk a sample and there is room.
 #[inline(always)]
 pub fn take(start: Registers, thread: &ThreadState) {
     // SAFETY: a plain helper call.
@@ -27,8 +27,8 @@ pub fn take(start: Registers, thread: &ThreadState) {
     };
     let sample = entry.as_mut_ptr();
     let task = bpf_get_current_pid_tgid();
-    // SAFETY: the entry is as large as a sample; every field is written before it is sent, and
-    // what is not copied of the stack means nothing.
+    // SAFETY: the entry is as large as a sample, and every field is written before the entry is sent. The part of the
+    // stack that is not copied means nothing.
     unsafe {
         (*sample).pid = (task >> 32) as u32;
         (*sample).tid = task as u32;

@@ -1,7 +1,7 @@
-//! Looks up which mapping an address is in, and which rule holds there.
+//! Looks up the mapping that holds an address, and the rule that holds at a place.
 //!
-//! Both lookups are global functions: the verifier looks at them once, and knows nothing of what
-//! they return, which keeps the walk's loop cheap to verify.
+//! Both look-ups are global functions. The verifier looks at each once, and knows nothing of what the
+//! functions return, which keeps the walk's loop cheap to verify.
 
 use residue_ebpf::abi::unwind::{CHUNK_PAGES, CHUNK_ROWS, Page};
 
@@ -10,12 +10,12 @@ use crate::{
     verifier::element,
 };
 
-/// No rule, and no mapping; as an index, beyond the end of any array.
+/// Stands for no rule and for no mapping. As an index, the number is beyond the end of any array.
 const NONE: u64 = u64::MAX;
 
-/// Steps of a binary search over the mappings of a process: more than there can be.
+/// The steps of a binary search over the mappings of a process: more than any search can need.
 const MAPPING_STEPS: u32 = 18;
-/// Steps of a binary search over the rows of a page: at most one row a byte.
+/// The steps of a binary search over the rows of a page, which has at most one row a byte.
 const ROW_STEPS: u32 = 11;
 
 /// The index of the code mapping in `list` (see `mapping_list`) that holds `address`, AVMA.
@@ -60,7 +60,7 @@ pub extern "C" fn rule_at(page: u32, offset: u32) -> u64 {
     let Some(rows) = ROWS.get_ptr_mut(chunk) else {
         return NONE;
     };
-    // SAFETY: a map value, which user space fills before any page leads to it.
+    // SAFETY: the pointer leads to a map value, which user space fills before any page leads there.
     let rows = unsafe { &mut (*rows).rows };
     let mut first = usize::from(first);
     let mut count = usize::from(count);
@@ -83,7 +83,7 @@ pub extern "C" fn rule_at(page: u32, offset: u32) -> u64 {
 #[inline(always)]
 fn page(index: u32) -> Option<Page> {
     let chunk = PAGES.get_ptr_mut(index / CHUNK_PAGES as u32)?;
-    // SAFETY: a map value, which user space fills before any object leads to it.
+    // SAFETY: the pointer leads to a map value, which user space fills before any object leads there.
     let pages = unsafe { &mut (*chunk).pages };
     Some(*element::<_, CHUNK_PAGES>(pages, index as usize))
 }

@@ -8,6 +8,7 @@
 
 mod btf;
 mod calibrate;
+mod channels;
 mod closing;
 mod code_lists;
 mod config;
@@ -24,7 +25,7 @@ use std::{num::NonZeroU32, os::fd::AsFd as _};
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{
         TracePoint, UProbe,
         trace_point::TracePointLink,
@@ -37,10 +38,10 @@ use programs::Tracepoints;
 use residue_ebpf::abi::{
     call_shape::{CallShape, Cookie},
     cost::ProbeTime,
-    heap::{FunctionInfo, LiveBucket, PROCESS_OPEN, ProcessState, StackTotals},
+    heap::{FunctionInfo, PROCESS_OPEN, ProcessState},
     python::{CodePointers, PythonLayout},
     unwind::{CodeMapping, ObjectState, TableState},
-    window::{CONNECTION_WORDS, ProcessWindows, TaskState, WindowState},
+    window::CONNECTION_WORDS,
 };
 use unwind::UnwindMaps;
 
@@ -51,6 +52,7 @@ use crate::{
 };
 
 pub use calibrate::ProbeCost;
+pub use channels::Channels;
 pub use config::{Limits, Samples, StackConfig, Tracing, Walking};
 pub use detach::{Remaining, leave_probes_behind};
 pub use error::AttachError;
@@ -99,6 +101,7 @@ pub struct Kernel {
     tracepoints: Vec<TracePointLink>,
     processes: Array<MapData, ProcessState>,
     trampolines: Array<MapData, u64>,
+    stack_seeds: Array<MapData, u64>,
     targets: HashMap<MapData, u32, u32>,
     descendants: HashMap<MapData, u32, u32>,
     contexts: HashMap<MapData, u64, [u32; 2]>,
@@ -128,61 +131,6 @@ struct Probe {
     _link: UProbeLink,
 }
 
-/// The maps and ring buffers that [`drain`](crate::drain) reads from.
-pub struct Channels {
-    /// Frames of new stacks.
-    pub stacks: RingBuf<MapData>,
-    /// Range and process events.
-    pub events: RingBuf<MapData>,
-    /// Totals by stack id.
-    pub totals: SharedArray<StackTotals>,
-    /// The next free stack id.
-    pub next_stack: Array<MapData, u64>,
-    /// The live set.
-    pub live: SharedArray<LiveBucket>,
-    /// Request windows. The place of a window is its number modulo the length.
-    pub windows: SharedArray<WindowState>,
-    /// Tasks that began while nobody knew their window. The place of a task is its number modulo the length.
-    pub tasks: SharedArray<TaskState>,
-    /// What the kernel side keeps for all windows of a process together, by the slot of the process.
-    pub process_windows: SharedArray<ProcessWindows>,
-    /// Events of windows.
-    pub window_events: RingBuf<MapData>,
-    /// The counters of the kernel side, by their numbers.
-    pub counters: PerCpuArray<MapData, u64>,
-    /// Samples of stacks.
-    pub samples: RingBuf<MapData>,
-    /// Ids of Python code objects, by their keys.
-    pub python_codes: HashMap<MapData, u64, u32>,
-    /// Keys of Python code objects, by their ids.
-    pub python_code_keys: Array<MapData, u64>,
-    /// Python code objects that Python freed before user space had read them.
-    pub python_freed: RingBuf<MapData>,
-}
-
-impl Channels {
-    fn of(ebpf: &mut Ebpf) -> Result<Self, AttachError> {
-        let mut next_stack: Array<MapData, u64> = take(ebpf, "NEXT_STACK");
-        next_stack.set(0, 1_u64, 0)?;
-        Ok(Self {
-            stacks: take(ebpf, "STACKS"),
-            events: take(ebpf, "EVENTS"),
-            totals: SharedArray::of(ebpf, "TOTALS")?,
-            live: SharedArray::of(ebpf, "LIVE")?,
-            windows: SharedArray::of(ebpf, "WINDOWS")?,
-            tasks: SharedArray::of(ebpf, "TASKS")?,
-            process_windows: SharedArray::of(ebpf, "PROCESS_WINDOWS")?,
-            window_events: take(ebpf, "WINDOW_EVENTS"),
-            next_stack,
-            counters: take(ebpf, "COUNTERS"),
-            samples: take(ebpf, "SAMPLES"),
-            python_codes: take(ebpf, "PYTHON_CODES"),
-            python_code_keys: take(ebpf, "PYTHON_CODE_KEYS"),
-            python_freed: take(ebpf, "PYTHON_FREED"),
-        })
-    }
-}
-
 impl Kernel {
     /// Loads the maps. Attaches nothing yet.
     ///
@@ -209,6 +157,7 @@ impl Kernel {
         Self {
             processes: take(&mut ebpf, "PROCESSES"),
             trampolines: take(&mut ebpf, "TRAMPOLINES"),
+            stack_seeds: take(&mut ebpf, "STACK_SEEDS"),
             targets: take(&mut ebpf, "TARGETS"),
             descendants: take(&mut ebpf, "DESCENDANTS"),
             contexts: take(&mut ebpf, "CONTEXTS"),
@@ -372,6 +321,16 @@ impl Kernel {
             .insert(state.tgid, slot.index(), 0)
             .and_then(|()| self.processes.set(slot.index(), state, 0))
             .map_err(|_| AttachError::TooManyProcesses)
+    }
+
+    /// Has the stacks of the process in a slot told apart from those of the processes that have had the slot before:
+    /// no other process of the recording may have the same `seed`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map update, which it has no reason to.
+    pub fn set_stack_seed(&mut self, slot: Slot, seed: u64) -> Result<(), AttachError> {
+        Ok(self.stack_seeds.set(slot.index(), seed, 0)?)
     }
 
     /// Tells the kernel side where a process has the trampoline of return probes, AVMA.

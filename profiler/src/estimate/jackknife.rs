@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::{
     linear::{Solution, picked},
-    model::Model,
+    model::{Kind, Model, Series},
 };
 
 /// Stretches. Fewer are longer, and tell slower noise; more tell their own differences better.
@@ -24,8 +24,7 @@ const NORMAL: f64 = 2.170_09;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Jackknife<'a> {
     pub model: Model,
-    pub columns: &'a [Vec<f64>],
-    pub growth: &'a [f64],
+    pub series: &'a Series,
     /// What was estimated with all of it.
     pub solution: &'a Solution,
 }
@@ -34,20 +33,19 @@ impl Jackknife<'_> {
     /// For each column, half of what is to be added on both sides of its estimate so that it holds the truth 19 times
     /// of 20. None if a route's requests came in too few stretches to say.
     pub(super) fn standard_errors(self) -> Vec<Option<f64>> {
-        let stretches = stretches(self.columns);
+        let stretches = stretches(&self.series.columns);
         let error = |column: usize| {
             let freedom = self.freedom(column, &stretches);
             let wide = || student(freedom) / 2.0 * self.deviation(column, &stretches);
             (freedom >= LEAST_FREEDOM).then(wide)
         };
-        (0..self.columns.len()).map(error).collect()
+        (0..self.series.columns.len()).map(error).collect()
     }
 
     /// Of the estimates without each of the stretches.
     fn deviation(self, column: usize, stretches: &[Range<usize>]) -> f64 {
-        let columns: Vec<_> = self.taking_part(column).cloned().collect();
-        let (mut design, values) = self.model.of(&columns, self.growth);
-        if self.model == Model::Levels && self.solution.intercept == 0.0 {
+        let (mut design, values) = self.model.of(&self.taking_part(column));
+        if self.model == Model::LEVELS && self.solution.background == 0.0 {
             design.columns.pop();
         }
         let of_own = |left_out: &Range<usize>| {
@@ -64,43 +62,59 @@ impl Jackknife<'_> {
 
     /// Whether a row of the model is of one of these intervals.
     fn is_in(&self, row: usize, intervals: &Range<usize>) -> bool {
-        let interval = match self.model {
-            Model::Growth => Some(row),
+        let interval = match self.model.kind {
+            Kind::Growth => Some(row),
             // There is a level before the first interval, and one at the end of each.
-            Model::Levels => row.checked_sub(1),
-            Model::Load => Some(row % self.growth.len()),
+            Kind::Levels => row.checked_sub(1),
         };
         interval.is_some_and(|it| intervals.contains(&it))
     }
 
     /// This column, and all others but those at their bound of zero, which stay there.
-    fn taking_part(&self, column: usize) -> impl Iterator<Item = &Vec<f64>> {
+    fn taking_part(&self, column: usize) -> Series {
         let is_free = |it: &usize| self.solution.coefficients[*it] > 0.0;
-        let others = (0..self.columns.len()).filter(move |it| *it != column);
+        let others = (0..self.series.columns.len()).filter(|it| *it != column);
         let taking_part = std::iter::once(column).chain(others.filter(is_free));
-        taking_part.map(|it| &self.columns[it])
+        self.series.of_routes(&taking_part.collect::<Vec<_>>())
     }
 
     /// By how many stretches, less one, the estimate is made if each counts by how much its requests differ from
     /// what those of other routes would lead one to expect.
     fn freedom(self, column: usize, stretches: &[Range<usize>]) -> f64 {
-        let columns: Vec<_> = self.taking_part(column).cloned().collect();
-        let (design, _) = match self.model {
-            Model::Load => self.model.of(&columns, self.growth),
-            Model::Growth | Model::Levels => Model::Growth.of(&columns, self.growth),
-        };
-        let own = design.unexplained(0);
-        let of_stretch = stretches
-            .iter()
-            .map(|it| own[it.clone()].iter().map(|it| it * it).sum());
-        let weights: Vec<f64> = of_stretch.collect();
-        let sum: f64 = weights.iter().sum();
-        let squares: f64 = weights.iter().map(|it| it * it).sum();
-        if squares > 0.0 {
-            sum * sum / squares - 1.0
-        } else {
-            0.0
-        }
+        freedom_of_first(self.model, &self.taking_part(column), stretches)
+    }
+}
+
+/// For each route, whether its requests differ from what those of all others would lead one to expect in too few
+/// stretches to say anything.
+pub(super) fn told_by_few(model: Model, series: &Series) -> Vec<bool> {
+    let routes = series.columns.len();
+    let stretches = stretches(&series.columns);
+    let of = |route: usize| {
+        let others = (0..routes).filter(|it| *it != route);
+        let ordered: Vec<_> = std::iter::once(route).chain(others).collect();
+        freedom_of_first(model, &series.of_routes(&ordered), &stretches) < LEAST_FREEDOM
+    };
+    (0..routes).map(of).collect()
+}
+
+fn freedom_of_first(model: Model, series: &Series, stretches: &[Range<usize>]) -> f64 {
+    let of_growth = Model {
+        kind: Kind::Growth,
+        ..model
+    };
+    let (design, _) = of_growth.of(series);
+    let own = design.unexplained(0);
+    let of_stretch = stretches
+        .iter()
+        .map(|it| own[it.clone()].iter().map(|it| it * it).sum());
+    let weights: Vec<f64> = of_stretch.collect();
+    let sum: f64 = weights.iter().sum();
+    let squares: f64 = weights.iter().map(|it| it * it).sum();
+    if squares > 0.0 {
+        sum * sum / squares - 1.0
+    } else {
+        0.0
     }
 }
 

@@ -6,7 +6,10 @@
 //! because leaks are at random, they do not (Engle and Granger, "Co-integration and Error Correction",
 //! Econometrica 55, 1987).
 
-use super::{linear::Design, model::Model};
+use super::{
+    linear::Design,
+    model::{Model, Series},
+};
 
 /// Intervals for each column, at least: a short series seems to drift or not by chance.
 const INTERVALS_EACH: usize = 8;
@@ -20,17 +23,18 @@ const MOST_PERSISTENT: f64 = 0.4;
 const MUCH_BETTER: f64 = 2.0;
 
 /// Whether levels do not drift from what requests explain.
-pub(super) fn stay(columns: &[Vec<f64>], growth: &[f64]) -> bool {
-    if growth.len() < INTERVALS_EACH * (columns.len() + 1) {
+pub(super) fn stay(series: &Series) -> bool {
+    let columns = series.columns.len();
+    if series.growth.len() < INTERVALS_EACH * (columns + 1) {
         return false;
     }
-    let (design, memory) = Model::Levels.of(columns, growth);
+    let (design, memory) = Model::LEVELS.of(series);
     let solution = design.solve(&memory);
     let residuals = design.residuals(&memory, &solution);
     if solution.coefficients.last() == Some(&0.0) && falls(&design, &memory, &residuals) {
         return false;
     }
-    let critical = CRITICAL + CRITICAL_EACH * columns.len() as f64;
+    let critical = CRITICAL + CRITICAL_EACH * columns as f64;
     drift(&residuals).is_some_and(|(persistence, statistic)| {
         persistence <= MOST_PERSISTENT && statistic <= -critical
     })
@@ -41,7 +45,7 @@ fn falls(design: &Design, memory: &[f64], residuals: &[f64]) -> bool {
     let mut columns = design.columns.clone();
     let backwards = columns.pop().unwrap_or_default();
     columns.push(backwards.iter().map(|it| -it).collect());
-    let design = Design::new(columns);
+    let design = Design::new(columns, design.baseline.clone());
     let solution = design.solve(memory);
     let squares = |of: &[f64]| of.iter().map(|it| it * it).sum::<f64>();
     MUCH_BETTER * squares(&design.residuals(memory, &solution)) < squares(residuals)

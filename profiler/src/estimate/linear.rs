@@ -1,4 +1,4 @@
-//! Least squares, with coefficients that are not negative or may be, and an intercept that may be.
+//! Least squares, with coefficients that are not negative or may be, beside a rate that may be.
 
 /// Rounds for each coefficient, at most; one is typical.
 const ROUNDS_EACH: usize = 3;
@@ -13,42 +13,44 @@ const RIDGE: f64 = 1e-9;
 #[derive(Debug)]
 pub(super) struct Design {
     pub columns: Vec<Vec<f64>>,
+    /// What the background is in proportion to. Ones make an ordinary intercept of it; zeros say that there is no
+    /// background.
+    pub baseline: Vec<f64>,
 }
 
-/// Coefficients, one a column, and the intercept.
+/// Coefficients, one a column, and the background's, which may be negative.
 #[derive(Clone, Debug)]
 pub(super) struct Solution {
     pub coefficients: Vec<f64>,
-    pub intercept: f64,
+    pub background: f64,
 }
 
 impl Design {
-    pub(super) fn new(columns: Vec<Vec<f64>>) -> Self {
-        Self { columns }
+    pub(super) const fn new(columns: Vec<Vec<f64>>, baseline: Vec<f64>) -> Self {
+        Self { columns, baseline }
     }
 
     /// Of these intervals alone.
     pub(super) fn only(&self, intervals: &[usize]) -> Self {
         let columns = self.columns.iter().map(|it| picked(it, intervals));
-        Self::new(columns.collect())
+        Self::new(columns.collect(), picked(&self.baseline, intervals))
     }
 
     /// The solution with the least squares of those without a negative coefficient.
     pub(super) fn solve(&self, values: &[f64]) -> Solution {
-        let moments = Moments::of(&self.columns);
-        let value_mean = mean(values);
+        let moments = Moments::of(&self.columns, &self.baseline);
         let coefficients = not_negative(&moments, &self.products_with(values, &moments));
-        let explained = coefficients.iter().zip(&moments.means);
-        let explained: f64 = explained.map(|(it, mean)| it * mean).sum();
+        let explained = coefficients.iter().zip(&moments.rates);
+        let explained: f64 = explained.map(|(it, rate)| it * rate).sum();
         Solution {
             coefficients,
-            intercept: value_mean - explained,
+            background: rate(values, &self.baseline) - explained,
         }
     }
 
     /// The coefficients with the least squares, whatever their sign; zero of a column that is constant.
     pub(super) fn solve_freely(&self, values: &[f64]) -> Vec<f64> {
-        let moments = Moments::of(&self.columns);
+        let moments = Moments::of(&self.columns, &self.baseline);
         let products = self.products_with(values, &moments);
         let scale = |it: usize| moments.products[it][it].sqrt();
         let coefficient = |(column, row): (usize, Option<Vec<f64>>)| {
@@ -58,21 +60,21 @@ impl Design {
                 .map(|(other, it)| it * products[other] / scale(other) / scale(column));
             terms.sum()
         };
-        let inverse = moments.inverse_correlations(values.len());
+        let inverse = moments.inverse_correlations();
         inverse.into_iter().enumerate().map(coefficient).collect()
     }
 
-    /// What of a column the others and the intercept do not explain, but for a factor.
+    /// What of a column the others and the background do not explain, but for a factor.
     pub(super) fn unexplained(&self, column: usize) -> Vec<f64> {
-        let moments = Moments::of(&self.columns);
-        let values = self.columns.first().map_or(0, Vec::len);
-        let row = moments.inverse_correlations(values).swap_remove(column);
-        let mut unexplained = vec![0.0; values];
+        let moments = Moments::of(&self.columns, &self.baseline);
+        let row = moments.inverse_correlations().swap_remove(column);
+        let mut unexplained = vec![0.0; self.baseline.len()];
         for (other, factor) in row.into_iter().flatten().enumerate() {
             let factor = factor / moments.products[other][other].sqrt();
-            for (it, x) in unexplained.iter_mut().zip(&self.columns[other]) {
+            let deviations = deviations(&self.columns[other], &self.baseline);
+            for (it, deviation) in unexplained.iter_mut().zip(deviations) {
                 *it += if factor.is_finite() {
-                    factor * (x - moments.means[other])
+                    factor * deviation
                 } else {
                     0.0
                 };
@@ -82,18 +84,15 @@ impl Design {
     }
 
     fn products_with(&self, values: &[f64], moments: &Moments) -> Vec<f64> {
-        let value_mean = mean(values);
-        let columns = self.columns.iter().zip(&moments.means);
-        let product = columns.map(|(column, mean)| {
-            let pairs = column.iter().zip(values);
-            pairs.map(|(x, y)| (x - mean) * (y - value_mean)).sum()
-        });
-        product.collect()
+        let values: Vec<_> = deviations(values, &self.baseline).collect();
+        let product = |column: &Vec<f64>| product(column, &values);
+        moments.deviations.iter().map(product).collect()
     }
 
     /// What `solution` leaves of the values.
     pub(super) fn residuals(&self, values: &[f64], solution: &Solution) -> Vec<f64> {
-        let mut residuals: Vec<_> = values.iter().map(|it| it - solution.intercept).collect();
+        let background = self.baseline.iter().map(|it| it * solution.background);
+        let mut residuals: Vec<_> = values.iter().zip(background).map(|(y, b)| y - b).collect();
         for (column, coefficient) in self.columns.iter().zip(&solution.coefficients) {
             for (residual, x) in residuals.iter_mut().zip(column) {
                 *residual -= coefficient * x;
@@ -103,40 +102,46 @@ impl Design {
     }
 }
 
-/// Means and central second moments of columns.
+/// Second moments of what in columns is not in proportion to the baseline.
 #[derive(Debug)]
 pub(super) struct Moments {
-    pub means: Vec<f64>,
+    /// How much there is of each column for each of the baseline.
+    pub rates: Vec<f64>,
+    /// How far each value is from that.
+    deviations: Vec<Vec<f64>>,
     /// Symmetric: sums of products of deviations.
     pub products: Vec<Vec<f64>>,
+    /// The sum of the baseline's squares.
+    baseline: f64,
 }
 
 impl Moments {
-    pub(super) fn of(columns: &[Vec<f64>]) -> Self {
-        let means: Vec<_> = columns.iter().map(|column| mean(column)).collect();
-        let products = columns.iter().zip(&means).map(|(a, a_mean)| {
-            let row = columns.iter().zip(&means).map(|(b, b_mean)| {
-                let terms = a.iter().zip(b);
-                terms.map(|(x, y)| (x - a_mean) * (y - b_mean)).sum()
-            });
+    pub(super) fn of(columns: &[Vec<f64>], baseline: &[f64]) -> Self {
+        let rates = columns.iter().map(|column| rate(column, baseline));
+        let of_column = |column: &Vec<f64>| deviations(column, baseline).collect::<Vec<f64>>();
+        let deviations: Vec<_> = columns.iter().map(of_column).collect();
+        let products = deviations.iter().map(|a| {
+            let row = deviations.iter().map(|b| product(a, b));
             row.collect()
         });
-        let products = products.collect();
-        Self { means, products }
+        Self {
+            rates: rates.collect(),
+            products: products.collect(),
+            deviations,
+            baseline: product(baseline, baseline),
+        }
     }
 
-    /// Whether a column says nothing that the intercept does not.
-    fn is_constant(&self, column: usize, values: usize) -> bool {
-        self.products[column][column] <= CONSTANT * values as f64 * self.means[column].powi(2)
+    /// Whether a column says nothing that the baseline does not.
+    fn is_constant(&self, column: usize) -> bool {
+        self.products[column][column] <= CONSTANT * self.baseline * self.rates[column].powi(2)
     }
 
     /// The inverse of the correlation matrix, `None` for constant columns' rows: its diagonal is by how
     /// much ties among the columns inflate each coefficient's variance.
-    pub(super) fn inverse_correlations(&self, values: usize) -> Vec<Option<Vec<f64>>> {
-        let count = self.means.len();
-        let varied: Vec<usize> = (0..count)
-            .filter(|it| !self.is_constant(*it, values))
-            .collect();
+    pub(super) fn inverse_correlations(&self) -> Vec<Option<Vec<f64>>> {
+        let count = self.rates.len();
+        let varied: Vec<usize> = (0..count).filter(|it| !self.is_constant(*it)).collect();
         let scale = |it: usize| self.products[it][it].sqrt();
         let correlations = varied.iter().map(|a| {
             let row = varied.iter().map(|b| match a == b {
@@ -164,8 +169,27 @@ pub(super) fn picked(values: &[f64], intervals: &[usize]) -> Vec<f64> {
     intervals.iter().map(|it| values[*it]).collect()
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
+/// How much there is of these values for each of the baseline, by least squares: their mean, if it is all ones.
+fn rate(values: &[f64], baseline: &[f64]) -> f64 {
+    let squares = product(baseline, baseline);
+    if squares > 0.0 {
+        product(values, baseline) / squares
+    } else {
+        0.0
+    }
+}
+
+/// How far values are from being in proportion to the baseline.
+fn deviations(values: &[f64], baseline: &[f64]) -> impl Iterator<Item = f64> {
+    let rate = rate(values, baseline);
+    values
+        .iter()
+        .zip(baseline)
+        .map(move |(it, by)| it - rate * by)
+}
+
+fn product(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
 /// The coefficients with the least squares of all that are not negative, by Lawson and Hanson ("Solving Least
@@ -309,6 +333,30 @@ mod tests {
         }
     }
 
+    fn with_intercept(columns: Vec<Vec<f64>>) -> Design {
+        Design::new(columns, vec![1.0; 4])
+    }
+
+    #[test]
+    fn a_background_in_proportion_to_the_baseline_is_told_from_what_varies() {
+        let columns = vec![vec![4.0, 1.0, 2.0, 3.0]];
+        let baseline = vec![2.0, 1.0, 1.0, 3.0];
+        let values = [2.0, -1.0, 1.0, -3.0];
+        let solution = Design::new(columns.clone(), baseline).solve(&values);
+        assert!(
+            (solution.coefficients[0] - 2.0).abs() < 1e-9,
+            "{solution:?}"
+        );
+        assert!((solution.background + 3.0).abs() < 1e-9, "{solution:?}");
+        let values = [8.0, 2.0, 4.0, 6.0];
+        let solution = Design::new(columns, vec![0.0; 4]).solve(&values);
+        assert!(
+            (solution.coefficients[0] - 2.0).abs() < 1e-9,
+            "{solution:?}"
+        );
+        assert_eq!(solution.background, 0.0);
+    }
+
     #[test]
     fn what_is_solved_freely_may_be_negative() {
         let columns = vec![
@@ -317,12 +365,12 @@ mod tests {
             vec![7.0; 4],
         ];
         let values = [3.0, 4.0, 6.0, 9.0];
-        let [rises, falls, constant] = Design::new(columns).solve_freely(&values)[..] else {
+        let [rises, falls, constant] = with_intercept(columns).solve_freely(&values)[..] else {
             panic!("one a column");
         };
         assert!((rises - 2.0).abs() < 1e-6 && (falls - 1.0).abs() < 1e-6 && constant == 0.0);
         let columns = vec![vec![0.0, 1.0, 2.0, 3.0]];
-        let falling = Design::new(columns).solve_freely(&values.map(|it| -it));
+        let falling = with_intercept(columns).solve_freely(&values.map(|it| -it));
         assert!((falling[0] + 2.0).abs() < 1e-6, "{falling:?}");
     }
 
@@ -330,11 +378,11 @@ mod tests {
     fn a_coefficient_that_would_be_negative_is_zero_and_the_others_make_up_for_it() {
         let columns = vec![vec![0.0, 1.0, 2.0, 3.0], vec![1.0, 0.0, 0.0, 1.0]];
         let values = [5.0, 7.0, 9.0, 11.0];
-        let solution = Design::new(columns.clone()).solve(&values);
+        let solution = with_intercept(columns.clone()).solve(&values);
         assert!((solution.coefficients[0] - 2.0).abs() < 1e-9 && solution.coefficients[1] < 1e-9);
-        assert!((solution.intercept - 5.0).abs() < 1e-9);
-        let falling = Design::new(columns).solve(&values.map(|it| -it));
+        assert!((solution.background - 5.0).abs() < 1e-9);
+        let falling = with_intercept(columns).solve(&values.map(|it| -it));
         assert_eq!(falling.coefficients, [0.0, 0.0]);
-        assert!((falling.intercept + 8.0).abs() < 1e-9);
+        assert!((falling.background + 8.0).abs() < 1e-9);
     }
 }

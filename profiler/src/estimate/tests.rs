@@ -58,6 +58,7 @@ impl Server {
                 }
             }
             Interval {
+                length_ns: 1,
                 growth: growth as i64,
                 requests: counts,
             }
@@ -221,16 +222,42 @@ fn routes_that_come_together_are_named_and_blame_no_other() {
 }
 
 #[test]
-fn routes_that_fill_up_a_constant_load_are_tied() {
+fn what_may_be_background_beside_a_constant_load_is_in_the_error() {
     let series = SERVER.run(100, 50, &mut Random(3));
     let estimate = by_route(&series, EstimatedFrom::Blocks).expect("there is enough data");
-    let is_tied = |it: &RouteEstimate| matches!(it, RouteEstimate::TiedTo(to) if to.len() == 2);
-    assert!(estimate.routes.iter().all(is_tied), "{estimate:?}");
+    // The background is as if each request left 2,000 bytes more.
+    for (route, truth) in [(0, 20_000.0), (1, 0.0), (2, 5_000.0)] {
+        let (bytes, error) = told(&estimate, route);
+        let [least, most] = [bytes - 2.0 * error, bytes + 2.0 * error];
+        assert!(least <= truth && most >= truth + 2_000.0, "{estimate:?}");
+        assert!(error < 3_000.0, "{estimate:?}");
+    }
+}
+
+#[test]
+fn one_route_that_is_requested_as_evenly_as_time_is_said_to_be() {
+    // Nobody asks for anything in the first moments and in the last ones.
+    let requests = |at: u64| {
+        if (3..97).contains(&at) {
+            100 + at % 2
+        } else {
+            0
+        }
+    };
+    let series = (0..100).map(|at| Interval {
+        length_ns: 1,
+        growth: 1000,
+        requests: vec![requests(at)],
+    });
+    let estimate = by_route(&series.collect::<Vec<_>>(), EstimatedFrom::Blocks);
+    let estimate = estimate.expect("there is enough data");
+    assert_eq!(estimate.routes, [RouteEstimate::TiedTo(vec![])]);
 }
 
 #[test]
 fn what_cannot_be_estimated_says_why() {
     let interval = |requests: &[u64]| Interval {
+        length_ns: 1,
         growth: 1,
         requests: requests.to_vec(),
     };
@@ -266,6 +293,7 @@ fn too_few_requests_and_those_that_come_at_once_give_no_estimate() {
         ]
     };
     let series = (0..40).map(|at| Interval {
+        length_ns: 1,
         growth: 1000 * (at % 3) as i64,
         requests: requests(at).to_vec(),
     });
@@ -289,7 +317,7 @@ proptest! {
     ) {
         let series: Vec<_> = counts.into_iter().map(|requests| {
             let left = requests.iter().zip(&leaks).map(|(count, leak)| *count as i64 * leak);
-            Interval { growth: background + left.sum::<i64>(), requests }
+            Interval { length_ns: 1, growth: background + left.sum::<i64>(), requests }
         }).collect();
         let estimate = by_route(&series, EstimatedFrom::Blocks).expect("there is enough data");
         for (route, leak) in leaks.iter().enumerate() {
@@ -304,7 +332,7 @@ proptest! {
         growth in vec(any::<i64>(), 20),
     ) {
         let series = counts.into_iter().zip(growth);
-        let series: Vec<_> = series.map(|(requests, growth)| Interval { growth, requests }).collect();
+        let series: Vec<_> = series.map(|(requests, growth)| Interval { length_ns: 1, growth, requests }).collect();
         if let Ok(estimate) = by_route(&series, EstimatedFrom::Blocks) {
             prop_assert!(estimate.background.is_finite() && estimate.unexplained.is_finite());
             for route in estimate.routes {
@@ -332,6 +360,7 @@ fn as_many_routes_are_told_apart_as_the_intervals_allow() {
                 .collect()
         };
         let series = (0..intervals as u64).map(|it| Interval {
+            length_ns: 1,
             growth: 0,
             requests: requests(it),
         });

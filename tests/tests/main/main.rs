@@ -24,6 +24,8 @@ mod redis;
 mod refusals;
 mod several;
 mod shared_maps;
+mod sinks;
+mod slots;
 mod stack_walkers;
 mod stacks;
 mod targets;

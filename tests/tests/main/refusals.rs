@@ -12,12 +12,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     code_bytes::assert_clean,
+    disk::SmallDisk,
     fixtures::Fixture,
     machine::{self, EXPORTER, Needed, PATIENCE, find_in_path, wait_until},
     recorder::{REFUSED, Recorder, Recording, Refusal, record, report, residue_for_everyone},
     target::Target,
 };
-use tempfile::TempDir;
 
 /// What `residue record` says to one pid. It has a second to count, should it not refuse.
 fn refusal(pid: u32) -> Result<Refusal> {
@@ -155,36 +155,6 @@ fn a_process_that_ends_while_residue_attaches_is_no_accident() -> Result<()> {
         reaped.join().ok().context("the reaper does not panic")??;
     }
     Ok(())
-}
-
-/// A small file system, unmounted when dropped.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    fn mount(size: &str) -> Result<Self> {
-        let directory = tempfile::tempdir()?;
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "residue-test"])
-            .arg(directory.path())
-            .status()?;
-        ensure!(
-            mounted.success(),
-            "failed to mount a tmpfs: run the tests as root"
-        );
-        Ok(Self(directory))
-    }
-
-    /// A directory on it, for one recorder.
-    fn directory(&self) -> Result<TempDir> {
-        Ok(TempDir::new_in(self.0.path())?)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // What fails here leaves a few KiB behind.
-        drop(Command::new("umount").arg(self.0.path()).status());
-    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //!
 //! A path that leaves its room begins with `crate` or `super`, wherever it stands: in a `use`, in
 //! an expression, in an attribute or in the tokens of a macro. This is why the code reads tokens: a
-//! syntax tree would keep the arguments of macros unread.
+//! syntax tree would keep the arguments of macros unread. A program whose package has a library
+//! beside the program names the library's modules by the library's name, which stands for `crate`
+//! here.
 
 use proc_macro2::{Delimiter, Group, Ident, TokenStream, TokenTree};
 
@@ -25,16 +27,37 @@ pub struct Imports {
     pub named: Vec<Named>,
     /// The modules in files of their own that only tests compile, from the root of the crate.
     pub tests: Vec<Vec<String>>,
+    /// The types to which the file gives methods that the whole crate sees.
+    pub methods: Vec<Methods>,
+    /// The name of the library beside the program; empty if there is none.
+    library: &'static str,
 }
 
-/// Reads a file whose module is `module`, counted from the root of its crate.
+/// An `impl` block, without a trait, that has a method which is `pub` without restriction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Methods {
+    /// The line of the `impl`, counted from 1.
+    pub line: usize,
+    /// The name of the type, without its path.
+    pub of: String,
+}
+
+/// Reads a file whose module is `module`, counted from the root of its crate. `library` is the name
+/// by which the file names the library beside the file's program, or empty.
 ///
 /// # Errors
 ///
 /// Fails when the file does not consist of Rust's tokens.
-pub fn read(source: &Source, module: &[String]) -> Result<Imports, proc_macro2::LexError> {
+pub fn read(
+    source: &Source,
+    module: &[String],
+    library: &'static str,
+) -> Result<Imports, proc_macro2::LexError> {
     let tokens: TokenStream = source.text().parse()?;
-    let mut imports = Imports::default();
+    let mut imports = Imports {
+        library,
+        ..Imports::default()
+    };
     imports.walk(tokens, module);
     Ok(imports)
 }
@@ -58,7 +81,7 @@ impl Imports {
                 rest = self.skip_test(&rest[2..], module);
                 continue;
             }
-            if let Some((from, length)) = root_of_path(rest, module) {
+            if let Some((from, length)) = root_of_path(rest, module, self.library) {
                 let tree = &rest[length..];
                 self.add_tree(tree, &from, token.span().start().line);
                 // The groups of the tree hold no further roots.
@@ -70,6 +93,7 @@ impl Imports {
                 rest = &rest[3..];
                 continue;
             }
+            self.methods.extend(open_methods(rest));
             if let TokenTree::Group(group) = token {
                 self.walk(group.stream(), module);
             }
@@ -140,15 +164,61 @@ fn inline_module(tokens: &[TokenTree]) -> Option<(&Ident, &Group)> {
     }
 }
 
-/// Finds the module that a path begins at, and the number of tokens that say so: `crate::`,
-/// `self::super::` or `super::super::`.
-fn root_of_path(tokens: &[TokenTree], module: &[String]) -> Option<(Vec<String>, usize)> {
+/// Finds the methods that the whole crate sees, if the tokens begin with `impl` and a type.
+fn open_methods(tokens: &[TokenTree]) -> Option<Methods> {
+    let (first, rest) = tokens.split_first()?;
+    if !is_word(first, "impl") {
+        return None;
+    }
+    let (mut of, mut depth, mut is_named) = (None, 0, false);
+    for token in rest {
+        match token {
+            TokenTree::Group(body) if body.delimiter() == Delimiter::Brace => {
+                let line = first.span().start().line;
+                return has_open_method(body).then_some(Methods { line, of: of? });
+            }
+            // The block is of a trait.
+            TokenTree::Ident(word) if word == "for" => return None,
+            TokenTree::Ident(word) if word == "where" => is_named = true,
+            TokenTree::Ident(name) if depth == 0 && !is_named => of = Some(name.to_string()),
+            TokenTree::Punct(punct) => match punct.as_char() {
+                '<' => depth += 1,
+                '>' => depth -= 1,
+                // The `impl` stands in the place of a type.
+                ';' | '=' => return None,
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether a body has an item that is `pub`, and not `pub(…)`.
+fn has_open_method(body: &Group) -> bool {
+    let items: Vec<_> = body.stream().into_iter().collect();
+    items
+        .windows(2)
+        .any(|pair| is_word(&pair[0], "pub") && !matches!(pair[1], TokenTree::Group(_)))
+}
+
+fn is_word(token: &TokenTree, word: &str) -> bool {
+    matches!(token, TokenTree::Ident(ident) if ident == word)
+}
+
+/// Finds the module that a path begins at, and the number of tokens that say so: `crate::`, the
+/// library's name, `self::super::` or `super::super::`.
+fn root_of_path(
+    tokens: &[TokenTree],
+    module: &[String],
+    library: &str,
+) -> Option<(Vec<String>, usize)> {
     let mut from = module.to_vec();
     let mut rest = tokens;
     let mut is_path = false;
     while let Some(TokenTree::Ident(word)) = rest.first() {
         match word.to_string().as_str() {
-            "crate" if !is_path => from.clear(),
+            root if !is_path && (root == "crate" || root == library) => from.clear(),
             "super" => _ = from.pop(),
             "self" if !is_path => {}
             _ => break,
@@ -208,7 +278,7 @@ mod tests {
 
     fn named(module: &str, text: &str) -> Vec<(usize, String)> {
         let source = Source::new("a.rs", text);
-        let imports = read(&source, &module_of(module)).expect("tokens of Rust");
+        let imports = read(&source, &module_of(module), "beside").expect("tokens of Rust");
         let named = imports.named.into_iter();
         named
             .map(|path| (path.line, path.path.join("::")))
@@ -261,11 +331,31 @@ mod tests {
     }
 
     #[test]
+    fn the_library_beside_a_program_counts_as_the_crate() {
+        let text = "use beside::abi::{heap::A, B};\nfn a() { beside::abi::c(); other::d(); }";
+        assert_eq!(paths("live.rs", text), ["abi::heap::A", "abi::B", "abi::c"]);
+    }
+
+    #[test]
+    fn methods_that_the_whole_crate_sees_are_found() {
+        let methods = |text| {
+            let imports = read(&Source::new("a.rs", text), &[], "");
+            let methods = imports.expect("tokens of Rust").methods.into_iter();
+            methods.map(|found| found.of).collect::<Vec<_>>()
+        };
+        let open = "impl A { fn a() {} }\nimpl<T: B> m::C<'_, T> where T: D { #[inline]\n pub const fn c() {} }";
+        assert_eq!(methods(open), ["C"]);
+        let closed = "impl A { pub(super) fn a() {} }\nimpl B for A { fn b() {} }\n\
+                      fn c(d: impl Fn(), e: E) -> impl F { struct G { pub h: u8 } }";
+        assert_eq!(methods(closed), [""; 0]);
+    }
+
+    #[test]
     fn tests_prose_and_visibility_do_not_count() {
         let text = "//! As `crate::a::B`.\n#[cfg(test)]\nmod tests { use crate::c::D; }\n#[cfg(test)]\n\
                     pub(crate) mod hostile;\npub(super) fn e() { \"crate::f\"; }\n";
         assert_eq!(paths("heap/mod.rs", text), Vec::<String>::new());
-        let imports = read(&Source::new("a.rs", text), &module_of("heap/mod.rs"));
+        let imports = read(&Source::new("a.rs", text), &module_of("heap/mod.rs"), "");
         assert_eq!(
             imports.expect("tokens of Rust").tests,
             [["heap", "hostile"]]

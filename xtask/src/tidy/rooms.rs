@@ -5,6 +5,8 @@
 //! from top to bottom. A room looks only into rooms that stand below it, so no table holds a
 //! circle.
 
+mod houses;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
@@ -12,127 +14,7 @@ use super::{
     imports::{self, Imports},
     source::Source,
 };
-
-/// The rooms of one crate.
-struct House {
-    /// The directory of the crate's sources.
-    sources: &'static str,
-    /// The rooms from top to bottom, each with the rooms that it may look into.
-    rooms: &'static [Room],
-}
-
-type Room = (&'static str, &'static [&'static str]);
-
-const HOUSES: &[House] = &[PROFILER];
-
-/// The program and its library.
-const PROFILER: House = House {
-    sources: "profiler/src/",
-    rooms: &[
-        (
-            "cli",
-            &[
-                "attach",
-                "capture",
-                "messages",
-                "printable",
-                "private_file",
-                "probes",
-                "process",
-                "profile",
-                "python",
-                "remark",
-                "report",
-                "requests",
-                "session",
-                "signal_mask",
-                "sink",
-                "symbolize",
-                "unwind",
-            ],
-        ),
-        (
-            "session",
-            &[
-                "attach",
-                "capture",
-                "drain",
-                "error_text",
-                "heap",
-                "ids",
-                "private_file",
-                "probes",
-                "process",
-                "python",
-                "remark",
-                "requests",
-                "signal_mask",
-                "sink",
-                "symbolize",
-                "unwind",
-            ],
-        ),
-        (
-            "sink",
-            &[
-                "capture",
-                "error_text",
-                "ids",
-                "messages",
-                "printable",
-                "private_file",
-                "remark",
-                "report",
-                "requests",
-                "wording",
-            ],
-        ),
-        ("remark", &["private_file", "wording"]),
-        ("messages", &["printable"]),
-        ("drain", &["attach", "ids"]),
-        ("attach", &["ids", "process", "unwind"]),
-        (
-            "report",
-            &["estimate", "printable", "profile", "requests", "wording"],
-        ),
-        (
-            "profile",
-            &["capture", "estimate", "ids", "printable", "requests"],
-        ),
-        (
-            "capture",
-            &[
-                "heap",
-                "ids",
-                "printable",
-                "private_file",
-                "requests",
-                "symbolize",
-            ],
-        ),
-        ("heap", &["ids"]),
-        ("requests", &["estimate", "ids", "printable"]),
-        ("estimate", &[]),
-        ("wording", &["printable"]),
-        ("printable", &[]),
-        ("python", &["probes", "process", "unwind"]),
-        ("unwind", &["process"]),
-        ("symbolize", &["process"]),
-        ("probes", &["process"]),
-        ("process", &[]),
-        ("signal_mask", &[]),
-        ("private_file", &[]),
-        ("error_text", &[]),
-        ("ids", &[]),
-    ],
-};
-
-/// The kernel side, which has no table yet. `abi` is the library that both sides share.
-#[cfg(test)]
-const PROGRAMS: House = House {
-    sources: "profiler-ebpf/src/",
-    rooms: &[],
-};
+use houses::{HOUSES, House};
 
 /// A finding, and the path of the file that has it.
 pub type Located<'a> = (&'a str, Finding);
@@ -240,6 +122,7 @@ impl House {
                 findings.push(Finding::new(named.line, message));
             }
         }
+        findings.extend(methods_for_all(room, &file.imports));
         findings
     }
 
@@ -250,7 +133,7 @@ impl House {
                 continue;
             };
             let module = imports::module_of(file);
-            match imports::read(source, &module) {
+            match imports::read(source, &module, self.library) {
                 Ok(imports) => files.push(File {
                     path: &source.path,
                     module,
@@ -304,6 +187,21 @@ impl House {
     }
 }
 
+/// Finds methods that a room gives to a type of a lower room and that every room sees: whoever calls
+/// such a method looks into the upper room without a path that would show so.
+fn methods_for_all<'a>(room: &'a str, imports: &'a Imports) -> impl Iterator<Item = Finding> + 'a {
+    imports.methods.iter().filter_map(move |methods| {
+        let is_type = |path: &&Vec<String>| path.last() == Some(&methods.of) && path[0] != *room;
+        let path = imports.named.iter().map(|named| &named.path).find(is_type)?;
+        let message = format!(
+            "`{room}` gives `{}` of `{}` a method that every room sees: restrict the method to this room by \
+             `pub(super)`, or make a function of it, which callers have to name",
+            methods.of, path[0]
+        );
+        Some(Finding::new(methods.line, message))
+    })
+}
+
 const TABLE: &str = "xtask/src/tidy/rooms.rs";
 
 struct File<'a> {
@@ -314,6 +212,7 @@ struct File<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::houses::{PROFILER, PROGRAMS};
     use super::*;
 
     /// Finds what the table of a house says of one file.
@@ -336,6 +235,44 @@ mod tests {
             let found = found(&PROFILER, &format!("profiler/src/{file}"), import);
             assert_eq!(found.len(), 1, "{file}: {import}");
         }
+    }
+
+    #[test]
+    fn each_import_that_made_the_circle_of_the_programs_is_found_when_it_is_put_back() {
+        let old = [
+            ("state/thread.rs", "use crate::heap::restore;"),
+            ("state/thread.rs", "use crate::stack::native::Walk;"),
+            ("maps.rs", "use crate::{requests::Owner, state};"),
+            ("cost.rs", "use crate::{atomic, heap::cookie};"),
+            ("stack/sample.rs", "use crate::requests::Entry;"),
+            ("python/frames.rs", "use crate::stack::read_kernel;"),
+            (
+                "requests/call.rs",
+                "fn a() { crate::heap::open_process(b) }",
+            ),
+            ("kernel/task.rs", "use super::super::threads::current;"),
+            ("abi/heap.rs", "use crate::maps::LIVE;"),
+            ("atomic.rs", "use residue_ebpf::abi::heap::LiveBucket;"),
+            ("live.rs", "use crate::count;"),
+        ];
+        for (file, import) in old {
+            let found = found(&PROGRAMS, &format!("profiler-ebpf/src/{file}"), import);
+            assert_eq!(found.len(), 1, "{file}: {import}");
+        }
+        let allowed =
+            "use residue_ebpf::abi::heap::A;\nuse crate::{maps::B, python, state::walk::C};";
+        let stack = "profiler-ebpf/src/stack/native.rs";
+        assert_eq!(found(&PROGRAMS, stack, allowed), [""; 0]);
+    }
+
+    #[test]
+    fn a_method_for_every_room_on_a_type_of_a_lower_room_is_found() {
+        let text = "use crate::state::walk::Walk;\nimpl Walk { pub fn step(&mut self) {} }";
+        let open = found(&PROGRAMS, "profiler-ebpf/src/stack/native.rs", text);
+        assert!(open[0].contains("`Walk` of `state`"));
+        let text = text.replace("pub fn", "pub(super) fn");
+        let closed = found(&PROGRAMS, "profiler-ebpf/src/stack/native.rs", &text);
+        assert_eq!(closed, [""; 0]);
     }
 
     #[test]
@@ -398,6 +335,7 @@ mod tests {
     fn a_table_with_a_circle_or_an_edge_that_nothing_needs_is_found() {
         let house = House {
             sources: "a/src/",
+            library: "",
             rooms: &[("top", &["down"]), ("down", &["top"]), ("gone", &[])],
         };
         let sources = [

@@ -218,10 +218,11 @@ fn looked_at_as_well(levels: &[Level]) -> Vec<Level> {
 
 /// Counts the growth and the requests of each interval, for all processes together.
 fn series(levels: &[Level], records: &[&WindowRecord], columns: &Columns<'_>) -> Vec<Interval> {
-    let growths = levels.windows(2).map(|pair| pair[1].bytes - pair[0].bytes);
-    let mut series: Vec<_> = growths
-        .map(|growth| Interval {
-            growth: growth.clamp(i64::MIN.into(), i64::MAX.into()) as i64,
+    let mut series: Vec<_> = levels
+        .windows(2)
+        .map(|pair| Interval {
+            length_ns: pair[1].at_ns.saturating_sub(pair[0].at_ns),
+            growth: (pair[1].bytes - pair[0].bytes).clamp(i64::MIN.into(), i64::MAX.into()) as i64,
             requests: vec![0; columns.count()],
         })
         .collect();

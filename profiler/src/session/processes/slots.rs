@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use residue_ebpf::abi::heap::PROCESSES;
+use residue_ebpf::abi::heap::MAX_PROCESSES;
 
 use crate::ids::{ProcessNumber, Slot};
 
@@ -35,7 +35,7 @@ impl Slots {
             return Some(slot);
         }
         let next = Slot(self.taken);
-        (next.index() < PROCESSES).then(|| {
+        (next.index() < MAX_PROCESSES).then(|| {
             self.taken += 1;
             next
         })
@@ -86,7 +86,7 @@ mod tests {
     fn a_slot_is_taken_again_once_it_has_rested_and_is_clean() {
         let mut slots = Slots::default();
         let all: Vec<Slot> = std::iter::from_fn(|| slots.take()).collect();
-        assert_eq!(all.len() as u32, PROCESSES);
+        assert_eq!(all.len() as u32, MAX_PROCESSES);
         assert_eq!(slots.next_number(Slot(7)), ProcessNumber(0));
         let now = Instant::now();
         slots.give_back(Slot(7), now);

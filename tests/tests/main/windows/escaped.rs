@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use residue_tests::{
     fixtures::{Fixture, sources},
-    http::Load,
+    http::{Load, Mix},
     machine::{self, NODE},
     python::{Python, pythons},
     recorder::Recorder,
@@ -149,9 +149,6 @@ fn assert_asyncio(kind: &str, paths: &[&str]) -> Result<()> {
 
 const EXECUTORS: [&str; 3] = ["/executor", "/thread", CLEAN];
 
-/// From PyPI, for servers of threads.
-const THREADED: [&str; 2] = ["flask", "gunicorn"];
-
 #[test]
 fn streams_of_asyncio_have_what_their_executor_keeps() -> Result<()> {
     assert_asyncio("streams", &EXECUTORS)
@@ -272,6 +269,17 @@ fn node_with_one_client_has_what_its_requests_keep() -> Result<()> {
     Ok(())
 }
 
+/// From PyPI, for servers of threads.
+const THREADED: [&str; 2] = ["flask", "gunicorn"];
+/// As long as it takes to see how the memory grows.
+const STEADY: Mix<'_> = Mix {
+    name: "steady",
+    clients: 8,
+    requests: 1200,
+    rate: 200,
+    paths: &["/leak", CLEAN],
+};
+
 /// No request that has its work done by a pool reads as one that has kept nothing for sure, whether it is alone or not;
 /// what its route keeps is estimated. Other requests read `exact`, whatever other threads do.
 fn assert_pool((name, packages): (&str, &[&str]), arguments: [&str; 2]) -> Result<()> {
@@ -298,6 +306,23 @@ fn assert_pool((name, packages): (&str, &[&str]), arguments: [&str; 2]) -> Resul
         let report = server.recorded(&["/plain"], clients, false)?;
         let plain = row(&report, "/plain");
         assert_eq!(with(plain, "exact"), plain.requests, "{plain:#?}");
+    }
+    if arguments[0] == "flask" {
+        // It closes each connection.
+        return Ok(());
+    }
+    let recorder = Recorder::start(&[server.pid], &[])?;
+    STEADY.run(server.port)?;
+    let report = recorder.stop()?.report()?;
+    for (path, truth) in [("/leak", KEPT), (CLEAN, 0.0)] {
+        let row = row(&report, path);
+        let estimate = row.estimated_bytes_per_request;
+        let bytes = estimate.with_context(|| format!("no estimate: {row:#?}"))?;
+        let error = row.estimate_standard_error.context("an error")?;
+        assert!((bytes - truth).abs() <= 2.0 * error, "{row:#?}");
+        // The load is as steady as time, and what the sampler keeps is half of all. As much of that as would leave
+        // nothing to one of the routes may be theirs: a quarter of `KEPT`, and noise is beside it.
+        assert!(error < KEPT / 2.0, "{row:#?}");
     }
     Ok(())
 }
