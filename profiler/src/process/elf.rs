@@ -13,14 +13,13 @@ const GO_SECTIONS: [&[u8]; 3] = [b".go.buildinfo", b".note.go.buildid", b".gopcl
 /// Where `e_ident` states the class (elf.h).
 const EI_CLASS: usize = 4;
 /// More dynamic entries than any linker writes.
-const MAX_DYNAMIC_ENTRIES: usize = 4096;
-
+pub(super) const MAX_DYNAMIC_ENTRIES: usize = 4096;
 /// The most segments. A linked object has some ten.
-const MAX_SEGMENTS: usize = 4096;
+pub(crate) const MAX_SEGMENTS: usize = 4096;
 /// The most bytes of notes. Real ones take some hundred.
 const MAX_NOTE_BYTES: u64 = 1 << 20;
 /// The most sections. A linked object has some forty; an object with one for each function is not linked yet.
-const MAX_SECTIONS: usize = 4096;
+pub(crate) const MAX_SECTIONS: usize = 4096;
 /// The longest build id, in bytes: linkers make ids of 8 to 32 bytes, and accept up to 64 from the user.
 const MAX_BUILD_ID_BYTES: usize = 64;
 /// The most libraries that an object needs. Most need a few, some a hundred.
