@@ -145,11 +145,17 @@ impl ElfFacts {
         let end = strings.saturating_add(value(elf::DT_STRSZ).unwrap_or(0));
         let string = |offset: u64| {
             let start = strings.checked_add(offset).filter(|start| *start < end)?;
-            let string = data.read_bytes_at_until(start..end, 0).ok();
-            string
-                .filter(|name| name.len() <= MAX_NAME_BYTES)
-                .map(<[u8]>::to_vec)
+            let string = data.read_bytes_at_until(start..end, 0).ok()?;
+            (string.len() <= MAX_NAME_BYTES).then(|| string.to_vec())
         };
+        self.read_names(entries, string);
+    }
+
+    fn read_names(
+        &mut self,
+        entries: &[elf::Dyn64<LittleEndian>],
+        string: impl Fn(u64) -> Option<Vec<u8>>,
+    ) {
         let mut left = MAX_NEEDED_BYTES;
         for entry in entries {
             match entry.d_tag(ENDIAN) {

@@ -74,23 +74,33 @@ impl WindowProbes {
                 put(kernel, followed, &objects, probe)?;
             }
         }
-        for source in self.sources.clone() {
-            match source.plan(&described, self.sites) {
+        self.attach_sources((kernel, windows), followed, (&objects, &described))?;
+        notes.retain(|note| self.told.insert(note.clone()));
+        Ok(notes.into_iter().map(Remark::NotProbed).collect())
+    }
+
+    fn attach_sources(
+        &mut self,
+        (kernel, windows): (&mut Kernel, &mut Windows),
+        followed: &mut Followed,
+        (objects, described): (&[&LoadedObject], &[SourceObject]),
+    ) -> Result<(), AttachError> {
+        for source in &self.sources {
+            match source.plan(described, self.sites) {
                 Ok(probes) => {
                     for probe in &probes {
-                        if let Some(function) = put(kernel, followed, &objects, probe)? {
+                        if let Some(function) = put(kernel, followed, objects, probe)? {
                             windows.add_source(function, Route::named(&source.to_string()));
                         }
                     }
-                    self.found.insert(source);
+                    self.found.insert(source.clone());
                 }
                 Err(error) => {
-                    self.missing.insert(source, error);
+                    self.missing.insert(source.clone(), error);
                 }
             }
         }
-        notes.retain(|note| self.told.insert(note.clone()));
-        Ok(notes.into_iter().map(Remark::NotProbed).collect())
+        Ok(())
     }
 
     /// Objects that can be read, and what there is to know of them.
