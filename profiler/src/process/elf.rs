@@ -216,13 +216,9 @@ fn load_segment(header: &elf::ProgramHeader64<LittleEndian>) -> Option<Segment> 
 
 /// The place in the file of the data at `address`, in whichever segment.
 fn file_offset(segments: &[elf::ProgramHeader64<LittleEndian>], address: u64) -> Option<u64> {
-    segments
-        .iter()
-        .filter_map(load_segment)
-        .find_map(|segment| {
-            let into = address.checked_sub(segment.address.0)?;
-            (into < segment.file_bytes).then(|| segment.offset.0.checked_add(into))?
-        })
+    let mut loaded = segments.iter().filter_map(load_segment);
+    let found = loaded.find_map(|segment| segment.file_offset(Svma(address)));
+    found.map(|offset| offset.0)
 }
 
 fn has_go_section<'data>(header: &Header, data: impl ReadRef<'data>) -> bool {
