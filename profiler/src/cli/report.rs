@@ -71,6 +71,15 @@ impl Args {
             _ => Languages::Both,
         }
     }
+
+    fn selection(&self) -> Selection<'_> {
+        Selection {
+            format: self.format,
+            by: self.by,
+            tier: self.tier,
+            route: self.route.as_deref(),
+        }
+    }
 }
 
 /// Runs the command.
@@ -92,16 +101,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let output = output.map(|path| open(path, capture)).transpose()?;
     let profile = Profile::of(&capture::read(capture)?, args.languages());
-    let selection = Selection {
-        format: *format,
-        by: args.by,
-        tier: args.tier,
-        route: args.route.as_deref(),
-    };
     let options = Options {
         by_process: args.by_process,
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
-        ..selection.options(&profile)?
+        ..args.selection().options(&profile)?
     };
     if let Some(why) = why_empty(&profile, options).filter(|_| format.shows_a_selection()) {
         messages::say(format!("note: the report is empty. {why}"));

@@ -233,12 +233,9 @@ impl Symbolizer {
             rooms: [&mut self.names, &mut sources.names],
             shortened: &mut self.shortened,
         };
-        let offsets: Vec<u64> = addresses
-            .iter()
-            .map(|address| address.lookup_offset())
-            .collect();
-        let found = asks.debug_file(sources.debug.as_ref(), &offsets);
-        let mut found = found.map_err(|error| module.error(error))?;
+        let offsets = addresses.iter().map(|address| address.lookup_offset());
+        let offsets: Vec<u64> = offsets.collect();
+        let found = asks.debug_file(module, sources.debug.as_ref(), &offsets)?;
         if found.iter().all(|names| !names.is_empty()) {
             return Ok(found);
         }
@@ -247,9 +244,7 @@ impl Symbolizer {
             Err(_) if found.iter().any(|names| !names.is_empty()) => return Ok(found),
             own => own?,
         };
-        let filled = asks.fill_in(own, &offsets, &mut found);
-        filled.map_err(|error| module.error(error))?;
-        Ok(found)
+        asks.fill_in(found, module, own, &offsets)
     }
 }
 
@@ -264,9 +259,10 @@ impl Asks<'_> {
     /// The functions at each offset of a module, as its separate debug file has them; none where that file has none.
     fn debug_file(
         &mut self,
+        module: ModuleFile<'_>,
         debug: Option<&(Image, Vec<Segment>)>,
         offsets: &[u64],
-    ) -> Result<Vec<Vec<Symbol>>, NoAnswer> {
+    ) -> Result<Vec<Vec<Symbol>>, SymbolizeError> {
         let nothing = vec![Vec::new(); offsets.len()];
         let Some((image, segments)) = debug else {
             return Ok(nothing);
@@ -276,25 +272,27 @@ impl Asks<'_> {
         let svmas = offsets.iter().map(|at| debug_file::svma(segments, *at));
         match self.ask(&image.question(Places::Svmas(svmas.collect()))) {
             Err(NoAnswer::Unreadable(_)) => Ok(nothing),
-            answer => answer,
+            answer => answer.map_err(|error| module.error(error)),
         }
     }
 
-    /// Asks the module's own symbols where no functions were found so far.
+    /// Adds the functions at each offset, as the module's own symbols have them, where none were found before.
     fn fill_in(
         &mut self,
+        mut found: Vec<Vec<Symbol>>,
+        module: ModuleFile<'_>,
         own: &Image,
         offsets: &[u64],
-        found: &mut [Vec<Symbol>],
-    ) -> Result<(), NoAnswer> {
+    ) -> Result<Vec<Vec<Symbol>>, SymbolizeError> {
         let missing = found.iter_mut().zip(offsets);
         let missing: Vec<_> = missing.filter(|(names, _)| names.is_empty()).collect();
         let offsets = missing.iter().map(|(_, offset)| **offset).collect();
-        let answer = self.ask(&own.question(Places::Offsets(offsets)))?;
+        let answer = self.ask(&own.question(Places::Offsets(offsets)));
+        let answer = answer.map_err(|error| module.error(error))?;
         for ((names, _), own) in missing.into_iter().zip(answer) {
             *names = own;
         }
-        Ok(())
+        Ok(found)
     }
 
     fn ask(&mut self, question: &Question) -> Result<Vec<Vec<Symbol>>, NoAnswer> {
