@@ -53,16 +53,12 @@ impl WindowProbes {
         followed: &mut Followed,
         discovered: &Discovered,
     ) -> Result<Vec<Remark>, AttachError> {
-        let read;
-        let objects = match &discovered.objects[..] {
+        let read = match discovered.objects[..] {
             // Allocations are not followed: nobody has looked.
-            [] => {
-                read = followed.process.loaded_objects().objects;
-                &read
-            }
-            objects => objects,
+            [] => followed.process.loaded_objects().objects,
+            _ => Vec::new(),
         };
-        let (objects, described) = self.describe(objects);
+        let (objects, described) = self.describe(discovered.objects.iter().chain(&read));
         let mut notes = Vec::new();
         if self.sources.contains(&WindowSource::Http) {
             let tls = plan_tls(&described, self.sites);
@@ -106,11 +102,10 @@ impl WindowProbes {
     /// Objects that can be read, and what there is to know of them.
     fn describe<'a>(
         &self,
-        objects: &'a [LoadedObject],
+        objects: impl Iterator<Item = &'a LoadedObject>,
     ) -> (Vec<&'a LoadedObject>, Vec<SourceObject>) {
         // An allocator in one that cannot be read is not seen either, which is told already.
         let readable = objects
-            .iter()
             .filter_map(|object| Some((object, SourceObject::of(object, &self.sources).ok()?)));
         readable.unzip()
     }
