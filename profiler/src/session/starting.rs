@@ -21,7 +21,7 @@ use crate::{
     error_text::in_full,
     process::{Pid, Process},
     remark::Remark,
-    sink::{ProcessEnd, Started},
+    sink::Started,
 };
 
 /// How long the first events wait for unwind tables, from the moment that all probes are in. The tables of most
@@ -161,11 +161,7 @@ impl Begun {
     ) -> Result<(), AttachError> {
         for (row, why) in self.left_out.drain(..) {
             core.sinks.follow(&row);
-            core.sinks.retire(&ProcessEnd {
-                process: row.slot,
-                at_ns: now(),
-                reason: format!("{}{why}", Ended::NOT_RECORDED),
-            });
+            core.retire(row.slot, format!("{}{why}", Ended::NOT_RECORDED));
         }
         let mut slots = self.attached.drain(..);
         slots.try_for_each(|slot| processes.open(core, slot))
