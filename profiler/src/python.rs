@@ -37,6 +37,9 @@ pub use thread_key::KeyPlace;
 pub use version::PythonVersion;
 pub use walk::{Call, Calls, Misfit, Structures, ThreadState};
 
+/// `ob_type` in `PyObject`, and `ob_size` in `PyVarObject` (Include/object.h).
+const OBJECT_TYPE: u64 = 8;
+const VARIABLE_SIZE: u64 = 16;
 /// `tp_dealloc` in `PyTypeObject` (Include/cpython/object.h).
 const TYPE_DEALLOC: u64 = 48;
 /// The least bytes of the code that runs bytecode. An interpreter that runs bytecode in one function has more. An

@@ -106,6 +106,12 @@ impl Recorder {
         Self::spawn(command.args(arguments), directory)?.once_recording()
     }
 
+    /// The process id of the recorder.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for a line of what it says that begins so.
     ///
     /// # Errors

@@ -24,15 +24,16 @@ pub(super) fn is_capture(header: &[u8]) -> bool {
 pub(super) fn check(path: &Path, image: &[u8]) -> Result<(), CaptureError> {
     let path = || path.to_owned();
     let found = image.len() as u64;
+    let truncated = |expected| CaptureError::Truncated {
+        path: path(),
+        found,
+        expected,
+    };
     if image.is_empty() {
         return Err(CaptureError::Empty { path: path() });
     }
     if found < HEADER_BYTES as u64 && SQLITE_MAGIC.starts_with(&image[..image.len().min(16)]) {
-        return Err(CaptureError::Truncated {
-            path: path(),
-            found,
-            expected: HEADER_BYTES as u64,
-        });
+        return Err(truncated(HEADER_BYTES as u64));
     }
     if !is_capture(image) {
         return Err(CaptureError::NotACapture { path: path() });
@@ -44,11 +45,7 @@ pub(super) fn check(path: &Path, image: &[u8]) -> Result<(), CaptureError> {
         });
     }
     match stated_length(image) {
-        Some(expected) if found < expected => Err(CaptureError::Truncated {
-            path: path(),
-            found,
-            expected,
-        }),
+        Some(expected) if found < expected => Err(truncated(expected)),
         Some(_) => Ok(()),
         None => Err(CaptureError::NotACapture { path: path() }),
     }

@@ -76,6 +76,20 @@ impl Segment {
             start,
         })
     }
+
+    /// The number and the bytes of the page in a record, if the record is whole.
+    fn page_in<'a>(&self, record: &'a [u8]) -> Option<(u32, &'a [u8])> {
+        let page = record.get(4..4 + self.page_bytes)?;
+        let is_whole = number_at(record, 4 + self.page_bytes)? == checksum(self.checksum, page);
+        is_whole.then_some((number_at(record, 0)?, page))
+    }
+
+    /// Where the page with this number begins in the file; `None` if there is no such page.
+    fn place_of(&self, number: u32) -> Option<usize> {
+        let before = (number as usize).checked_sub(1)?;
+        let at = before.checked_mul(self.page_bytes)?;
+        (at != LOCK_BYTE).then_some(at)
+    }
 }
 
 /// Puts one segment's pages back. Returns where the segment ends, or `None` if it is not whole.
@@ -93,15 +107,8 @@ fn play(
     };
     let mut played = 0;
     for record in records.chunks_exact(record_bytes).take(stated) {
-        let number = number_at(record, 0)?;
-        let page = &record[4..4 + segment.page_bytes];
-        let sum = number_at(record, record_bytes - 4)?;
-        let at = (number as usize)
-            .checked_sub(1)?
-            .checked_mul(segment.page_bytes)?;
-        if at == LOCK_BYTE || sum != checksum(segment.checksum, page) {
-            return None;
-        }
+        let (number, page) = segment.page_in(record)?;
+        let at = segment.place_of(number)?;
         // The first record of a page holds the page as it was before the transaction. SQLite undoes
         // nothing behind the original end.
         if done.insert(number)

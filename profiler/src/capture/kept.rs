@@ -100,7 +100,10 @@ impl Kept {
     pub(super) fn may_wait(&mut self) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
         let news = self.interval.as_ref().map_or(0, |kept| {
-            kept.windows.len() + kept.survivors.len() + kept.left_behind.len() + kept.memory.len()
+            // A frame comes again when its symbols become known.
+            let code = kept.modules.len() + kept.frames.len() + kept.stacks.len();
+            let windows = kept.windows.len() + kept.survivors.len() + kept.left_behind.len();
+            code + windows + kept.memory.len()
         });
         since.elapsed() < MAX_TIME && self.rows.len() + news < MAX_ROWS
     }

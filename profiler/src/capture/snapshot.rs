@@ -72,15 +72,11 @@ fn try_to_take(
             return Ok(None);
         }
     }
-    let mut image = contents.bytes;
-    if let Some(bytes) = journal {
-        journal::undo(&mut image, &bytes).map_err(|journal::NamesAFile| {
-            CaptureError::HostileJournal {
-                path: path.to_owned(),
-            }
-        })?;
-    }
-    Ok(Some(image))
+    let undone = journal.map_or(Ok(()), |it| journal::undo(&mut contents.bytes, &it));
+    undone.map_err(|journal::NamesAFile| CaptureError::HostileJournal {
+        path: path.to_owned(),
+    })?;
+    Ok(Some(contents.bytes))
 }
 
 fn lock(path: &Path, capture: &Locked) -> Result<(), CaptureError> {
@@ -118,10 +114,8 @@ fn journal(path: &Path, capture: &Locked) -> Result<Option<Vec<u8>>, CaptureErro
     // Between transactions the journal is empty, and may be root's where the capture is not.
     let is_empty =
         || (beside.symlink_metadata()).is_ok_and(|found| found.is_file() && found.len() == 0);
-    let is_reserved = || {
-        let is_reserved = capture.is_reserved();
-        is_reserved.map_err(|error| CaptureError::io(path, error))
-    };
+    let failed = |error| CaptureError::io(path, error);
+    let is_reserved = || capture.is_reserved().map_err(failed);
     if is_empty() || is_reserved()? {
         return Ok(None);
     }
@@ -135,8 +129,7 @@ fn journal(path: &Path, capture: &Locked) -> Result<Option<Vec<u8>>, CaptureErro
     let mut contents = Contents::of(&beside, &file)?;
     let read = contents.read();
     read.map_err(|error| CaptureError::io(&beside, error))?;
-    let is_trusted = is_trusted(&file, capture.file());
-    let is_trusted = is_trusted.map_err(|error| CaptureError::io(path, error))?;
+    let is_trusted = is_trusted(&file, capture.file()).map_err(failed)?;
     if !contents.bytes.is_empty() && !is_trusted {
         return Err(CaptureError::ForeignJournal {
             path: path.to_owned(),

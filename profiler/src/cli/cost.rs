@@ -26,7 +26,9 @@ impl std::str::FromStr for MaxSlowdown {
             Ok(0.0) => Ok(Self(None)),
             Ok(limit) if limit > 1.0 && limit.is_finite() => Ok(Self(Some(limit))),
             _ if text == "off" => Ok(Self(None)),
-            _ => Err("give how many times slower a process may become, such as 2 or 1.5, or off"),
+            _ => Err(
+                "give how many times slower a process may become, such as 2 or 1.5; off or 0 is no limit",
+            ),
         }
     }
 }

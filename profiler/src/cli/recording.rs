@@ -54,14 +54,7 @@ async fn record(config: &Config, outputs: Outputs) -> anyhow::Result<Option<Exit
     // From here on Ctrl-C ends the recording instead of residue.
     let signals = Signals::listen().context("failed to listen to signals")?;
     let allocations = config.tracing.allocations;
-    let mut progress = Progress {
-        quiet: outputs.quiet,
-        has_status: outputs.lines.is_none(),
-        output: outputs.capture.clone(),
-        duration: config.duration,
-        follows_allocations: allocations,
-        ..Progress::default()
-    };
+    let mut progress = progress(config, &outputs);
     let mut sinks = Sinks::default().and(&signals).and(&mut progress);
     if let Some(path) = outputs.capture.clone() {
         sinks = sinks.and(CaptureFile::at(path));
@@ -79,18 +72,32 @@ async fn record(config: &Config, outputs: Outputs) -> anyhow::Result<Option<Exit
     signals.all_is_written();
     let recorded = recorded.and(written).or_else(closed_pipe_is_no_error);
     clear_status();
-    if recorded.is_ok()
-        && !outputs.quiet
-        && let Some(path) = &outputs.capture
-    {
+    if recorded.is_ok() {
+        say_what_is_written(&progress);
+    }
+    ending::take_out(probes, &signals, outputs.quiet).await;
+    recorded?;
+    Ok(command)
+}
+
+fn progress(config: &Config, outputs: &Outputs) -> Progress {
+    Progress {
+        quiet: outputs.quiet,
+        has_status: outputs.lines.is_none(),
+        output: outputs.capture.clone(),
+        duration: config.duration,
+        follows_allocations: config.tracing.allocations,
+        ..Progress::default()
+    }
+}
+
+fn say_what_is_written(progress: &Progress) {
+    if let Some(path) = progress.output.as_ref().filter(|_| !progress.quiet) {
         let (summary, path) = (progress.summary(), quoted(path));
         say(format!(
             "{summary}\nwrote {path}; next: residue report {path}"
         ));
     }
-    ending::take_out(probes, &signals, outputs.quiet).await;
-    recorded?;
-    Ok(command)
 }
 
 /// As in `residue watch … | head`.

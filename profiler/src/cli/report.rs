@@ -63,6 +63,25 @@ pub struct Args {
     pub output: Option<PathBuf>,
 }
 
+impl Args {
+    const fn languages(&self) -> Languages {
+        match (self.native_only, self.python_only) {
+            (true, _) => Languages::Native,
+            (_, true) => Languages::Python,
+            _ => Languages::Both,
+        }
+    }
+
+    fn selection(&self) -> Selection<'_> {
+        Selection {
+            format: self.format,
+            by: self.by,
+            tier: self.tier,
+            route: self.route.as_deref(),
+        }
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -70,38 +89,22 @@ pub struct Args {
 /// When the capture cannot be read, or the report cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let Args {
-        capture,
-        format,
-        by,
-        route,
-        by_process,
-        native_only,
-        python_only,
-        tier,
-        output,
+        capture, format, ..
     } = args;
-    let languages = match (native_only, python_only) {
-        (true, _) => Languages::Native,
-        (_, true) => Languages::Python,
-        _ => Languages::Both,
-    };
-    let output = output.as_deref().filter(|path| *path != Path::new(STDOUT));
+    let output = args
+        .output
+        .as_deref()
+        .filter(|path| *path != Path::new(STDOUT));
     let terminal = output.is_none() && io::stdout().is_terminal();
     if terminal && format.needs_file() {
         bail!("this format is of no use on a terminal: name a file with -o, or pipe it on");
     }
     let output = output.map(|path| open(path, capture)).transpose()?;
-    let profile = Profile::of(&capture::read(capture)?, languages);
-    let selection = Selection {
-        format: *format,
-        by: *by,
-        tier: *tier,
-        route: route.as_deref(),
-    };
+    let profile = Profile::of(&capture::read(capture)?, args.languages());
     let options = Options {
-        by_process: *by_process,
+        by_process: args.by_process,
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
-        ..selection.options(&profile)?
+        ..args.selection().options(&profile)?
     };
     if let Some(why) = why_empty(&profile, options).filter(|_| format.shows_a_selection()) {
         messages::say(format!("note: the report is empty. {why}"));

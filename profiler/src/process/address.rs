@@ -71,6 +71,14 @@ pub struct Segment {
     pub executable: bool,
 }
 
+impl Segment {
+    /// The place in the file of what is at `address`.
+    pub(super) fn file_offset(&self, address: Svma) -> Option<FileOffset> {
+        let into = address.0.checked_sub(self.address.0)?;
+        (into < self.file_bytes).then(|| self.offset.checked_add(into))?
+    }
+}
+
 /// The executable `PT_LOAD` segments of an object. Data segments share pages of the file with them,
 /// so the conversions are unambiguous only without data segments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,10 +99,8 @@ impl TextSegments {
     /// The place in the file of the code at `address`.
     #[must_use]
     pub fn file_offset(&self, address: Svma) -> Option<FileOffset> {
-        self.0.iter().find_map(|segment| {
-            let into = address.0.checked_sub(segment.address.0)?;
-            (into < segment.file_bytes).then(|| segment.offset.checked_add(into))?
-        })
+        let mut segments = self.0.iter();
+        segments.find_map(|segment| segment.file_offset(address))
     }
 
     /// The address that the file states for the code at `offset`.

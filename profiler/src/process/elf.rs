@@ -13,14 +13,13 @@ const GO_SECTIONS: [&[u8]; 3] = [b".go.buildinfo", b".note.go.buildid", b".gopcl
 /// Where `e_ident` states the class (elf.h).
 const EI_CLASS: usize = 4;
 /// More dynamic entries than any linker writes.
-const MAX_DYNAMIC_ENTRIES: usize = 4096;
-
+pub(super) const MAX_DYNAMIC_ENTRIES: usize = 4096;
 /// The most segments. A linked object has some ten.
-const MAX_SEGMENTS: usize = 4096;
+pub(crate) const MAX_SEGMENTS: usize = 4096;
 /// The most bytes of notes. Real ones take some hundred.
 const MAX_NOTE_BYTES: u64 = 1 << 20;
 /// The most sections. A linked object has some forty; an object with one for each function is not linked yet.
-const MAX_SECTIONS: usize = 4096;
+pub(crate) const MAX_SECTIONS: usize = 4096;
 /// The longest build id, in bytes: linkers make ids of 8 to 32 bytes, and accept up to 64 from the user.
 const MAX_BUILD_ID_BYTES: usize = 64;
 /// The most libraries that an object needs. Most need a few, some a hundred.
@@ -146,11 +145,17 @@ impl ElfFacts {
         let end = strings.saturating_add(value(elf::DT_STRSZ).unwrap_or(0));
         let string = |offset: u64| {
             let start = strings.checked_add(offset).filter(|start| *start < end)?;
-            let string = data.read_bytes_at_until(start..end, 0).ok();
-            string
-                .filter(|name| name.len() <= MAX_NAME_BYTES)
-                .map(<[u8]>::to_vec)
+            let string = data.read_bytes_at_until(start..end, 0).ok()?;
+            (string.len() <= MAX_NAME_BYTES).then(|| string.to_vec())
         };
+        self.read_names(entries, string);
+    }
+
+    fn read_names(
+        &mut self,
+        entries: &[elf::Dyn64<LittleEndian>],
+        string: impl Fn(u64) -> Option<Vec<u8>>,
+    ) {
         let mut left = MAX_NEEDED_BYTES;
         for entry in entries {
             match entry.d_tag(ENDIAN) {
@@ -211,13 +216,9 @@ fn load_segment(header: &elf::ProgramHeader64<LittleEndian>) -> Option<Segment> 
 
 /// The place in the file of the data at `address`, in whichever segment.
 fn file_offset(segments: &[elf::ProgramHeader64<LittleEndian>], address: u64) -> Option<u64> {
-    segments
-        .iter()
-        .filter_map(load_segment)
-        .find_map(|segment| {
-            let into = address.checked_sub(segment.address.0)?;
-            (into < segment.file_bytes).then(|| segment.offset.0.checked_add(into))?
-        })
+    let mut loaded = segments.iter().filter_map(load_segment);
+    let found = loaded.find_map(|segment| segment.file_offset(Svma(address)));
+    found.map(|offset| offset.0)
 }
 
 fn has_go_section<'data>(header: &Header, data: impl ReadRef<'data>) -> bool {

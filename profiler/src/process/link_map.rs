@@ -4,14 +4,12 @@
 //! The list is the target's memory and may hold anything. This checks every read, and follows no
 //! list further than [`MAX_OBJECTS`].
 
-use super::Avma;
+use super::{Avma, elf::MAX_DYNAMIC_ENTRIES};
 
 /// `DT_NULL` (elf.h): the last dynamic entry.
 const DT_NULL: u64 = 0;
 /// `DT_DEBUG` (elf.h): its value is the AVMA of `struct r_debug`.
 const DT_DEBUG: u64 = 21;
-/// More dynamic entries than any linker writes.
-const MAX_DYNAMIC_ENTRIES: u64 = 4096;
 /// More objects than any process loads; the bound also ends a list that is a circle.
 const MAX_OBJECTS: usize = 8192;
 
@@ -34,7 +32,7 @@ pub(super) fn read_list(read: ReadMemory<'_>, dynamic: Avma) -> Option<Vec<Avma>
 }
 
 fn debug_pointer(read: ReadMemory<'_>, dynamic: Avma) -> Option<Avma> {
-    for index in 0..MAX_DYNAMIC_ENTRIES {
+    for index in 0..MAX_DYNAMIC_ENTRIES as u64 {
         match (
             word(read, dynamic, 16 * index)?,
             word(read, dynamic, 16 * index + 8)?,

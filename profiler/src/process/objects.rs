@@ -139,11 +139,8 @@ impl Process {
         };
         objects.sort_by_key(place);
         let in_list = |object: &&LoadedObject| listed.is_none() || !place(object).1;
-        let linkage: Vec<_> = objects
-            .iter()
-            .take_while(in_list)
-            .map(LoadedObject::linkage)
-            .collect();
+        let linkage = objects.iter().take_while(in_list);
+        let linkage: Vec<_> = linkage.map(LoadedObject::linkage).collect();
         let startup = loaded_at_startup(&linkage, listed.is_some());
         let mut ranks = vec![usize::MAX; objects.len()];
         for (order, index) in startup.into_iter().enumerate() {

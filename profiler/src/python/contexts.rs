@@ -7,13 +7,10 @@
 use object::{Object as _, ObjectSymbol as _, ReadRef};
 use residue_ebpf::abi::python::STATE_BYTES;
 
-use super::ThreadState;
+use super::{OBJECT_TYPE, TYPE_DEALLOC, ThreadState};
 use crate::process::{Avma, LoadBias, Memory, Svma};
 
-/// `ob_type` in `PyObject` (Include/object.h).
-const OBJECT_TYPE: u64 = 8;
-/// `tp_dealloc`, `tp_methods` and `tp_new` in `PyTypeObject` (Include/cpython/object.h).
-const TYPE_DEALLOC: u64 = 48;
+/// `tp_methods` and `tp_new` in `PyTypeObject` (Include/cpython/object.h).
 const TYPE_METHODS: u64 = 232;
 const TYPE_NEW: u64 = 312;
 /// `PyMethodDef` (Include/methodobject.h): name, function, flags, documentation.

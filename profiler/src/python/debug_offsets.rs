@@ -16,81 +16,42 @@ const COOKIE: &[u8; 8] = b"xdebugpy";
 /// The words before the groups: the cookie, the version, and whether the build is free-threaded.
 const HEADER_WORDS: usize = 3;
 
-type Group = (&'static str, &'static [&'static str]);
+/// The name of a structure, and the names of its fields with a space between each two.
+type Group = (&'static str, &'static str);
 
-const RUNTIME: Group = ("runtime", &["size", "finalizing", "interpreters_head"]);
+const RUNTIME: Group = ("runtime", "size finalizing interpreters_head");
 const THREAD: Group = (
     "thread",
-    &[
-        "size",
-        "prev",
-        "next",
-        "interp",
-        "current_frame",
-        "thread_id",
-        "native_thread_id",
-        "datastack_chunk",
-        "status",
-    ],
+    "size prev next interp current_frame thread_id native_thread_id datastack_chunk status",
 );
-const OBJECT: Group = ("object", &["size", "ob_type"]);
-const TYPE: Group = ("type", &["size", "tp_name", "tp_repr", "tp_flags"]);
-const TUPLE: Group = ("tuple", &["size", "ob_item", "ob_size"]);
-const LIST: Group = ("list", &["size", "ob_item", "ob_size"]);
-const SET: Group = ("set", &["size", "used", "table", "mask"]);
-const DICT: Group = ("dict", &["size", "ma_keys", "ma_values"]);
-const FLOAT: Group = ("float", &["size", "ob_fval"]);
-const LONG: Group = ("long", &["size", "lv_tag", "ob_digit"]);
-const BYTES: Group = ("bytes", &["size", "ob_size", "ob_sval"]);
-const UNICODE: Group = ("unicode", &["size", "state", "length", "asciiobject_size"]);
+const OBJECT: Group = ("object", "size ob_type");
+const TYPE: Group = ("type", "size tp_name tp_repr tp_flags");
+const TUPLE: Group = ("tuple", "size ob_item ob_size");
+const LIST: Group = ("list", "size ob_item ob_size");
+const SET: Group = ("set", "size used table mask");
+const DICT: Group = ("dict", "size ma_keys ma_values");
+const FLOAT: Group = ("float", "size ob_fval");
+const LONG: Group = ("long", "size lv_tag ob_digit");
+const BYTES: Group = ("bytes", "size ob_size ob_sval");
+const UNICODE: Group = ("unicode", "size state length asciiobject_size");
 
 /// The groups of 3.13, up to the last one of interest.
 const OF_3_13: &[Group] = &[
     RUNTIME,
     (
         "interpreter",
-        &[
-            "size",
-            "id",
-            "next",
-            "threads_head",
-            "gc",
-            "imports_modules",
-            "sysdict",
-            "builtins",
-            "ceval_gil",
-            "gil",
-            "gil_enabled",
-            "gil_locked",
-            "gil_holder",
-        ],
+        "size id next threads_head gc imports_modules sysdict builtins \
+         ceval_gil gil gil_enabled gil_locked gil_holder",
     ),
     THREAD,
     (
         "frame",
-        &[
-            "size",
-            "previous",
-            "executable",
-            "instr_ptr",
-            "localsplus",
-            "owner",
-        ],
+        "size previous executable instr_ptr localsplus owner",
     ),
     (
         "code",
-        &[
-            "size",
-            "filename",
-            "name",
-            "qualname",
-            "linetable",
-            "firstlineno",
-            "argcount",
-            "localsplusnames",
-            "localspluskinds",
-            "co_code_adaptive",
-        ],
+        "size filename name qualname linetable firstlineno argcount localsplusnames localspluskinds \
+         co_code_adaptive",
     ),
     OBJECT,
     TYPE,
@@ -107,54 +68,18 @@ const OF_3_14: &[Group] = &[
     RUNTIME,
     (
         "interpreter",
-        &[
-            "size",
-            "id",
-            "next",
-            "threads_head",
-            "threads_main",
-            "gc",
-            "imports_modules",
-            "sysdict",
-            "builtins",
-            "ceval_gil",
-            "gil",
-            "gil_enabled",
-            "gil_locked",
-            "gil_holder",
-            "code_object_generation",
-            "tlbc_generation",
-        ],
+        "size id next threads_head threads_main gc imports_modules sysdict builtins \
+         ceval_gil gil gil_enabled gil_locked gil_holder code_object_generation tlbc_generation",
     ),
     THREAD,
     (
         "frame",
-        &[
-            "size",
-            "previous",
-            "executable",
-            "instr_ptr",
-            "localsplus",
-            "owner",
-            "stackpointer",
-            "tlbc_index",
-        ],
+        "size previous executable instr_ptr localsplus owner stackpointer tlbc_index",
     ),
     (
         "code",
-        &[
-            "size",
-            "filename",
-            "name",
-            "qualname",
-            "linetable",
-            "firstlineno",
-            "argcount",
-            "localsplusnames",
-            "localspluskinds",
-            "co_code_adaptive",
-            "co_tlbc",
-        ],
+        "size filename name qualname linetable firstlineno argcount localsplusnames localspluskinds \
+         co_code_adaptive co_tlbc",
     ),
     OBJECT,
     TYPE,
@@ -167,6 +92,10 @@ const OF_3_14: &[Group] = &[
     BYTES,
     UNICODE,
 ];
+
+fn fields(group: &Group) -> impl Iterator<Item = &'static str> {
+    group.1.split(' ')
+}
 
 /// The offsets that an interpreter states itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,7 +121,7 @@ impl DebugOffsets {
             (3, 14) => OF_3_14,
             _ => &[],
         };
-        let count: usize = groups.iter().map(|(_, fields)| fields.len()).sum();
+        let count: usize = groups.iter().map(|group| fields(group).count()).sum();
         let words = (HEADER_WORDS..HEADER_WORDS + count).map(word);
         Some(Self {
             version,
@@ -205,14 +134,14 @@ impl DebugOffsets {
     /// The offset of a field; `None` if there is no such field, or if the field would be outside of its structure.
     fn get(&self, group: &str, field: &str) -> Option<u64> {
         let mut start = 0;
-        for (name, fields) in self.groups {
-            if *name == group {
-                let index = fields.iter().position(|name| *name == field)?;
+        for of_structure in self.groups {
+            if of_structure.0 == group {
+                let index = fields(of_structure).position(|name| name == field)?;
                 let value = *self.words.get(start + index)?;
                 let size = *self.words.get(start)?;
                 return (field == "size" || value < size).then_some(value);
             }
-            start += fields.len();
+            start += fields(of_structure).count();
         }
         None
     }

@@ -10,6 +10,7 @@ use residue_ebpf::abi::{
     python::{CodePointers, FreedCode},
 };
 
+use super::VARIABLE_SIZE;
 use crate::process::{Avma, Memory};
 use lines::Lines;
 
@@ -24,8 +25,7 @@ const MAX_LINE_TABLE: u64 = 1 << 20;
 /// `PyASCIIObject.length` and `.state` (Include/cpython/unicodeobject.h).
 const STRING_LENGTH: u64 = 16;
 const STRING_STATE: u64 = 32;
-/// `PyVarObject.ob_size`, and where the content of bytes objects begins (Include/cpython/bytesobject.h).
-const BYTES_SIZE: u64 = 16;
+/// Where the content of bytes objects begins (Include/cpython/bytesobject.h).
 const BYTES_DATA: u64 = 32;
 
 /// How a version writes its line tables.
@@ -212,7 +212,7 @@ fn string(
 }
 
 fn bytes(memory: &impl Memory, address: Avma) -> Option<Vec<u8>> {
-    let size = memory.u64(address.checked_add(BYTES_SIZE)?)?;
+    let size = memory.u64(address.checked_add(VARIABLE_SIZE)?)?;
     let mut content = vec![0; size.min(MAX_LINE_TABLE) as usize];
     memory.read(address.checked_add(BYTES_DATA)?, &mut content)?;
     Some(content)

@@ -14,7 +14,7 @@ use residue_ebpf::abi::{
 use super::{Gil, Offsets};
 use crate::{
     process::{Avma, Memory},
-    python::CodeObject,
+    python::{CodeObject, OBJECT_TYPE, VARIABLE_SIZE},
 };
 
 /// The most interpreters of a process. Each costs at least a page.
@@ -26,9 +26,6 @@ const CHECKED_FRAMES: usize = 64;
 /// The lowest owner of frames that the interpreter makes for itself (`FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13,
 /// `FRAME_OWNED_BY_INTERPRETER` in 3.14).
 const OWNED_BY_INTERPRETER: u8 = 3;
-/// `ob_type` in `PyObject`, and `ob_size` in `PyVarObject` (Include/object.h).
-const OBJECT_TYPE: u64 = 8;
-const VARIABLE_SIZE: u64 = 16;
 /// `PyCodeObject.co_code`, up to 3.10 (Include/cpython/code.h), points to a bytes object. From 3.11 on the code is in
 /// the code object itself, and `ob_size` is the length of the code in units of two bytes.
 const CODE_BYTES: u64 = 48;

@@ -71,33 +71,31 @@ fn write_row(row: &RouteRow, out: &mut impl Write) -> io::Result<()> {
         or_unknown(row.delta_max, signed),
     ];
     write_columns(columns.each_ref().map(String::as_str), out)?;
-    if let Some(evidence) = row.suspected {
-        write_wrapped(&suspicion(evidence), Style::PLAIN, out)?;
+    let suspicion = row.suspected.map(suspicion);
+    for text in suspicion.iter().chain(&estimate(&row.estimate)) {
+        write_wrapped(text, Style::PLAIN, out)?;
     }
-    match row.estimate {
-        RowEstimate::None | RowEstimate::Missing(_) => Ok(()),
-        RowEstimate::Told {
-            bytes_per_request,
-            standard_error,
-            from,
-        } => write_wrapped(
-            &estimate(bytes_per_request, standard_error, from),
-            Style::PLAIN,
-            out,
-        ),
-    }
+    Ok(())
 }
 
-fn estimate(bytes_per_request: f64, standard_error: f64, from: EstimatedFrom) -> String {
+fn estimate(estimate: &RowEstimate) -> Option<String> {
+    let RowEstimate::Told {
+        bytes_per_request,
+        standard_error,
+        from,
+    } = *estimate
+    else {
+        return None;
+    };
     // The truth is within two standard errors 19 times of 20 (see `crate::estimate`).
     let [bytes, within] = [bytes_per_request, 2.0 * standard_error].map(mean);
     let from = match from {
         EstimatedFrom::Blocks => "blocks of no single request; no mappings, no other heaps",
         EstimatedFrom::ResidentSet => "the resident set, garbage included",
     };
-    format!(
+    Some(format!(
         "  estimate  ~{bytes} left behind a request, give or take {within} (19 times of 20), from {from}"
-    )
+    ))
 }
 
 fn suspicion(evidence: Evidence) -> String {

@@ -26,6 +26,24 @@ impl Children {
         if meanwhile && self.named.len() >= NAMED {
             return;
         }
+        let live = self.unnamed(processes, core, meanwhile);
+        if live.is_empty() {
+            return;
+        }
+        self.named.extend(live.iter().map(Process::pid));
+        let children = live.iter().map(|process| Named {
+            pid: process.pid(),
+            comm: process.comm().to_owned(),
+        });
+        let remark = Remark::Children {
+            when,
+            asked: core.config.children,
+            children: children.collect(),
+        };
+        core.remark(&remark);
+    }
+
+    fn unnamed(&self, processes: &Processes, core: &mut Core<'_>, meanwhile: bool) -> Vec<Process> {
         // The id of a process that has ended may be a stranger's.
         let recorded = processes.iter().map(|followed| &followed.process);
         let recorded: HashSet<Pid> = recorded
@@ -43,22 +61,7 @@ impl Children {
             !recorded.contains(pid) && !core.config.pids.contains(pid) && !self.named.contains(pid)
         };
         let live = all.into_iter().filter(is_news);
-        let live: Vec<Process> = live
-            .filter_map(|pid| Process::open_unprobed(pid).ok())
-            .collect();
-        if live.is_empty() {
-            return;
-        }
-        self.named.extend(live.iter().map(Process::pid));
-        let children = live.iter().map(|process| Named {
-            pid: process.pid(),
-            comm: process.comm().to_owned(),
-        });
-        let remark = Remark::Children {
-            when,
-            asked: core.config.children,
-            children: children.collect(),
-        };
-        core.remark(&remark);
+        live.filter_map(|pid| Process::open_unprobed(pid).ok())
+            .collect()
     }
 }

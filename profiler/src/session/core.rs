@@ -7,8 +7,9 @@ use super::{
 use crate::{
     attach::{Channels, Kernel, ProgramSet},
     drain::Drain,
+    ids::ProcessNumber,
     remark::Remark,
-    sink::{Keeps, Sinks},
+    sink::{Keeps, ProcessEnd, Sinks},
 };
 
 /// The two ends of the pipeline, and what is between them: the kernel side, and who listens.
@@ -52,6 +53,17 @@ impl<'a> Core<'a> {
     /// Tells of each of these.
     pub fn remarks(&mut self, remarks: impl IntoIterator<Item = Remark>) {
         remarks.into_iter().for_each(|remark| self.remark(&remark));
+    }
+
+    /// Tells everybody who listens that the figures of a process, given by its number in this recording, stay as they
+    /// are.
+    pub fn retire(&mut self, process: ProcessNumber, reason: String) {
+        let at_ns = now();
+        self.sinks.retire(&ProcessEnd {
+            process,
+            at_ns,
+            reason,
+        });
     }
 
     /// Whether there are probes that count what they cost.

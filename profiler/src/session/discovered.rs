@@ -53,8 +53,7 @@ impl Discovered {
         let unseen = found.left_out().into_iter().chain(too_many);
         let unseen = unseen.map(|text| format!("pid {pid}: {text}")).collect();
         let mut unreadable = found.unreadable;
-        let mut objects = Vec::new();
-        let mut scope: Vec<ScopeObject> = Vec::new();
+        let (mut objects, mut scope) = (Vec::new(), Vec::new());
         for object in found.objects {
             match ScopeObject::of(&object) {
                 Ok(readable) => {

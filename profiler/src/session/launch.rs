@@ -78,15 +78,24 @@ impl Launch {
     pub fn prepare(command: &[OsString]) -> Result<Self, SessionError> {
         let (program, arguments) = command.split_first().ok_or(SessionError::NoCommand)?;
         let name = program.to_string_lossy().into_owned();
-        let failed = |source: io::Error| SessionError::Launch {
-            name: name.clone(),
-            source,
-        };
-        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()));
-        let (pid_out, pid_in) = pipe()?;
-        let (wait, go) = pipe()?;
         let mut command = Command::new(program);
         command.args(arguments);
+        match Self::spawn(command) {
+            Ok((pid, go, spawned)) => Ok(Self {
+                hold: Hold::of(pid),
+                name,
+                go,
+                spawned,
+            }),
+            Err(source) => Err(SessionError::Launch { name, source }),
+        }
+    }
+
+    /// Returns the child's pid, the pipe by which residue lets the child go on, and the thread that waits for the
+    /// exec.
+    fn spawn(mut command: Command) -> io::Result<(Pid, OwnedFd, JoinHandle<io::Result<Child>>)> {
+        let (pid_out, pid_in) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (wait, go) = pipe_with(PipeFlags::CLOEXEC)?;
         let tell_and_wait = move || {
             limits::restore()?;
             rustix::io::write(&pid_in, &getpid().as_raw_nonzero().get().to_ne_bytes())?;
@@ -100,18 +109,11 @@ impl Launch {
         unsafe { command.pre_exec(tell_and_wait) };
         let spawned = thread::Builder::new()
             .name("launch".to_owned())
-            .spawn(move || command.spawn())
-            .map_err(failed)?;
+            .spawn(move || command.spawn())?;
         let mut pid = [0; 4];
-        let read = rustix::io::read(&pid_out, &mut pid).map_err(|error| failed(error.into()))?;
+        let read = rustix::io::read(&pid_out, &mut pid)?;
         let pid = Pid::from_raw(i32::from_ne_bytes(pid)).filter(|_| read == pid.len());
-        let pid = pid.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
-        Ok(Self {
-            hold: Hold::of(pid),
-            name,
-            go,
-            spawned,
-        })
+        Ok((pid.ok_or(io::ErrorKind::UnexpectedEof)?, go, spawned))
     }
 
     /// The child's pid.
@@ -130,46 +132,47 @@ impl Launch {
         self,
         sites: SitePolicy,
     ) -> Result<((Process, Discovered), Held), SessionError> {
-        let failed = |source: io::Error| SessionError::Launch {
-            name: self.name.clone(),
-            source,
-        };
-        rustix::io::write(self.go.as_fd(), &[1]).map_err(|error| failed(error.into()))?;
-        let pid = self.pid();
-        let deadline = Instant::now() + PATIENCE;
-        let ready = loop {
-            if Instant::now() > deadline {
-                break Err(failed(io::ErrorKind::TimedOut.into()));
-            }
-            match stopped(pid) {
-                Ok(true) => match look(pid, sites) {
-                    Ok(None) => resume(pid),
-                    Ok(Some(ready)) => break Ok(ready),
-                    Err(error) => break Err(error),
-                },
-                Ok(false) => {}
-                Err(gone) => break Err(failed(gone)),
-            }
-            thread::sleep(POLL);
-        };
+        rustix::io::write(self.go.as_fd(), &[1]).map_err(|error| self.failed(error))?;
+        let ready = self.wait_for_c_library(sites);
         if ready.is_err() {
             // The child is residue's own, has not begun its work, and would stand still for ever.
-            let _ = kill_process(pid, Signal::KILL);
+            let _ = kill_process(self.pid(), Signal::KILL);
         }
-        match self.spawned.join() {
-            Ok(Ok(child)) => {
-                let launched = Launched {
-                    child,
-                    status: None,
-                };
-                let hold = self.hold;
-                Ok((ready?, Held { launched, hold }))
+        let Self {
+            hold,
+            name,
+            spawned,
+            ..
+        } = self;
+        let child = spawned
+            .join()
+            .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        let child = child.map_err(|source| SessionError::Launch { name, source })?;
+        let launched = Launched {
+            child,
+            status: None,
+        };
+        Ok((ready?, Held { launched, hold }))
+    }
+
+    fn wait_for_c_library(&self, sites: SitePolicy) -> Result<(Process, Discovered), SessionError> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() <= deadline {
+            if stopped(self.pid()).map_err(|gone| self.failed(gone))? {
+                match look(self.pid(), sites)? {
+                    None => resume(self.pid()),
+                    Some(ready) => return Ok(ready),
+                }
             }
-            Ok(Err(source)) => Err(SessionError::Launch {
-                name: self.name,
-                source,
-            }),
-            Err(_) => Err(failed(io::ErrorKind::Other.into())),
+            thread::sleep(POLL);
+        }
+        Err(self.failed(io::ErrorKind::TimedOut))
+    }
+
+    fn failed(&self, source: impl Into<io::Error>) -> SessionError {
+        SessionError::Launch {
+            name: self.name.clone(),
+            source: source.into(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use residue_ebpf::abi::heap::{BUCKET_SLOTS, LiveBucket, live_buckets};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::SessionError;
@@ -10,8 +11,12 @@ use super::SessionError;
 /// 320 MiB in all, and not with 280: each thread has a stack and an arena, and a failed allocation ends residue
 /// without a word.
 const ADDRESS_SPACE: u64 = 512 << 20;
-/// How many bytes a live allocation takes in the live set, which residue maps.
-const LIVE_BYTES: u64 = 43;
+/// How many bytes a live allocation takes in the live set, which residue maps: two buckets for as many as one
+/// bucket holds.
+const LIVE_BYTES: u64 = {
+    let buckets = live_buckets(BUCKET_SLOTS as u32) as usize;
+    (buckets * size_of::<LiveBucket>()).div_ceil(BUCKET_SLOTS) as u64
+};
 
 /// The limits on open files and on address space, as they were when residue began.
 static BEFORE: OnceLock<[(Resource, Rlimit); 2]> = OnceLock::new();

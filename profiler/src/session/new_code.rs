@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Core, SessionError, discovered::Discovered, followed::Followed, processes::Processes};
+use super::{
+    Core, SessionError, discovered::Discovered, followed::Followed, processes::Processes,
+    python_probes::PythonProbes,
+};
 use crate::{
     attach::AttachError,
     error_text::in_full,
@@ -41,25 +44,36 @@ pub fn attach(
     }
     let mut discovered = Discovered::default();
     if core.config.tracing.allocations {
-        followed.set_code(&mut core.kernel, &mut core.stacks.code)?;
-        core.stacks.code.wait_for_tables(Instant::now() + TABLES);
-        core.deliver_tables()?;
-        discovered = Discovered::under_way(&followed.process, core.config.sites);
-        let gaps = followed.new_gaps(&discovered);
-        core.remarks(gaps);
-        let gap = followed.attach_python(&mut core.kernel, &discovered);
-        let gap = or_told(core, followed, gap)?;
-        core.remarks(gap);
-        let gaps = python.attach(&mut core.kernel, followed, &discovered);
-        let gaps = or_told(core, followed, gaps)?;
-        core.remarks(gaps);
-        attach_allocators(core, followed, &discovered)?;
+        discovered = follow_allocations(core, followed, python)?;
     }
     let to = (&mut core.kernel, &mut core.windows);
     let gaps = sources.attach(to, followed, &discovered);
     let gaps = or_told(core, followed, gaps)?;
     core.remarks(gaps);
     Ok(())
+}
+
+/// Makes the unwind tables of the code that is mapped now, and probes the allocators and the interpreter in that code.
+/// Returns what residue found there.
+fn follow_allocations(
+    core: &mut Core<'_>,
+    followed: &mut Followed,
+    python: &mut PythonProbes,
+) -> Result<Discovered, SessionError> {
+    followed.set_code(&mut core.kernel, &mut core.stacks.code)?;
+    core.stacks.code.wait_for_tables(Instant::now() + TABLES);
+    core.deliver_tables()?;
+    let discovered = Discovered::under_way(&followed.process, core.config.sites);
+    let gaps = followed.new_gaps(&discovered);
+    core.remarks(gaps);
+    let gap = followed.attach_python(&mut core.kernel, &discovered);
+    let gap = or_told(core, followed, gap)?;
+    core.remarks(gap);
+    let gaps = python.attach(&mut core.kernel, followed, &discovered);
+    let gaps = or_told(core, followed, gaps)?;
+    core.remarks(gaps);
+    attach_allocators(core, followed, &discovered)?;
+    Ok(discovered)
 }
 
 fn attach_allocators(

@@ -17,7 +17,6 @@ use residue_ebpf::abi::{
 
 use super::{
     Config, Core, SessionError,
-    clock::now,
     discovered::Discovered,
     followed::Followed,
     launch::{Launched, how_it_ended},
@@ -31,7 +30,6 @@ use crate::{
     process::{Pid, Process},
     remark::Remark,
     requests::record::ProcessUnbound,
-    sink::ProcessEnd,
 };
 use past::Past;
 use slots::Slots;
@@ -274,11 +272,7 @@ impl Processes {
             Some(why) => format!("{why}, later {how}"),
             None => how.to_owned(),
         };
-        core.sinks.retire(&ProcessEnd {
-            process: followed.number,
-            at_ns: now(),
-            reason,
-        });
+        core.retire(followed.number, reason);
         core.windows.end(slot, &mut core.drain, None);
         core.kernel.detach_aside(slot);
         self.leaving.push(slot);

@@ -67,29 +67,27 @@ impl Python {
         let Some(memory) = ProcessMemory::of(process) else {
             return Ok(None);
         };
-        for object in objects {
+        // A program that embeds Python links its library, or has all of it in the program file.
+        let found = objects.iter().find_map(|object| {
             let name = file_name(&object.path);
-            // A program that embeds Python links its library, or has all of it in the program file.
-            if object.path != process.exe() && !name.starts_with("libpython") {
-                continue;
-            }
-            let Some(symbols) = symbols(object) else {
-                continue;
-            };
-            let interpreter = settled(|| {
-                Interpreter::find(&symbols, object.load_bias, &name, &memory)
-                    .map_err(|refusal| refusal.or_musl(has_musl(objects)))
-            })?;
-            return Ok(Some(Self {
-                interpreter,
-                file: object.file,
-                path: object.path.clone(),
-                symbols,
-                bias: object.load_bias,
-                memory,
-            }));
-        }
-        Ok(None)
+            let may_be = object.path == process.exe() || name.starts_with("libpython");
+            Some((object, name, may_be.then(|| symbols(object))??))
+        });
+        let Some((object, name, symbols)) = found else {
+            return Ok(None);
+        };
+        let interpreter = settled(|| {
+            Interpreter::find(&symbols, object.load_bias, &name, &memory)
+                .map_err(|refusal| refusal.or_musl(has_musl(objects)))
+        })?;
+        Ok(Some(Self {
+            interpreter,
+            file: object.file,
+            path: object.path.clone(),
+            symbols,
+            bias: object.load_bias,
+            memory,
+        }))
     }
 
     /// The stack of each thread, with up to `limit` frames.

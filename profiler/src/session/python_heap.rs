@@ -208,20 +208,17 @@ impl<'a> Heap<'a> {
             let functions = image.functions(names)?;
             Some(AllocatorTable::find(&functions, &memory, &is_code)?.behind(&memory, &is_code))
         };
-        let version = python.interpreter.version;
         let mut heap = Self {
             followed,
             discovered,
             interpreter,
             behind: table(&OBJECT_FUNCTIONS)?,
             raw: table(&RAW_FUNCTIONS).map(|raw| raw.table),
-            new_pool: None,
-            pool_bytes: pool_bytes((version.major, version.minor)),
+            new_pool: image.named(NEW_POOL),
+            pool_bytes: pool_bytes(python.interpreter.version.series()),
             lengths: image.lengths(),
         };
-        heap.new_pool = image
-            .named(NEW_POOL)
-            .or_else(|| heap.called_new_pool(&image));
+        heap.new_pool = heap.new_pool.or_else(|| heap.called_new_pool(&image));
         Some(heap)
     }
 

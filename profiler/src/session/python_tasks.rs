@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 
-use residue_ebpf::abi::{call_shape::CallShape, heap::FunctionInfo, python::PythonLayout};
+use residue_ebpf::abi::{call_shape::CallShape, heap::FunctionInfo};
 
 use super::{
     Config, discovered::Discovered, followed::Followed, python::Python, python_probes::PythonProbed,
@@ -52,10 +52,8 @@ impl PythonTasks {
         }
         let code = task_code(followed, &discovered.objects);
         if probed.task_code.replace(code) != Some(code) {
-            let layout = PythonLayout {
-                task_code: code,
-                ..python.interpreter.layout
-            };
+            let mut layout = python.interpreter.layout;
+            layout.task_code = code;
             kernel.set_python(followed.slot, layout)?;
         }
         if !probed.queues
@@ -65,17 +63,25 @@ impl PythonTasks {
             probed.queues = true;
             put_in(kernel, followed, &points)?;
         }
-        if std::mem::replace(&mut probed.contexts, true) {
-            return Ok(None);
+        match std::mem::replace(&mut probed.contexts, true) {
+            true => Ok(None),
+            false => attach_contexts(kernel, (followed, python), discovered),
         }
-        let contexts = python.interpreter.contexts.as_ref();
-        let points = contexts.and_then(|contexts| points(followed, discovered, contexts));
-        let Some(points) = points else {
-            return Ok(Some(Remark::PythonTasksUnknown));
-        };
-        put_in(kernel, followed, &points)?;
-        Ok(None)
     }
+}
+
+fn attach_contexts(
+    kernel: &mut Kernel,
+    (followed, python): (&Followed, &Python),
+    discovered: &Discovered,
+) -> Result<Option<Remark>, AttachError> {
+    let contexts = python.interpreter.contexts.as_ref();
+    let points = contexts.and_then(|contexts| points(followed, discovered, contexts));
+    let Some(points) = points else {
+        return Ok(Some(Remark::PythonTasksUnknown));
+    };
+    put_in(kernel, followed, &points)?;
+    Ok(None)
 }
 
 fn put_in(

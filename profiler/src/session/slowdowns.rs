@@ -1,16 +1,10 @@
 //! Says what being recorded costs the processes, and takes the probes out of one that it costs too much.
 
-use super::{
-    Core, SessionError,
-    clock::{self, now},
-    cost::Finding,
-    processes::Processes,
-};
+use super::{Core, SessionError, clock, cost::Finding, processes::Processes};
 use crate::{
     error_text::in_full,
     ids::Slot,
     remark::{Cost, Remark, Spent},
-    sink::ProcessEnd,
 };
 
 /// Looks at what recording has cost each process since the last look. To be called when all events were read.
@@ -77,11 +71,7 @@ fn let_go(
         .no_longer_counts(slot, since_ns, &mut core.drain);
     core.kernel.detach_aside(slot);
     core.kernel.forget(&[slot], &[]);
-    core.sinks.retire(&ProcessEnd {
-        process: followed.number,
-        at_ns: now(),
-        reason: why,
-    });
+    core.retire(followed.number, why);
     let remark = Cost::LetGo {
         process: followed.named(),
         spent,

@@ -54,16 +54,12 @@ impl WindowProbes {
         followed: &mut Followed,
         discovered: &Discovered,
     ) -> Result<Vec<Remark>, AttachError> {
-        let read;
-        let objects = match &discovered.objects[..] {
+        let read = match discovered.objects[..] {
             // Allocations are not followed: nobody has looked.
-            [] => {
-                read = followed.process.loaded_objects().objects;
-                &read
-            }
-            objects => objects,
+            [] => followed.process.loaded_objects().objects,
+            _ => Vec::new(),
         };
-        let (objects, described) = self.describe(objects);
+        let (objects, described) = self.describe(discovered.objects.iter().chain(&read));
         let mut notes = Vec::new();
         if self.sources.contains(&WindowSource::Http) {
             let tls = plan_tls(&described, self.sites);
@@ -75,33 +71,42 @@ impl WindowProbes {
                 put(kernel, followed, &objects, probe)?;
             }
         }
-        for source in self.sources.clone() {
-            match source.plan(&described, self.sites) {
+        self.attach_sources((kernel, windows), followed, (&objects, &described))?;
+        notes.retain(|note| self.told.insert(note.clone()));
+        Ok(notes.into_iter().map(Remark::NotProbed).collect())
+    }
+
+    fn attach_sources(
+        &mut self,
+        (kernel, windows): (&mut Kernel, &mut Windows),
+        followed: &mut Followed,
+        (objects, described): (&[&LoadedObject], &[SourceObject]),
+    ) -> Result<(), AttachError> {
+        for source in &self.sources {
+            match source.plan(described, self.sites) {
                 Ok(probes) => {
                     for probe in &probes {
-                        if let Some(function) = put(kernel, followed, &objects, probe)? {
+                        if let Some(function) = put(kernel, followed, objects, probe)? {
                             windows.add_source(function, Route::named(&source.to_string()));
                         }
                     }
-                    self.found.insert(source);
+                    self.found.insert(source.clone());
                 }
                 Err(error) => {
-                    self.missing.insert(source, error);
+                    self.missing.insert(source.clone(), error);
                 }
             }
         }
-        notes.retain(|note| self.told.insert(note.clone()));
-        Ok(notes.into_iter().map(Remark::NotProbed).collect())
+        Ok(())
     }
 
     /// Objects that can be read, and what there is to know of them.
     fn describe<'a>(
         &self,
-        objects: &'a [LoadedObject],
+        objects: impl Iterator<Item = &'a LoadedObject>,
     ) -> (Vec<&'a LoadedObject>, Vec<SourceObject>) {
         // An allocator in one that cannot be read is not seen either, which is told already.
         let readable = objects
-            .iter()
             .filter_map(|object| Some((object, SourceObject::of(object, &self.sources).ok()?)));
         readable.unzip()
     }

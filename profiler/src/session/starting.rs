@@ -22,7 +22,7 @@ use crate::{
     ids::Slot,
     process::{Pid, Process},
     remark::Remark,
-    sink::{ProcessEnd, Started},
+    sink::Started,
 };
 
 /// How long the first events wait for unwind tables, from the moment that all probes are in. The tables of most
@@ -162,11 +162,7 @@ impl Begun {
     ) -> Result<(), AttachError> {
         for (row, why) in self.left_out.drain(..) {
             core.sinks.follow(&row);
-            core.sinks.retire(&ProcessEnd {
-                process: row.number,
-                at_ns: now(),
-                reason: format!("{}{why}", Ended::NOT_RECORDED),
-            });
+            core.retire(row.number, format!("{}{why}", Ended::NOT_RECORDED));
         }
         let mut slots = self.attached.drain(..);
         slots.try_for_each(|slot| processes.open(core, slot))

@@ -14,7 +14,7 @@ use std::{
 use object::{Object, ObjectSegment};
 
 use crate::{
-    process::{FileData, Root, TargetFile},
+    process::{FileData, Root, TargetFile, elf::MAX_SEGMENTS},
     symbolize::ModuleFile,
 };
 
@@ -22,8 +22,6 @@ use crate::{
 const DEBUG_DIRECTORIES: [&str; 2] = ["usr/lib/debug", "lib/debug"];
 /// Build ids are 16 bytes (MD5, UUID) or 20 (SHA-1); shorter ones are no identity.
 const MIN_BUILD_ID_BYTES: usize = 8;
-/// The most segments. A linked object has some ten.
-const MAX_SEGMENTS: usize = 4096;
 /// The largest file whose checksum residue takes, in bytes: that takes reading all of it.
 const MAX_CHECKED: u64 = 1 << 30;
 /// How many bytes residue reads at a time for a checksum.

@@ -221,32 +221,21 @@ impl Symbolizer {
         module: ModuleFile<'_>,
         addresses: &[CodeAddress],
     ) -> Result<Vec<Vec<Symbol>>, SymbolizeError> {
-        let mut found = vec![Vec::new(); addresses.len()];
         let host = self.host.as_ref();
         let mut share = self.budget.share(module.key().1);
         let sources = self.modules.entry(module.key());
         let sources = sources.or_insert_with(|| Some(Sources::of(module, host, &mut share)));
         let Some(sources) = sources else {
-            return Ok(found);
+            return Ok(vec![Vec::new(); addresses.len()]);
         };
         let mut asks = Asks {
             look_up: &mut *self.look_up,
             rooms: [&mut self.names, &mut sources.names],
             shortened: &mut self.shortened,
         };
-        let offsets: Vec<u64> = addresses
-            .iter()
-            .map(|address| address.lookup_offset())
-            .collect();
-        if let Some((image, segments)) = &sources.debug {
-            // Segments of a separate debug file keep their addresses but not their file offsets, so the module's
-            // own headers translate.
-            let svmas = offsets.iter().map(|at| debug_file::svma(segments, *at));
-            match asks.ask(&image.question(Places::Svmas(svmas.collect()))) {
-                Err(NoAnswer::Unreadable(_)) => {}
-                answer => found = answer.map_err(|error| module.error(error))?,
-            }
-        }
+        let offsets = addresses.iter().map(|address| address.lookup_offset());
+        let offsets: Vec<u64> = offsets.collect();
+        let found = asks.debug_file(module, sources.debug.as_ref(), &offsets)?;
         if found.iter().all(|names| !names.is_empty()) {
             return Ok(found);
         }
@@ -255,15 +244,7 @@ impl Symbolizer {
             Err(_) if found.iter().any(|names| !names.is_empty()) => return Ok(found),
             own => own?,
         };
-        let missing = found.iter_mut().zip(offsets);
-        let missing: Vec<_> = missing.filter(|(names, _)| names.is_empty()).collect();
-        let offsets = missing.iter().map(|(_, offset)| *offset).collect();
-        let answer = asks.ask(&own.question(Places::Offsets(offsets)));
-        let answer = answer.map_err(|error| module.error(error))?;
-        for ((names, _), own) in missing.into_iter().zip(answer) {
-            *names = own;
-        }
-        Ok(found)
+        asks.fill_in(found, module, own, &offsets)
     }
 }
 
@@ -275,6 +256,45 @@ struct Asks<'a> {
 }
 
 impl Asks<'_> {
+    /// The functions at each offset of a module, as its separate debug file has them; none where that file has none.
+    fn debug_file(
+        &mut self,
+        module: ModuleFile<'_>,
+        debug: Option<&(Image, Vec<Segment>)>,
+        offsets: &[u64],
+    ) -> Result<Vec<Vec<Symbol>>, SymbolizeError> {
+        let nothing = vec![Vec::new(); offsets.len()];
+        let Some((image, segments)) = debug else {
+            return Ok(nothing);
+        };
+        // Segments of a separate debug file keep their addresses but not their file offsets, so the module's own
+        // headers translate.
+        let svmas = offsets.iter().map(|at| debug_file::svma(segments, *at));
+        match self.ask(&image.question(Places::Svmas(svmas.collect()))) {
+            Err(NoAnswer::Unreadable(_)) => Ok(nothing),
+            answer => answer.map_err(|error| module.error(error)),
+        }
+    }
+
+    /// Adds the functions at each offset, as the module's own symbols have them, where none were found before.
+    fn fill_in(
+        &mut self,
+        mut found: Vec<Vec<Symbol>>,
+        module: ModuleFile<'_>,
+        own: &Image,
+        offsets: &[u64],
+    ) -> Result<Vec<Vec<Symbol>>, SymbolizeError> {
+        let missing = found.iter_mut().zip(offsets);
+        let missing: Vec<_> = missing.filter(|(names, _)| names.is_empty()).collect();
+        let offsets = missing.iter().map(|(_, offset)| **offset).collect();
+        let answer = self.ask(&own.question(Places::Offsets(offsets)));
+        let answer = answer.map_err(|error| module.error(error))?;
+        for ((names, _), own) in missing.into_iter().zip(answer) {
+            *names = own;
+        }
+        Ok(found)
+    }
+
     fn ask(&mut self, question: &Question) -> Result<Vec<Vec<Symbol>>, NoAnswer> {
         let mut all = Vec::with_capacity(question.places.len());
         for part in question.parts() {

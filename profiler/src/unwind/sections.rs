@@ -7,14 +7,11 @@ use object::read::ReadRef;
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _};
 
 use super::UnwindError;
-use crate::process::elf::NotUsable;
+use crate::process::elf::{MAX_SECTIONS, NotUsable};
 
 const ENDIAN: LittleEndian = LittleEndian;
 /// The most bytes of a section: twenty times what large programs have (node 20: 2.7 MiB for 27 MiB of code).
 const MAX_SECTION_BYTES: u64 = 64 << 20;
-/// The most sections to look at. A linked object has some forty. Only an object that is not linked yet has one for
-/// each function.
-const MAX_SECTIONS: usize = 4096;
 /// The bytes of the longest name of interest, with the zero that ends the name.
 const NAME_BYTES: u64 = ".debug_frame\0".len() as u64;
 

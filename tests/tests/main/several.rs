@@ -1,6 +1,8 @@
 //! What happens to one process of several, or keeps it from being recorded, is no matter of the others.
 
 use std::{
+    fs,
+    path::PathBuf,
     process::{Child, Command},
     thread,
     time::Duration,
@@ -8,12 +10,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use residue_tests::{
-    code_bytes::assert_clean,
+    code_bytes::{assert_clean, changed_code},
     fixtures::Fixture,
-    machine::{self, Needed},
+    machine::{self, Needed, wait_until},
     recorder::{Recorder, Refusal, record, residue},
     target::Target,
 };
+
+const A_SECOND: Duration = Duration::from_secs(1);
 
 fn holder() -> Result<Target> {
     Target::start(&Fixture::Churn.build()?, &["1", "100", "3"])
@@ -225,4 +229,55 @@ fn the_reason_that_the_system_gives_stands_once() -> Result<()> {
     let said = &refusal.stderr;
     assert_eq!(said.matches("No such file").count(), 1, "{said}");
     Ok(())
+}
+
+/// How many probes a recorder has in the kernel: each is a descriptor of its own.
+fn probes(residue: u32) -> Result<usize> {
+    let descriptors = fs::read_dir(format!("/proc/{residue}/fd"))?;
+    let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let is_probe = |link: &PathBuf| link.as_os_str() == "anon_inode:[perf_event]";
+    Ok(links.filter(is_probe).count())
+}
+
+/// One is killed, one ends by itself, and one replaces its program; a fourth goes on.
+#[test]
+fn the_probes_of_a_process_that_is_over_are_gone_within_a_second() -> Result<()> {
+    let _turn = machine::alone();
+    let mut target = holder()?;
+    let [mut killed, ending] = [holder()?, holder()?];
+    let mut replaced =
+        Target::spawn(Command::new("sh").args(["-c", "echo ready; read line; exec sleep 60"]))?;
+    let pids = [&target, &killed, &ending, &replaced].map(Target::pid);
+    let recorder = Recorder::start(&pids, &[])?;
+    let at_first = probes(recorder.pid())?;
+    target.ask("fill", "filled")?;
+    let before = target.ask_truth()?;
+    killed.kill()?;
+    assert!(ending.finish()?.success());
+    replaced.tell("go")?;
+    let of_one = at_first / 4;
+    let are_gone = || probes(recorder.pid()).is_ok_and(|left| left <= at_first - 2 * of_one);
+    assert!(
+        wait_until(A_SECOND, are_gone),
+        "{at_first} probes at first, {} now",
+        probes(recorder.pid())?
+    );
+    let is_clean = || changed_code(pids[3]).is_ok_and(|changed| changed.is_empty());
+    assert!(
+        wait_until(A_SECOND, is_clean),
+        "{:?}",
+        changed_code(pids[3])
+    );
+    let truth = target.ask_truth()?;
+    assert_eq!(truth.bytes(), before.bytes());
+    let recording = recorder.stop()?;
+    assert_eq!(
+        recording
+            .report()?
+            .by_site()
+            .get("site_churn")
+            .map(|it| it.bytes),
+        Some(truth.bytes())
+    );
+    assert_clean(target.pid())
 }

@@ -1,13 +1,13 @@
 //! Processes that come and go in one recording, by the library: more of them than the kernel side has places for.
 
 use std::{
-    collections::HashSet,
+    fs,
     path::Path,
     process::{Child, Command},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use residue::{
     attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
     probes::SitePolicy,
@@ -48,30 +48,37 @@ fn config(pid: u32, allocations: bool) -> Config {
     }
 }
 
-/// A process that does nothing.
+/// A process that does nothing, and has loaded all that it needs.
 fn idle() -> Result<Child> {
     let mut sleep = Command::new("sleep");
-    sleep.arg("600").spawn().context("failed to start sleep")
+    let child = sleep.arg("600").spawn().context("failed to start sleep")?;
+    let maps = format!("/proc/{}/maps", child.id());
+    let has_c_library = || fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("/libc.so"));
+    ensure!(
+        wait_until(PATIENCE, has_c_library),
+        "sleep loads no C library"
+    );
+    Ok(child)
 }
 
-/// Follows `count` processes one after the other, each until it is killed, and returns their pids.
-fn come_and_go(session: &mut Session<'_>, count: usize) -> Result<HashSet<u32>> {
-    let mut pids = HashSet::new();
+/// Follows `count` processes one after the other, each until it is killed.
+fn come_and_go(session: &mut Session<'_>, count: usize) -> Result<()> {
     for _ in 0..count {
         let mut child = idle()?;
         session.follow(child.id().cast_signed())?;
-        pids.insert(child.id());
         child.kill()?;
         child.wait()?;
         session.poll()?;
     }
-    Ok(pids)
+    Ok(())
 }
 
 /// The pids of all processes that a capture has.
 fn recorded(capture: &Path) -> Result<Vec<u64>> {
     let json: serde_json::Value = serde_json::from_slice(&report(capture, "json")?.stdout)?;
-    let processes = json["processes"].as_array().context("processes")?;
+    let processes = json["target"]["processes"]
+        .as_array()
+        .context("processes")?;
     Ok(processes
         .iter()
         .filter_map(|it| it["pid"].as_u64())

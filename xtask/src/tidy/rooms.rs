@@ -43,34 +43,44 @@ pub fn architecture_names_what_is_there(sources: &[Source]) -> Vec<Finding> {
     for package in page.text().split("\n### `").skip(1) {
         let package = package.split("\n#").next().unwrap_or_default();
         let (root, section) = package.split_once('`').unwrap_or_default();
-        let rooms = sources
-            .iter()
-            .filter_map(|source| room_of(&source.path, root));
-        let rooms: BTreeSet<&str> = rooms.collect();
         let named: Vec<&str> = section
             .split('`')
             .filter(|name| name.starts_with("src/"))
             .collect();
-        for room in rooms {
-            let names = [format!("src/{room}.rs"), format!("src/{room}/")];
-            if !named.iter().any(|name| names.iter().any(|of| of == name)) {
-                findings.push(Finding::new(
-                    1,
-                    format!("`{root}` has a room `{room}` that is not on this page"),
-                ));
-            }
-        }
-        for name in named {
-            let path = format!("{root}{name}");
-            let is_there = |source: &Source| {
-                source.path == path || path.ends_with('/') && source.path.starts_with(&path)
-            };
-            if !sources.iter().any(is_there) {
-                findings.push(Finding::new(1, format!("there is no `{path}`")));
-            }
-        }
+        findings.extend(rooms_not_named(root, &named, sources));
+        findings.extend(named_but_not_there(root, &named, sources));
     }
     findings
+}
+
+fn rooms_not_named(root: &str, named: &[&str], sources: &[Source]) -> Vec<Finding> {
+    let rooms = sources
+        .iter()
+        .filter_map(|source| room_of(&source.path, root));
+    let is_missing = |room: &&str| {
+        let names = [format!("src/{room}.rs"), format!("src/{room}/")];
+        !named.iter().any(|name| names.iter().any(|of| of == name))
+    };
+    let missing: BTreeSet<&str> = rooms.filter(is_missing).collect();
+    let text = |room| format!("`{root}` has a room `{room}` that is not on this page");
+    missing
+        .into_iter()
+        .map(|room| Finding::new(1, text(room)))
+        .collect()
+}
+
+fn named_but_not_there(root: &str, named: &[&str], sources: &[Source]) -> Vec<Finding> {
+    let paths = named.iter().map(|name| format!("{root}{name}"));
+    let is_missing = |path: &String| {
+        let is_there = |source: &Source| {
+            source.path == *path || path.ends_with('/') && source.path.starts_with(path)
+        };
+        !sources.iter().any(is_there)
+    };
+    let missing = paths.filter(is_missing);
+    missing
+        .map(|path| Finding::new(1, format!("there is no `{path}`")))
+        .collect()
 }
 
 /// Returns the room of a file of Rust, if the file is of the package at `root`.

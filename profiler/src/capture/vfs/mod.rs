@@ -74,8 +74,7 @@ struct Vfs {
 
 impl Vfs {
     fn register(files: Files) -> rusqlite::Result<Self> {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = CString::new(format!("residue-{number}"))?;
+        let name = CString::new(format!("residue-{}", NEXT.fetch_add(1, Ordering::Relaxed)))?;
         // SAFETY: SQLite's default file system is a static of its own; it is only copied from here.
         let default = unsafe { ffi::sqlite3_vfs_find(ptr::null()).as_ref() };
         let default = default.ok_or(rusqlite::Error::InvalidQuery)?;

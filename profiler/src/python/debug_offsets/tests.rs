@@ -9,11 +9,11 @@ const RUNTIME_AT: u64 = 0x1000;
 /// the previous field.
 fn written(hex: u64, free_threaded: u64, groups: &[Group], named: &[(&str, &str, u64)]) -> Vec<u8> {
     let mut words = vec![u64::from_le_bytes(*COOKIE), hex, free_threaded];
-    for (group, fields) in groups {
-        for (index, field) in fields.iter().enumerate() {
+    for group in groups {
+        for (index, field) in fields(group).enumerate() {
             let given = named
                 .iter()
-                .find(|named| named.0 == *group && named.1 == *field);
+                .find(|named| named.0 == group.0 && named.1 == field);
             let otherwise = if index == 0 { 8000 } else { index as u64 * 8 };
             words.push(given.map_or(otherwise, |given| given.2));
         }

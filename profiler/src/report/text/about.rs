@@ -137,21 +137,14 @@ fn write_sums(profile: &Profile, options: Options<'_>, out: &mut impl Write) -> 
 }
 
 fn write_mapped(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
-    let sums = [
-        (
-            profile.mapped(MappingOwner::Allocator),
-            "by the allocator, to hold its blocks",
-        ),
-        (
-            profile.mapped(MappingOwner::Application),
-            "beside the allocator (mmap)",
-        ),
-        (
-            profile.mapped(MappingOwner::Shared),
-            "of shared memory (memfd, shm, MAP_SHARED)",
-        ),
+    use MappingOwner::{Allocator, Application, Shared};
+    let owners = [
+        (Allocator, "by the allocator, to hold its blocks"),
+        (Application, "beside the allocator (mmap)"),
+        (Shared, "of shared memory (memfd, shm, MAP_SHARED)"),
     ];
-    for (mapped, what) in sums {
+    for (owner, what) in owners {
+        let mapped = profile.mapped(owner);
         if mapped.inuse_objects > 0 {
             let bytes = wording::bytes(mapped.inuse_bytes);
             let ranges = wording::counted(mapped.inuse_objects, "range");

@@ -8,11 +8,8 @@ use object::read::elf::{CompressionHeader as _, FileHeader as _, SectionHeader a
 
 use super::{ENDIAN, ImageError, Share, Shared, Taken, no_section};
 use crate::process::FileData;
+use crate::process::elf::{MAX_SECTIONS, MAX_SEGMENTS};
 
-/// The most sections. A linked object has some forty; an object with one for each function is not linked yet.
-const MAX_SECTIONS: usize = 4096;
-/// The most segments. A linked object has some ten.
-const MAX_SEGMENTS: usize = 4096;
 /// The most bytes that a compressed section unpacks to, for each of its bytes. Compression shrinks debug
 /// information to a third; somebody made what grows a thousandfold for the purpose.
 const MAX_GROWTH: u64 = 64;

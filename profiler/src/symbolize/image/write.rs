@@ -71,20 +71,7 @@ impl Copy {
     ) -> io::Result<SectionHeader64<LittleEndian>> {
         self.align()?;
         let begin = self.end;
-        match section.contents {
-            Contents::Part { offset, bytes } => {
-                self.fill(&mut Part::of(file, offset, bytes), bytes)?
-            }
-            Contents::Compressed {
-                offset,
-                packed,
-                bytes,
-            } => {
-                let packed = BufReader::with_capacity(PIECE, Part::of(file, offset, packed));
-                self.fill(&mut ZlibDecoder::new(packed), bytes)?;
-            }
-            Contents::Made(ref made) => self.append(made)?,
-        }
+        self.contents(file, &section.contents)?;
         let flags = section.header.sh_flags.get(ENDIAN) & !u64::from(elf::SHF_COMPRESSED);
         let header = SectionHeader64 {
             sh_name: U32::new(ENDIAN, names.len() as u32),
@@ -99,6 +86,23 @@ impl Copy {
         names.extend_from_slice(section.name);
         names.push(0);
         Ok(header)
+    }
+
+    fn contents(&mut self, file: &TargetFile, contents: &Contents) -> io::Result<()> {
+        match *contents {
+            Contents::Part { offset, bytes } => {
+                self.fill(&mut Part::of(file, offset, bytes), bytes)
+            }
+            Contents::Compressed {
+                offset,
+                packed,
+                bytes,
+            } => {
+                let packed = BufReader::with_capacity(PIECE, Part::of(file, offset, packed));
+                self.fill(&mut ZlibDecoder::new(packed), bytes)
+            }
+            Contents::Made(ref made) => self.append(made),
+        }
     }
 
     fn names(&mut self, mut names: Vec<u8>) -> io::Result<SectionHeader64<LittleEndian>> {
