@@ -35,7 +35,7 @@ impl StackId {
 }
 
 /// The number of a window on the kernel side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WindowId(pub u32);
 
 /// The number of a request in one recording. Requests that arrive together share one window of the kernel side.
@@ -57,5 +57,5 @@ impl WindowNumber {
 }
 
 /// The number of a probed function of one process on the kernel side. Other functions have the number later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct FunctionId(pub u32);
