@@ -34,7 +34,7 @@ enum Task {
     Demo,
     /// Everything that a change has to pass: format, lints, house rules, tests, documentation
     Test {
-        /// Leave out no test, and repeat as often as a release deserves
+        /// Leave out nothing that takes long
         #[arg(long)]
         full: bool,
         /// Run the exactness tests on Linux 6.1 and 6.12 in QEMU instead; needs no root
