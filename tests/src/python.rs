@@ -57,6 +57,13 @@ pub fn pythons_to_run() -> Vec<Python> {
     to_run(pythons())
 }
 
+/// As [`pythons`], the programs alone.
+#[must_use]
+pub fn all_programs() -> Vec<PathBuf> {
+    let pythons = pythons().into_iter();
+    pythons.map(|python| python.path).collect()
+}
+
 /// As [`pythons_to_run`], the programs alone.
 #[must_use]
 pub fn programs() -> Vec<PathBuf> {
