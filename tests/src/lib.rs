@@ -17,9 +17,9 @@
 //! # }
 //! ```
 //!
-//! Every wait has a limit. The tests measure live processes, so they run one at a time
-//! ([`machine::alone`]), whatever `--test-threads` says. Knobs are environment variables; see
-//! [`machine::Knobs`].
+//! Every wait has a limit. Most tests run side by side ([`machine::beside_others`]). A test that
+//! measures time runs alone ([`machine::alone`]), whatever `--test-threads` says. Knobs are
+//! environment variables; see [`machine::Knobs`].
 
 pub mod chains;
 pub mod code_bytes;

@@ -3,11 +3,14 @@
 use std::{
     env,
     io::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Command,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     thread,
     time::{Duration, Instant},
 };
+
+use anyhow::{Context as _, Result, ensure};
 
 /// How long anything may take that is not itself a measured load.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Knobs {
     /// `RESIDUE_TEST_RUNS`: how often each exactness test is repeated. Default 1.
     pub runs: u32,
-    /// `RESIDUE_TEST_CYCLES`: attach/detach cycles under load. Default 10.
+    /// `RESIDUE_TEST_CYCLES`: attach/detach cycles under load. Default 3, or 10 where every test runs.
     pub cycles: u32,
     /// `RESIDUE_TEST_CALLS`: allocator calls of a threaded target. Default 200,000.
     pub calls: u32,
@@ -37,7 +40,7 @@ impl Knobs {
         };
         Self {
             runs: number("RESIDUE_TEST_RUNS", 1),
-            cycles: number("RESIDUE_TEST_CYCLES", 10),
+            cycles: number("RESIDUE_TEST_CYCLES", if is_full() { 10 } else { 3 }),
             calls: number("RESIDUE_TEST_CALLS", 200_000),
             oracle_stacks: number("RESIDUE_ORACLE_STACKS", 2000),
         }
@@ -47,14 +50,14 @@ impl Knobs {
 /// Who has the machine.
 static TURN: RwLock<()> = RwLock::new(());
 
-/// Keeps all other tests waiting while it lives: for a test that measures time, or that changes something which all
-/// processes share.
+/// Keeps all other tests waiting while the guard lives. A test needs that if the test measures time, fails when residue is
+/// slow, or changes something that all processes share. A test that compares counts by PID does not need that.
 pub fn alone() -> RwLockWriteGuard<'static, ()> {
     // A test that failed leaves nothing behind that another could stumble over.
     TURN.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps tests waiting that want to be alone, and lets all others run at the same time.
+/// Lets other tests run at the same time, and keeps only those tests waiting that want to be alone.
 pub fn beside_others() -> RwLockReadGuard<'static, ()> {
     TURN.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -94,7 +97,7 @@ pub const REDIS: Needed = Needed {
     package: "redis-server",
 };
 
-/// Whether a program can be run. When not, says on standard error which package the running test lacks.
+/// Whether a program can be run. When not, says on standard output which package the running test lacks.
 #[must_use]
 pub fn has(needed: Needed) -> bool {
     let found = find_in_path(needed.program).is_some();
@@ -104,14 +107,35 @@ pub fn has(needed: Needed) -> bool {
     found
 }
 
-/// Says that the running test, or a part of it, did not run. The test runner names its threads after the tests. The line
-/// goes around the test runner's capture, so that it is seen.
+/// Says that the running test, or a part of the test, did not run, because the machine lacks something.
 pub fn skipped(needs: &str) {
+    say("SKIPPED", &format!("needs {needs}"));
+}
+
+/// Whether every test has to run. `cargo xtask test --full` sets `RESIDUE_TEST_FULL`.
+#[must_use]
+pub fn is_full() -> bool {
+    env::var_os("RESIDUE_TEST_FULL").is_some()
+}
+
+/// Whether a part of the running test has to run that takes long. When not, says on standard output that the part is left
+/// out.
+#[must_use]
+pub fn has_time_for(part: &str) -> bool {
+    if !is_full() {
+        say("LEFT OUT", &format!("only --full runs {part}"));
+    }
+    is_full()
+}
+
+/// Writes a line about the running test on standard output, where `cargo xtask test` counts such lines. The test runner
+/// names its threads after the tests. The line goes around the test runner's capture.
+fn say(what: &str, why: &str) {
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test");
-    let line = format!("SKIPPED {test}: needs {needs}\n");
-    // Standard error that is closed leaves nowhere to say it.
-    drop(std::io::stderr().write_all(line.as_bytes()));
+    let line = format!("{what} {test}: {why}\n");
+    // Standard output that is closed leaves nowhere to say it.
+    drop(std::io::stdout().write_all(line.as_bytes()));
 }
 
 /// The full path of a program.
@@ -121,6 +145,20 @@ pub fn find_in_path(program: &str) -> Option<PathBuf> {
     env::split_paths(&path)
         .map(|directory| directory.join(program))
         .find(|candidate| candidate.is_file())
+}
+
+/// Copies a program that a test will start. `cp` writes the copy, and not this process: a child that another test forks
+/// meanwhile would inherit the file open for writing, and the kernel does not start a program that is (`ETXTBSY`).
+///
+/// # Errors
+///
+/// When the program cannot be copied.
+pub fn copy_program(program: &Path, copy: &Path) -> Result<()> {
+    let mut command = Command::new("cp");
+    command.arg("--preserve=mode").arg("--").arg(program);
+    let copied = command.arg(copy).status().context("failed to start cp")?;
+    ensure!(copied.success(), "failed to copy {}", program.display());
+    Ok(())
 }
 
 /// Asks `condition` until it holds or `limit` has passed; returns whether it held.

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    fixtures::{sources, target_directory},
-    machine::skipped,
+    fixtures::{once, sources, target_directory},
+    machine::{has_time_for, skipped},
     report::{Frame, Report, Stack},
     target::Target,
 };
@@ -50,19 +50,46 @@ pub fn pythons() -> Vec<Python> {
     found
 }
 
+/// Those of [`pythons`] that a test has to run with: all where every test runs, and otherwise the oldest, the newest and
+/// the static one. Says which are left out.
+#[must_use]
+pub fn pythons_to_run() -> Vec<Python> {
+    to_run(pythons())
+}
+
 /// As [`pythons`], the programs alone.
 #[must_use]
-pub fn programs() -> Vec<PathBuf> {
+pub fn all_programs() -> Vec<PathBuf> {
     let pythons = pythons().into_iter();
     pythons.map(|python| python.path).collect()
 }
 
-/// As [`pythons`], without those whose interpreter is laid out as another's: Debian's and 3.9.
+/// As [`pythons_to_run`], the programs alone.
+#[must_use]
+pub fn programs() -> Vec<PathBuf> {
+    let pythons = pythons_to_run().into_iter();
+    pythons.map(|python| python.path).collect()
+}
+
+/// As [`pythons_to_run`], without those whose interpreter is laid out as another's: Debian's and 3.9.
 #[must_use]
 pub fn python_layouts() -> Vec<Python> {
     let mut found = pythons();
     found.retain(|python| !matches!(python.name, "3.9" | "debian"));
-    found
+    to_run(found)
+}
+
+/// The versions that differ most from each other.
+const FAR_APART: [&str; 3] = [VERSIONS[0], VERSIONS[VERSIONS.len() - 1], "debian"];
+
+fn to_run(mut pythons: Vec<Python>) -> Vec<Python> {
+    let is_far_apart = |python: &Python| FAR_APART.contains(&python.name);
+    let others = pythons.iter().filter(|python| !is_far_apart(python));
+    let others: Vec<_> = others.map(|python| python.name).collect();
+    if !others.is_empty() && !has_time_for(&format!("Python {}", others.join(", "))) {
+        pythons.retain(is_far_apart);
+    }
+    pythons
 }
 
 fn pyenv(version: &str) -> Option<PathBuf> {
@@ -104,7 +131,7 @@ impl Python {
     }
 
     /// Compiles a module of `targets/python` against this version's headers. When they are missing,
-    /// says on standard error which package `test` lacks.
+    /// says on standard output which package `test` lacks.
     ///
     /// # Errors
     ///
@@ -115,6 +142,15 @@ impl Python {
             skipped(&format!("headers of {} (python3-dev)", self.name));
             return Ok(false);
         }
+        let output = self.built().join(format!("{module}.so"));
+        once(&output.to_string_lossy(), || {
+            self.compile(module, &headers, &output)?;
+            Ok(output.clone())
+        })?;
+        Ok(true)
+    }
+
+    fn compile(&self, module: &str, headers: &Path, output: &Path) -> Result<()> {
         fs::create_dir_all(self.built())?;
         let mut cc = Command::new("cc");
         cc.args([
@@ -128,10 +164,10 @@ impl Python {
         ])
         .arg("-fno-optimize-sibling-calls")
         .arg("-I")
-        .arg(&headers)
+        .arg(headers)
         .arg(directory().join(format!("{module}.c")))
         .arg("-o")
-        .arg(self.built().join(format!("{module}.so")));
+        .arg(output);
         let output = cc.output().context("failed to start cc")?;
         ensure!(
             output.status.success(),
@@ -139,7 +175,7 @@ impl Python {
             self.name,
             String::from_utf8_lossy(&output.stderr)
         );
-        Ok(true)
+        Ok(())
     }
 
     /// Another interpreter of the same version, with packages of PyPI. When they cannot be had, says
@@ -149,38 +185,63 @@ impl Python {
     ///
     /// When the virtual environment cannot be made.
     pub fn with_packages(&self, packages: &[&str]) -> Result<Option<Self>> {
-        // One for each set, or tests would take turns in making them anew.
+        // An environment for each set of packages: a server takes a faster loop or parser where it finds one, and a test
+        // means the server without.
         let venv = format!("{}-{}", self.name, packages.join("-"));
         let venv = target_directory().join("fixtures/venv").join(venv);
         let path = venv.join("bin/python3");
-        let with = Self {
-            path,
-            name: self.name,
-        };
+        let mut lacking = None;
+        let made = once(&path.to_string_lossy(), || {
+            lacking = self.make_venv(&venv, packages)?;
+            ensure!(lacking.is_none(), "there is no {}", venv.display());
+            Ok(path.clone())
+        });
+        if let Some(lacking) = lacking {
+            skipped(&lacking);
+            return Ok(None);
+        }
+        let (path, name) = (made?, self.name);
+        Ok(Some(Self { path, name }))
+    }
+
+    /// Makes a virtual environment with packages, unless it is there. Returns what the machine lacks for that.
+    fn make_venv(&self, venv: &Path, packages: &[&str]) -> Result<Option<String>> {
+        let python = venv.join("bin/python3");
         let imports = format!("import {}", packages.join(", "));
         let has_all = || {
-            let mut import = Command::new(&with.path);
+            let mut import = Command::new(&python);
             let output = import.args(["-c", &imports]).output();
             output.is_ok_and(|it| it.status.success())
         };
         if has_all() {
-            return Ok(Some(with));
+            return Ok(None);
         }
+        // A pip of its own is most of what a new environment costs.
+        let has_pip = Command::new(&self.path)
+            .args(["-m", "pip", "--python"])
+            .arg(&self.path)
+            .arg("--version")
+            .output()?;
+        let has_pip = has_pip.status.success();
         let mut make = Command::new(&self.path);
-        let made = make.args(["-m", "venv", "--clear"]).arg(&venv).output()?;
-        if !made.status.success() {
-            skipped(&format!("venv in {} (python3-venv)", self.name));
-            return Ok(None);
+        make.args(["-m", "venv", "--clear"]).arg(venv);
+        if has_pip {
+            make.arg("--without-pip");
         }
-        let mut pip = Command::new(&with.path);
-        pip.args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"]);
-        let installed = pip.args(packages).output()?;
-        if !installed.status.success() {
-            skipped(&format!("{} from PyPI", packages.join(" and ")));
-            return Ok(None);
+        if !make.output()?.status.success() {
+            return Ok(Some(format!("venv in {} (python3-venv)", self.name)));
+        }
+        let mut pip = Command::new(if has_pip { &self.path } else { &python });
+        pip.args(["-m", "pip"]);
+        if has_pip {
+            pip.arg("--python").arg(&python);
+        }
+        pip.args(["install", "--quiet", "--only-binary=:all:"]);
+        if !pip.args(packages).output()?.status.success() {
+            return Ok(Some(format!("{} from PyPI", packages.join(" and "))));
         }
         ensure!(has_all(), "pip has installed what cannot be imported");
-        Ok(Some(with))
+        Ok(None)
     }
 }
 

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::{
     fixtures::target_directory,
     lines::Lines,
-    machine::{PATIENCE, wait_until},
+    machine::{PATIENCE, copy_program, wait_until},
     report::Report,
 };
 
@@ -349,7 +349,7 @@ pub fn residue_for_everyone() -> Result<(TempDir, PathBuf)> {
     let directory = tempfile::tempdir()?;
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
     let copy = directory.path().join("residue");
-    fs::copy(residue()?, &copy).context("failed to copy residue")?;
+    copy_program(&residue()?, &copy)?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
     Ok((directory, copy))
 }

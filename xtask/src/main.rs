@@ -34,8 +34,11 @@ enum Task {
     Demo,
     /// Everything that a change has to pass: format, lints, house rules, tests, documentation
     Test {
-        /// Run the exactness tests on Linux 6.1 and 6.12 in QEMU instead; needs no root
+        /// Leave out nothing that takes long
         #[arg(long)]
+        full: bool,
+        /// Run the exactness tests on Linux 6.1 and 6.12 in QEMU instead; needs no root
+        #[arg(long, conflicts_with = "full")]
         vm: bool,
     },
     /// Measure what residue costs its target
@@ -52,8 +55,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup => setup::run(),
         Task::Demo => demo::run(),
-        Task::Test { vm: false } => test::run(),
-        Task::Test { vm: true } => test::vm::run(),
+        Task::Test { vm: false, full } => test::run(full),
+        Task::Test { vm: true, .. } => test::vm::run(),
         Task::Bench { args } => bench::run(&args),
         Task::Tidy => tidy::run(),
     };

@@ -5,7 +5,7 @@ use residue_tests::{fixtures::Fixture, machine, recorder::Recorder, target::Targ
 
 #[test]
 fn with_a_full_live_set_outstanding_and_lost_add_up_to_the_truth() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::start(&Fixture::Churn.build()?, &["2", "50000", "3"])?;
     let recorder = Recorder::start(&[target.pid()], &["--max-live", "1000"])?;
     target.ask("fill", "filled")?;
@@ -34,7 +34,7 @@ fn with_a_full_live_set_outstanding_and_lost_add_up_to_the_truth() -> Result<()>
 
 #[test]
 fn a_target_runs_on_unharmed_while_the_live_set_is_full() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::start(&Fixture::Churn.build()?, &["4", "20000", "3"])?;
     let recorder = Recorder::start(&[target.pid()], &["--max-live", "100"])?;
     target.ask("fill", "filled")?;
@@ -49,7 +49,7 @@ fn a_target_runs_on_unharmed_while_the_live_set_is_full() -> Result<()> {
 
 #[test]
 fn with_a_full_stack_table_every_byte_is_still_counted() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::start(&Fixture::Stacks.build()?, &[])?;
     let recorder = Recorder::start(&[target.pid()], &["--max-stacks", "100"])?;
     let truth = target.go()?;

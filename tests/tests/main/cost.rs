@@ -57,7 +57,7 @@ fn a_process_that_is_slowed_down_too_much_is_let_go() -> Result<()> {
 /// While it goes on it is said as often as it grows; a report has what it came to.
 #[test]
 fn what_it_cost_stands_once_in_a_report() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::start(&Fixture::Churn.build()?, &["1", "2000", "10"])?;
     let options = ["--stacks", "none", "--max-slowdown", "off"];
     let recorder = Recorder::start_as_users_do(&[target.pid()], &options)?;

@@ -1,6 +1,7 @@
 //! However somebody ends a recording, or looks away from it, the capture is complete.
 
 use std::{
+    fs::File,
     io::{Read as _, Write as _},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -21,7 +22,8 @@ use residue_tests::{
     target::Target,
 };
 use rustix::{
-    pipe::{fcntl_getpipe_size, pipe},
+    fs::{CWD, Mode, mkfifoat},
+    pipe::{PipeFlags, fcntl_getpipe_size, pipe_with},
     process::{Pid, Signal, kill_process},
 };
 use tempfile::TempDir;
@@ -52,6 +54,11 @@ fn assert_complete(capture: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A pipe that no child of another test inherits.
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC).context("failed to make a pipe")
+}
+
 fn ended(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
     let has_ended = wait_until(limit, || matches!(child.try_wait(), Ok(Some(_))));
     if !has_ended {
@@ -68,7 +75,7 @@ fn signal(child: &Child, signal: Signal) -> Result<()> {
 
 #[test]
 fn a_hangup_and_a_quit_end_a_recording_as_cleanly_as_a_termination() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     for which in [Signal::HUP, Signal::QUIT, Signal::TERM] {
         let mut target = holder()?;
         let (_directory, capture) = capture()?;
@@ -90,7 +97,7 @@ fn a_hangup_and_a_quit_end_a_recording_as_cleanly_as_a_termination() -> Result<(
 /// As nohup starts it: the terminal's end is not meant for it.
 #[test]
 fn a_hangup_that_is_ignored_ends_no_recording() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let target = holder()?;
     let (_directory, capture) = capture()?;
     let record = record(&[target.pid()], &capture)?;
@@ -110,20 +117,17 @@ fn a_hangup_that_is_ignored_ends_no_recording() -> Result<()> {
     Ok(())
 }
 
-/// A recording of a second, with standard error that nobody reads.
+/// A recording of a second, with standard error that nobody reads. Nothing says when the recording begins, so the target
+/// allocates all the time.
 fn record_unread(target: &mut Target, stderr: OwnedFd) -> Result<()> {
     let (_directory, capture) = capture()?;
+    target.ask("load", "loading")?;
     let mut residue = record(&[target.pid()], &capture)?
-        .args(["-d", "4s"])
+        .args(["-d", "1s"])
         .stderr(stderr)
         .spawn()?;
-    let probed = wait_until(SOON, || {
-        changed_code(target.pid()).is_ok_and(|changed| !changed.is_empty())
-    });
-    ensure!(probed, "residue has put no probes in");
-    thread::sleep(Duration::from_secs(1));
-    target.ask("fill", "filled")?;
     let status = ended(&mut residue, SOON)?;
+    target.ask("stop", "pairs_per_second")?;
     assert!(status.success(), "{status}");
     assert_complete(&capture)?;
     assert_clean(target.pid())
@@ -131,7 +135,7 @@ fn record_unread(target: &mut Target, stderr: OwnedFd) -> Result<()> {
 
 #[test]
 fn standard_error_that_is_gone_ends_no_recording() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (reader, writer) = pipe()?;
     drop(reader);
     record_unread(&mut holder()?, writer)
@@ -139,10 +143,10 @@ fn standard_error_that_is_gone_ends_no_recording() -> Result<()> {
 
 #[test]
 fn standard_error_that_nobody_reads_holds_up_no_recording() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (reader, writer) = pipe()?;
     let room = fcntl_getpipe_size(reader.as_fd())?;
-    std::fs::File::from(writer.try_clone()?).write_all(&vec![b'.'; room])?;
+    File::from(writer.try_clone()?).write_all(&vec![b'.'; room])?;
     record_unread(&mut holder()?, writer)?;
     drop(reader);
     Ok(())
@@ -241,7 +245,7 @@ fn who_asks_while_a_file_system_does_not_answer_leaves_at_once() -> Result<()> {
     let _turn = machine::alone();
     let directory = tempfile::tempdir()?;
     let program = directory.path().join("churn");
-    std::fs::copy(Fixture::Churn.build()?, &program)?;
+    machine::copy_program(&Fixture::Churn.build()?, &program)?;
     let target = Target::start(&program, &["1", "100", "3"])?;
     let hanging = Hanging::over(directory.path())?;
     let (_directory, capture) = capture()?;
@@ -259,7 +263,7 @@ fn who_asks_twice_while_the_end_is_written_leaves_with_what_is_written() -> Resu
     let _turn = machine::alone();
     let directory = tempfile::tempdir()?;
     let program = directory.path().join("churn");
-    std::fs::copy(Fixture::Churn.build()?, &program)?;
+    machine::copy_program(&Fixture::Churn.build()?, &program)?;
     split(&program)?;
     let mut target = Target::start(&program, &["1", "100", "3"])?;
     let (_directory, capture) = capture()?;
@@ -355,7 +359,7 @@ fn launched(arguments: &[&str], command: &str) -> Result<(Option<i32>, String)> 
 
 #[test]
 fn how_a_command_ended_is_said_and_passed_on_where_asked() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (code, said) = launched(&[], "exit 3")?;
     assert_eq!(code, Some(0), "{said}");
     // On standard error and in the report.
@@ -368,27 +372,31 @@ fn how_a_command_ended_is_said_and_passed_on_where_asked() -> Result<()> {
     Ok(())
 }
 
-/// The shell between them has ended by the time anybody looks: the daemon is nobody's child.
+/// The shell between the command and the daemon has ended by the time anybody looks: the daemon is nobody's child. The
+/// daemon executes no other program, because residue may name the daemon at any time after the fork.
 #[test]
 fn a_daemon_that_a_command_leaves_is_named() -> Result<()> {
-    let _turn = machine::alone();
-    let (code, said) = launched(&[], "(setsid sleep 20 & echo $! >&2); exit 0")?;
+    let _turn = machine::beside_others();
+    let directory = tempfile::tempdir()?;
+    let fifo = directory.path().join("fifo");
+    mkfifoat(CWD, &fifo, Mode::RWXU)?;
+    // The daemon reads until this is closed.
+    let _writer = File::options().read(true).write(true).open(&fifo)?;
+    let fifo = fifo.display();
+    let leave = format!("( (read line <{fifo}) >/dev/null 2>&1 & echo $! >&2); exit 0");
+    let (code, said) = launched(&[], &leave)?;
     assert_eq!(code, Some(0), "{said}");
-    let mut lines = said.lines();
-    let daemon = lines.find(|line| line.parse::<u32>().is_ok());
-    let daemon = daemon.context("the shell tells the pid")?;
-    let note = lines.find(|line| line.contains("not recorded"));
-    let note = note.with_context(|| format!("nothing says what was not recorded: {said}"))?;
-    assert!(note.contains(&format!("{daemon} (sleep)")), "{note}");
-    let pid = Pid::from_raw(daemon.parse()?).context("a pid")?;
-    kill_process(pid, Signal::KILL)?;
+    let daemon = said.lines().find(|line| line.parse::<u32>().is_ok());
+    let daemon = format!("{} (sh)", daemon.context("the shell tells the pid")?);
+    let names = |line: &str| line.contains("not recorded") && line.contains(&daemon);
+    assert!(said.lines().any(names), "{daemon} is not named: {said}");
     Ok(())
 }
 
 /// No such moment exists, and nobody has to know that.
 #[test]
 fn a_table_that_is_never_due_ends_no_watch() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let target = holder()?;
     let watch = Command::new(residue_tests::recorder::residue()?)
         .args(["watch", "-d", "1s", "--table-every", "500000000000years"])

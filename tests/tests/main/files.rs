@@ -33,7 +33,7 @@ const END: Duration = Duration::from_secs(20);
 /// A copy of a fixture in a directory of its own, where it can be changed.
 fn copy_of(fixture: Fixture, into: &Path, name: &str) -> Result<PathBuf> {
     let copy = into.join(name);
-    fs::copy(fixture.build()?, &copy).context("failed to copy a fixture")?;
+    machine::copy_program(&fixture.build()?, &copy)?;
     Ok(copy)
 }
 

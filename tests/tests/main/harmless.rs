@@ -31,7 +31,7 @@ fn assert_unharmed(mut target: Target) -> Result<()> {
 
 #[test]
 fn attaching_and_detaching_under_full_load_leaves_no_trace() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = churn(&["4", "2000", "10"])?;
     target.ask("load", "loading")?;
     for _ in 0..Knobs::from_env().cycles {
@@ -50,7 +50,7 @@ fn attaching_and_detaching_under_full_load_leaves_no_trace() -> Result<()> {
 
 #[test]
 fn a_recorder_that_is_killed_leaves_no_probe_and_a_capture_that_opens() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = churn(&["2", "5000", "5"])?;
     let recorder = Recorder::start(&[target.pid()], SHORT_INTERVAL)?;
     target.ask("fill", "filled")?;
@@ -76,7 +76,7 @@ fn a_recorder_that_is_killed_leaves_no_probe_and_a_capture_that_opens() -> Resul
 
 #[test]
 fn a_recorder_that_is_killed_under_load_leaves_the_target_running() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = churn(&["4", "2000", "10"])?;
     target.ask("load", "loading")?;
     let recorder = Recorder::start(&[target.pid()], SHORT_INTERVAL)?;
@@ -99,7 +99,7 @@ fn a_recorder_that_is_killed_under_load_leaves_the_target_running() -> Result<()
 
 #[test]
 fn a_target_that_is_killed_leaves_a_complete_report() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = churn(&["2", "5000", "5"])?;
     let recorder = Recorder::start(&[target.pid()], SHORT_INTERVAL)?;
     target.ask("fill", "filled")?;
@@ -127,7 +127,7 @@ fn a_target_that_is_killed_leaves_a_complete_report() -> Result<()> {
 /// The kernel's code in a probed process makes system calls that no sandbox knows.
 #[test]
 fn a_sandboxed_target_is_recorded_unharmed() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::start(&Fixture::Sandboxed.build()?, &[])?;
     let recorder = Recorder::start(&[target.pid()], SHORT_INTERVAL)?;
     let truth = target.go()?;
@@ -140,7 +140,7 @@ fn a_sandboxed_target_is_recorded_unharmed() -> Result<()> {
 /// A child begins as a copy of its parent, with the breakpoints in its code.
 #[test]
 fn children_and_successors_of_a_target_run_on() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = Target::start(&Fixture::ForkExec.build()?, &[])?;
     let recorder = Recorder::start(&[target.pid()], SHORT_INTERVAL)?;
     target.go()?.assert_unharmed();
@@ -170,7 +170,7 @@ sys.stdin.readline()
 /// The kernel puts no probe into it. What one process loads ends the recording of none.
 #[test]
 fn a_library_that_cannot_be_probed_is_noted() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let library = Fixture::Unprobeable.build()?;
     let pythons = pythons();
     let Some(python) = pythons.last() else {

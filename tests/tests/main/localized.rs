@@ -1,7 +1,6 @@
 //! Functions that the linker made local are found where calls go to them, and only there.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -60,7 +59,7 @@ fn a_static_pie_command_is_exact_from_its_beginning() -> Result<()> {
 fn changed(fixture: Fixture, tool: &[&str]) -> Result<(TempDir, PathBuf)> {
     let directory = tempfile::tempdir()?;
     let copy = directory.path().join("changed");
-    fs::copy(fixture.build()?, &copy)?;
+    machine::copy_program(&fixture.build()?, &copy)?;
     let done = Command::new(tool[0]).args(&tool[1..]).arg(&copy).status()?;
     ensure!(done.success(), "{tool:?} failed");
     Ok((directory, copy))

@@ -46,7 +46,7 @@ fn agrees(name: &str, command: &mut Command) -> Result<()> {
 }
 
 fn fixture_agrees(name: &str, fixture: Fixture) -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !fixture.can_be_had() {
         return Ok(());
     }
@@ -84,7 +84,7 @@ fn python(interpreter: PathBuf) -> Command {
 
 #[test]
 fn debians_python_has_the_stacks_that_framehop_finds() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !machine::has(PYTHON) {
         return Ok(());
     }
@@ -93,7 +93,7 @@ fn debians_python_has_the_stacks_that_framehop_finds() -> Result<()> {
 
 #[test]
 fn a_shared_libpython_has_the_stacks_that_framehop_finds() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let Some(interpreter) = newest_shared_python() else {
         machine::skipped("a Python by pyenv, built with --enable-shared");
         return Ok(());
@@ -120,6 +120,7 @@ fn newest_shared_python() -> Option<PathBuf> {
 
 #[test]
 fn node_has_the_stacks_that_framehop_finds() -> Result<()> {
+    // Node moves code that it has compiled. The longer residue takes, the more stacks go through code that is gone.
     let _turn = machine::alone();
     if !machine::has(NODE) {
         return Ok(());
@@ -131,7 +132,7 @@ fn node_has_the_stacks_that_framehop_finds() -> Result<()> {
 /// The oracle's own test: the third opinion is that of the C++ runtime's unwinder.
 #[test]
 fn framehop_agrees_with_the_unwinder_of_the_cpp_runtime() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !Fixture::Sampler.can_be_had() {
         return Ok(());
     }

@@ -168,7 +168,7 @@ fn a_hostile_name_of_a_program_reaches_no_terminal() -> Result<()> {
         .as_bytes()
         .to_vec();
     let program = directory.path().join(std::ffi::OsString::from_vec(name));
-    fs::copy(Fixture::Churn.build()?, &program)?;
+    machine::copy_program(&Fixture::Churn.build()?, &program)?;
     let target = churn(&program)?;
     let mut command = Command::new(residue()?);
     command.args(["record", "-d", "1s", "-p", &target.pid().to_string()]);
@@ -203,7 +203,7 @@ fn the_next_command_can_be_copied_whatever_the_program_is_called() -> Result<()>
     let _turn = machine::beside_others();
     let directory = tempfile::tempdir()?;
     let program = directory.path().join("-rf");
-    fs::copy(Fixture::Churn.build()?, &program)?;
+    machine::copy_program(&Fixture::Churn.build()?, &program)?;
     let target = churn(&program)?;
     let pid = target.pid().to_string();
     for more in [&[][..], &["-o", "a b$(touch x)'.residue"]] {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     fixtures::Fixture,
     machine,
-    python::programs,
+    python::{all_programs, programs},
     recorder::{self, Recorder},
     target::Target,
 };
@@ -72,7 +72,7 @@ fn shown(text: &str) -> Stacks {
 #[test]
 fn threads_run_what_python_says_they_run() -> Result<()> {
     let _turn = machine::beside_others();
-    for python in programs() {
+    for python in all_programs() {
         let target = Target::spawn(Command::new(&python).arg(script("sleepers.py")))?;
         let expected = said(&target)?;
         ensure!(expected.len() == 4, "{}: {expected:#?}", python.display());
@@ -122,7 +122,7 @@ fn contexts_shown(text: &str) -> BTreeMap<String, String> {
 #[test]
 fn the_context_of_a_thread_is_that_of_the_task_that_it_runs() -> Result<()> {
     let _turn = machine::beside_others();
-    for python in programs() {
+    for python in all_programs() {
         let target = Target::spawn(Command::new(&python).arg(script("contexts.py")))?;
         let expected = contexts_said(&target)?;
         ensure!(expected.len() == 6, "{}: {expected:#?}", python.display());
@@ -193,7 +193,7 @@ fn a_process_without_python_is_told_apart() -> Result<()> {
 
 #[test]
 fn offsets_come_with_where_they_are_from() -> Result<()> {
-    for python in programs() {
+    for python in all_programs() {
         let mut target = Target::spawn(Command::new(&python).arg(script("sites.py")))?;
         target.await_line("ready")?;
         let text = inspect(target.pid(), &["--offsets"])?;

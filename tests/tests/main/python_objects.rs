@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, path::PathBuf, process::Command};
 use anyhow::{Context as _, Result, ensure};
 use residue_tests::{
     machine::{self, Knobs},
-    python::programs,
+    python::{all_programs, programs},
     recorder::{Recorder, Recording},
     report::{Report, Stack},
     target::Target,
@@ -233,7 +233,7 @@ fn no_block_counts_both_as_pythons_and_as_mallocs() -> Result<()> {
 #[test]
 fn a_python_that_uses_malloc_is_counted_there_alone() -> Result<()> {
     let _turn = machine::beside_others();
-    let pythons = programs();
+    let pythons = all_programs();
     for python in pythons.first().into_iter().chain(pythons.last()) {
         let mut target = start(python, &[("PYTHONMALLOC", "malloc")])?;
         let grow = format!("grow {ENTRIES}");
@@ -258,7 +258,7 @@ fn a_python_that_uses_malloc_is_counted_there_alone() -> Result<()> {
 #[test]
 fn a_python_with_debug_hooks_is_sampled_behind_them() -> Result<()> {
     let _turn = machine::beside_others();
-    let pythons = programs();
+    let pythons = all_programs();
     let pythons: Vec<PathBuf> = pythons.into_iter().filter(|it| !is_optimized(it)).collect();
     // The oldest and the newest: what the hooks keep has moved between them.
     for python in pythons.first().into_iter().chain(pythons.last()) {

@@ -26,7 +26,7 @@ fn holder() -> Result<Target> {
 /// Attaching to eight processes takes a second and more, and in all of it some end.
 #[test]
 fn workers_that_end_while_others_are_attached_end_no_recording() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut target = holder()?;
     let workers = (0..8).map(|n| {
         let seconds = format!("{:.1}", 0.2 + 0.25 * f64::from(n));
@@ -59,7 +59,7 @@ fn workers_that_end_while_others_are_attached_end_no_recording() -> Result<()> {
 
 #[test]
 fn a_zombie_among_several_is_left_out_and_named() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let target = holder()?;
     let mut ended = Command::new("true").spawn()?;
     thread::sleep(Duration::from_millis(200));
@@ -75,7 +75,7 @@ fn a_zombie_among_several_is_left_out_and_named() -> Result<()> {
 
 #[test]
 fn a_pid_that_never_existed_is_a_slip_at_once() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let target = holder()?;
     let mut command = refused_record(&[target.pid(), 4_194_303])?;
     Refusal::of(&mut command)?.assert_says(&["no process 4194303"]);
@@ -91,7 +91,7 @@ fn refused_record(pids: &[u32]) -> Result<Command> {
 
 #[test]
 fn processes_that_did_nothing_are_named() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let (mut busy, idle) = (holder()?, holder()?);
     let recorder = Recorder::start_as_users_do(&[busy.pid(), idle.pid()], &[])?;
     busy.ask("fill", "filled")?;
@@ -106,7 +106,7 @@ fn processes_that_did_nothing_are_named() -> Result<()> {
 /// Whoever gave `--children` is not told to give it.
 #[test]
 fn a_child_that_is_forked_later_is_named_as_that() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut shell =
         Target::spawn(Command::new("sh").args(["-c", "read x; sleep 30 & echo $!; read y"]))?;
     let recorder = Recorder::start_as_users_do(&[shell.pid()], &["--children"])?;
@@ -128,7 +128,7 @@ fn a_child_that_is_forked_later_is_named_as_that() -> Result<()> {
 /// was not asked for, or one that was made later for another.
 #[test]
 fn children_that_nobody_records_are_named_at_once() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let script = "sleep 60 >/dev/null & a=$!; echo first $a; read line; \
                   sleep 60 >/dev/null & b=$!; echo second $b; read line; kill $a $b";
     let mut target = Target::spawn(Command::new("sh").args(["-c", script]))?;
@@ -163,7 +163,7 @@ fn limited(limit: &str, pid: u32) -> Result<Refusal> {
 
 #[test]
 fn soft_limits_are_raised_and_hard_ones_named() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let target = holder()?;
     for soft in ["-Sn 64", "-Sn 20", "-Sv 100000"] {
         let Refusal { code, stderr } = limited(soft, target.pid())?;
@@ -181,7 +181,7 @@ fn soft_limits_are_raised_and_hard_ones_named() -> Result<()> {
 /// A command of ours has the limits that it would have without us.
 #[test]
 fn a_command_keeps_the_limits_that_residue_raises_for_itself() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let directory = tempfile::tempdir()?;
     let mut record = record(&[], &directory.path().join("test.residue"))?;
     record.args(["--", "sh", "-c", "ulimit -Sn"]);
@@ -197,7 +197,7 @@ fn a_command_keeps_the_limits_that_residue_raises_for_itself() -> Result<()> {
 /// As root is in a container.
 #[test]
 fn root_without_capabilities_is_not_told_to_use_sudo() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let setpriv = Needed {
         program: "setpriv",
         package: "util-linux",
@@ -221,7 +221,7 @@ fn root_without_capabilities_is_not_told_to_use_sudo() -> Result<()> {
 /// Some messages hold their cause, and whoever prints causes prints it again.
 #[test]
 fn the_reason_that_the_system_gives_stands_once() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let directory = tempfile::tempdir()?;
     let mut command = record(&[], &directory.path().join("test.residue"))?;
     let refusal = Refusal::of(command.args(["--", "/no/such/command"]))?;

@@ -185,7 +185,7 @@ fn what_their_own_threads_leave_is_in_the_estimates_of_requests_that_are_not_bou
 /// As it is installed, made by Go's own compiler.
 #[test]
 fn a_go_program_of_the_distribution_has_all_its_requests_counted() -> Result<()> {
-    let _alone = machine::alone();
+    let _turn = machine::beside_others();
     if !machine::has(EXPORTER) {
         return Ok(());
     }

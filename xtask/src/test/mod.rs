@@ -1,6 +1,6 @@
 //! `cargo xtask test`: checks everything that a change has to pass, cheapest first.
 
-use std::process::Command;
+use std::{process::Command, thread};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -20,12 +20,17 @@ use tally::Tally;
 
 /// The package whose tests attach to live processes.
 const INTEGRATION: &str = "residue-tests";
+/// The target of that package which has these tests. No other target in the workspace has this name.
+const LIVE: &str = "--test=main";
+/// Tells the tests on live processes that none of them may leave itself out (`machine::is_full`).
+const FULL: &str = "RESIDUE_TEST_FULL";
 
-/// Runs all checks, and stops at the first that fails.
+/// Runs all checks, and stops at the first that fails. With `full`, no test leaves itself out.
 ///
-/// Every step uses the release profile, so that cargo builds the dependencies and the eBPF object
-/// only once.
-pub fn run() -> Result<()> {
+/// Every step that builds uses the release profile and names the whole workspace, so that cargo builds
+/// each crate once. If a step named one package, cargo would build that package's dependencies again,
+/// with the features that this package alone asks for.
+pub fn run(full: bool) -> Result<()> {
     let mut steps = Steps::default();
     steps.run("setup", setup::run)?;
     steps.run("format", || {
@@ -39,10 +44,11 @@ pub fn run() -> Result<()> {
         command::run(cargo(&doc).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     steps.run("release build", || {
-        command::run(&mut cargo(&["build", "--release", "--workspace"]))
+        let build = ["build", "--release", "--workspace", "--all-targets"];
+        command::run(&mut cargo(&build))
     })?;
     let mut tally = steps.run("unit tests", test_units)?;
-    tally += steps.run("tests on live processes", test_live_processes)?;
+    tally += steps.run("tests on live processes", || test_live_processes(full))?;
     steps.summarize();
     println!("\ntest result: ok. {tally}");
     Ok(())
@@ -59,21 +65,31 @@ fn lint() -> Result<()> {
     command::run(cargo(&clippy).args(["--", "-D", "warnings"]))
 }
 
+/// Runs all tests but those on live processes: the libraries' and programs' own, and the examples in the
+/// documentation.
 fn test_units() -> Result<Tally> {
-    let test = ["test", "--release", "--workspace", "--exclude", INTEGRATION];
-    tally::run(&mut cargo(&test))
+    let test = ["test", "--release", "--workspace"];
+    let mut tally = tally::run(cargo(&test).args(["--lib", "--bins"]))?;
+    tally += tally::run(cargo(&test).arg("--doc"))?;
+    Ok(tally)
 }
 
-/// Runs the tests one after the other: they measure, and would disturb each other.
-fn test_live_processes() -> Result<Tally> {
+/// Runs two tests for each CPU side by side. A test mostly waits: for the kernel to put probes in and take
+/// them out, for intervals, for servers. A test that measures time keeps the others waiting by itself.
+fn test_live_processes(full: bool) -> Result<Tally> {
     ensure!(
         setup::is_root(),
         "attaching needs root; everything before this passed. Run: \
          sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask test"
     );
     let _expedited = Expedited::request();
-    let test = ["test", "--release", "--package", INTEGRATION];
-    tally::run(cargo(&test).args(["--", "--test-threads=1"]))
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let mut test = cargo(&["test", "--release", "--workspace", LIVE, "--"]);
+    test.arg(format!("--test-threads={}", 2 * cpus));
+    if full {
+        test.env(FULL, "1");
+    }
+    tally::run(&mut test)
 }
 
 /// Lints the eBPF programs. Clippy must come from the toolchain that builds the programs, because
@@ -99,6 +115,8 @@ fn lint_programs() -> Result<()> {
     command::run(&mut clippy_of_programs(toolchain))
 }
 
+/// The target directory is the one in which `profiler/build.rs` has the programs built: the macros that
+/// both need are built once.
 fn clippy_of_programs(toolchain: &str) -> Command {
     let mut clippy = command::new("rustup", &["run", toolchain, "cargo", "clippy", "--quiet"]);
     clippy
@@ -110,7 +128,7 @@ fn clippy_of_programs(toolchain: &str) -> Command {
         ])
         .args(["--target=bpfel-unknown-none", "-Zbuild-std=core"])
         .arg("--target-dir")
-        .arg(workspace::target_dir().join("ebpf-clippy"))
+        .arg(workspace::target_dir().join("ebpf/aya-build/target/residue-ebpf"))
         .args(["--", "-D", "warnings"])
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", r#"--cfg=bpf_target_arch="x86_64""#);

@@ -17,8 +17,12 @@ pub struct Tally {
     passed: u32,
     failed: u32,
     ignored: u32,
-    /// Tests that said `SKIPPED`, because the machine lacks something. These count as passed, too.
+    /// Tests and parts of tests that said `SKIPPED`, because the machine lacks something. Such a test
+    /// counts as passed, too.
     skipped: u32,
+    /// Tests and parts of tests that said `LEFT OUT`, because only `--full` runs them. Such a test counts
+    /// as passed, too.
+    left_out: u32,
 }
 
 /// Runs `cargo test` or another program that runs tests, shows its output, and adds up its results.
@@ -49,12 +53,11 @@ impl Tally {
         self.passed > 0 && self.failed == 0
     }
 
-    /// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …` or `SKIPPED name:
-    /// reason`.
+    /// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`, `SKIPPED name: reason`
+    /// or `LEFT OUT name: reason`. The test runner may have begun the line with another test's name.
     fn read(&mut self, line: &str) {
-        if line.contains("SKIPPED ") {
-            self.skipped += 1;
-        }
+        self.skipped += u32::from(line.contains("SKIPPED "));
+        self.left_out += u32::from(line.contains("LEFT OUT "));
         let Some(result) = line.strip_prefix("test result: ") else {
             return;
         };
@@ -81,11 +84,13 @@ impl AddAssign for Tally {
             failed,
             ignored,
             skipped,
+            left_out,
         } = other;
         self.passed += passed;
         self.failed += failed;
         self.ignored += ignored;
         self.skipped += skipped;
+        self.left_out += left_out;
     }
 }
 
@@ -96,10 +101,12 @@ impl fmt::Display for Tally {
             failed,
             ignored,
             skipped,
+            left_out,
         } = self;
         write!(
             f,
-            "{passed} passed; {failed} failed; {ignored} ignored; {skipped} skipped for lack of something"
+            "{passed} passed; {failed} failed; {ignored} ignored; {skipped} times a test or a part skipped \
+             for lack of something; {left_out} times left out without --full"
         )
     }
 }
@@ -121,16 +128,18 @@ mod tests {
                 passed: 5,
                 failed: 1,
                 ignored: 1,
-                skipped: 0
+                skipped: 0,
+                left_out: 0
             }
         );
     }
 
     #[test]
-    fn a_skipped_test_is_counted_as_such() {
+    fn a_test_that_did_not_run_is_counted_as_such() {
         let mut tally = Tally::default();
         tally.read("SKIPPED redis_is_counted: needs redis-server");
-        assert_eq!(tally.skipped, 1);
+        tally.read("test other_test ... LEFT OUT every_python_is_walked: only --full runs it");
+        assert_eq!((tally.skipped, tally.left_out), (1, 1));
     }
 
     #[test]

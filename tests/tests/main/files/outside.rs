@@ -36,7 +36,7 @@ impl Container {
         for library in libraries(&program)? {
             let inside = container.root().join(library.strip_prefix("/")?);
             fs::create_dir_all(inside.parent().context("it is in a directory")?)?;
-            fs::copy(&library, inside)?;
+            machine::copy_program(&library, &inside)?;
         }
         Ok(container)
     }

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use residue_tests::{
     machine,
-    python::{Python, Site, assert_no_gap, holding, pythons, sites, told},
+    python::{Python, Site, assert_no_gap, holding, pythons_to_run, sites, told},
     recorder::Recorder,
     report::{Report, Stack},
 };
@@ -14,7 +14,7 @@ const SITES: [usize; 2] = [65, 108];
 #[test]
 fn python_stacks_are_those_that_python_sees() -> Result<()> {
     let _turn = machine::beside_others();
-    for python in pythons() {
+    for python in pythons_to_run() {
         let bridge = python.build_extension("bridge")?;
         compare(&python, bridge)?;
     }

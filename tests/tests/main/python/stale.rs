@@ -15,7 +15,7 @@ const FIRST: u64 = 30_001;
 
 #[test]
 fn code_that_is_freed_at_once_has_its_own_name_or_none() -> Result<()> {
-    let _turn = machine::beside_others();
+    let _turn = machine::alone();
     for python in python_layouts() {
         let report = record(&python)?;
         let made = FIRST..FIRST + FUNCTIONS;

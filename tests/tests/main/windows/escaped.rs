@@ -132,7 +132,7 @@ fn python() -> Result<Option<Python>> {
 }
 
 fn assert_asyncio(kind: &str, paths: &[&str]) -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let Some(python) = python()? else {
         return Ok(());
     };
@@ -173,7 +173,7 @@ fn hypercorn_has_what_its_wsgi_application_keeps() -> Result<()> {
 /// for whom it is taken out.
 #[test]
 fn an_object_that_is_in_a_queue_for_several_requests_is_of_none_for_sure() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let Some(python) = pythons().into_iter().find(|it| it.name == PYTHON) else {
         return Ok(());
     };
@@ -197,7 +197,7 @@ fn an_object_that_is_in_a_queue_for_several_requests_is_of_none_for_sure() -> Re
 
 /// What one client's requests keep is theirs, whoever allocates; of several, nobody can tell.
 fn assert_queued(way: &str) -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let program = Fixture::Queued.build()?;
     let server = Server::start(Command::new(program).arg(way))?;
     let paths = ["/leak", CLEAN];
@@ -231,7 +231,7 @@ fn what_a_pool_does_for_threads_that_poll_is_not_missing() -> Result<()> {
 /// A request of HTTP/2 has no window, so that one window is not all that may be under way.
 #[test]
 fn beside_requests_of_http_2_no_single_request_is_meant() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let server = Server::start(Command::new(Fixture::Queued.build()?).arg("blocking"))?;
     let load = Load {
         name: "escaped",
@@ -256,7 +256,7 @@ fn beside_requests_of_http_2_no_single_request_is_meant() -> Result<()> {
 
 #[test]
 fn node_with_one_client_has_what_its_requests_keep() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     if !machine::has(NODE) {
         return Ok(());
     }
@@ -283,7 +283,7 @@ const STEADY: Mix<'_> = Mix {
 /// No request that has its work done by a pool reads as one that has kept nothing for sure, whether it is alone or not;
 /// what its route keeps is estimated. Other requests read `exact`, whatever other threads do.
 fn assert_pool((name, packages): (&str, &[&str]), arguments: [&str; 2]) -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let python = pythons().into_iter().find(|it| it.name == name);
     let python = match packages {
         [] => python,

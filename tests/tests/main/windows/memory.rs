@@ -35,7 +35,7 @@ fn resident_bytes(pid: u32) -> Result<u64> {
 
 #[test]
 fn memory_agrees_with_proc_at_quiet_moments() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let server = Server::thread_per_connection(&[])?;
     let watcher = Watcher::start(server.pid, &["--json", "--rss-only"])?;
     let before = resident_bytes(server.pid)?;

@@ -95,7 +95,7 @@ fn assert_all_done(windows: &[Window]) {
 
 #[test]
 fn every_way_to_read_and_to_send_is_seen() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut watching = Watching::start(&["ways"])?;
     let load = Load {
         name: "way",
@@ -163,7 +163,7 @@ fn of_64_kib(watching: &mut Watching) -> Result<()> {
 
 #[test]
 fn a_head_is_one_head_however_it_comes() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut watching = Watching::start(&["ways"])?;
     cut_anywhere(&mut watching)?;
     byte_by_byte(&mut watching)?;
@@ -278,7 +278,7 @@ fn bodies_like_heads(watching: &mut Watching) -> Result<()> {
 
 #[test]
 fn a_request_is_one_request_whatever_belongs_to_it() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut watching = Watching::start(&[])?;
     every_method(&mut watching)?;
     empty_lines(&mut watching)?;
@@ -303,7 +303,7 @@ fn a_request_is_one_request_whatever_belongs_to_it() -> Result<()> {
 
 #[test]
 fn requests_that_arrive_together_are_all_counted() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut watching = Watching::start(&[])?;
     for count in [2, 5] {
         let mut connection = watching.connect()?;

@@ -248,7 +248,7 @@ fn assert_bound(window: &Window) {
 
 #[test]
 fn a_thread_a_connection_in_c_is_counted_to_the_byte() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let server = Server::thread_per_connection(&[])?;
     let (report, answers) = recorded(&server, Kind::ThreadPerConnection)?;
     assert_exact(&report, &answers);
@@ -258,7 +258,7 @@ fn a_thread_a_connection_in_c_is_counted_to_the_byte() -> Result<()> {
 
 #[test]
 fn a_pool_of_threads_in_rust_is_counted_to_the_byte() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let server = Server::thread_pool()?;
     let (report, answers) = recorded(&server, Kind::ThreadPool)?;
     assert_exact(&report, &answers);
@@ -286,7 +286,7 @@ fn assert_exact_in_native_code(report: &Report, answers: &[Answer]) {
 }
 
 fn assert_python_server(kind: Kind) -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let python = pythons().into_iter().find(|it| it.name == PYTHON);
     let Some(python) = python.map(|it| it.with_packages(&PACKAGES)).transpose()? else {
         return Ok(());

@@ -68,6 +68,7 @@ fn requests_of_aiohttp_have_what_their_tasks_and_threads_have_allocated() -> Res
 /// Every Python with every loop where tests are repeated; else, for making so many environments takes
 /// minutes, each kind of layout once.
 fn compare_all(kind: &Kind) -> Result<()> {
+    // While other tests keep residue waiting, requests that come right after the start are not bound.
     let _turn = machine::alone();
     let all = machine::Knobs::from_env().runs > 1;
     for (number, python) in (0..).zip(pythons()) {

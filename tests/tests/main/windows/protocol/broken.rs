@@ -36,7 +36,7 @@ fn assert_cut_off(windows: &[Window], unanswered: &[&str]) {
 
 #[test]
 fn a_connection_that_is_reset_cuts_its_request_off_and_no_other() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut watching = Watching::start(&[])?;
     let unanswered = ["in-head", "in-body", "in-response"];
     let mut connection = watching.connect()?;
@@ -76,7 +76,7 @@ fn refused(connection: &mut Connection) -> Result<()> {
 /// The server refuses them with a response; there was no request.
 #[test]
 fn garbage_and_silence_have_no_windows() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut watching = Watching::start(&[])?;
     for _ in 0..5 {
         watching.connect()?.close()?;

@@ -27,7 +27,7 @@ fn ask(connection: &mut Connection, path: &str, id: &str) -> Result<Answer> {
 /// have one each.
 #[test]
 fn requests_that_were_under_way_disturb_no_later_ones() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let server = Server::thread_per_connection(&[])?;
     let early = ["in-work", "in-head"].map(|id| Request::get("/thousand", id));
     let mut in_work = Connection::open(server.port)?;
@@ -43,6 +43,9 @@ fn requests_that_were_under_way_disturb_no_later_ones() -> Result<()> {
     let mut answers = Vec::new();
     let mut other = Connection::open(server.port)?;
     answers.push(ask(&mut other, "/release", "release")?);
+    // Until its line is there, the window of this request is open, and what threads allocate for requests without a window
+    // counts as this one's.
+    watcher.await_lines(answers.len())?;
     assert_eq!(in_work.receive_to(&slow)?.status, 200);
     in_head.send(second)?;
     assert_eq!(in_head.receive_to(&early[1])?.status, 200);
@@ -71,7 +74,7 @@ fn requests_that_were_under_way_disturb_no_later_ones() -> Result<()> {
 
 #[test]
 fn a_request_that_is_under_way_at_the_end_says_so() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let server = Server::thread_per_connection(&[])?;
     let watcher = Watcher::json(server.pid)?;
     let mut connection = Connection::open(server.port)?;
@@ -95,7 +98,7 @@ fn a_request_that_is_under_way_at_the_end_says_so() -> Result<()> {
 /// As in `residue watch … | head`: probes that nobody looks at must not stay in a server.
 #[test]
 fn a_watch_that_nobody_reads_ends() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let server = Server::thread_per_connection(&[])?;
     let mut watch = Command::new(residue()?);
     watch

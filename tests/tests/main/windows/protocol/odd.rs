@@ -21,7 +21,7 @@ const CLOSE: u8 = 8;
 
 #[test]
 fn a_connection_that_is_upgraded_speaks_http_no_more() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut watching = Watching::start(&[])?;
     let mut connection = watching.connect()?;
     watching.ask(&mut connection, "/clean", "before")?;
@@ -53,7 +53,7 @@ fn a_connection_that_is_upgraded_speaks_http_no_more() -> Result<()> {
 
 #[test]
 fn a_client_that_takes_its_time_is_one_request() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let mut watching = Watching::start(&[])?;
     let mut connection = watching.connect()?;
     let request = Request::get("/big", "slow");
@@ -93,7 +93,7 @@ fn assert_no_windows(lines: &[&str]) -> Result<()> {
 
 #[test]
 fn other_protocols_have_no_windows() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     assert_no_windows(&[
         "PING",
         "get key",
@@ -109,7 +109,7 @@ fn other_protocols_have_no_windows() -> Result<()> {
 /// Redis takes commands in lines, and RTSP and SIP have heads that differ by their last word.
 #[test]
 fn other_protocols_whose_commands_look_like_methods_have_no_windows() -> Result<()> {
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     assert_no_windows(&[
         "GET key",
         "DELETE key",
@@ -124,7 +124,7 @@ fn other_protocols_whose_commands_look_like_methods_have_no_windows() -> Result<
 fn ten_thousand_paths_are_a_thousand_routes_and_the_others() -> Result<()> {
     const PATHS: usize = 10_000;
     const MOST_ROUTES: usize = 1000;
-    let _turn = machine::alone();
+    let _turn = machine::beside_others();
     let server = Server::thread_per_connection(&[])?;
     let recorder = Recorder::start(&[server.pid], &[])?;
     let letter = |number: usize| char::from(b'a' + u8::try_from(number % 26).unwrap_or(0));
