@@ -1,9 +1,10 @@
 //! Takes probes out, or leaves them for the kernel to take out.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     io,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -20,6 +21,61 @@ use crate::ids::Slot;
 /// exit before the waits that have begun are over.
 const AT_ONCE: usize = 4;
 
+/// The threads that take probes out while the recording goes on, [`AT_ONCE`] at most, however many processes end.
+#[derive(Clone, Default)]
+pub(super) struct Aside(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<Probe>,
+    /// By slot, how many probes are not out yet.
+    left: HashMap<Slot, usize>,
+    threads: usize,
+}
+
+impl Aside {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_out(&self, probes: Vec<Probe>) {
+        let mut state = self.state();
+        for probe in probes {
+            *state.left.entry(probe.slot).or_default() += 1;
+            state.waiting.push(probe);
+        }
+        while state.threads < AT_ONCE.min(state.waiting.len()) {
+            let aside = self.clone();
+            let thread = thread::Builder::new().name("detach".to_owned());
+            state.threads += 1;
+            if thread.spawn(move || aside.work()).is_err() {
+                // No thread can start: whoever asks does the work.
+                drop(state);
+                return self.work();
+            }
+        }
+    }
+
+    fn work(&self) {
+        loop {
+            let mut state = self.state();
+            let Some(probe) = state.waiting.pop() else {
+                state.threads -= 1;
+                return;
+            };
+            drop(state);
+            let slot = probe.slot;
+            drop(probe);
+            if let Entry::Occupied(mut left) = self.state().left.entry(slot) {
+                *left.get_mut() -= 1;
+                if *left.get() == 0 {
+                    left.remove();
+                }
+            }
+        }
+    }
+}
+
 /// The probes of a recording that is over. Dropping this value takes the probes out, one by one.
 pub struct Remaining {
     probes: Vec<Probe>,
@@ -27,13 +83,16 @@ pub struct Remaining {
 }
 
 impl Kernel {
-    /// Takes out the probes of one process on a thread of its own, while the recording of other processes goes
-    /// on. The process must be closed.
+    /// Takes out the probes of one process, while the recording of other processes goes on. The process must be
+    /// closed.
     pub fn detach_aside(&mut self, slot: Slot) {
         let probes = self.probes_of(slot);
-        let aside = thread::Builder::new().name("detach".to_owned());
-        // When no thread can start, the closure drops the probes here and now.
-        let _ = aside.spawn(move || drop_in_parallel(probes, &AtomicUsize::new(0)));
+        self.aside.take_out(probes);
+    }
+
+    /// Whether probes of the process in a slot are still being taken out.
+    pub fn is_detaching(&self, slot: Slot) -> bool {
+        self.aside.state().left.contains_key(&slot)
     }
 
     pub(super) fn probes_of(&mut self, slot: Slot) -> Vec<Probe> {
@@ -51,7 +110,8 @@ impl Kernel {
 
     /// The probes that are still in. All processes must be closed.
     #[must_use]
-    pub fn into_remaining(self) -> Remaining {
+    pub fn into_remaining(mut self) -> Remaining {
+        self.probes.extend(self.aside.state().waiting.drain(..));
         Remaining {
             probes: self.probes,
             tracepoints: self.tracepoints,

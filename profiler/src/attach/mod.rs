@@ -33,6 +33,7 @@ use aya::{
     },
 };
 use aya_log::EbpfLogger;
+use detach::Aside;
 use object::{load_object, program_mut, take};
 use programs::Tracepoints;
 use residue_ebpf::abi::{
@@ -98,6 +99,8 @@ pub struct Kernel {
     programs: ProgramSet,
     /// The probes of every process, in the order in which residue attached them.
     probes: Vec<Probe>,
+    /// The probes of processes that are over.
+    aside: Aside,
     tracepoints: Vec<TracePointLink>,
     processes: Array<MapData, ProcessState>,
     trampolines: Array<MapData, u64>,
@@ -175,6 +178,7 @@ impl Kernel {
             messages,
             programs,
             probes: Vec::new(),
+            aside: Aside::default(),
             tracepoints: Vec::new(),
             next_function: 0,
             free_functions: Vec::new(),

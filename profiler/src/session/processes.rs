@@ -128,21 +128,20 @@ impl Processes {
         self.iter().any(|followed| followed.open)
     }
 
-    /// Takes a slot for a process that will be followed. Slots of processes that are over are cleaned only when there
-    /// are no others, all at once: that takes a look at the whole live set.
+    /// Takes a slot for a process that will be followed.
     ///
     /// # Errors
     ///
     /// When all slots are taken.
     pub fn take_slot(&mut self, core: &mut Core<'_>) -> Result<Slot, AttachError> {
-        if let Some(slot) = self.slots.take() {
-            return Ok(slot);
+        let is_free = |slot| !core.kernel.is_detaching(slot);
+        let dirty = self.slots.to_clean(Instant::now(), is_free);
+        if !dirty.is_empty() {
+            core.drain.forget(&dirty);
+            let mut all = dirty.iter();
+            all.try_for_each(|slot| core.kernel.clear_slot(*slot))?;
+            self.slots.add_clean(dirty);
         }
-        let rested = self.slots.take_rested(Instant::now());
-        core.drain.forget(&rested);
-        let mut all = rested.iter();
-        all.try_for_each(|slot| core.kernel.clear_slot(*slot))?;
-        self.slots.add_clean(rested);
         self.slots.take().ok_or(AttachError::TooManyProcesses)
     }
 

@@ -1,13 +1,8 @@
 //! Processes that come and go in one recording, by the library: more of them than the kernel side has places for.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Command},
-    time::Duration,
-};
+use std::{fs, path::Path, sync::atomic::AtomicUsize, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use residue::{
     attach::{Limits, ProgramSet, StackConfig, Tracing, ensure_tracefs},
     probes::SitePolicy,
@@ -22,6 +17,18 @@ use residue_tests::{
     report::Report,
     target::Target,
 };
+
+/// More processes than end before the places of those that are over are used again (`Slots`).
+const MANY: usize = 24;
+
+/// How many probes this process has in the kernel: each is a descriptor of its own.
+fn probes() -> Result<usize> {
+    let descriptors = fs::read_dir("/proc/self/fd")?;
+    let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    Ok(links
+        .filter(|link| link.as_os_str() == "anon_inode:[perf_event]")
+        .count())
+}
 
 fn config(pid: u32, allocations: bool) -> Config {
     Config {
@@ -48,26 +55,16 @@ fn config(pid: u32, allocations: bool) -> Config {
     }
 }
 
-/// A process that does nothing, and has loaded all that it needs.
-fn idle() -> Result<Child> {
-    let mut sleep = Command::new("sleep");
-    let child = sleep.arg("600").spawn().context("failed to start sleep")?;
-    let maps = format!("/proc/{}/maps", child.id());
-    let has_c_library = || fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("/libc.so"));
-    ensure!(
-        wait_until(PATIENCE, has_c_library),
-        "sleep loads no C library"
-    );
-    Ok(child)
+fn start() -> Result<Target> {
+    Target::start(&Fixture::Churn.build()?, &["1", "100", "3"])
 }
 
 /// Follows `count` processes one after the other, each until it is killed.
 fn come_and_go(session: &mut Session<'_>, count: usize) -> Result<()> {
     for _ in 0..count {
-        let mut child = idle()?;
-        session.follow(child.id().cast_signed())?;
-        child.kill()?;
-        child.wait()?;
+        let mut target = start()?;
+        session.follow(target.pid().cast_signed())?;
+        target.kill()?;
         session.poll()?;
     }
     Ok(())
@@ -89,7 +86,7 @@ fn recorded(capture: &Path) -> Result<Vec<u64>> {
 fn places_are_used_again_five_thousand_times() -> Result<()> {
     let _turn = machine::alone();
     ensure_tracefs();
-    let target = Target::start(&Fixture::Churn.build()?, &["1", "100", "3"])?;
+    let target = start()?;
     let directory = tempfile::tempdir()?;
     let capture = directory.path().join("many.residue");
     let config = config(target.pid(), false);
@@ -110,23 +107,28 @@ fn places_are_used_again_five_thousand_times() -> Result<()> {
 fn a_process_in_a_place_that_others_had_is_recorded_exactly() -> Result<()> {
     let _turn = machine::alone();
     ensure_tracefs();
-    let mut first = Target::start(&Fixture::Churn.build()?, &["1", "100", "3"])?;
+    let mut first = start()?;
     let directory = tempfile::tempdir()?;
     let capture = directory.path().join("again.residue");
     let config = config(first.pid(), true);
     let sinks = Sinks::default().and(CaptureFile::at(capture.clone()));
     let mut session = Session::start(&config, sinks)?;
-    let mut early = Target::start(&Fixture::Churn.build()?, &["1", "100", "3"])?;
+    let of_first = probes()?;
+    let mut early = start()?;
     session.follow(early.pid().cast_signed())?;
     early.ask("fill", "filled")?;
     let of_early = early.ask_truth()?;
     early.kill()?;
-    come_and_go(&mut session, MAX_PROCESSES as usize + 8)?;
+    come_and_go(&mut session, MANY)?;
+    let are_out = wait_until(PATIENCE, || {
+        session.poll().is_ok() && probes().is_ok_and(|it| it <= of_first)
+    });
+    assert!(are_out, "{} probes, {of_first} of the first", probes()?);
     first.ask("fill", "filled")?;
     // Sixteen of the same program, whose blocks lie where those of the early one lay.
     let mut truth = of_early.bytes() + first.ask_truth()?.bytes();
     for _ in 0..16 {
-        let mut late = Target::start(&Fixture::Churn.build()?, &["1", "100", "3"])?;
+        let mut late = start()?;
         session.follow(late.pid().cast_signed())?;
         late.ask("fill", "filled")?;
         truth += late.ask_truth()?.bytes();
@@ -134,7 +136,9 @@ fn a_process_in_a_place_that_others_had_is_recorded_exactly() -> Result<()> {
         late.kill()?;
         session.poll()?;
     }
-    session.finish().written?;
+    let finished = session.finish();
+    finished.written?;
+    finished.probes.take_out(&AtomicUsize::new(0));
     let report: Report = serde_json::from_slice(&report(&capture, "json")?.stdout)?;
     assert_eq!(report.outstanding_bytes(), truth);
     Ok(())

@@ -13,6 +13,9 @@ use crate::ids::{ProcessNumber, Slot};
 /// and what they have sent was read.
 const REST: Duration = Duration::from_millis(200);
 
+/// How many slots are cleaned together: to clean any takes a look at the whole live set.
+const AT_ONCE: usize = 16;
+
 /// The slots of the kernel side. Each belongs to one process at a time, and to others later. A process has a number
 /// of its own besides, in the order in which processes were taken in.
 #[derive(Debug, Default)]
@@ -41,21 +44,23 @@ impl Slots {
         })
     }
 
+    /// The slots to clean before the next one is taken: those whose process is over for long enough and has no
+    /// probes any more, if they are many, or there are no others.
+    pub fn to_clean(&mut self, now: Instant, is_free: impl Fn(Slot) -> bool) -> HashSet<Slot> {
+        let is_last = Slot(self.taken).index() >= MAX_PROCESSES;
+        if !self.clean.is_empty() || self.resting.len() < AT_ONCE && !is_last {
+            return HashSet::new();
+        }
+        let rested = |(since, slot): &mut (Instant, Slot)| {
+            now.saturating_duration_since(*since) >= REST && is_free(*slot)
+        };
+        let rested = std::iter::from_fn(|| self.resting.pop_front_if(rested));
+        rested.map(|(_, slot)| slot).collect()
+    }
+
     /// Takes a slot back whose process is over.
     pub fn give_back(&mut self, slot: Slot, now: Instant) {
         self.resting.push_back((now, slot));
-    }
-
-    /// Takes the slots out whose process is over for long enough, to have them cleaned.
-    pub fn take_rested(&mut self, now: Instant) -> HashSet<Slot> {
-        let mut rested = HashSet::new();
-        while let Some((since, slot)) = self.resting.front().copied()
-            && now.saturating_duration_since(since) >= REST
-        {
-            self.resting.pop_front();
-            rested.insert(slot);
-        }
-        rested
     }
 
     /// Takes slots back of which nothing is kept any more.
@@ -82,27 +87,49 @@ impl Slots {
 mod tests {
     use super::*;
 
+    fn later() -> Instant {
+        Instant::now() + REST
+    }
+
     #[test]
     fn a_slot_is_taken_again_once_it_has_rested_and_is_clean() {
         let mut slots = Slots::default();
         let all: Vec<Slot> = std::iter::from_fn(|| slots.take()).collect();
         assert_eq!(all.len() as u32, MAX_PROCESSES);
         assert_eq!(slots.next_number(Slot(7)), ProcessNumber(0));
-        let now = Instant::now();
-        slots.give_back(Slot(7), now);
-        assert_eq!(slots.take(), None, "it rests");
+        slots.give_back(Slot(7), Instant::now());
+        assert!(
+            slots.to_clean(Instant::now(), |_| true).is_empty(),
+            "it rests"
+        );
+        assert!(
+            slots.to_clean(later(), |_| false).is_empty(),
+            "it has probes"
+        );
+        assert_eq!(slots.take(), None);
+        let before = slots.number(Slot(7));
         assert_eq!(
-            slots.number(Slot(7)),
+            before,
             ProcessNumber(0),
             "its last events are that process's"
         );
-        assert!(slots.take_rested(now).is_empty());
-        let rested = slots.take_rested(now + REST);
-        assert_eq!(rested, HashSet::from([Slot(7)]));
+        let dirty = slots.to_clean(later(), |_| true);
+        assert_eq!(dirty, HashSet::from([Slot(7)]));
         assert_eq!(slots.take(), None, "it is not clean");
-        slots.add_clean(rested);
+        slots.add_clean(dirty);
         assert_eq!(slots.take(), Some(Slot(7)));
         assert_eq!(slots.next_number(Slot(7)), ProcessNumber(1));
         assert_eq!(slots.number(Slot(7)), ProcessNumber(1));
+    }
+
+    #[test]
+    fn slots_are_cleaned_when_they_are_many() {
+        let mut slots = Slots::default();
+        for _ in 0..AT_ONCE {
+            assert!(slots.to_clean(later(), |_| true).is_empty());
+            let slot = slots.take().expect("there are more");
+            slots.give_back(slot, Instant::now());
+        }
+        assert_eq!(slots.to_clean(later(), |_| true).len(), AT_ONCE);
     }
 }
