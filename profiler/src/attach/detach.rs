@@ -111,7 +111,7 @@ impl Kernel {
     /// The probes that are still in. All processes must be closed.
     #[must_use]
     pub fn into_remaining(mut self) -> Remaining {
-        self.probes.extend(self.aside.state().waiting.drain(..));
+        self.probes.append(&mut self.aside.state().waiting);
         Remaining {
             probes: self.probes,
             tracepoints: self.tracepoints,

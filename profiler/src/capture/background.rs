@@ -206,3 +206,55 @@ impl Shared {
         (std::mem::take(&mut waiting.kept), waiting.end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::read;
+    use crate::requests::record::MemoryAt;
+
+    fn interval(at_ns: u64, looks: usize) -> Interval {
+        let look = MemoryAt {
+            process: crate::ids::ProcessNumber(0),
+            at_ns,
+            unbound_bytes: None,
+            resident_bytes: Some(at_ns),
+        };
+        Interval {
+            at_ns,
+            memory: vec![look; looks],
+            ..Interval::default()
+        }
+    }
+
+    #[test]
+    fn what_is_added_is_written_before_the_end() -> Result<(), Box<dyn std::error::Error>> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("background.residue");
+        let mut writer = BackgroundWriter::create(&path, &Meta::default())?;
+        for at_ns in 1..=20 {
+            writer.write_interval(&interval(at_ns, 1))?;
+        }
+        writer.finish(21)?;
+        let capture = read(&path)?;
+        assert_eq!((capture.last_ns, capture.ended_ns), (20, Some(21)));
+        Ok(())
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_makes_nobody_keep_without_end() {
+        // Without its thread nothing is taken.
+        let mut writer = BackgroundWriter {
+            path: PathBuf::from("slow.residue"),
+            given: Given::Done,
+            shared: Arc::default(),
+            thread: None,
+        };
+        let mut added = (1..=64).map(|at_ns| writer.write_interval(&interval(at_ns, 1 << 16)));
+        let failure = added.find_map(Result::err);
+        assert!(
+            matches!(failure, Some(CaptureError::TooSlow { .. })),
+            "{failure:?}"
+        );
+    }
+}

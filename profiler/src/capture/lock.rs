@@ -149,6 +149,15 @@ impl Locked {
     }
 }
 
+impl Drop for Locked {
+    /// Closing the file is not enough: a child that has not run its program yet has the same open file.
+    fn drop(&mut self) {
+        // What fails here is given up when the last copy is closed.
+        let _ = self.lower(Level::None);
+        let _ = self.file.unlock();
+    }
+}
+
 fn flock(kind: libc::c_int, (start, length): Range) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,

@@ -135,7 +135,7 @@ impl Processes {
     /// When all slots are taken.
     pub fn take_slot(&mut self, core: &mut Core<'_>) -> Result<Slot, AttachError> {
         let is_free = |slot| !core.kernel.is_detaching(slot);
-        let dirty = self.slots.to_clean(Instant::now(), is_free);
+        let dirty = self.slots.take_dirty(Instant::now(), is_free);
         if !dirty.is_empty() {
             core.drain.forget(&dirty);
             let mut all = dirty.iter();

@@ -44,9 +44,9 @@ impl Slots {
         })
     }
 
-    /// The slots to clean before the next one is taken: those whose process is over for long enough and has no
-    /// probes any more, if they are many, or there are no others.
-    pub fn to_clean(&mut self, now: Instant, is_free: impl Fn(Slot) -> bool) -> HashSet<Slot> {
+    /// Takes out the slots that are to be cleaned before the next one is taken: those whose process is over for long
+    /// enough and has no probes any more, if they are many, or there are no others.
+    pub fn take_dirty(&mut self, now: Instant, is_free: impl Fn(Slot) -> bool) -> HashSet<Slot> {
         let is_last = Slot(self.taken).index() >= MAX_PROCESSES;
         if !self.clean.is_empty() || self.resting.len() < AT_ONCE && !is_last {
             return HashSet::new();
@@ -99,11 +99,11 @@ mod tests {
         assert_eq!(slots.next_number(Slot(7)), ProcessNumber(0));
         slots.give_back(Slot(7), Instant::now());
         assert!(
-            slots.to_clean(Instant::now(), |_| true).is_empty(),
+            slots.take_dirty(Instant::now(), |_| true).is_empty(),
             "it rests"
         );
         assert!(
-            slots.to_clean(later(), |_| false).is_empty(),
+            slots.take_dirty(later(), |_| false).is_empty(),
             "it has probes"
         );
         assert_eq!(slots.take(), None);
@@ -113,7 +113,7 @@ mod tests {
             ProcessNumber(0),
             "its last events are that process's"
         );
-        let dirty = slots.to_clean(later(), |_| true);
+        let dirty = slots.take_dirty(later(), |_| true);
         assert_eq!(dirty, HashSet::from([Slot(7)]));
         assert_eq!(slots.take(), None, "it is not clean");
         slots.add_clean(dirty);
@@ -126,10 +126,10 @@ mod tests {
     fn slots_are_cleaned_when_they_are_many() {
         let mut slots = Slots::default();
         for _ in 0..AT_ONCE {
-            assert!(slots.to_clean(later(), |_| true).is_empty());
+            assert!(slots.take_dirty(later(), |_| true).is_empty());
             let slot = slots.take().expect("there are more");
             slots.give_back(slot, Instant::now());
         }
-        assert_eq!(slots.to_clean(later(), |_| true).len(), AT_ONCE);
+        assert_eq!(slots.take_dirty(later(), |_| true).len(), AT_ONCE);
     }
 }
