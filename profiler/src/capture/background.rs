@@ -215,7 +215,7 @@ mod tests {
 
     fn interval(at_ns: u64, looks: usize) -> Interval {
         let look = MemoryAt {
-            process: crate::ids::ProcessNumber(0),
+            process: ProcessNumber(0),
             at_ns,
             unbound_bytes: None,
             resident_bytes: Some(at_ns),
