@@ -13,7 +13,7 @@ use crate::ids::ProcessNumber;
 use crate::private_file::Given;
 
 /// A [`Writer`] that never makes the caller wait before [`BackgroundWriter::finish`]. What the disk has not taken yet
-/// waits in memory, within the bounds of [`Kept`]. Dropping the value without finishing leaves a capture that reads
+/// waits in memory, within bounds. Dropping the value without finishing leaves a capture that reads
 /// as cut off.
 #[derive(Debug)]
 pub struct BackgroundWriter {
