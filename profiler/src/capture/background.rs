@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use crate::capture::kept::{Kept, Row};
@@ -12,9 +13,13 @@ use crate::capture::{CaptureError, Interval, Meta, Process, Writer};
 use crate::ids::ProcessNumber;
 use crate::private_file::Given;
 
-/// A [`Writer`] that never makes the caller wait before [`BackgroundWriter::finish`]. What the disk has not taken yet
-/// waits in memory, within bounds. Dropping the value without finishing leaves a capture that reads
-/// as cut off.
+/// How long the caller waits for the thread when too much waits to be written: a thread that a single large interval
+/// has just woken takes that interval at once.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A [`Writer`] for which the caller hardly ever waits before [`BackgroundWriter::finish`]. What the disk has not taken
+/// yet waits in memory, within bounds. Dropping the value without finishing leaves a capture that reads as cut off, and
+/// so does a failure.
 #[derive(Debug)]
 pub struct BackgroundWriter {
     path: PathBuf,
@@ -27,7 +32,10 @@ pub struct BackgroundWriter {
 #[derive(Debug, Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
+    /// Something waits to be written, or the end has come.
     changed: Condvar,
+    /// The thread has taken what waited, or has ended.
+    taken: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +43,8 @@ struct Waiting {
     kept: Kept,
     /// Nothing more comes.
     end: Option<End>,
+    /// The thread has ended.
+    is_over: bool,
     /// Why the thread has ended, until somebody asks.
     failure: Option<CaptureError>,
 }
@@ -67,7 +77,8 @@ impl BackgroundWriter {
                 Ok(writer) => {
                     // The other end waits for this.
                     let _ = tell.send(Ok(writer.given()));
-                    of_thread.write(writer);
+                    let over = Over(of_thread);
+                    over.0.write(writer);
                 }
                 Err(error) => {
                     let _ = tell.send(Err(error));
@@ -144,16 +155,32 @@ impl BackgroundWriter {
     ///
     /// When something cannot be written, unless that was said before. The capture then reads as cut off.
     pub fn finish(mut self, ended_ns: u64) -> Result<(), CaptureError> {
-        self.end(End::Complete(ended_ns));
-        self.shared.lock().failure.take().map_or(Ok(()), Err)
+        let ended = self.end(End::Complete(ended_ns));
+        self.shared.lock().failure.take().map_or(ended, Err)
     }
 
     fn add(&mut self, add: impl FnOnce(&mut Kept)) -> Result<(), CaptureError> {
+        let too_much = |waiting: &mut Waiting| !waiting.kept.is_empty() && !waiting.kept.may_wait();
         let mut waiting = self.shared.lock();
+        if too_much(&mut waiting) {
+            let in_time = self
+                .shared
+                .taken
+                .wait_timeout_while(waiting, PATIENCE, |waiting| {
+                    !waiting.is_over && too_much(waiting)
+                });
+            waiting = in_time.unwrap_or_else(PoisonError::into_inner).0;
+        }
         if let Some(failure) = waiting.failure.take() {
             return Err(failure);
         }
-        if !waiting.kept.is_empty() && !waiting.kept.may_wait() {
+        if waiting.is_over {
+            return Err(self.died());
+        }
+        if too_much(&mut waiting) {
+            // What comes from now on is missing.
+            waiting.end.get_or_insert(End::CutOff);
+            self.shared.changed.notify_one();
             let path = self.path.clone();
             return Err(CaptureError::TooSlow { path });
         }
@@ -162,19 +189,36 @@ impl BackgroundWriter {
         Ok(())
     }
 
-    fn end(&mut self, end: End) {
+    fn end(&mut self, end: End) -> Result<(), CaptureError> {
         self.shared.lock().end.get_or_insert(end);
         self.shared.changed.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was said where it happened, and leaves a capture that is cut off.
-            let _ = thread.join();
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Err(_)) => Err(self.died()),
+            Some(Ok(())) | None => Ok(()),
         }
+    }
+
+    /// The thread has panicked, which was said where it happened.
+    fn died(&self) -> CaptureError {
+        let source = io::Error::other("residue's own thread that writes the file has ended");
+        CaptureError::io(&self.path, source)
     }
 }
 
 impl Drop for BackgroundWriter {
     fn drop(&mut self) {
-        self.end(End::CutOff);
+        // Whoever drops a capture that is not finished knows why.
+        let _ = self.end(End::CutOff);
+    }
+}
+
+/// Says that the thread has ended, however it ends.
+struct Over(Arc<Shared>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
+        self.0.taken.notify_all();
     }
 }
 
@@ -203,6 +247,7 @@ impl Shared {
         let nothing = |waiting: &mut Waiting| waiting.kept.is_empty() && waiting.end.is_none();
         let waiting = self.changed.wait_while(self.lock(), nothing);
         let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        self.taken.notify_all();
         (std::mem::take(&mut waiting.kept), waiting.end)
     }
 }
@@ -256,5 +301,43 @@ mod tests {
             matches!(failure, Some(CaptureError::TooSlow { .. })),
             "{failure:?}"
         );
+        let end = writer.shared.lock().end;
+        assert!(
+            matches!(end, Some(End::CutOff)),
+            "its end is missing: {end:?}"
+        );
+    }
+
+    #[test]
+    fn a_large_interval_alone_is_not_too_much() -> Result<(), Box<dyn std::error::Error>> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("large.residue");
+        let mut writer = BackgroundWriter::create(&path, &Meta::default())?;
+        writer.write_interval(&interval(1, 1 << 20))?;
+        writer.note(2, "after it".to_owned())?;
+        writer.finish(3)?;
+        assert_eq!(read(&path)?.ended_ns, Some(3));
+        Ok(())
+    }
+
+    #[test]
+    fn a_thread_that_has_panicked_is_no_complete_capture() {
+        let shared = Arc::<Shared>::default();
+        let over = Over(Arc::clone(&shared));
+        let thread = thread::spawn(move || {
+            let _over = over;
+            panic!("as a defect would");
+        });
+        let mut writer = BackgroundWriter {
+            path: PathBuf::from("panicked.residue"),
+            given: Given::Done,
+            shared,
+            thread: Some(thread),
+        };
+        while !writer.shared.lock().is_over {
+            thread::yield_now();
+        }
+        assert!(writer.note(1, String::new()).is_err());
+        assert!(writer.finish(2).is_err());
     }
 }

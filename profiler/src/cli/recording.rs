@@ -70,7 +70,9 @@ async fn record(config: &Config, outputs: Outputs) -> anyhow::Result<Option<Exit
         probes,
     } = session.finish();
     signals.all_is_written();
-    let recorded = recorded.and(written).or_else(closed_pipe_is_no_error);
+    let recorded = recorded.or_else(closed_pipe_is_no_error);
+    let written = written.or_else(closed_pipe_is_no_error);
+    let recorded = recorded.and(written);
     clear_status();
     if recorded.is_ok() {
         say_what_is_written(&progress);

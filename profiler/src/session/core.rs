@@ -66,9 +66,14 @@ impl<'a> Core<'a> {
         });
     }
 
-    /// Whether there are probes that count what they cost.
+    /// Whether probes count what they cost.
+    pub fn counts_costs(&self) -> bool {
+        self.config.programs == ProgramSet::Counting
+    }
+
+    /// Whether there are probes that count what they cost. Those of processes that are over are not.
     pub fn has_costs(&self) -> bool {
-        self.config.programs == ProgramSet::Counting && self.kernel.has_probes()
+        self.counts_costs() && self.kernel.has_probes()
     }
 
     /// Hands unwind tables that are ready to the kernel side.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Core, SessionError, children::Children, clock::now, interval, memory::MemoryLog, polling::poll,
-    processes::Processes, slowdowns,
+    Core, SessionError, children::Children, clock::now, interval, memory::MemoryLog,
+    polling::drain, processes::Processes, slowdowns,
 };
 use crate::{attach::Remaining, remark::When, requests::record::WindowEnd};
 
@@ -36,18 +36,17 @@ pub fn write_last(
     children: &mut Children,
     memory: &mut MemoryLog,
 ) -> Result<u64, SessionError> {
-    let has_costs = core.has_costs();
-    if has_costs {
+    if core.has_costs() {
         slowdowns::look_a_last_time(processes, core)?;
     }
     processes.close(core)?;
     let ended = now();
-    if has_costs {
+    if core.counts_costs() {
         slowdowns::tell(processes, core)?;
     }
     children.look(processes, core, When::AtTheEnd);
     processes.look_at_rings(core);
-    poll(core, processes)?;
+    drain(core, processes)?;
     for followed in processes.iter() {
         let end = Some(WindowEnd::StillOpen);
         core.windows.end(followed.slot, &mut core.drain, end);

@@ -8,6 +8,16 @@ use super::{Core, SessionError, new_code, processes::Processes};
 ///
 /// When nobody is left who keeps anything, or the kernel refuses what it has no reason to refuse.
 pub fn poll(core: &mut Core<'_>, processes: &mut Processes) -> Result<(), SessionError> {
+    drain(core, processes)?;
+    Ok(core.sinks.check()?)
+}
+
+/// As [`poll`], whoever is left.
+///
+/// # Errors
+///
+/// When the kernel refuses what it has no reason to refuse.
+pub fn drain(core: &mut Core<'_>, processes: &mut Processes) -> Result<(), SessionError> {
     let retired = processes.take_leaving();
     // A stack is older than what is in the event ring by the time it is read, so the events
     // tell where its code is.
@@ -34,5 +44,5 @@ pub fn poll(core: &mut Core<'_>, processes: &mut Processes) -> Result<(), Sessio
         let how = processes.how_it_ended(pid);
         processes.retire(core, slot, &how)?;
     }
-    Ok(core.sinks.check()?)
+    Ok(())
 }

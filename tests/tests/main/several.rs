@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use residue_tests::{
     code_bytes::{assert_clean, changed_code},
     fixtures::Fixture,
-    machine::{self, Needed, wait_until},
+    machine::{self, Needed, PATIENCE, wait_until},
     recorder::{Recorder, Refusal, record, residue},
     target::Target,
 };
@@ -100,6 +100,19 @@ fn processes_that_did_nothing_are_named() -> Result<()> {
     let note = note.with_context(|| format!("nothing is said of who did nothing: {json}"))?;
     assert!(note.contains(&idle.pid().to_string()), "{note}");
     assert!(!note.contains(&busy.pid().to_string()), "{note}");
+    Ok(())
+}
+
+/// Its probes have left with it by the time that the recording ends.
+#[test]
+fn a_process_that_did_nothing_until_it_ended_is_named() -> Result<()> {
+    let _turn = machine::beside_others();
+    let mut idle = holder()?;
+    let recorder = Recorder::start_as_users_do(&[idle.pid()], &[])?;
+    idle.kill()?;
+    let recording = recorder.wait(PATIENCE)?;
+    let note = recording.stderr.contains("neither allocated");
+    assert!(note, "{}", recording.stderr);
     Ok(())
 }
 
