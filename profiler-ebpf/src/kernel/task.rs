@@ -4,6 +4,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid,
     generated::{bpf_get_current_task, bpf_get_current_task_btf},
 };
+use residue_ebpf::abi::window::SocketOffsets;
 
 use super::memory::{load, read_kernel};
 use crate::maps::{SOCKET_OFFSETS, TASK_OFFSETS};
@@ -75,26 +76,26 @@ pub fn resident_set() -> u64 {
     pages * PAGE
 }
 
-/// How often the current thread has waited so far.
+/// How often the current thread has waited so far; zero if the kernel does not say.
 #[inline(always)]
 pub fn waits() -> u64 {
-    let offsets = SOCKET_OFFSETS.load();
-    if offsets.files == 0 {
-        return 0;
-    }
-    // SAFETY: a plain helper call.
-    let task = unsafe { bpf_get_current_task_btf() };
-    load(task as u64, offsets.nvcsw)
+    of_current_task(|offsets| offsets.nvcsw)
 }
 
 /// When the current thread was started, nanoseconds of the monotonic clock; zero if the kernel does not say.
 #[inline(always)]
 pub fn started_ns() -> u64 {
+    of_current_task(|offsets| offsets.start_time)
+}
+
+/// A word of the current `task_struct`; zero where its layout is not known.
+#[inline(always)]
+fn of_current_task(offset: impl FnOnce(&SocketOffsets) -> u32) -> u64 {
     let offsets = SOCKET_OFFSETS.load();
     if offsets.files == 0 {
         return 0;
     }
     // SAFETY: a plain helper call.
     let task = unsafe { bpf_get_current_task_btf() };
-    load(task as u64, offsets.start_time)
+    load(task as u64, offset(&offsets))
 }

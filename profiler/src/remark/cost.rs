@@ -179,11 +179,10 @@ fn round(rate: f64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn second(used_ms: u64, in_probes_ms: u64, allocations: u64) -> Spent {
-        Spent {
+impl Spent {
+    /// What a process used in a second, with three hits of probes for each allocation.
+    pub const fn second(used_ms: u64, in_probes_ms: u64, allocations: u64) -> Self {
+        Self {
             wall: Duration::from_secs(1),
             used: Duration::from_millis(used_ms),
             in_probes: Duration::from_millis(in_probes_ms),
@@ -191,28 +190,33 @@ mod tests {
             allocations,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn what_is_not_spent_in_probes_would_have_been_enough() {
-        assert_eq!(second(1000, 500, 1000).slowdown(), 2.0);
-        assert_eq!(second(1000, 0, 0).slowdown(), 1.0);
-        assert_eq!(second(0, 0, 0).slowdown(), 1.0);
+        assert_eq!(Spent::second(1000, 500, 1000).slowdown(), 2.0);
+        assert_eq!(Spent::second(1000, 0, 0).slowdown(), 1.0);
+        assert_eq!(Spent::second(0, 0, 0).slowdown(), 1.0);
         assert_eq!(Spent::default().rate(), 0.0);
         // More than all of it is what measuring makes of nearly all.
-        let most = second(1000, 1200, 100_000).slowdown();
+        let most = Spent::second(1000, 1200, 100_000).slowdown();
         assert!((100.0..1000.0).contains(&most), "{most}");
         // An idle process whose time the kernel has not counted yet.
-        assert_eq!(second(0, 5, 1000).slowdown(), 1.0);
+        assert_eq!(Spent::second(0, 5, 1000).slowdown(), 1.0);
     }
 
     #[test]
     fn a_text_claims_two_digits_and_no_large_factor() {
-        let text = second(1000, 500, 123_456).to_string();
+        let text = Spent::second(1000, 500, 123_456).to_string();
         assert_eq!(
             text,
             "at least 2.0 times slower (120,000 allocations a second)"
         );
-        let text = second(1000, 990, 9).to_string();
+        let text = Spent::second(1000, 990, 9).to_string();
         assert_eq!(text, "5 times slower or more (9 allocations a second)");
     }
 }

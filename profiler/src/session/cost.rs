@@ -200,19 +200,9 @@ fn spent(
 mod tests {
     use super::*;
 
-    const fn second(used_ms: u64, in_probes_ms: u64, allocations: u64) -> Spent {
-        Spent {
-            wall: Duration::from_secs(1),
-            used: Duration::from_millis(used_ms),
-            in_probes: Duration::from_millis(in_probes_ms),
-            hits: 3 * allocations,
-            allocations,
-        }
-    }
-
     #[test]
     fn five_seconds_above_the_limit_are_too_much_and_a_burst_is_not() {
-        let slow = second(500, 400, 100_000);
+        let slow = Spent::second(500, 400, 100_000);
         let limit = Some(2.0);
         let mut meter = Meter::default();
         assert_eq!(meter.take(slow, limit), Some(Finding::Says(slow)));
@@ -227,7 +217,7 @@ mod tests {
             let burst = if seconds % 5 == 0 {
                 slow
             } else {
-                second(800, 10, 2000)
+                Spent::second(800, 10, 2000)
             };
             assert!(!matches!(
                 meter.take(burst, limit),
@@ -245,7 +235,7 @@ mod tests {
     fn a_process_that_uses_little_is_not_judged() {
         let mut meter = Meter::default();
         for _ in 0..20 {
-            assert_eq!(meter.take(second(40, 35, 10_000), Some(2.0)), None);
+            assert_eq!(meter.take(Spent::second(40, 35, 10_000), Some(2.0)), None);
         }
     }
 }

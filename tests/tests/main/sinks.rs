@@ -55,6 +55,12 @@ impl Both {
     }
 }
 
+/// Waits until residue has said this.
+fn await_said(both: &Both, text: &str) {
+    let is_said = || both.stderr.all().contains(text);
+    assert!(wait_until(PATIENCE, is_said), "{}", both.stderr.all());
+}
+
 fn ask(server: &Server, requests: usize) -> Result<()> {
     let mut connection = Connection::open(server.port)?;
     for number in 0..requests {
@@ -115,8 +121,7 @@ fn lines_go_on_when_the_disk_of_the_capture_is_full() -> Result<()> {
     let lines = Lines::of(both.child.stdout.take().context("a piped stdout")?);
     fs::write(directory.path().join("filler"), vec![0; 1 << 20]).expect_err("the disk is small");
     ask(&server, REQUESTS)?;
-    let is_said = || both.stderr.all().contains("no more is written to");
-    assert!(wait_until(PATIENCE, is_said), "{}", both.stderr.all());
+    await_said(&both, "no more is written to");
     ask(&server, REQUESTS)?;
     let all = || lines.all().lines().count() >= 2 * REQUESTS;
     assert!(wait_until(PATIENCE, all), "{}", lines.all());
@@ -137,8 +142,7 @@ fn a_capture_goes_on_when_nobody_reads_the_lines_any_more() -> Result<()> {
     let mut both = Both::start(&server, &["watch"], &capture, Stdio::piped())?;
     drop(both.child.stdout.take());
     ask(&server, REQUESTS)?;
-    let is_said = || both.stderr.all().contains("no more is written to");
-    assert!(wait_until(PATIENCE, is_said), "{}", both.stderr.all());
+    await_said(&both, "no more is written to");
     ask(&server, REQUESTS)?;
     let (code, said) = both.stop()?;
     assert_eq!(code, Some(0), "a closed pipe is no error: {said}");
