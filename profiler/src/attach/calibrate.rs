@@ -16,8 +16,8 @@ const CALLS: u32 = 2000;
 /// How many measurements to take. The median counts, because what disturbs residue now and then also disturbs
 /// the targets.
 const MEASUREMENTS: u32 = 5;
-/// The process slot of the calibration's probes. Nobody opens this slot.
-const SLOT: Slot = Slot(1023);
+/// The slot of the calibration's probes, which no process ever has: the kernel side has fewer.
+const SLOT: Slot = Slot(u16::MAX);
 
 /// What one hit costs of a probe on an instruction that the kernel emulates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Ends what counts of a process, and removes its traces from the kernel side's maps.
 
-use std::io;
+use std::{collections::HashSet, io};
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuValues};
 use residue_ebpf::abi::{
@@ -32,8 +32,8 @@ impl Kernel {
     }
 
     /// Forgets what is kept of processes that are over: of each its slot, and its id where that is free for another.
-    pub fn forget(&mut self, slots: &[Slot], ids: &[u32]) {
-        let is_theirs = |key: u64| slots.contains(&Slot((key >> ADDRESS_BITS) as u16));
+    pub fn forget(&mut self, slots: &HashSet<Slot>, ids: &HashSet<u32>) {
+        let is_theirs = |key: u64| slots.contains(&slot_of(key));
         forget(&mut self.contexts, is_theirs);
         forget(&mut self.items, is_theirs);
         let is_connection = |key| match tls_slot(key) {
@@ -55,7 +55,7 @@ impl Kernel {
         self.pythons.set(place, PythonLayout::default(), 0)?;
         self.code_pointers.set(place, CodePointers::default(), 0)?;
         self.python_pools.set(place, 0, 0)?;
-        self.unwind.set_code(slot, &[])?;
+        self.unwind.remove_code(slot)?;
         // One value for each CPU.
         let before = self.probe_times.get(&place, 0)?;
         let nothing = vec![ProbeTime::default(); before.len()];
@@ -75,8 +75,13 @@ impl Kernel {
     }
 }
 
+/// The slot in a key that has an address in its lower bits.
+pub fn slot_of(key: u64) -> Slot {
+    Slot((key >> ADDRESS_BITS) as u16)
+}
+
 /// Removes entries by their keys.
-fn forget<V: aya::Pod>(map: &mut HashMap<MapData, u64, V>, is_over: impl Fn(u64) -> bool) {
+pub fn forget<V: aya::Pod>(map: &mut HashMap<MapData, u64, V>, is_over: impl Fn(u64) -> bool) {
     let over: Vec<u64> = map.keys().flatten().filter(|key| is_over(*key)).collect();
     for key in over {
         // The kernel side may have been faster.

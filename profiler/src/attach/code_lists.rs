@@ -42,6 +42,13 @@ impl CodeLists {
         Some(place)
     }
 
+    /// Frees the place of a process that is over, and whose walks are.
+    pub(super) fn remove(&mut self, slot: Slot) {
+        if let Some(place) = self.in_use.remove(&slot) {
+            self.release(place);
+        }
+    }
+
     fn release(&mut self, place: Range<u32>) {
         let mut place = place;
         if let Some(length) = self.free.remove(&place.end) {
@@ -79,6 +86,15 @@ mod tests {
             "at this change it is given up"
         );
         assert_eq!(lists.place(Slot(3), 40), Some(0..40));
+    }
+
+    #[test]
+    fn the_place_of_a_process_that_is_over_is_free_although_no_other_is() {
+        let mut lists = CodeLists::new(40);
+        assert_eq!(lists.place(Slot(1), 40), Some(0..40));
+        assert_eq!(lists.place(Slot(2), 1), None);
+        lists.remove(Slot(1));
+        assert_eq!(lists.place(Slot(2), 40), Some(0..40));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Takes probes out, or leaves them for the kernel to take out.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -27,7 +27,8 @@ pub(super) struct Aside(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    waiting: Vec<Probe>,
+    /// In the order in which their processes ended.
+    waiting: VecDeque<Probe>,
     /// By slot, how many probes are not out yet.
     left: HashMap<Slot, usize>,
     threads: usize,
@@ -42,7 +43,7 @@ impl Aside {
         let mut state = self.state();
         for probe in probes {
             *state.left.entry(probe.slot).or_default() += 1;
-            state.waiting.push(probe);
+            state.waiting.push_back(probe);
         }
         while state.threads < AT_ONCE.min(state.waiting.len()) {
             let aside = self.clone();
@@ -59,7 +60,7 @@ impl Aside {
     fn work(&self) {
         loop {
             let mut state = self.state();
-            let Some(probe) = state.waiting.pop() else {
+            let Some(probe) = state.waiting.pop_front() else {
                 state.threads -= 1;
                 return;
             };
@@ -111,7 +112,8 @@ impl Kernel {
     /// The probes that are still in. All processes must be closed.
     #[must_use]
     pub fn into_remaining(mut self) -> Remaining {
-        self.probes.append(&mut self.aside.state().waiting);
+        self.probes
+            .extend(std::mem::take(&mut self.aside.state().waiting));
         Remaining {
             probes: self.probes,
             tracepoints: self.tracepoints,

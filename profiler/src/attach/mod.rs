@@ -54,6 +54,7 @@ use crate::{
 
 pub use calibrate::ProbeCost;
 pub use channels::Channels;
+pub use closing::{forget as forget_entries, slot_of};
 pub use config::{Limits, Samples, StackConfig, Tracing, Walking};
 pub use detach::{Remaining, leave_probes_behind};
 pub use error::AttachError;

@@ -48,6 +48,13 @@ impl UnwindMaps {
         Ok(self.lists.set(slot.index(), list, 0)?)
     }
 
+    /// Leaves a slot without code: its process is over.
+    pub(super) fn remove_code(&mut self, slot: Slot) -> Result<(), AttachError> {
+        self.lists.set(slot.index(), 0, 0)?;
+        self.places.remove(slot);
+        Ok(())
+    }
+
     /// Notes that residue has no table of an object, and why.
     pub(super) fn set_no_table(&mut self, object: u16, why: TableState) -> Result<(), AttachError> {
         let state = ObjectState {

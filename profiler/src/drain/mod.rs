@@ -30,7 +30,7 @@ use residue_ebpf::abi::{
 };
 
 use crate::{
-    attach::Channels,
+    attach::{Channels, forget_entries, slot_of},
     ids::{Slot, StackId, WindowId},
 };
 
@@ -227,7 +227,9 @@ impl Drain {
 
     /// Forgets everything that is kept of the processes in these slots, which are over: others may have the slots from
     /// now on. Blocks that they had stay outstanding in the totals of their stacks.
-    pub fn forget(&self, slots: &HashSet<Slot>) {
+    pub fn forget(&mut self, slots: &HashSet<Slot>) {
+        let of_python = &mut self.channels.python_codes;
+        forget_entries(of_python, |key| slots.contains(&slot_of(key)));
         for slot in slots {
             for word in 0..size_of::<ProcessWindows>() / size_of::<u64>() {
                 if let Some(word) = self.channels.process_windows.word(slot.index(), word) {

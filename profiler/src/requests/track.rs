@@ -109,10 +109,12 @@ impl Tracker {
         process.map(|(number, _)| *number)
     }
 
-    /// Forgets the process in a slot, all of whose windows are over.
+    /// Forgets the process in a slot, and what of its windows came after their end.
     pub fn remove_process(&mut self, slot: Slot) {
         self.processes.remove(&slot);
         self.uncounted.remove(&slot);
+        self.open
+            .retain(|_, open| open.opened.state.process != slot.index());
     }
 
     /// Requests that are in no route of their own because there are too many.

@@ -254,9 +254,10 @@ impl Followed {
     ///
     /// When there are more processes than the kernel side has room for.
     pub fn open(&mut self, kernel: &mut Kernel) -> Result<(), AttachError> {
-        self.open = true;
         kernel.set_stack_seed(self.slot, u64::from(self.number.0) + 1)?;
-        kernel.set_process(self.slot, self.state())
+        kernel.set_process(self.slot, self.state())?;
+        self.open = true;
+        Ok(())
     }
 
     /// From here on its events do not count.

@@ -5,7 +5,7 @@ mod past;
 mod slots;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     process::ExitStatus,
     time::Instant,
 };
@@ -128,6 +128,12 @@ impl Processes {
         self.iter().any(|followed| followed.open)
     }
 
+    /// Whether the events of the process with this id count.
+    pub fn has_open(&self, pid: Pid) -> bool {
+        let mut open = self.iter().filter(|followed| followed.open);
+        open.any(|followed| followed.process.pid() == pid)
+    }
+
     /// Takes a slot for a process that will be followed.
     ///
     /// # Errors
@@ -138,6 +144,7 @@ impl Processes {
         let dirty = self.slots.take_dirty(Instant::now(), is_free);
         if !dirty.is_empty() {
             core.drain.forget(&dirty);
+            core.kernel.forget(&dirty, &HashSet::new());
             let mut all = dirty.iter();
             all.try_for_each(|slot| core.kernel.clear_slot(*slot))?;
             self.slots.add_clean(dirty);
@@ -191,14 +198,17 @@ impl Processes {
         self.sources.check()
     }
 
-    /// Leads stack walks to the code of all processes.
+    /// Leads stack walks to the code of the processes in these slots.
     ///
     /// # Errors
     ///
     /// When the kernel side has no room.
-    pub fn set_code(&mut self, core: &mut Core<'_>) -> Result<(), AttachError> {
-        let mut followed = self.followed.values_mut();
-        followed.try_for_each(|followed| followed.set_code(&mut core.kernel, &mut core.stacks.code))
+    pub fn set_code(&mut self, core: &mut Core<'_>, slots: &[Slot]) -> Result<(), AttachError> {
+        slots.iter().try_for_each(|slot| {
+            let followed = self.followed.get_mut(slot);
+            let code = &mut core.stacks.code;
+            followed.map_or(Ok(()), |followed| followed.set_code(&mut core.kernel, code))
+        })
     }
 
     /// From here on the process in a slot counts.
@@ -210,10 +220,11 @@ impl Processes {
         let Some(followed) = self.followed.get_mut(&slot) else {
             return Ok(());
         };
-        core.sinks.follow(&followed.row());
-        let pid = followed.pid().get();
-        core.windows.add_process(slot, followed.number, pid);
-        followed.open(&mut core.kernel)
+        let row = followed.row();
+        followed.open(&mut core.kernel)?;
+        core.windows.add_process(slot, row.number, row.pid);
+        core.sinks.follow(&row);
+        Ok(())
     }
 
     /// Leaves out a process that cannot be recorded, of which nothing counts.
@@ -222,6 +233,7 @@ impl Processes {
         // A command of ours may not be held any more.
         core.kernel.release_process(slot);
         core.kernel.detach_aside(slot);
+        core.windows.remove_process(slot);
         self.slots.give_back(slot, Instant::now());
     }
 
@@ -299,19 +311,21 @@ impl Processes {
     ///
     /// When the kernel refuses to read a map, which it has no reason to.
     pub fn forget(&mut self, core: &mut Core<'_>, retired: &[Slot]) -> Result<(), AttachError> {
-        // At the end of a recording nobody needs the room.
-        let is_any_open = self.is_any_open();
+        let (mut slots, mut ids) = (HashSet::new(), HashSet::new());
         for slot in retired {
             if let Some(followed) = self.followed.remove(slot) {
                 let unbound = core.windows.unbound(*slot, &core.drain);
                 let outcome = followed.meter.outcome(core.kernel.probe_time(*slot)?);
                 self.past.add(&followed, unbound, outcome);
                 core.windows.remove_process(*slot);
-                if is_any_open {
-                    core.kernel.forget(&[*slot], &[followed.pid().get()]);
-                }
+                slots.insert(*slot);
+                ids.insert(followed.pid().get());
                 self.slots.give_back(*slot, Instant::now());
             }
+        }
+        // At the end of a recording nobody needs the room.
+        if !slots.is_empty() && self.is_any_open() {
+            core.kernel.forget(&slots, &ids);
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Says what being recorded costs the processes, and takes the probes out of one that it costs too much.
 
+use std::collections::HashSet;
+
 use super::{Core, SessionError, clock, cost::Finding, processes::Processes};
 use crate::{
     error_text::in_full,
@@ -70,7 +72,7 @@ fn let_go(
     core.windows
         .no_longer_counts(slot, since_ns, &mut core.drain);
     core.kernel.detach_aside(slot);
-    core.kernel.forget(&[slot], &[]);
+    core.kernel.forget(&HashSet::from([slot]), &HashSet::new());
     core.retire(followed.number, why);
     let remark = Cost::LetGo {
         process: followed.named(),

@@ -125,15 +125,17 @@ impl Begun {
                 self.functions += attached.functions;
                 self.gaps.extend(attached.gaps);
             }
-            Err(error) if error.is_of_one_process() => {
+            Err(error) => {
+                processes.leave_out(core, slot);
+                if !error.is_of_one_process() {
+                    return Err(error);
+                }
                 let reason = in_full(&error);
                 let pid = row.pid.cast_signed();
                 self.left_out.push((row, reason.clone()));
                 self.gaps.push(Remark::NotRecorded { pid, reason });
                 self.failed.get_or_insert(error);
-                processes.leave_out(core, slot);
             }
-            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -215,7 +217,7 @@ pub fn begin(
     let of_sinks = core.sinks.begin(&meta(core.config))?;
     core.samples = sample_file(core.config)?;
     let took = began.elapsed();
-    let waited = prepare_walks(processes, core)?;
+    let waited = prepare_walks(processes, core, &begun.attached)?;
     begun.open(processes, core)?;
     let named = processes.iter().map(Followed::named);
     let started = Started {
@@ -229,7 +231,7 @@ pub fn begin(
     Ok(core.sinks.check()?)
 }
 
-/// Follows one more process in a recording under way.
+/// Follows one more process in a recording under way, unless the recording follows that process already.
 ///
 /// # Errors
 ///
@@ -240,24 +242,35 @@ pub fn follow(
     pid: Pid,
 ) -> Result<(), SessionError> {
     let process = discover(core.config, pid)?;
+    if processes.has_open(pid) {
+        return Ok(());
+    }
     let slot = processes.take_slot(core)?;
     let mut begun = Begun::default();
     begun.attach(processes, core, slot, process)?;
     begun.check()?;
-    prepare_walks(processes, core)?;
-    begun.open(processes, core)?;
+    let opened = prepare_walks(processes, core, &begun.attached)
+        .and_then(|_| Ok(begun.open(processes, core)?));
+    if let Err(error) = opened {
+        processes.leave_out(core, slot);
+        return Err(error);
+    }
     core.remarks(begun.gaps);
     Ok(())
 }
 
-/// Lets the kernel side know the code of every process, before anything counts. Returns how long that took.
+/// Lets the kernel side know the code of the processes in these slots, before they count. Returns how long that took.
 ///
 /// # Errors
 ///
 /// When the kernel side has no room.
-fn prepare_walks(processes: &mut Processes, core: &mut Core<'_>) -> Result<Duration, SessionError> {
+fn prepare_walks(
+    processes: &mut Processes,
+    core: &mut Core<'_>,
+    slots: &[Slot],
+) -> Result<Duration, SessionError> {
     let began = Instant::now();
-    processes.set_code(core)?;
+    processes.set_code(core, slots)?;
     core.stacks.code.wait_for_tables(began + TABLES);
     core.deliver_tables()?;
     Ok(began.elapsed())
