@@ -135,13 +135,13 @@ enum Stacks {
 /// When a process cannot be recorded, or the capture cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     recording::prepare(args.max_live)?;
-    let config = config(args)?;
     let output = match &args.output {
         Some(output) => output.clone(),
         None => default_output(args)?,
     };
     // Before anything is looked at or attached: that takes its time.
     capture::check_output(&output)?;
+    let config = config(args)?;
     let outputs = Outputs {
         capture: Some(output),
         lines: args.lines.map(LineStyle::from),
